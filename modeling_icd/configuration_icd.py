@@ -62,6 +62,7 @@ class LlamaICDConfig(LlamaConfig):
     model_type = "llama_icd"
     keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
 
+    problem_type: str | None = "multi_label_classification"
     pooling: str = "last"
     head_dropout: float = 0.0
     window_size: int | None = None
@@ -74,7 +75,6 @@ class LlamaICDConfig(LlamaConfig):
     training_data: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        kwargs.setdefault("problem_type", "multi_label_classification")
         super().__post_init__(**kwargs)
         self._check_fields()
 

@@ -71,7 +71,7 @@ def classify_per_label(states, attention_mask, queries, weight, bias):
     # autocast context may undo it.
     with torch.autocast(device_type=states.device.type, enabled=False):
         states = states.float()
-        scores = torch.einsum("cf,blf->bcl", queries.float(), states)
+        scores = nn.functional.linear(states, queries.float()).transpose(1, 2)  # (B, C, L)
         attentions = attend_per_label(scores, attention_mask)
         summaries = attentions @ states  # (B, C, F)
         logits = (summaries * weight.float()).sum(dim=-1) + bias.float()

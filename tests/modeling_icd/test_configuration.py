@@ -1,0 +1,70 @@
+import pytest
+from transformers import LlamaConfig
+
+from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pooling", "max"),
+        ("num_labels", 0),
+        ("head_dropout", 1.0),
+        ("window_size", 0),
+        ("hidden_layer", 99),
+        ("threshold", 1.5),
+        ("threshold", [0.5, 0.5, 0.5]),
+        ("problem_type", "regression"),
+    ],
+)
+@pytest.mark.parametrize("config_class", [LlamaICDConfig, LlamaMultiResCNNConfig])
+def test_a_wrong_value_names_its_field(config_class, field, value):
+    with pytest.raises(ValueError, match=f"`{field}`"):
+        config_class(**{"num_labels": 5, field: value})
+
+
+def test_stride_beyond_window_would_skip_tokens():
+    with pytest.raises(ValueError, match="`window_stride` \\(9\\) must be between 1 and `window_size` \\(8\\)"):
+        LlamaICDConfig(window_size=8, window_stride=9)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("filter_sizes", [3, 4]),
+        ("filter_sizes", []),
+        ("filter_sizes", [3, 3]),
+        ("num_filter_maps", 0),
+        ("num_residual_layers", -1),
+        ("reduction_size", 0),
+        ("pooling", "last"),
+    ],
+)
+def test_a_wrong_filter_bank_names_its_field(field, value):
+    with pytest.raises(ValueError, match=f"`{field}`"):
+        LlamaMultiResCNNConfig(**{field: value})
+
+
+def test_round_trip_keeps_every_field(tmp_path):
+    config = LlamaMultiResCNNConfig(
+        id2label={0: "401.9", 1: "96.71"},
+        label2id={"401.9": 0, "96.71": 1},
+        window_size=128,
+        window_stride=96,
+        hidden_layer=20,
+        filter_sizes=(3, 5),
+        threshold=[0.4, 0.2],
+        code_descriptions={"401.9": "Unspecified essential hypertension"},
+    )
+    config.save_pretrained(tmp_path)
+    assert LlamaMultiResCNNConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_the_backbone_gives_its_architecture_and_rope_scaling_but_not_its_labels():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 2048}
+    backbone = LlamaConfig(hidden_size=64, num_labels=3, max_position_embeddings=8192, rope_parameters=yarn)
+    config = LlamaICDConfig.from_backbone(backbone, num_labels=50)
+    assert config.hidden_size == 64
+    assert config.num_labels == 50
+    assert config.rope_parameters == backbone.rope_parameters
+    assert config.model_type == "llama_icd"
