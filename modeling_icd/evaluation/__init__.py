@@ -1,0 +1,74 @@
+"""Metrics, thresholds and their use in `Trainer`. Imports neither torch nor the training code."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .icd_metrics.accumulator import ICDMetricsAccumulator
+from .icd_metrics.scores import nan_to_none, to_numpy
+from .thresholds import tune_global_threshold, tune_per_code_thresholds
+
+
+__all__ = [
+    "ICD_METRICS_PATH",
+    "BatchedComputeMetrics",
+    "ICDMetricsAccumulator",
+    "make_compute_metrics",
+    "nan_to_none",
+    "sigmoid",
+    "tune_global_threshold",
+    "tune_per_code_thresholds",
+]
+
+ICD_METRICS_PATH = str(Path(__file__).parent / "icd_metrics")
+"""What to give to `evaluate.load`."""
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities from logits, without overflow at either end."""
+    decay = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, decay) / (1 + decay)
+
+
+class BatchedComputeMetrics:
+    """The `compute_metrics` of a `Trainer`, with or without `batch_eval_metrics=True`.
+
+    With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up.
+
+    Args:
+        accumulator (`ICDMetricsAccumulator`): Where batches go; emptied at each result.
+        tune_threshold (`bool`): Also report `f1_micro_tuned` and its `threshold`.
+    """
+
+    def __init__(self, accumulator: ICDMetricsAccumulator, tune_threshold: bool = False):
+        self.accumulator = accumulator
+        self.tune_threshold = tune_threshold
+
+    def __call__(self, eval_prediction: Any, compute_result: bool = True) -> dict[str, float]:
+        """Take in a batch of logits `(B, C)`, or of a tuple that starts with them, and multi-hot labels `(B, C)`."""
+        logits = eval_prediction.predictions
+        if isinstance(logits, (tuple, list)):
+            logits = logits[0]
+        self.accumulator.add_batch(sigmoid(to_numpy(logits).astype(np.float32)), eval_prediction.label_ids)
+        if not compute_result:
+            return {}
+        results = self.accumulator.compute(tune_threshold=self.tune_threshold)
+        self.accumulator.reset()
+        return results
+
+
+def make_compute_metrics(
+    num_labels: int,
+    *,
+    threshold: Any = 0.5,
+    tune_threshold: bool = False,
+    k: tuple[int, ...] = (5, 8, 15),
+    score_storage: str = "uint16",
+) -> BatchedComputeMetrics:
+    """Return a `compute_metrics` for `Trainer`; see `ICDMetricsAccumulator` for the arguments.
+
+    The default storage keeps 2 bytes a score between batches; `"histogram"` keeps nothing for each note.
+    """
+    accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
+    return BatchedComputeMetrics(accumulator, tune_threshold)

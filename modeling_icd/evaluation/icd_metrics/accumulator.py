@@ -16,299 +16,68 @@ Three conventions hold everywhere:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .scores import (
+    NUM_BINS,
+    NUM_CALIBRATION_BINS,
+    NUM_LEVELS,
+    UNLISTED,
+    GoldRanks,
+    best_cuts_of_groups,
+    calibration_bins,
+    check_k,
+    check_rows_in_unit_range,
+    check_scores,
+    check_threshold,
+    curves_of_groups,
+    cut_between,
+    divide,
+    f1_of,
+    from_levels,
+    gold_pairs,
+    mean_of_defined,
+    rank_gold,
+    rank_gold_in_lists,
+    rank_in_batches,
+    rank_in_columns,
+    rank_in_histogram,
+    ratios,
+    sorted_column_blocks,
+    to_bins,
+    to_levels,
+    to_numpy,
+)
+
 
 SCORE_STORAGES = ("float32", "uint16", "histogram")
-NUM_CALIBRATION_BINS = 15
 SCORES_PER_BLOCK = 1 << 20  # bounds the temporary arrays of a large batch
-CODES_PER_BLOCK = 512
-
-# A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
-LOWEST_PATTERN = (127 - 31) << 23
-DROPPED_BITS = 12
-NUM_LEVELS = ((127 << 23) - LOWEST_PATTERN >> DROPPED_BITS) + 1  # 63489
-LEVELS_PER_BIN = 64  # the histogram of one code keeps 5 bits of the mantissa
-NUM_BINS = (NUM_LEVELS - 2) // LEVELS_PER_BIN + 2  # 993
-UNLISTED = np.iinfo(np.int32).max  # rank of a gold code outside a list of the best codes
-
-
-class GoldRanks(NamedTuple):
-    """Where every gold pair stands among all scores of its group (the whole set, or one code), by group and rising score."""
-
-    groups: np.ndarray  # (P,) group of each gold pair
-    values: np.ndarray  # (P,) its score, or its level
-    less: np.ndarray  # (P,) scores of the group below it
-    equal: np.ndarray  # (P,) scores of the group equal to it, itself included
-    lower: np.ndarray  # (P,) the next lower score of the group; 0 where there is none
+BATCH_LISTS = (
+    "_gold_codes",
+    "_gold_scores",
+    "_gold_ranks",
+    "_gold_per_note",
+    "_depths",
+    "_predicted_per_note",
+    "_batches",
+    "_lists",
+)
+RUNNING_SUMS = ("_predicted_per_code", "_scores_in_bin", "_sum_of_squares", "_level_counts", "_code_histogram")
 
 
-class GroupCurves(NamedTuple):
-    """Per group: area under the ROC curve, half the share of pairs tied in it, and average precision."""
+class Counts(NamedTuple):
+    """Gold, predicted and rightly predicted pairs by code `(C,)` and by note `(N,)`."""
 
-    auc: np.ndarray
-    tied: np.ndarray
-    average_precision: np.ndarray
-
-
-def to_numpy(array: Any) -> np.ndarray:
-    """Return a numpy view or copy of an array, a list or a torch tensor (bfloat16 and device tensors included)."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array
-        return array.numpy()
-    return np.asarray(array)
-
-
-def check_scores(scores: Any, num_labels: int | None = None) -> np.ndarray:
-    """Return scores as a float32 matrix `(B, C)` after checking its shape and that all lie in 0..1."""
-    matrix = to_numpy(scores)
-    if matrix.ndim != 2:
-        raise ValueError(f"Scores must have shape (notes, codes), got {matrix.shape}.")
-    if num_labels is not None and matrix.shape[1] != num_labels:
-        raise ValueError(f"Scores have {matrix.shape[1]} columns, expected one for each of {num_labels} codes.")
-    matrix = matrix.astype(np.float32, copy=False)
-    if matrix.size and not (matrix.min() >= 0 and matrix.max() <= 1):  # a NaN fails both comparisons
-        check_rows_in_unit_range(matrix)
-    return matrix
-
-
-def check_rows_in_unit_range(matrix: np.ndarray) -> None:
-    """Raise a `ValueError` that names the first row with a NaN or a value outside 0..1."""
-    wrong = ~((matrix >= 0) & (matrix <= 1))
-    if wrong.any():
-        row = int(wrong.any(axis=1).argmax())
-        value = float(matrix[row, int(wrong[row].argmax())])
-        raise ValueError(
-            f"Scores must lie in 0..1, but row {row} of the batch holds {value:.4g} (in all {int(wrong.any(axis=1).sum())} "
-            "of its rows do). Pass the sigmoid of the logits."
-        )
-
-
-def check_threshold(threshold: Any, num_labels: int | None) -> np.ndarray:
-    """Return a threshold, one number or one for each code, as float32 `()` or `(C,)`."""
-    values = to_numpy(threshold).astype(np.float32)
-    if values.ndim > 1 or (values.ndim == 1 and num_labels is not None and len(values) != num_labels):
-        raise ValueError(
-            f"`threshold` must be a number or an array of {num_labels} numbers, one per code; got shape {values.shape}."
-        )
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("`threshold` must lie in 0..1.")
-    return values
-
-
-def check_k(k: int | Iterable[int]) -> tuple[int, ...]:
-    """Return the cut-offs of the `_at_k` metrics as a tuple."""
-    cutoffs = (k,) if isinstance(k, int) else tuple(int(value) for value in k)
-    if any(cutoff < 1 for cutoff in cutoffs):
-        raise ValueError(f"`k` must hold positive numbers, got {cutoffs}.")
-    return cutoffs
-
-
-def gold_pairs(labels: Any, num_notes: int, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and class ids of the gold pairs, by row and then by class id.
-
-    Args:
-        labels (array of shape `(B, C)` or list of `B` lists of class ids):
-            An array or tensor is read as multi-hot, a plain list always as class ids. An empty list is a note without codes.
-    """
-    if hasattr(labels, "shape"):
-        matrix = to_numpy(labels)
-        if matrix.shape != (num_notes, num_labels):
-            raise ValueError(
-                f"Multi-hot labels have shape {matrix.shape}, scores {(num_notes, num_labels)}: they must be the same."
-            )
-        is_gold = matrix != 0
-        if not np.array_equal(matrix, is_gold):
-            raise ValueError("Multi-hot labels may hold 0 and 1 only. Pass class ids as a list of lists.")
-        rows, codes = np.nonzero(is_gold)
-        return rows, codes
-    if len(labels) != num_notes:
-        raise ValueError(f"Got labels of {len(labels)} notes and scores of {num_notes}.")
-    counts = np.fromiter((len(ids) for ids in labels), np.int64, num_notes)
-    rows = np.repeat(np.arange(num_notes), counts)
-    codes = np.fromiter((code for ids in labels for code in ids), np.int64, int(counts.sum()))
-    wrong = (codes < 0) | (codes >= num_labels)
-    if wrong.any():
-        raise ValueError(
-            f"Class id {codes[wrong][0]} of row {rows[wrong][0]} is out of range: ids run from 0 to {num_labels - 1}."
-        )
-    keys = np.sort(rows * num_labels + codes)
-    repeated = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(repeated):
-        row, code = divmod(int(keys[repeated[0]]), num_labels)
-        raise ValueError(
-            f"Row {row} names class id {code} twice. A list is read as class ids: pass multi-hot labels as an array."
-        )
-    return keys // num_labels, keys % num_labels
-
-
-def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return the rank (from 0) of every gold code in its note: higher scores, and equal ones with a lower class id."""
-    ranks = np.empty(len(rows), np.int32)
-    ordered = np.sort(scores, axis=1)
-    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
-    for row, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
-        if start == stop:
-            continue
-        values = scores[row, codes[start:stop]]
-        right = ordered[row].searchsorted(values, side="right")
-        ranks[start:stop] = scores.shape[1] - right
-        ties = right - ordered[row].searchsorted(values, side="left") > 1
-        for gold in np.flatnonzero(ties):
-            ranks[start + gold] += np.count_nonzero(scores[row, : codes[start + gold]] == values[gold])
-    return ranks
-
-
-def to_levels(scores: np.ndarray) -> np.ndarray:
-    """Round scores up to one of 63,489 levels, as uint16.
-
-    Levels are spaced by 2**-11 of the power of two below them (0.05 %), and every score up to 2**-31 is level 0. Rounding up
-    keeps decisions exact: for a threshold that is itself a level, such as 0.5, `score > threshold` exactly where
-    `level(score) > level(threshold)`.
-    """
-    patterns = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32)
-    patterns = np.maximum(patterns, LOWEST_PATTERN) - (LOWEST_PATTERN - (1 << DROPPED_BITS) + 1)
-    return (patterns >> DROPPED_BITS).astype(np.uint16)
-
-
-def from_levels(levels: np.ndarray) -> np.ndarray:
-    """Return the largest score of each level, as float32."""
-    return ((np.asarray(levels).astype(np.int32) << DROPPED_BITS) + LOWEST_PATTERN).view(np.float32)
-
-
-def to_bins(levels: np.ndarray) -> np.ndarray:
-    """Join 64 levels into one bin of a code's histogram (3 % of the score)."""
-    return (levels.astype(np.int32) + LEVELS_PER_BIN - 1) // LEVELS_PER_BIN
-
-
-def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for values that occur in an ascending array: how many are less, how many equal, the next lower one (or 0)."""
-    less = ordered.searchsorted(values, side="left")
-    equal = ordered.searchsorted(values, side="right") - less
-    lower = np.where(less > 0, ordered[less - 1], 0)
-    return less, equal, lower
-
-
-def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `rank_in_sorted`, from the number of scores on each level."""
-    up_to = np.cumsum(counts)
-    equal = counts[values]
-    filled = np.maximum.accumulate(np.where(counts > 0, np.arange(len(counts)), 0))
-    lower = np.where(values > 0, filled[values - 1], 0)
-    return up_to[values] - equal, equal, lower
-
-
-def rank_in_columns(blocks: Iterable[tuple[int, np.ndarray]], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
-    """Rank every gold pair among the scores of its code.
-
-    Args:
-        blocks: `(first code, scores (codes of the block, N) ascending along the notes)`, code after code.
-        codes, values: the gold pairs.
-    """
-    order = np.lexsort((values, codes))
-    codes, values = codes[order], values[order]
-    less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
-    lower = np.empty_like(values)
-    for first, block in blocks:
-        bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
-        for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
-            if start < stop:
-                less[start:stop], equal[start:stop], lower[start:stop] = rank_in_sorted(column, values[start:stop])
-    return GoldRanks(codes, values, less, equal, lower)
-
-
-def sorted_column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield `(first code, scores (codes of the block, N) ascending along the notes)` from stored batches `(B, C)`."""
-    num_labels = batches[0].shape[1]
-    for first in range(0, num_labels, CODES_PER_BLOCK):
-        columns = np.concatenate([batch[:, first : first + CODES_PER_BLOCK] for batch in batches])
-        block = np.ascontiguousarray(columns.T)
-        block.sort(axis=1, kind="stable" if block.dtype == np.uint16 else None)  # stable is a radix sort there
-        yield first, block
-
-
-def count_gold_in_group(ranks: GoldRanks, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the number of gold pairs in each group and, for each pair, gold pairs below it and gold pairs equal to it."""
-    num_gold = np.bincount(ranks.groups, minlength=num_groups)
-    position = np.arange(len(ranks.groups))
-    first_of_group = np.cumsum(num_gold) - num_gold
-    is_new = np.ones(len(position), bool)
-    is_new[1:] = (ranks.groups[1:] != ranks.groups[:-1]) | (ranks.values[1:] != ranks.values[:-1])
-    run = np.cumsum(is_new) - 1
-    gold_less = position[is_new][run] - first_of_group[ranks.groups]
-    return num_gold, gold_less, np.bincount(run, minlength=0)[run] if len(run) else run
-
-
-def curves_of_groups(ranks: GoldRanks, num_scores: int, num_groups: int) -> GroupCurves:
-    """Return AUC and average precision of each group from the ranks of its gold pairs.
-
-    AUC (Mann-Whitney, ties count half; Hanley and McNeil 1982) with P gold and Q other pairs:
-
-        auc = 1 / (P * Q) * sum over gold g of (#{other: s < s_g} + #{other: s = s_g} / 2)
-
-    NaN without gold pairs or without others. Average precision, the step-wise area of the precision-recall curve, takes
-    pairs of equal score in together, as scikit-learn's `average_precision_score` does:
-
-        average_precision = 1 / P * sum over gold g of #{gold: s >= s_g} / #{all: s >= s_g}
-
-    NaN without gold pairs. Where scores are binned, the exact AUC lies within `tied` of the value given.
-    """
-    num_gold, gold_less, gold_equal = count_gold_in_group(ranks, num_groups)
-    num_pairs = num_gold * (num_scores - num_gold)
-    below = np.bincount(ranks.groups, ranks.less - gold_less, num_groups)
-    tied = np.bincount(ranks.groups, (ranks.equal - gold_equal) / 2, num_groups)
-    precision = (num_gold[ranks.groups] - gold_less) / (num_scores - ranks.less)
-    return GroupCurves(
-        auc=divide(below + tied, num_pairs, empty=math.nan),
-        tied=divide(tied, num_pairs, empty=math.nan),
-        average_precision=divide(np.bincount(ranks.groups, precision, num_groups), num_gold, empty=math.nan),
-    )
-
-
-def best_cuts_of_groups(ranks: GoldRanks, num_scores: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each group, the gold pair at which cutting gives the best F1, as an index into `ranks`, and that F1.
-
-    F1 = 2 tp / (predicted + gold) only rises where a cut takes in a gold pair, so the scores of gold pairs are all the
-    candidates there are. Of equal F1 the highest score is chosen. A pair that scores 0 can never be predicted. The index
-    of a group without a cut is -1 and its F1 is 0.
-    """
-    num_gold, gold_less, _ = count_gold_in_group(ranks, num_groups)
-    f1 = 2 * (num_gold[ranks.groups] - gold_less) / (num_scores - ranks.less + num_gold[ranks.groups])
-    f1 = np.where(ranks.values > 0, f1, 0.0)
-    order = np.lexsort((ranks.values, f1, ranks.groups))  # the last of each group is its best
-    last = np.cumsum(num_gold) - 1
-    best = np.where(num_gold > 0, order[last] if len(order) else -1, -1)
-    best_f1 = np.where(best >= 0, f1[best] if len(f1) else 0.0, 0.0)
-    return np.where(best_f1 > 0, best, -1), best_f1
-
-
-def cut_between(lower: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Return a float32 threshold half way between two scores, such that `value > threshold` and not `lower > threshold`."""
-    middle = ((lower.astype(np.float64) + value) / 2).astype(np.float32)
-    return np.where(middle < value, middle, lower).astype(np.float32)
-
-
-def divide(numerator: Any, denominator: Any, empty: float = 0.0) -> np.ndarray:
-    """Divide element by element; `empty` where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    quotient = np.full(np.broadcast(numerator, denominator).shape, empty)
-    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
-
-
-def f1_of(precision: float, recall: float) -> float:
-    """Harmonic mean of precision and recall; 0 where both are 0."""
-    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-
-
-def nan_to_none(results: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None, for JSON, which has no NaN."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()
-    }
+    code_hits: np.ndarray
+    code_predicted: np.ndarray
+    code_gold: np.ndarray
+    note_hits: np.ndarray
+    note_predicted: np.ndarray
+    note_gold: np.ndarray
+    complete: bool  # False where a list of the best codes stops above the threshold
 
 
 class ICDMetricsAccumulator:
@@ -361,6 +130,7 @@ class ICDMetricsAccumulator:
         self._gold_scores: list[np.ndarray] = []  # 0 outside a list of the best codes, hence never predicted
         self._gold_ranks: list[np.ndarray] = []
         self._gold_per_note: list[np.ndarray] = []
+        self._depths: list[np.ndarray] = []  # down to which rank the order of a note is known
         self._predicted_per_note: list[np.ndarray] = []
         self._batches: list[np.ndarray] = []  # float32 or uint16 (B, C)
         self._lists: list[tuple[np.ndarray, np.ndarray]] = []  # class ids and scores (B, K)
@@ -379,7 +149,7 @@ class ICDMetricsAccumulator:
         """
         scores = check_scores(scores, self.num_labels)
         rows, codes = gold_pairs(labels, *scores.shape)
-        self._start(scores.shape[1], sparse=False)
+        self._start(scores.shape[1], is_sparse=False)
         rows_per_block = max(1, SCORES_PER_BLOCK // max(1, scores.shape[1]))
         for first in range(0, len(scores), rows_per_block):
             start, stop = np.searchsorted(rows, [first, first + rows_per_block])
@@ -398,65 +168,434 @@ class ICDMetricsAccumulator:
         if self._given_num_labels is None:
             raise ValueError("A list of the best codes needs `num_labels`, the number of all codes, at construction.")
         num_labels = self._given_num_labels
-        ids, scores = to_numpy(ids), to_numpy(scores).astype(np.float32)
+        ids, scores = to_numpy(ids), to_numpy(scores).astype(np.float32, copy=False)
         if ids.ndim != 2 or ids.shape != scores.shape:
-            raise ValueError(f"Ids and scores must have the same shape (notes, k), got {ids.shape} and {scores.shape}.")
+            raise ValueError(
+                f"Ids and scores must have the same shape (notes, k), got {ids.shape} and {scores.shape}."
+            )
         if ids.size and not (ids.min() >= -1 and ids.max() < num_labels):
             raise ValueError(f"Listed class ids must lie between 0 and {num_labels - 1}, or be -1 for padding.")
         scores = np.where(ids >= 0, scores, 0)
         check_rows_in_unit_range(scores)
         rows, codes = gold_pairs(labels, len(ids), num_labels)
-        self._start(num_labels, sparse=True)
-
-        order = np.lexsort((np.where(ids >= 0, ids, num_labels), -scores, ids < 0), axis=1)
+        order = np.lexsort((ids, -scores, ids < 0), axis=1)
         ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-        listed_rows, ranks = np.nonzero(ids >= 0)
-        keys = listed_rows * num_labels + ids[listed_rows, ranks]
-        by_key = np.argsort(keys, kind="stable")
-        keys, ranks = keys[by_key], ranks[by_key]
-        repeated = np.flatnonzero(keys[1:] == keys[:-1])
-        if len(repeated):
-            row, code = divmod(int(keys[repeated[0]]), num_labels)
-            raise ValueError(f"The list of row {row} names class id {code} twice.")
-        gold_keys = rows * num_labels + codes
-        place = np.minimum(np.searchsorted(keys, gold_keys), len(keys) - 1)
-        is_listed = keys[place] == gold_keys if len(keys) else np.zeros(len(rows), bool)
-        gold_ranks = np.where(is_listed, ranks[place] if len(keys) else 0, UNLISTED)
-        gold_scores = np.where(is_listed, scores[rows, np.where(is_listed, gold_ranks, 0)], 0)
-        self._add_gold(rows, codes, gold_scores, gold_ranks, len(ids))
+        ranks = rank_gold_in_lists(ids, rows, codes, num_labels)
+
+        self._start(num_labels, is_sparse=True)
+        is_listed = ranks != UNLISTED
+        gold_scores = np.zeros(len(rows), np.float32)
+        gold_scores[is_listed] = scores[rows[is_listed], ranks[is_listed]]
+        self._add_gold(rows, codes, gold_scores, ranks, len(ids))
         self._lists.append((ids, scores))
+        # With all its gold codes listed, or all codes, nothing about a note is unknown.
+        num_listed = (ids >= 0).sum(axis=1)
+        is_known = (np.bincount(rows[~is_listed], minlength=len(ids)) == 0) | (num_listed == num_labels)
+        self._depths.append(np.where(is_known, UNLISTED, num_listed))
 
     def merge(self, other: ICDMetricsAccumulator) -> None:
         """Take in the notes of another accumulator with the same arguments, such as that of another process."""
         same = (
             self.score_storage == other.score_storage
-            and self.is_sparse in (None, other.is_sparse)
-            and self.num_labels in (None, other.num_labels)
             and np.array_equal(self.threshold, other.threshold)
+            and (None in (self.num_labels, other.num_labels) or self.num_labels == other.num_labels)
         )
         if not same:
             raise ValueError("Only accumulators with the same codes, threshold and storage can be merged.")
-        if not other.num_notes:
+        if other.num_labels is None or other.is_sparse is None:
             return
-        assert_started = self._start(int(other.num_labels or 0), sparse=bool(other.is_sparse))
-        del assert_started
+        self._start(other.num_labels, other.is_sparse)
+        self.num_notes += other.num_notes
+        for name in BATCH_LISTS:
+            getattr(self, name).extend(getattr(other, name))
+        for name in RUNNING_SUMS:
+            getattr(self, name).__iadd__(getattr(other, name))
 
-    # Accumulation
+    def compute(
+        self, threshold: Any = None, k: int | Iterable[int] | None = None, tune_threshold: bool = False
+    ) -> dict[str, float]:
+        """Return every metric of the notes added so far, without forgetting them.
 
-    def _start(self, num_labels: int, sparse: bool) -> None:
+        Args:
+            threshold (`float` or array of shape `(C,)`, *optional*): In place of the one given at construction.
+            k (`tuple[int]`, *optional*): In place of the one given at construction.
+            tune_threshold (`bool`, defaults to `False`):
+                Also report the best global threshold of these notes as `threshold`, and the micro F1 that it gives them as
+                `f1_micro_tuned`. Meant for the validation split only.
+
+        Returns:
+            `dict[str, float]`: the metrics of `count_metrics`, `ranking_metrics`, `curve_metrics` and
+            `calibration_metrics`, and how many notes and codes they rest on (`int`).
+        """
+        results = {
+            **self.count_metrics(threshold),
+            **self.ranking_metrics(k),
+            **self.curve_metrics(),
+            **self.calibration_metrics(),
+        }
+        if tune_threshold:
+            results["threshold"], results["f1_micro_tuned"] = self.best_threshold()
+        support = self._gold_per_code()
+        return {
+            **results,
+            "num_notes": self.num_notes,
+            "num_notes_without_codes": int((np.concatenate(self._gold_per_note) == 0).sum()),
+            "num_codes_seen": int((support > 0).sum()),
+            "num_codes_in_auc_macro": int(((support > 0) & (support < self.num_notes)).sum()),
+        }
+
+    # The metrics
+
+    def count_metrics(self, threshold: Any = None) -> dict[str, float]:
+        """Metrics of the predicted codes, those with `score > threshold`.
+
+        With tp, fp and fn of a set of pairs, of a code c or of a note i (C codes, N notes):
+
+            precision = tp / (tp + fp)        recall = tp / (tp + fn)
+            f1 = 2 tp / (2 tp + fp + fn)      jaccard = tp / (tp + fp + fn)
+
+        - `*_micro`: over all pairs of note and code at once.
+        - `precision_macro`, `recall_macro`, `jaccard_macro`: mean over all C codes; a code neither gold nor predicted gives 0.
+        - `f1_macro`: mean over all C codes of f1(c) (Opitz and Burst, arXiv 1911.03347; Edin et al., arXiv 2304.10909).
+        - `f1_macro_caml`: harmonic mean of `precision_macro` and `recall_macro` (CAML, arXiv 1802.05695).
+        - `f1_macro_seen`: mean of f1(c) over the codes with a gold note in this split; NaN without any.
+        - `precision_instance`, `recall_instance`, `jaccard_instance`: mean over all N notes; a note without gold codes has
+          recall 0, a note without predictions precision 0, and both stay in the mean (CAML).
+        - `f1_instance`: harmonic mean of `precision_instance` and `recall_instance` (CAML).
+        - `f1_instance_mean`: mean over notes of f1(i) (scikit-learn's `average="samples"`).
+        - `exact_match`: share of notes whose predicted set is the gold set, both empty included.
+
+        CAML calls Jaccard accuracy. From lists of the best codes, all are NaN as soon as a list stops above the threshold.
+        """
+        counts = self._counts(threshold)
+        code_precision, code_recall, code_f1, code_jaccard = ratios(
+            counts.code_hits, counts.code_predicted, counts.code_gold
+        )
+        note_precision, note_recall, note_f1, note_jaccard = ratios(
+            counts.note_hits, counts.note_predicted, counts.note_gold
+        )
+        precision, recall, f1, jaccard = ratios(
+            counts.code_hits.sum(), counts.code_predicted.sum(), counts.code_gold.sum()
+        )
+        is_seen = counts.code_gold > 0
+        is_exact = (counts.note_hits == counts.note_gold) & (counts.note_hits == counts.note_predicted)
+        metrics = {
+            "precision_micro": precision,
+            "recall_micro": recall,
+            "f1_micro": f1,
+            "jaccard_micro": jaccard,
+            "precision_macro": code_precision.mean(),
+            "recall_macro": code_recall.mean(),
+            "f1_macro": code_f1.mean(),
+            "f1_macro_caml": f1_of(code_precision.mean(), code_recall.mean()),
+            "f1_macro_seen": code_f1[is_seen].mean() if is_seen.any() else math.nan,
+            "jaccard_macro": code_jaccard.mean(),
+            "precision_instance": note_precision.mean(),
+            "recall_instance": note_recall.mean(),
+            "f1_instance": f1_of(note_precision.mean(), note_recall.mean()),
+            "f1_instance_mean": note_f1.mean(),
+            "jaccard_instance": note_jaccard.mean(),
+            "exact_match": is_exact.mean(),
+        }
+        return {name: float(value) if counts.complete else math.nan for name, value in metrics.items()}
+
+    def ranking_metrics(self, k: int | Iterable[int] | None = None) -> dict[str, float]:
+        """Metrics of the order of the codes within each note, as means over all N notes; a note without gold codes gives 0.
+
+        With R gold codes at ranks r_1 < ... < r_R, counted from 1 (equal scores: lower class id first):
+
+        - `precision_at_k` = #{r <= k} / k, `recall_at_k` = #{r <= k} / R, and `f1_at_k`, the harmonic mean of their means (CAML).
+        - `r_precision` = #{r <= R} / R (Manning et al., Introduction to Information Retrieval, 8.4).
+        - `ndcg_at_k` = sum over r <= k of 1 / log2(r + 1), over the same sum for ranks 1 .. min(k, R)
+          (Järvelin and Kekäläinen 2002, gains 0 and 1).
+        - `map` = mean of the average precision 1 / R * sum over j of j / r_j (ibid.; the MAP of CodiEsp and of
+          Edin et al.). Not to be confused with `average_precision_macro`, which ranks notes for each code.
+
+        From lists of the best codes, what would need a rank beyond the end of a list is NaN.
+        """
+        self._check_not_empty()
+        cutoffs = self.k if k is None else check_k(k)
+        num_gold = np.concatenate(self._gold_per_note)
+        note = np.repeat(np.arange(self.num_notes), num_gold)
+        ranks = np.concatenate(self._gold_ranks)
+        ranks = ranks[np.lexsort((ranks, note))].astype(np.int64)
+        depth = np.concatenate(self._depths)
+        order = np.arange(len(ranks)) - np.repeat(np.cumsum(num_gold) - num_gold, num_gold) + 1
+        metrics: dict[str, float] = {}
+
+        def mean_over_notes(gold_values: np.ndarray, denominator: np.ndarray | int, needed: np.ndarray | int) -> float:
+            if (depth < needed).any():
+                return math.nan
+            totals = np.bincount(note, gold_values, self.num_notes)
+            return float(divide(totals, denominator).mean())
+
+        largest = max(min(max(cutoffs, default=1), int(num_gold.max())), 1)
+        ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(1, largest + 1) + 1))])
+        discount = 1 / np.log2(ranks + 2.0)
+        for cutoff in cutoffs:
+            is_in = ranks < cutoff
+            precision = mean_over_notes(is_in, cutoff, cutoff)
+            recall = mean_over_notes(is_in, num_gold, cutoff)
+            metrics[f"precision_at_{cutoff}"] = precision
+            metrics[f"recall_at_{cutoff}"] = recall
+            metrics[f"f1_at_{cutoff}"] = math.nan if math.isnan(precision) else f1_of(precision, recall)
+            best_possible = ideal[np.minimum(num_gold, cutoff)]
+            metrics[f"ndcg_at_{cutoff}"] = mean_over_notes(is_in * discount, best_possible, cutoff)
+        metrics["r_precision"] = mean_over_notes(ranks < num_gold[note], num_gold, num_gold)
+        metrics["map"] = mean_over_notes(order / (ranks + 1), num_gold, UNLISTED)
+        return metrics
+
+    def curve_metrics(self) -> dict[str, float]:
+        """Areas under curves over all thresholds; see `curves_of_groups` for the formulas.
+
+        - `auc_micro`: all pairs of note and code as one ranking.
+        - `auc_macro`: mean over the codes with both a gold note and another note in this split, as in CAML; every other code
+          is left out (`num_codes_in_auc_macro` counts those in).
+        - `average_precision_micro`, and `average_precision_macro`: mean over the codes with a gold note.
+
+        NaN where nothing is left to average, and from lists of the best codes. With binned scores, `auc_micro_error` and
+        `auc_macro_error` bound the distance to the exact AUC.
+        """
+        self._check_not_empty()
+        if self.is_sparse:
+            return dict.fromkeys(
+                ("auc_micro", "auc_macro", "average_precision_micro", "average_precision_macro"), math.nan
+            )
+        micro = curves_of_groups(self._micro_ranks(), self.num_notes * self._num_columns, 1)
+        macro = curves_of_groups(self._code_ranks(), self.num_notes, self._num_columns)
+        metrics = {
+            "auc_micro": float(micro.auc[0]),
+            "auc_macro": mean_of_defined(macro.auc),
+            "average_precision_micro": float(micro.average_precision[0]),
+            "average_precision_macro": mean_of_defined(macro.average_precision),
+        }
+        if self.score_storage != "float32":
+            metrics["auc_micro_error"] = float(micro.tied[0])
+            metrics["auc_macro_error"] = mean_of_defined(macro.tied)
+        return metrics
+
+    def calibration_metrics(self) -> dict[str, float]:
+        """How far scores are from frequencies, over all pairs of note and code (mostly easy negatives: read with care).
+
+        - `ece` = sum over 15 equal bins b of n_b / n * |mean score in b - share of gold in b| (Guo et al., arXiv 1706.04599,
+          for the probability of the code itself; a score on an edge belongs to the upper bin, 1 to the last).
+        - `brier` = mean of (score - gold)^2 (Brier 1950).
+
+        NaN from lists of the best codes.
+        """
+        self._check_not_empty()
+        if self.is_sparse:
+            return {"ece": math.nan, "brier": math.nan}
+        gold_scores = np.concatenate(self._gold_scores)
+        gold_in_bin = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
+        num_pairs = self.num_notes * self._num_columns
+        squares = self._sum_of_squares[0] - 2 * gold_scores.sum(dtype=np.float64) + len(gold_scores)
+        return {
+            "ece": float(np.abs(self._scores_in_bin - gold_in_bin).sum() / num_pairs),
+            "brier": float(squares / num_pairs),
+        }
+
+    def best_threshold(self) -> tuple[float, float]:
+        """Return the global threshold with the best micro F1 on these notes, and that F1.
+
+        The threshold lies half way between the lowest score predicted and the next lower one; of equal F1 the highest is
+        chosen. Where no threshold predicts a gold code, it is 0.5 with an F1 of 0. With binned scores the candidates are
+        the levels, and the F1 is exact for the threshold returned.
+        """
+        self._check_not_empty()
+        if self.is_sparse:
+            raise ValueError("Tuning the threshold needs the scores of all codes, not lists of the best codes.")
+        cuts, f1 = best_cuts_of_groups(self._micro_ranks(), self.num_notes * self._num_columns, 1)
+        cut = cuts[0]
+        if cut == 0:
+            return 0.5, 0.0
+        if self.score_storage == "histogram":
+            lower = int(np.flatnonzero(self._level_counts[:cut]).max(initial=0))
+        else:
+            lower = max(batch.max(initial=0, where=batch < cut) for batch in self._batches)
+        if self.score_storage == "float32":
+            return float(cut_between(lower, cut)), float(f1[0])
+        return float(from_levels(np.array((int(lower) + int(cut)) // 2))), float(f1[0])
+
+    def per_code(self, threshold: Any = None) -> dict[str, np.ndarray]:
+        """Return counts and metrics of each code, as arrays of shape `(C,)` by class id.
+
+        `tp`, `fp`, `fn`; `precision`, `recall`, `f1` (0 where undefined); `auc` and `average_precision` (NaN where
+        undefined). From lists of the best codes that stop above the threshold, counts would be wrong: that raises.
+        """
+        counts = self._counts(threshold)
+        if not counts.complete:
+            raise ValueError("Counts of each code need lists that reach down to the threshold. List more codes.")
+        precision, recall, f1, _ = ratios(counts.code_hits, counts.code_predicted, counts.code_gold)
+        if self.is_sparse:
+            auc = average_precision = np.full(self._num_columns, math.nan)
+        else:
+            curves = curves_of_groups(self._code_ranks(), self.num_notes, self._num_columns)
+            auc, average_precision = curves.auc, curves.average_precision
+        return {
+            "tp": counts.code_hits,
+            "fp": counts.code_predicted - counts.code_hits,
+            "fn": counts.code_gold - counts.code_hits,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "auc": auc,
+            "average_precision": average_precision,
+        }
+
+    # Taking in a batch
+
+    def _start(self, num_labels: int, is_sparse: bool) -> None:
         """Set up the sums at the first batch; later, check that the batch is of the same kind."""
-        self._cached_ranks = {}
+        self._cached_ranks.clear()
         if self.is_sparse is not None:
-            if sparse != self.is_sparse:
+            if is_sparse != self.is_sparse:
                 raise ValueError("Dense scores and lists of the best codes cannot be added to the same accumulator.")
             return
         check_threshold(self.threshold, num_labels)
-        self.num_labels, self.is_sparse = num_labels, sparse
-        if not sparse:
-            self._predicted_per_code = np.zeros(num_labels, np.int64)
-            self._bin_counts = np.zeros(NUM_CALIBRATION_BINS)
-            self._bin_scores = np.zeros(NUM_CALIBRATION_BINS)
-            self._sum_of_squares = 0.0
+        self.num_labels, self.is_sparse = num_labels, is_sparse
+        has_histogram = self.score_storage == "histogram" and not is_sparse
+        self._predicted_per_code = np.zeros(num_labels, np.int64)
+        self._scores_in_bin = np.zeros(NUM_CALIBRATION_BINS)
+        self._sum_of_squares = np.zeros(1)
+        self._level_counts = np.zeros(NUM_LEVELS if has_histogram else 0, np.int64)
+        self._code_histogram = np.zeros(num_labels * NUM_BINS if has_histogram else 0, np.uint32)
+
+    def _add_block(self, scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> None:
+        self._add_gold(rows, codes, scores[rows, codes], rank_gold(scores, rows, codes), len(scores))
+        self._depths.append(np.full(len(scores), UNLISTED))
+
+        is_predicted = scores > self.threshold
+        self._predicted_per_code += np.count_nonzero(is_predicted, axis=0)
+        self._predicted_per_note.append(np.count_nonzero(is_predicted, axis=1))
+
+        flat = scores.astype(np.float64).ravel()
+        self._scores_in_bin += np.bincount(calibration_bins(scores).ravel(), flat, NUM_CALIBRATION_BINS)
+        self._sum_of_squares += np.square(flat).sum()  # a product of BLAS would wait for threads
+
+        if self.score_storage == "float32":
+            self._batches.append(scores.copy())
+        elif self.score_storage == "uint16":
+            self._batches.append(to_levels(scores))
+        else:
+            levels = to_levels(scores)
+            self._level_counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
+            first_bins = np.arange(scores.shape[1]) * NUM_BINS
+            for note_bins in to_bins(levels):
+                self._code_histogram[first_bins + note_bins] += 1  # every code once, so no index repeats
+
+    def _add_gold(self, rows: Any, codes: Any, scores: Any, ranks: Any, num_notes: int) -> None:
+        self.num_notes += num_notes
+        self._gold_codes.append(codes.astype(np.int32))
+        self._gold_scores.append(scores.astype(np.float32))
+        self._gold_ranks.append(ranks.astype(np.int32))
+        self._gold_per_note.append(np.bincount(rows, minlength=num_notes))
+
+    # Reading out
+
+    @property
+    def _num_columns(self) -> int:
+        self._check_not_empty()
+        return int(self.num_labels or 0)
+
+    def _check_not_empty(self) -> None:
+        if not self.num_notes:
+            raise ValueError("No notes were added: call `add_batch` before `compute`.")
+
+    def _gold_per_code(self) -> np.ndarray:
+        return np.bincount(np.concatenate(self._gold_codes), minlength=self._num_columns)
+
+    def _counts(self, threshold: Any) -> Counts:
+        """Count gold, predicted and rightly predicted codes at a threshold."""
+        self._check_not_empty()
+        cut = self.threshold if threshold is None else check_threshold(threshold, self._num_columns)
+        code_predicted, note_predicted, complete = self._count_predicted(cut)
+        gold_codes, note_gold = np.concatenate(self._gold_codes), np.concatenate(self._gold_per_note)
+        is_hit = np.concatenate(self._gold_scores) > np.broadcast_to(cut, self._num_columns)[gold_codes]
+        note = np.repeat(np.arange(self.num_notes), note_gold)
+        return Counts(
+            code_hits=np.bincount(gold_codes[is_hit], minlength=self._num_columns),
+            code_predicted=code_predicted,
+            code_gold=self._gold_per_code(),
+            note_hits=np.bincount(note[is_hit], minlength=self.num_notes),
+            note_predicted=note_predicted,
+            note_gold=note_gold,
+            complete=complete,
+        )
+
+    def _count_predicted(self, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return predicted pairs of each code and of each note, and whether every predicted pair is known."""
+        if self.is_sparse:
+            return self._count_predicted_in_lists(cut)
+        if np.array_equal(cut, self.threshold):
+            return self._predicted_per_code, np.concatenate(self._predicted_per_note), True
+        if self.score_storage == "histogram" or (
+            self.score_storage == "uint16" and not np.array_equal(cut, from_levels(to_levels(cut)))
+        ):
+            raise ValueError(
+                f"With `score_storage={self.score_storage!r}` another threshold than that of construction cannot be counted "
+                'exactly. Give it at construction, or use "float32".'
+            )
+        limit = cut if self.score_storage == "float32" else to_levels(cut).reshape(cut.shape)
+        per_code = np.zeros(self._num_columns, np.int64)
+        per_note = []
+        for batch in self._batches:
+            is_predicted = batch > limit
+            per_code += np.count_nonzero(is_predicted, axis=0)
+            per_note.append(np.count_nonzero(is_predicted, axis=1))
+        return per_code, np.concatenate(per_note), True
+
+    def _count_predicted_in_lists(self, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        per_code = np.zeros(self._num_columns, np.int64)
+        per_note, complete = [], True
+        cut_of_code = np.broadcast_to(cut, self._num_columns)
+        for ids, scores in self._lists:
+            is_predicted = (ids >= 0) & (scores > cut_of_code[ids])
+            per_code += np.bincount(ids[is_predicted], minlength=self._num_columns)
+            per_note.append(np.count_nonzero(is_predicted, axis=1))
+            if 0 < ids.shape[1] < self._num_columns:
+                complete &= not ((ids[:, -1] >= 0) & (scores[:, -1] > cut.min())).any()
+        return per_code, np.concatenate(per_note), complete
+
+    def _micro_ranks(self) -> GoldRanks:
+        """Rank every gold pair among all pairs."""
+        if "micro" not in self._cached_ranks:
+            gold_scores = np.sort(np.concatenate(self._gold_scores))
+            if self.score_storage == "float32":
+                values, ranks = gold_scores, rank_in_batches(self._batches, gold_scores)
+            else:
+                values = to_levels(gold_scores)
+                ranks = rank_in_histogram(self._count_levels(), values)
+            self._cached_ranks["micro"] = GoldRanks(np.zeros(len(values), np.int64), values, *ranks)
+        return self._cached_ranks["micro"]
+
+    def _count_levels(self) -> np.ndarray:
+        if self.score_storage == "histogram":
+            return self._level_counts
+        level_counts = np.zeros(NUM_LEVELS, np.int64)
+        for batch in self._batches:
+            level_counts += np.bincount(batch.ravel(), minlength=NUM_LEVELS)
+        return level_counts
+
+    def _code_ranks(self) -> GoldRanks:
+        """Rank every gold pair among the pairs of its code."""
+        if "code" not in self._cached_ranks:
+            codes, scores = np.concatenate(self._gold_codes), np.concatenate(self._gold_scores)
             if self.score_storage == "histogram":
-                self._level_counts = np.zeros(NUM_LEVELS, np.int64)
-                self._bin_counts_per_code = np.zeros(num_labels * NUM_BINS, np.uint32)
+                ranks = self._code_ranks_in_histogram(codes, to_bins(to_levels(scores)))
+            else:
+                values = scores if self.score_storage == "float32" else to_levels(scores)
+                ranks = rank_in_columns(sorted_column_blocks(self._batches), codes, values)
+            self._cached_ranks["code"] = ranks
+        return self._cached_ranks["code"]
+
+    def _code_ranks_in_histogram(self, codes: np.ndarray, bins: np.ndarray) -> GoldRanks:
+        order = np.lexsort((bins, codes))
+        codes, bins = codes[order], bins[order]
+        ranks = np.zeros((2, len(codes)), np.int64)
+        histogram = self._code_histogram.reshape(-1, NUM_BINS)
+        bounds = np.searchsorted(codes, np.arange(len(histogram) + 1))
+        for counts, start, stop in zip(histogram, bounds[:-1], bounds[1:], strict=True):
+            if start < stop:
+                ranks[:, start:stop] = rank_in_histogram(counts.astype(np.int64), bins[start:stop])
+        return GoldRanks(codes, bins, *ranks)

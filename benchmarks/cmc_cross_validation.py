@@ -1,0 +1,93 @@
+"""Five folds over the CMC 2007 reports: both models and TF-IDF + LinearSVC, on the same test folds.
+
+    python -m benchmarks.cmc_cross_validation --data_dir DIR --output_dir runs/cmc
+
+TF-IDF is fitted on train and validation together, the models on train alone: validation stops their training and sets
+their threshold. No test fold is looked at before its figures are final. A fold that is done is not trained again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.tfidf import tfidf_scores
+from dataset_scripts import load_builder
+from modeling_icd.evaluation import ICDMetricsAccumulator
+from modeling_icd.evaluation.cli import evaluate_model, write_results
+from modeling_icd.training.collator import multi_hot
+from modeling_icd.training.run import main as train_main
+
+
+CONFIGS = ("cmc_multirescnn", "cmc_direct")
+METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro")
+
+
+def evaluate_tfidf(data_dir: str, fold: str, cache_dir: str) -> dict[str, float]:
+    """Figures of the yardstick on one test fold."""
+    builder = load_builder("cmc2007", fold, data_dir=data_dir, cache_dir=cache_dir)
+    num_codes = builder.info.features["codes"].feature.num_classes
+    notes, labels = {}, {}
+    for name in ("train", "validation", "test"):
+        split = builder.as_dataset(split=name)
+        notes[name] = list(split["text"])
+        labels[name] = multi_hot(list(split["codes"]), num_codes).numpy()
+    scores = tfidf_scores(
+        notes["train"] + notes["validation"], np.concatenate([labels["train"], labels["validation"]]), notes["test"]
+    )
+    accumulator = ICDMetricsAccumulator(num_codes, threshold=0.5)
+    # LinearSVC decides at 0, which the sigmoid takes to 0.5.
+    accumulator.add_batch((1 / (1 + np.exp(-scores))).astype(np.float32), labels["test"])
+    return accumulator.compute()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/cmc"))
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="names of files in configs/")
+    parser.add_argument("--folds", nargs="+", type=int, default=range(5))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    cache_dir = str(args.output_dir / "cache")
+    figures: dict[str, list[dict]] = {}
+    for fold in args.folds:
+        figures.setdefault("tfidf_linearsvc", []).append(evaluate_tfidf(args.data_dir, f"fold{fold}", cache_dir))
+        for config in args.configs:
+            folder = args.output_dir / f"{config}-fold{fold}-seed{args.seed}"
+            results_file = folder / "results.json"
+            if not results_file.exists():
+                options = {
+                    "data_dir": args.data_dir,
+                    "data_cache_dir": cache_dir,
+                    "hidden_states_dir": args.output_dir / "hidden_states",
+                    "dataset_config": f"fold{fold}",
+                    "output_dir": folder,
+                    "seed": args.seed,
+                }
+                status = train_main([f"configs/{config}.yaml", *(f"--{k}={v}" for k, v in options.items())])
+                if status:
+                    return status
+                results = evaluate_model(str(folder), "cmc2007", args.data_dir, "test", cache_dir=cache_dir)
+                write_results(results, folder)
+            figures.setdefault(config, []).append(json.loads(results_file.read_text())["metrics"])
+    table = Table(title=f"CMC 2007, mean (standard deviation) over test folds {list(args.folds)}, seed {args.seed}")
+    table.add_column("model")
+    for metric in METRICS:
+        table.add_column(metric, justify="right")
+    summary = {}
+    for name, folds in figures.items():
+        values = {metric: [fold[metric] for fold in folds] for metric in METRICS}
+        summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "folds": v} for metric, v in values.items()}
+        table.add_row(name, *(f"{np.mean(v):.4f} ({np.std(v):.3f})" for v in values.values()))
+    Console().print(table)
+    (args.output_dir / f"summary-seed{args.seed}.json").write_text(json.dumps(summary, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Data sets of notes and ICD-9-CM codes: builders over the user's own files, all yielding the same record.
+
+A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into `features["codes"].feature.names`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from .cmc2007 import CMC2007
+from .icd9 import add_dot, kind_of
+from .mimic3 import MIMIC3
+from .records import ICDBuilder, record_features
+
+
+__all__ = [
+    "CMC2007",
+    "MIMIC3",
+    "ICDBuilder",
+    "add_dot",
+    "kind_of",
+    "load_builder",
+    "load_split",
+    "record_features",
+]
+
+BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "cmc2007": CMC2007}
+
+
+def load_builder(
+    dataset: str,
+    config: str | None = None,
+    *,
+    data_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    **options: Any,
+) -> ICDBuilder:
+    """Build a data set, or find it in the cache.
+
+    Args:
+        dataset (`str`): `"mimic3"` or `"cmc2007"`.
+        config (`str`, *optional*): A configuration of it; `"full"` and `"default"` respectively if left out.
+        data_dir (`str` or `Path`): The source files.
+        cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
+        **options: See [`MIMIC3Config`] and [`CMC2007Config`].
+
+    Returns:
+        The prepared builder: `builder.as_dataset(split=...)`, `builder.code_descriptions`.
+    """
+    if dataset not in BUILDERS:
+        raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
+    builder = BUILDERS[dataset](config, data_dir=data_dir, cache_dir=cache_dir, **options)
+    builder.download_and_prepare()
+    return builder
+
+
+def load_split(
+    dataset: str,
+    split: str,
+    config: str | None = None,
+    *,
+    data_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    **options: Any,
+) -> datasets.Dataset:
+    """Load one split of a data set: `train`, `validation`, `test`, or `all` for every record of the folder.
+
+    `all` ignores the split lists or folds, and needs none. The other arguments are those of [`load_builder`].
+    """
+    if split == "all":
+        options["unsplit"] = True
+    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
+    return builder.as_dataset(split=split)

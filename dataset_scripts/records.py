@@ -1,0 +1,118 @@
+"""The record that every builder yields, and what the builders share."""
+
+import inspect
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+
+from . import icd9, sources
+from .sources import absolute_path, fingerprint
+
+
+logger = logging.getLogger(__name__)
+
+# With a builder's own module, all the code that shapes a record.
+SHARED_CODE = [Path(str(file)) for file in (icd9.__file__, sources.__file__, __file__)]
+
+
+def record_features(codes: Sequence[str]) -> datasets.Features:
+    """Describe a record: one admission's text and its codes, as ids into the sorted `codes` of the data set."""
+    return datasets.Features(
+        {
+            "subject_id": datasets.Value("int64"),
+            "hadm_id": datasets.Value("int64"),
+            "text": datasets.Value("large_string"),
+            "codes": datasets.List(datasets.ClassLabel(names=sorted(codes))),
+        }
+    )
+
+
+class ICDBuilder(datasets.GeneratorBasedBuilder):
+    """A builder over files on the user's disk, whose cache is as fresh as they are.
+
+    `builder.download_and_prepare()` reads the files and writes the data set into `cache_dir`,
+    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` reads without a cache. A
+    fault in the files is raised before anything is cached.
+
+    Args:
+        config_name (`str`, *optional*): One of the names in `BUILDER_CONFIGS`; the first if left out.
+        data_dir (`str` or `Path`): Where the source files are.
+        cache_dir (`str` or `Path`, *optional*):
+            Where the built data set, text included, is kept; `~/.cache/huggingface/datasets` (or `HF_DATASETS_CACHE`)
+            if left out. Text under a data use agreement must stay on a disk that the agreement allows. Each change of
+            an option, of this package's code, or of a source file's name, size or time makes a new folder there.
+        **options: Fields of the configuration class.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
+
+    def __init__(
+        self,
+        config_name: str | None = None,
+        *,
+        data_dir: str | Path,
+        cache_dir: str | Path | None = None,
+        **options: Any,
+    ):
+        configs = [config.name for config in self.BUILDER_CONFIGS]
+        config_name = config_name or configs[0]
+        if config_name not in configs:
+            raise ValueError(
+                f"{type(self).__name__} has no configuration {config_name!r}: choose from {', '.join(configs)}."
+            )
+        known = {field.name for field in fields(self.BUILDER_CONFIG_CLASS)}
+        known -= {field.name for field in fields(datasets.BuilderConfig)}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no option {', '.join(unknown)}: choose from {', '.join(sorted(known))}."
+            )
+        options = {name: value for name, value in options.items() if value is not None}
+        config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
+        super().__init__(
+            config_name=config_name,
+            data_dir=config.data_dir,
+            cache_dir=absolute_path(cache_dir) if cache_dir else None,
+            hash=fingerprint([*SHARED_CODE, Path(inspect.getfile(type(self)))], self._find_sources(config)),
+            **{name: getattr(config, name) for name in options},
+        )
+
+    def _find_sources(self, config: Any) -> list[Path]:
+        """Find every file that the data set is made from, and remember it; one that is missing is an error."""
+        raise NotImplementedError
+
+    @property
+    def code_descriptions(self) -> Mapping[str, str]:
+        """Long titles by dotted code; a code without a known title is not in it."""
+        raise NotImplementedError
+
+    def as_dataset(self, split=None, in_memory=False):
+        splits = self.info.splits
+        if splits is not None and isinstance(split, str) and re.fullmatch(r"\w+", split):
+            check_split(split, [*splits, "all"], f"configuration {self.config.name!r} of {type(self).__name__}")
+        return super().as_dataset(split=split, in_memory=in_memory)
+
+    def _report(self, counts: Mapping[str, int]) -> None:
+        """Say once, when a data set is built, what was left out of it; keep it with the data set's info."""
+        said = [f"{what}: {count:,}" for what, count in counts.items() if count]
+        if said:
+            report = f"{type(self).__name__}/{self.config.name}: {'; '.join(said)}."
+            logger.warning(report)
+            self.info.description = f"{self._info().description}\n\n{report}"
+
+
+def check_split(split: str, splits: Iterable[str], where: str) -> None:
+    if split not in splits:
+        raise ValueError(f"No split {split!r} in {where}: choose from {', '.join(splits)}.")
+
+
+def count_unseen_codes(splits: Mapping[str, Iterable[Iterable[str]]]) -> int:
+    """Count the codes of validation and test records that no train record has: no model can learn them."""
+    seen = {name: {code for codes in records for code in codes} for name, records in splits.items()}
+    return len(set().union(*seen.values()) - seen["train"]) if "train" in seen else 0

@@ -1,0 +1,232 @@
+"""The source files a user points at: finding them, reading them, and saying what is wrong with them.
+
+Every fault becomes one message with the file, the record and a remedy. The messages of the parsers are never passed
+on, because they quote the record, which may be a clinical note.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+
+BLOCK_SIZE = 4 << 20  # bytes; a record must fit into one block, and the longest note of MIMIC-III has about 0.1 MB
+
+
+def absolute_path(path: str | Path) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def fingerprint(code: Iterable[Path], sources: Iterable[Path]) -> str:
+    """Hash the text of the code and the names, sizes and times of the source files that a data set is made from.
+
+    It names the cache folder, so that a data set built by other code or from other files is never served.
+    """
+    digest = hashlib.sha256()
+    for file in code:
+        digest.update(file.read_bytes())
+    for file in sources:
+        stat = file.stat()
+        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def list_folder(folder: str, parameter: str, content: str) -> list[Path]:
+    """List a folder's files, sorted; `parameter` and `content` say in the message what was expected where."""
+    path = Path(folder)
+    if not path.is_dir():
+        fault = "is not a folder" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"`{parameter}` ({folder}) {fault}: expected a folder with {content}.")
+    return sorted(file for file in path.iterdir() if file.is_file())
+
+
+def find_tables(folder: str, names: Sequence[str]) -> dict[str, Path]:
+    """Find the tables `NAME.csv` or `NAME.csv.gz` of MIMIC-III in a folder, upper or lower case."""
+    files = list_folder(folder, "data_dir", f"the MIMIC-III tables {', '.join(names)} as .csv or .csv.gz")
+    tables = {}
+    for name in names:
+        found = [file for file in files if file.name.lower() in (f"{name}.csv".lower(), f"{name}.csv.gz".lower())]
+        if len(found) > 1:
+            raise ValueError(f"{folder} holds {' and '.join(f.name for f in found)}: keep one of them.")
+        if found:
+            tables[name] = found[0]
+    missing = [name for name in names if name not in tables]
+    if missing:
+        raise FileNotFoundError(
+            f"No {', '.join(f'{name}.csv.gz' for name in missing)} (nor .csv) in `data_dir` ({folder}): expected a folder "
+            "with the tables of MIMIC-III v1.4 (physionet.org/content/mimiciii/1.4), or a synthetic corpus in their shape."
+        )
+    return tables
+
+
+def find_xml(path: str) -> Path:
+    """Find the XML file that a path gives, either itself or as the only one in a folder."""
+    if Path(path).is_file():
+        return Path(path)
+    files = [file for file in list_folder(path, "data_dir", "one .xml file") if file.name.lower().endswith(".xml")]
+    if not files:
+        raise FileNotFoundError(f"No .xml file in `data_dir` ({path}): expected the challenge's file and no other.")
+    if len(files) > 1:
+        raise ValueError(
+            f"{path} holds {len(files)} .xml files ({', '.join(file.name for file in files[:3])}): give `data_dir` the "
+            "path of one of them."
+        )
+    return files[0]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Stream some columns of a CSV table, plain or gzipped, every value as a string.
+
+    Args:
+        path (`Path`): The table; its column names may be upper or lower case, and other columns are ignored.
+        columns (`Sequence[str]`): Names of the wanted columns, upper case.
+
+    Yields:
+        The number of the batch's first record in the file (the header is record 1, and a record may span many lines)
+        and the batch, its columns as asked for.
+    """
+    names = _read_header(path, columns)
+    first = 2
+    fault = None
+    with _open(path) as file:
+        stream = _QuoteCounter(file)
+        try:
+            for batch in pyarrow.csv.open_csv(
+                pa.PythonFile(stream, mode="r"),
+                read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_SIZE, use_threads=False),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=names, column_types=dict.fromkeys(names, pa.string())
+                ),
+            ):
+                yield first, batch.rename_columns(list(columns))
+                first += batch.num_rows
+        except pa.ArrowInvalid as error:
+            fault = _explain(str(error), first)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            fault = (
+                f"the gzip stream is cut short or damaged after record {first - 1}: "
+                "download the file again and compare its checksum"
+            )
+    if fault is None and stream.quotes % 2:
+        fault = f"a quote opened in or before record {first - 1} is never closed: the file is cut short or was edited"
+    if fault is not None:  # raised here, outside of the `except`, so that no traceback carries the parser's message
+        raise ValueError(f"{path}: {fault}.")
+
+
+def read_ids(batch: pa.RecordBatch, column: str, path: Path, first: int, optional: bool = False) -> pa.Array:
+    """Read a column of ids as integers; an empty id is null where ids are optional, and an error elsewhere."""
+    values = pc.utf8_trim_whitespace(batch[column])
+    if optional:
+        values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    wrong = pc.index(pc.match_substring_regex(values, r"^[0-9]{1,18}$"), False).as_py()
+    if wrong >= 0:
+        fault = "is empty" if values[wrong].as_py() == "" else "is not a whole number"
+        raise ValueError(
+            f"{path}: {column} of record {first + wrong} {fault}. Restore the original table: "
+            "spreadsheets and data frames rewrite ids, and an unbalanced quote shifts the columns."
+        )
+    return pc.cast(values, pa.int64())
+
+
+def read_list(path: Path) -> list[str]:
+    """Read a file of one value a line, without a header; empty lines are skipped, a value given twice is an error."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        lines = None
+    if lines is None:
+        raise ValueError(f"{path} is not a text file: expected one value a line.")
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        value = line.strip()
+        if value in seen:
+            raise ValueError(f"{path}: line {number} repeats line {seen[value]}. Remove one of them.")
+        if value:
+            seen[value] = number
+    if not seen:
+        raise ValueError(f"{path} is empty: expected one value a line.")
+    return list(seen)
+
+
+def _read_header(path: Path, columns: Sequence[str]) -> list[str]:
+    """Find the columns' names as the file spells them."""
+    header = None
+    try:
+        with _open(path) as file:
+            header = next(csv.reader([file.readline(1 << 16).decode("utf-8-sig")]), [])
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error):
+        pass
+    if header is None:
+        raise ValueError(
+            f"{path} cannot be read as a {'gzipped ' if _is_gzip(path) else ''}CSV table in UTF-8: "
+            "download it again and compare its checksum."
+        )
+    if not header:
+        raise ValueError(f"{path} is empty: expected a CSV table whose first line names {', '.join(columns)}.")
+    names = []
+    for column in columns:
+        found = [name for name in header if name.strip().upper() == column]
+        if len(found) != 1:
+            raise ValueError(
+                f"{path}: record 1 must be the header and name {column} once, and names it {len(found)} times. "
+                f"Expected the columns {', '.join(columns)}: is this the table the file name says?"
+            )
+        names += found
+    return names
+
+
+def _explain(message: str, first: int) -> str:
+    """Say what pyarrow found wrong, keeping only numbers of its message."""
+    row = re.search(r"Row #([0-9]+)", message)
+    record = int(row[1]) if row else first
+    widths = re.search(r"Expected ([0-9]+) columns, got ([0-9]+)", message)
+    if widths:
+        return (
+            f"record {record} has {widths[2]} columns instead of {widths[1]}: "
+            "the file is cut short, or a quote or comma in it is not escaped. Restore the original table"
+        )
+    if "UTF8" in message:
+        return f"record {record} is not valid UTF-8: convert the file to UTF-8 or restore the original table"
+    if "straddl" in message:
+        return (
+            f"record {record} or one soon after it is longer than {BLOCK_SIZE >> 20} MB: "
+            "a quote in it is never closed. Restore the original table"
+        )
+    return f"record {record} or one soon after it cannot be read as CSV. Restore the original table"
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _open(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path, "rb") if _is_gzip(path) else path.open("rb")
+
+
+class _QuoteCounter(io.RawIOBase):
+    """A binary stream that counts the double quotes read from it: an odd number means one was never closed.
+
+    pyarrow takes a quote left open for a value that runs to the end of the file, and says nothing.
+    """
+
+    def __init__(self, stream: BinaryIO | gzip.GzipFile):
+        self.stream = stream
+        self.quotes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.quotes += data.count(b'"')
+        return data

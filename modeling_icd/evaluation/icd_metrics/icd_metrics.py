@@ -1,0 +1,131 @@
+"""Metrics of automatic ICD coding as an `evaluate` module.
+
+`evaluate` copies beside this file what it imports with a leading dot, reads one name a line, and takes a comment at the end
+of such a line for an address: keep those lines bare.
+"""
+
+import datasets
+
+import evaluate
+
+from .accumulator import ICDMetricsAccumulator
+from .scores import nan_to_none
+
+
+__all__ = ["ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
+
+_DESCRIPTION = """\
+Metrics of multi-label classification with very many labels, as used in automatic ICD coding: precision, recall, F1 and
+Jaccard index (micro, macro, instance), three kinds of macro F1 told apart, AUC, average precision, precision, recall and nDCG
+at k, R-precision, MAP, exact match, ECE and Brier score.
+"""
+
+_CITATION = """\
+@inproceedings{mullenbach-etal-2018-explainable,
+    title = "Explainable Prediction of Medical Codes from Clinical Text",
+    author = "Mullenbach, James and Wiegreffe, Sarah and Duke, Jon and Sun, Jimeng and Eisenstein, Jacob",
+    booktitle = "Proceedings of NAACL-HLT 2018",
+    year = "2018",
+    url = "https://arxiv.org/abs/1802.05695",
+}
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: scores in 0..1, an array `(notes, codes)`; or a dict with the best codes of each note, `ids` and `scores`, both
+        `(notes, k)`, -1 for padding (then give `num_labels` to `evaluate.load`).
+    references: gold codes; an array `(notes, codes)` is multi-hot, a list of lists holds class ids.
+    threshold: a code is predicted where score > threshold; one number or one for each code. Default 0.5.
+    k: cut-offs of the `_at_k` metrics. Default (5, 8, 15).
+    tune_threshold: also report the global threshold with the best micro F1 on these notes (`threshold`) and that F1
+        (`f1_micro_tuned`); for the validation split only.
+    per_code: also return `per_code`, a dict of arrays with one value for each code.
+Returns:
+    dict of floats; the README of this module defines each. NaN where the data cannot define a value.
+Examples:
+    >>> metric = evaluate.load("modeling_icd/evaluation/icd_metrics")
+    >>> results = metric.compute(predictions=[[0.9, 0.2, 0.6], [0.1, 0.8, 0.3]], references=[[0], [1, 2]])
+    >>> round(results["f1_micro"], 4)
+    0.6667
+"""
+
+
+class ICDMetrics(evaluate.Metric):
+    """`ICDMetricsAccumulator` behind the interface of `evaluate`; scores stay numpy arrays and never pass through Arrow.
+
+    Args:
+        num_labels, threshold, k, score_storage: As in `ICDMetricsAccumulator`; pass them to `evaluate.load`.
+        **kwargs: What `evaluate.load` passes to every module.
+    """
+
+    def __init__(self, *args, num_labels=None, threshold=0.5, k=(5, 8, 15), score_storage="float32", **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.num_process != 1:
+            raise ValueError(
+                f"This module holds its notes in memory and cannot join {self.num_process} processes through files. "
+                "Gather the scores first, or merge one `ICDMetricsAccumulator` of each process."
+            )
+        self.accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
+
+    def __len__(self):
+        return len(self.accumulator)
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float32")),
+                    "references": datasets.Sequence(datasets.Value("int32")),
+                }
+            ),
+            reference_urls=["https://arxiv.org/abs/1802.05695", "https://arxiv.org/abs/2304.10909"],
+        )
+
+    def add(self, *, prediction=None, reference=None, **kwargs):
+        """Add one note: the scores of its codes and its gold codes."""
+        if hasattr(reference, "shape"):
+            reference = reference[None]
+        else:
+            reference = [reference]
+        if isinstance(prediction, dict):
+            prediction = {name: [values] for name, values in prediction.items()}
+        else:
+            prediction = [prediction]
+        self.add_batch(predictions=prediction, references=reference, **kwargs)
+
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Add a batch of notes: scores `(B, C)`, or the best codes of each note, and gold codes."""
+        if kwargs:
+            raise ValueError(f"Unknown inputs {sorted(kwargs)}: this module takes `predictions` and `references`.")
+        if predictions is None or references is None:
+            raise ValueError("Both `predictions` (scores) and `references` (gold codes) are needed.")
+        if not isinstance(predictions, dict):
+            self.accumulator.add_batch(predictions, references)
+        elif set(predictions) == {"ids", "scores"}:
+            self.accumulator.add_topk_batch(predictions["ids"], predictions["scores"], references)
+        else:
+            raise ValueError(f"A list of the best codes has the keys `ids` and `scores`, got {sorted(predictions)}.")
+
+    def compute(
+        self,
+        *,
+        predictions=None,
+        references=None,
+        threshold=None,
+        k=None,
+        tune_threshold=False,
+        per_code=False,
+    ):
+        """Return the metrics of all notes added, those given here included, and start afresh."""
+        if predictions is not None or references is not None:
+            self.add_batch(predictions=predictions, references=references)
+        try:
+            results = self.accumulator.compute(threshold, k, tune_threshold)
+            if per_code:
+                return {**results, "per_code": self.accumulator.per_code(threshold)}
+            return results
+        finally:
+            self.accumulator.reset()

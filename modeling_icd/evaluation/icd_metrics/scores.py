@@ -1,0 +1,345 @@
+"""Functions over arrays of scores, for `accumulator.py`: checking, levels, ranks and the curves that follow from ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+NUM_CALIBRATION_BINS = 15
+CODES_PER_BLOCK = 512
+
+# A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
+LOWEST_PATTERN = (127 - 31) << 23
+DROPPED_BITS = 12
+NUM_LEVELS = ((127 << 23) - LOWEST_PATTERN >> DROPPED_BITS) + 1  # 63489
+LEVELS_PER_BIN = 64  # the histogram of one code keeps 5 bits of the mantissa
+NUM_BINS = (NUM_LEVELS - 2) // LEVELS_PER_BIN + 2  # 993
+UNLISTED = np.iinfo(np.int32).max  # rank of a gold code outside a list of the best codes
+
+
+class GoldRanks(NamedTuple):
+    """Where every gold pair stands among all scores of its group (the whole set, or one code), by group and rising score."""
+
+    groups: np.ndarray  # (P,) group of each gold pair
+    values: np.ndarray  # (P,) its score, or its level
+    less: np.ndarray  # (P,) scores of the group below it
+    equal: np.ndarray  # (P,) scores of the group equal to it, itself included
+
+
+class GroupCurves(NamedTuple):
+    """Per group: area under the ROC curve, half the share of pairs tied in it, and average precision."""
+
+    auc: np.ndarray
+    tied: np.ndarray
+    average_precision: np.ndarray
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return a numpy view or copy of an array, a list or a torch tensor (bfloat16 and device tensors included)."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.float() if array.is_floating_point() else array
+        return array.numpy()
+    return np.asarray(array)
+
+
+def check_scores(scores: Any, num_labels: int | None = None) -> np.ndarray:
+    """Return scores as a float32 matrix `(B, C)` after checking its shape and that all lie in 0..1."""
+    matrix = to_numpy(scores)
+    if matrix.ndim != 2:
+        raise ValueError(f"Scores must have shape (notes, codes), got {matrix.shape}.")
+    if num_labels is not None and matrix.shape[1] != num_labels:
+        raise ValueError(f"Scores have {matrix.shape[1]} columns, expected one for each of {num_labels} codes.")
+    matrix = matrix.astype(np.float32, copy=False)
+    if matrix.size and not (matrix.min() >= 0 and matrix.max() <= 1):  # a NaN fails both comparisons
+        check_rows_in_unit_range(matrix)
+    return matrix
+
+
+def check_rows_in_unit_range(matrix: np.ndarray) -> None:
+    """Raise a `ValueError` that names the first row with a NaN or a value outside 0..1."""
+    wrong = ~((matrix >= 0) & (matrix <= 1))
+    if wrong.any():
+        row = int(wrong.any(axis=1).argmax())
+        value = float(matrix[row, int(wrong[row].argmax())])
+        raise ValueError(
+            f"Scores must lie in 0..1, but row {row} of the batch holds {value:.4g} (in all {int(wrong.any(axis=1).sum())} "
+            "of its rows do). Pass the sigmoid of the logits."
+        )
+
+
+def check_threshold(threshold: Any, num_labels: int | None) -> np.ndarray:
+    """Return a threshold, one number or one for each code, as float32 `()` or `(C,)`."""
+    values = to_numpy(threshold).astype(np.float32)
+    if values.ndim > 1 or (values.ndim == 1 and num_labels is not None and len(values) != num_labels):
+        raise ValueError(
+            f"`threshold` must be a number or an array of {num_labels} numbers, one per code; got shape {values.shape}."
+        )
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("`threshold` must lie in 0..1.")
+    return values
+
+
+def check_k(k: int | Iterable[int]) -> tuple[int, ...]:
+    """Return the cut-offs of the `_at_k` metrics as a tuple."""
+    cutoffs = (k,) if isinstance(k, int) else tuple(int(value) for value in k)
+    if any(cutoff < 1 for cutoff in cutoffs):
+        raise ValueError(f"`k` must hold positive numbers, got {cutoffs}.")
+    return cutoffs
+
+
+def gold_pairs(labels: Any, num_notes: int, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and class ids of the gold pairs, by row and then by class id.
+
+    Args:
+        labels (array of shape `(B, C)` or list of `B` lists of class ids):
+            An array or tensor is read as multi-hot, a plain list always as class ids. An empty list is a note without codes.
+    """
+    if hasattr(labels, "shape"):
+        matrix = to_numpy(labels)
+        if matrix.shape != (num_notes, num_labels):
+            raise ValueError(
+                f"Multi-hot labels have shape {matrix.shape}, scores {(num_notes, num_labels)}: they must be the same."
+            )
+        is_gold = matrix != 0
+        if not np.array_equal(matrix, is_gold):
+            raise ValueError("Multi-hot labels may hold 0 and 1 only. Pass class ids as a list of lists.")
+        rows, codes = np.nonzero(is_gold)
+        return rows, codes
+    if len(labels) != num_notes:
+        raise ValueError(f"Got labels of {len(labels)} notes and scores of {num_notes}.")
+    counts = np.fromiter((len(ids) for ids in labels), np.int64, num_notes)
+    rows = np.repeat(np.arange(num_notes), counts)
+    codes = np.fromiter((code for ids in labels for code in ids), np.int64, int(counts.sum()))
+    wrong = (codes < 0) | (codes >= num_labels)
+    if wrong.any():
+        raise ValueError(
+            f"Class id {codes[wrong][0]} of row {rows[wrong][0]} is out of range: ids run from 0 to {num_labels - 1}."
+        )
+    keys = np.sort(rows * num_labels + codes)
+    repeated = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(repeated):
+        row, code = divmod(int(keys[repeated[0]]), num_labels)
+        raise ValueError(
+            f"Row {row} names class id {code} twice. A list is read as class ids: pass multi-hot labels as an array."
+        )
+    return keys // num_labels, keys % num_labels
+
+
+def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the rank (from 0) of every gold code in its note: higher scores, and equal ones with a lower class id."""
+    ranks = np.empty(len(rows), np.int32)
+    ordered = np.sort(scores, axis=1)
+    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
+    for row, (start, stop) in enumerate(pairwise(bounds)):
+        if start == stop:
+            continue
+        values = scores[row, codes[start:stop]]
+        right = ordered[row].searchsorted(values, side="right")
+        ranks[start:stop] = scores.shape[1] - right
+        ties = right - ordered[row].searchsorted(values, side="left") > 1
+        for gold in np.flatnonzero(ties):
+            ranks[start + gold] += np.count_nonzero(scores[row, : codes[start + gold]] == values[gold])
+    return ranks
+
+
+def rank_gold_in_lists(ids: np.ndarray, rows: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
+    """Return the place (from 0) of every gold code in the list of its note `(B, K)`, or `UNLISTED`; -1 pads a list."""
+    listed_rows, places = np.nonzero(ids >= 0)
+    keys = listed_rows * num_labels + ids[listed_rows, places]
+    by_key = np.argsort(keys)
+    keys, places = keys[by_key], places[by_key]
+    repeated = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(repeated):
+        row, code = divmod(int(keys[repeated[0]]), num_labels)
+        raise ValueError(f"The list of row {row} names class id {code} twice.")
+    ranks = np.full(len(rows), UNLISTED)
+    _, gold, listed = np.intersect1d(rows * num_labels + codes, keys, assume_unique=True, return_indices=True)
+    ranks[gold] = places[listed]
+    return ranks
+
+
+def to_levels(scores: np.ndarray) -> np.ndarray:
+    """Round scores up to one of 63,489 levels, as uint16.
+
+    Levels are spaced by 2**-11 of the power of two below them (0.05 %), and every score up to 2**-31 is level 0. Rounding up
+    keeps decisions exact: for a threshold that is itself a level, such as 0.5, `score > threshold` exactly where
+    `level(score) > level(threshold)`.
+    """
+    patterns = np.asarray(scores, dtype=np.float32, order="C").view(np.int32)
+    patterns = np.maximum(patterns, LOWEST_PATTERN) - (LOWEST_PATTERN - (1 << DROPPED_BITS) + 1)
+    return (patterns >> DROPPED_BITS).astype(np.uint16)
+
+
+def from_levels(levels: np.ndarray) -> np.ndarray:
+    """Return the largest score of each level, as float32."""
+    return ((np.asarray(levels).astype(np.int32) << DROPPED_BITS) + LOWEST_PATTERN).view(np.float32)
+
+
+def to_bins(levels: np.ndarray) -> np.ndarray:
+    """Join 64 levels into one bin of a code's histogram (3 % of the score)."""
+    return (levels.astype(np.int32) + LEVELS_PER_BIN - 1) // LEVELS_PER_BIN
+
+
+def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many entries of an ascending array are less than, and how many equal to, each value."""
+    less = ordered.searchsorted(values, side="left")
+    return less, ordered.searchsorted(values, side="right") - less
+
+
+def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `rank_in_sorted`, from the number of scores on each level."""
+    return np.cumsum(counts)[values] - counts[values], counts[values]
+
+
+def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `rank_in_sorted`, for float32 scores in any order.
+
+    Levels are counted; only scores on a level that holds one of the values need sorting, a small part of all as a rule.
+    """
+    value_levels = to_levels(values)
+    is_sorted_level = np.zeros(NUM_LEVELS, bool)
+    is_sorted_level[value_levels] = True
+    level_counts = np.zeros(NUM_LEVELS, np.int64)
+    to_sort = []
+    for batch in batches:
+        levels = to_levels(batch)
+        level_counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
+        to_sort.append(batch[is_sorted_level[levels]])
+    less, equal = rank_in_sorted(np.sort(np.concatenate(to_sort)), values)
+    left_out = np.cumsum(np.where(is_sorted_level, 0, level_counts))  # on levels up to this one
+    return less + left_out[value_levels], equal
+
+
+def rank_in_columns(blocks: Iterable[tuple[int, np.ndarray]], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
+    """Rank every gold pair among the scores of its code.
+
+    Args:
+        blocks: `(first code, scores (codes of the block, N) ascending along the notes)`, code after code.
+        codes, values: the gold pairs.
+    """
+    order = np.lexsort((values, codes))
+    codes, values = codes[order], values[order]
+    less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
+    for first, block in blocks:
+        bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
+        for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
+            if start < stop:
+                less[start:stop], equal[start:stop] = rank_in_sorted(column, values[start:stop])
+    return GoldRanks(codes, values, less, equal)
+
+
+def sorted_column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield `(first code, scores (codes of the block, N) ascending along the notes)` from stored batches `(B, C)`."""
+    num_labels = batches[0].shape[1]
+    for first in range(0, num_labels, CODES_PER_BLOCK):
+        columns = np.concatenate([batch[:, first : first + CODES_PER_BLOCK] for batch in batches])
+        block = np.ascontiguousarray(columns.T)
+        block.sort(axis=1, kind="stable" if block.dtype == np.uint16 else None)  # stable is a radix sort there
+        yield first, block
+
+
+def count_gold_in_group(ranks: GoldRanks, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the number of gold pairs in each group and, for each pair, gold pairs below it and gold pairs equal to it."""
+    num_gold = np.bincount(ranks.groups, minlength=num_groups)
+    position = np.arange(len(ranks.groups))
+    first_of_group = np.cumsum(num_gold) - num_gold
+    is_new = np.ones(len(position), bool)
+    is_new[1:] = (ranks.groups[1:] != ranks.groups[:-1]) | (ranks.values[1:] != ranks.values[:-1])
+    run = np.cumsum(is_new) - 1
+    gold_less = position[is_new][run] - first_of_group[ranks.groups]
+    return num_gold, gold_less, np.bincount(run, minlength=0)[run] if len(run) else run
+
+
+def curves_of_groups(ranks: GoldRanks, num_scores: int, num_groups: int) -> GroupCurves:
+    """Return AUC and average precision of each group from the ranks of its gold pairs.
+
+    AUC (Mann-Whitney, ties count half; Hanley and McNeil 1982) with P gold and Q other pairs:
+
+        auc = 1 / (P * Q) * sum over gold g of (#{other: s < s_g} + #{other: s = s_g} / 2)
+
+    NaN without gold pairs or without others. Average precision, the step-wise area of the precision-recall curve, takes
+    pairs of equal score in together, as scikit-learn's `average_precision_score` does:
+
+        average_precision = 1 / P * sum over gold g of #{gold: s >= s_g} / #{all: s >= s_g}
+
+    NaN without gold pairs. Where scores are binned, the exact AUC lies within `tied` of the value given.
+    """
+    num_gold, gold_less, gold_equal = count_gold_in_group(ranks, num_groups)
+    num_pairs = num_gold * (num_scores - num_gold)
+    below = np.bincount(ranks.groups, ranks.less - gold_less, num_groups)
+    tied = np.bincount(ranks.groups, (ranks.equal - gold_equal) / 2, num_groups)
+    precision = (num_gold[ranks.groups] - gold_less) / (num_scores - ranks.less)
+    return GroupCurves(
+        auc=divide(below + tied, num_pairs, empty=math.nan),
+        tied=divide(tied, num_pairs, empty=math.nan),
+        average_precision=divide(np.bincount(ranks.groups, precision, num_groups), num_gold, empty=math.nan),
+    )
+
+
+def best_cuts_of_groups(ranks: GoldRanks, num_scores: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each group, the lowest score (or level) to predict for the best F1, and that F1.
+
+    F1 = 2 tp / (predicted + gold) only rises where a cut takes in a gold pair, so the scores of gold pairs are all the
+    candidates there are. Of equal F1 the highest score is chosen. A pair that scores 0 can never be predicted: where that
+    leaves no candidate, score and F1 are 0.
+    """
+    num_gold, gold_less, _ = count_gold_in_group(ranks, num_groups)
+    f1 = 2 * (num_gold[ranks.groups] - gold_less) / (num_scores - ranks.less + num_gold[ranks.groups])
+    f1 = np.where(ranks.values > 0, f1, 0.0)
+    order = np.lexsort((ranks.values, f1, ranks.groups))
+    has_gold = num_gold > 0
+    best = order[np.cumsum(num_gold)[has_gold] - 1]  # the last of each group
+    cuts, best_f1 = np.zeros(num_groups, ranks.values.dtype), np.zeros(num_groups)
+    cuts[has_gold] = np.where(f1[best] > 0, ranks.values[best], 0)
+    best_f1[has_gold] = f1[best]
+    return cuts, best_f1
+
+
+def cut_between(lower: Any, value: Any) -> np.ndarray:
+    """Return a float32 threshold half way between two scores, such that `value > threshold` and not `lower > threshold`."""
+    middle = ((np.asarray(lower, np.float64) + value) / 2).astype(np.float32)
+    return np.where(middle < value, middle, lower).astype(np.float32)
+
+
+def ratios(hits: Any, predicted: Any, gold: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall, F1 and Jaccard index of counts; 0 where nothing was gold or predicted."""
+    return (
+        divide(hits, predicted),
+        divide(hits, gold),
+        divide(2 * hits, predicted + gold),
+        divide(hits, predicted + gold - hits),
+    )
+
+
+def divide(numerator: Any, denominator: Any, empty: float = 0.0) -> np.ndarray:
+    """Divide element by element; `empty` where the denominator is 0."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    quotient = np.full(np.broadcast(numerator, denominator).shape, empty)
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+
+
+def f1_of(precision: float, recall: float) -> float:
+    """Harmonic mean of precision and recall; 0 where both are 0."""
+    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN if there is none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def calibration_bins(scores: np.ndarray) -> np.ndarray:
+    """Return the index of the calibration bin of each score."""
+    return np.minimum((scores * NUM_CALIBRATION_BINS).astype(np.int32), NUM_CALIBRATION_BINS - 1)
+
+
+def nan_to_none(results: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN by None, for JSON, which has no NaN."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}

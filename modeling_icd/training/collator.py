@@ -1,0 +1,45 @@
+"""From notes as token and code ids to a batch: padded ids or hidden states, and multi-hot labels."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .hidden_states import HiddenStates
+
+
+def multi_hot(label_ids: list[list[int]], num_labels: int) -> torch.Tensor:
+    """Floats `(B, C)`, 1 where the note has the code."""
+    labels = torch.zeros(len(label_ids), num_labels)
+    for row, ids in enumerate(label_ids):
+        labels[row, ids] = 1.0
+    return labels
+
+
+@dataclass
+class ICDCollator:
+    """Pads a batch on the right.
+
+    Args:
+        num_labels (`int`): C.
+        pad_token_id (`int`): what `input_ids` are padded with; the mask says where.
+        hidden_states (`HiddenStates`, *optional*): where given, batches hold its states in place of `input_ids`.
+    """
+
+    num_labels: int
+    pad_token_id: int
+    hidden_states: HiddenStates | None = None
+
+    def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
+        """`notes` hold `input_ids` and `label_ids`."""
+        pad = torch.nn.utils.rnn.pad_sequence
+        ids = [torch.as_tensor(note["input_ids"]) for note in notes]
+        batch = {
+            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels),
+        }
+        if self.hidden_states is None:
+            batch["input_ids"] = pad(ids, batch_first=True, padding_value=self.pad_token_id)
+        else:
+            states = [self.hidden_states.read(note["input_ids"]) for note in notes]
+            batch["hidden_states"] = pad(states, batch_first=True)
+        return batch

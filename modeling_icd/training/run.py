@@ -1,0 +1,227 @@
+"""`python train.py configs/NAME.yaml`: data set -> tokens -> model -> Trainer -> a folder that `from_pretrained` loads."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from dataset_scripts import load_builder
+
+from ..evaluation import make_compute_metrics
+from ..evaluation.thresholds import tune_global_threshold
+from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
+from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from .collator import ICDCollator
+from .convert_gguf import convert_gguf, find_smollm2
+from .hidden_states import HiddenStates
+
+
+MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
+MODEL_FIELDS = (
+    "pooling",
+    "head_dropout",
+    "window_size",
+    "window_stride",
+    "hidden_layer",
+    "normalize_hidden_states",
+    "freeze_backbone",
+    "reduction_size",
+    "filter_sizes",
+    "num_filter_maps",
+    "num_residual_layers",
+)
+# A converted backbone is public and the same for every run, so it lies with the other downloaded models.
+SMOLLM2_DIR = Path.home() / ".cache" / "modeling_icd" / "smollm2-135m-instruct"
+
+
+def code_vocabulary(train: datasets.Dataset) -> list[str]:
+    """The codes of the training split, in the order of the data set's own classes."""
+    names = train.features["codes"].feature.names
+    seen = {code for codes in train["codes"] for code in codes}
+    return [name for i, name in enumerate(names) if i in seen]
+
+
+def tokenize_split(split: datasets.Dataset, tokenizer, label2id: dict[str, int]) -> datasets.Dataset:
+    """Notes as `input_ids` (whole, never truncated), `label_ids` and `length`; codes outside the vocabulary are left out."""
+    names = split.features["codes"].feature.names
+    label_of = [label2id.get(name) for name in names]
+
+    def tokenize(batch):
+        input_ids = tokenizer(batch["text"], verbose=False)["input_ids"]
+        labels = [[label_of[c] for c in codes if label_of[c] is not None] for codes in batch["codes"]]
+        return {"input_ids": input_ids, "label_ids": labels, "length": [len(ids) for ids in input_ids]}
+
+    # In memory: what `map` caches is the note again, and nothing of it should outlive the run.
+    return split.map(tokenize, batched=True, remove_columns=split.column_names, keep_in_memory=True, desc="Tokenizing")
+
+
+def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: dict[str, str], training_data):
+    """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
+    model_class = MODEL_CLASSES[args.model]
+    config_class = model_class.config_class
+    fields = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
+    unknown = [name for name in fields if not hasattr(config_class, name)]
+    if unknown:
+        raise ValueError(f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model.")
+    config = config_class.from_backbone(
+        AutoConfig.from_pretrained(backbone),
+        id2label=dict(enumerate(codes)),
+        label2id={code: i for i, code in enumerate(codes)},
+        code_descriptions={code: descriptions[code] for code in codes if code in descriptions},
+        training_data=training_data,
+        **fields,
+    )
+    model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    if not args.lora_r:
+        return model
+    depth = len(model.model.layers)
+    if args.lora_layers_from >= depth:
+        raise ValueError(f"`lora_layers_from` ({args.lora_layers_from}) leaves none of the {depth} layers to train.")
+    projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+    layers = "|".join(str(i) for i in range(args.lora_layers_from, depth))
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=args.lora_r,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            # The backbone's projections alone: heads have layers of their own.
+            target_modules=rf"model\.layers\.({layers})\..*\.({projections})",
+            modules_to_save=["score"],
+        ),
+    )
+
+
+class ICDTrainer(Trainer):
+    """Trainer with a learning rate of its own for the head."""
+
+    args: ICDTrainingArguments
+
+    def create_optimizer(self, model=None):
+        if self.args.head_learning_rate is not None and self.optimizer is None:
+            trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+            head = [p for n, p in trained if "score." in n]
+            rest = [p for n, p in trained if "score." not in n]
+            groups = [{"params": head, "lr": self.args.head_learning_rate}, {"params": rest}]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+        return super().create_optimizer(model)
+
+
+def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
+    """Trains one model and writes it, its tokenizer and `run.json` to `args.output_dir`.
+
+    The decision threshold is chosen on the validation split and saved in the model's configuration.
+    """
+    set_seed(args.seed)
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    builder = load_builder(
+        data_args.dataset,
+        data_args.dataset_config,
+        data_dir=data_args.data_dir,
+        cache_dir=data_args.data_cache_dir or str(output_dir / "cache"),
+    )
+    train_split, validation_split = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
+    if data_args.max_train_notes is not None:
+        train_split = train_split.select(range(min(data_args.max_train_notes, len(train_split))))
+    codes = code_vocabulary(train_split)
+    backbone = str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    training_data = {"dataset": data_args.dataset, "config": builder.config.name}
+    model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
+    label2id = {code: i for i, code in enumerate(codes)}
+    splits = {
+        "train": tokenize_split(train_split, tokenizer, label2id),
+        "validation": tokenize_split(validation_split, tokenizer, label2id),
+    }
+    print(
+        f"{len(train_split)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
+        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
+    )
+    store = None
+    if model_args.freeze_backbone:
+        model.to(args.device)
+        store = HiddenStates(
+            Path(data_args.hidden_states_dir or output_dir / "hidden_states"), model, data_args.hidden_states_dtype
+        )
+        store.fill(ids for split in splits.values() for ids in split["input_ids"])
+
+    patience = args.early_stopping_patience
+    args.length_column_name = "length"
+    pad_token_id = next(x for x in (model.config.pad_token_id, tokenizer.pad_token_id, 0) if x is not None)
+    trainer = ICDTrainer(
+        model=model,
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        data_collator=ICDCollator(len(codes), pad_token_id, store),
+        compute_metrics=make_compute_metrics(len(codes), tune_threshold=True),
+        processing_class=tokenizer,
+        callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
+    )
+    resume = args.resume_from_checkpoint
+    if isinstance(resume, str) and resume.lower() in ("true", "last"):
+        resume = get_last_checkpoint(str(output_dir))
+    trainer.train(resume_from_checkpoint=resume)
+
+    scores = predict_scores(trainer, splits["validation"])
+    labels = np.zeros(scores.shape, dtype=bool)
+    for row, ids in enumerate(splits["validation"]["label_ids"]):
+        labels[row, ids] = True
+    final = trainer.accelerator.unwrap_model(trainer.model)
+    if model_args.lora_r:
+        final = final.merge_and_unload()
+    final.config.threshold = float(tune_global_threshold(scores, labels))
+    save(final, tokenizer, output_dir)
+    run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+    run["log"] = trainer.state.log_history
+    (output_dir / "run.json").write_text(json.dumps(run, indent=2, default=str))
+    return output_dir
+
+
+def predict_scores(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
+    """Scores `(N, C)` of a split, in its order."""
+    trainer.model.eval()
+    rows: list[np.ndarray] = []
+    for batch in trainer.get_test_dataloader(split):
+        batch.pop("labels")
+        with torch.no_grad():
+            rows.append(trainer.model(**batch).logits.float().sigmoid().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
+    """The folder that `from_pretrained`, `pipeline` and the Hub read."""
+    model.config.use_cache = False
+    model.save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: a YAML file first, then any field of the three argument classes."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--config", *arguments]
+    try:
+        if "--config" in arguments[:1] and not Path(arguments[1]).is_file():
+            raise FileNotFoundError(f"No configuration file {arguments[1]}; configs/ holds those of this project.")
+        model_args, data_args, training_args = parser.parse_args_and_config(arguments)
+        print(train(model_args, data_args, training_args))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

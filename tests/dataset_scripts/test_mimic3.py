@@ -1,0 +1,508 @@
+import csv
+import gzip
+import logging
+import os
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
+from dataset_scripts.mimic3 import (
+    caml_text,
+    check_subjects,
+    find_split_lists,
+    find_top_codes,
+    read_codes,
+    read_split_list,
+    read_titles,
+    read_top_codes,
+)
+from dataset_scripts.sources import fingerprint
+from dataset_scripts.synthetic import write_corpus
+
+
+NOTE_COLUMNS = [
+    "ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "STORETIME", "CATEGORY", "DESCRIPTION", "CGID",
+    "ISERROR", "TEXT",
+]  # fmt: skip
+SECRET = "Xylophonia"  # a word of the invented notes that no message may hold
+
+# (subject, admission, category, description, iserror, text), in the order of the file
+NOTES = [
+    (1, 101, "Discharge summary", "Report", "", "First note,\nwith a line break and \"quotes\"."),
+    (2, 102, "Discharge summary", "Addendum", "", "Addendum that comes first."),
+    (1, 101, "Nursing", "Report", "", "A nurse's note."),
+    (2, 102, "Discharge summary", "Report", "", "Report that comes second."),
+    (2, 102, "Discharge summary", "Report", "1", "Entered in error."),
+    (3, 103, "Discharge summary", "Report", "", "500 mg of 250mg Xylophonia on 12/2."),
+    (4, 104, "Discharge summary", "Report", "", "An admission without codes."),
+    (5, "", "Discharge summary", "Report", "", "A summary of no admission."),
+    (6, 106, "Discharge summary", "Report", "", "In no split list."),
+    (7, "", "Radiology", "Report", "", "An outpatient."),
+]  # fmt: skip
+DIAGNOSES = [
+    (101, "0389"), (101, "4019"), (101, "V4581"), (102, "4019"), (102, "E8859"), (102, ""), (103, "0389"), (104, ""),
+    (106, "4019"), (999, "25000"),
+]  # fmt: skip
+PROCEDURES = [(101, "0066"), (102, "0066"), (102, "0066"), (103, "4019")]
+# Code rows of admissions with a discharge summary: 00.66 three times (two of them of one admission), 401.9 three
+# times, 038.9 twice, V45.81, E885.9 and the procedure 40.19 once; 250.00 belongs to an admission without a note.
+FULL = {
+    101: {"038.9", "401.9", "V45.81", "00.66"},
+    102: {"401.9", "E885.9", "00.66"},
+    103: {"038.9", "40.19"},
+}
+TEXTS = {
+    101: 'First note,\nwith a line break and "quotes".',
+    102: "Addendum that comes first.\n\nReport that comes second.",
+    103: "500 mg of 250mg Xylophonia on 12/2.",
+}
+
+
+def write_table(path, header, rows, opener=gzip.open):
+    with opener(path, "wt", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of tables in MIMIC-III's format, small enough to work out by hand, and its split lists."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    notes = [
+        (row, subject, hadm, "2101-01-01", "", "", category, description, "", error, text)
+        for row, (subject, hadm, category, description, error, text) in enumerate(NOTES, start=1)
+    ]
+    write_table(folder / "NOTEEVENTS.csv.gz", NOTE_COLUMNS, notes)
+    code_columns = ["ROW_ID", "SUBJECT_ID", "HADM_ID", "SEQ_NUM", "ICD9_CODE"]
+    for name, rows in (("DIAGNOSES_ICD", DIAGNOSES), ("PROCEDURES_ICD", PROCEDURES)):
+        table = [(row, hadm - 100, hadm, 1, code) for row, (hadm, code) in enumerate(rows, start=1)]
+        write_table(folder / f"{name}.csv.gz", code_columns, table)
+    title_columns = ["ROW_ID", "ICD9_CODE", "SHORT_TITLE", "LONG_TITLE"]
+    titles = [(1, "0389", "Septicemia NOS", "Unspecified septicemia"), (2, "4019", "Hypertension NOS", "Hypertension")]
+    write_table(folder / "D_ICD_DIAGNOSES.csv.gz", title_columns, titles)
+    titles = [(1, "0066", "PTCA", "Angioplasty, coronary"), (2, "4019", "Lymph", "Other lymphatic diagnostics")]
+    write_table(folder / "D_ICD_PROCEDURES.csv.gz", title_columns, titles)
+    for size in ("full", "50"):
+        for name, ids in (("train", "101\n104\n"), ("dev", "102\n"), ("test", "103\n")):
+            (folder / f"{name}_{size}_hadm_ids.csv").write_text(ids)
+    return folder
+
+
+@pytest.fixture
+def build(folder, tmp_path):
+    """Build a data set of the folder; cached where the test can look."""
+
+    def build(config="full", **options):
+        builder = MIMIC3(config, data_dir=folder, cache_dir=tmp_path / "cache", **options)
+        builder.download_and_prepare()
+        return builder
+
+    return build
+
+
+def codes_of(dataset):
+    """Give each admission's dotted codes."""
+    names = dataset.features["codes"].feature.names
+    return {record["hadm_id"]: {names[i] for i in record["codes"]} for record in dataset}
+
+
+def rewrite(path, change):
+    """Change the bytes of a table."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        data = file.read()
+    with opener(path, "wb") as file:
+        file.write(change(data))
+
+
+def test_full_by_hand(build):
+    splits = build().as_dataset()
+    assert {name: split["hadm_id"] for name, split in splits.items()} == {
+        "train": [101], "validation": [102], "test": [103],
+    }  # fmt: skip
+    for split in splits.values():
+        assert split.features["codes"].feature.names == ["00.66", "038.9", "40.19", "401.9", "E885.9", "V45.81"]
+        for hadm_id, codes in codes_of(split).items():
+            assert codes == FULL[hadm_id]
+        for record in split:
+            assert record["text"] == TEXTS[record["hadm_id"]]
+            assert record["subject_id"] == record["hadm_id"] - 100
+            assert record["codes"] == sorted(record["codes"])
+    assert {name: feature.dtype for name, feature in splits["train"].features.items() if name != "codes"} == {
+        "subject_id": "int64", "hadm_id": "int64", "text": "large_string",
+    }  # fmt: skip
+
+
+def test_what_is_left_out_is_said_once(build, caplog):
+    with caplog.at_level(logging.WARNING, "dataset_scripts"):
+        builder = build()
+    report = (
+        "MIMIC3/full: left out, discharge summary rows flagged as errors: 1; "
+        "left out, discharge summary rows without an admission id: 1; left out, code rows without a code: 2; "
+        "left out, admissions without codes: 1; left out, admissions in no split list: 1; "
+        "codes without a description: 2; "  # E885.9 and V45.81
+        "codes of other splits missing from train: 2."  # E885.9 and the procedure 40.19
+    )
+    assert caplog.messages == [report]
+    assert builder.info.description.endswith(report)
+    caplog.clear()
+    cached = build()
+    assert caplog.messages == []
+    assert cached.info.description.endswith(report)
+
+
+def test_descriptions(build):
+    expected = {
+        "038.9": "Unspecified septicemia", "401.9": "Hypertension",
+        "00.66": "Angioplasty, coronary", "40.19": "Other lymphatic diagnostics",
+    }  # fmt: skip
+    assert build().code_descriptions == expected
+    assert build().code_descriptions == expected  # of a data set found in the cache
+
+
+def test_top50_counts_code_rows(build, monkeypatch):
+    # Three rows each of 00.66 and 401.9; counted by admission, 00.66 would have two, no more than 038.9.
+    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 2)
+    dataset = build("top50", unsplit=True).as_dataset(split="unsplit")
+    assert codes_of(dataset) == {101: {"00.66", "401.9"}, 102: {"00.66", "401.9"}, 106: {"401.9"}}
+
+
+def test_top50_ties_go_to_the_code_that_sorts_first(build, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 1)
+    dataset = build("top50", unsplit=True).as_dataset(split="unsplit")
+    assert codes_of(dataset) == {101: {"00.66"}, 102: {"00.66"}}
+
+
+def test_empty_split_is_refused(build, folder):
+    (folder / "TOP_50_CODES.csv").write_text("401.9\n")
+    with pytest.raises(ValueError, match="Split 'test' of configuration 'top50' would be empty"):
+        build("top50")  # 103 does not have it
+
+
+@pytest.mark.parametrize("name", ["TOP_50_CODES.csv", "TOP_50_CODES.reconstructed.csv"])
+def test_top50_takes_the_given_codes(build, folder, name):
+    (folder / name).write_text("401.9\n038.9\nV99.9\n")
+    splits = build("top50").as_dataset()
+    assert splits["train"].features["codes"].feature.names == ["038.9", "401.9", "V99.9"]
+    assert codes_of(splits["train"]) == {101: {"038.9", "401.9"}}
+    assert codes_of(splits["validation"]) == {102: {"401.9"}}
+    assert codes_of(splits["test"]) == {103: {"038.9"}}
+
+
+def test_unsplit_needs_no_lists(build, folder):
+    for path in folder.glob("*_hadm_ids.csv"):
+        path.unlink()
+    dataset = build(unsplit=True).as_dataset(split="unsplit")
+    assert codes_of(dataset) == {**FULL, 106: {"401.9"}}
+
+
+def test_given_codes_replace_the_top_50(build, caplog):
+    dataset = build("top50", unsplit=True, codes=["E885.9", "038.9"]).as_dataset(split="unsplit")
+    assert codes_of(dataset) == {101: {"038.9"}, 102: {"E885.9"}, 103: {"038.9"}}
+    assert "left out, admissions with none of the chosen codes: 1" in caplog.text
+
+
+def test_all_is_every_record(folder, tmp_path):
+    assert load_split("mimic3", "all", data_dir=folder, cache_dir=tmp_path / "cache")["hadm_id"][:] == [
+        101,
+        102,
+        103,
+        106,
+    ]
+    builder = load_builder("mimic3", data_dir=folder, cache_dir=tmp_path / "cache")
+    assert builder.config.name == "full"
+    assert builder.as_dataset(split="test")["hadm_id"][:] == [103]
+
+
+def test_streaming_gives_the_same_records(build):
+    builder = build()
+    for split in ("train", "validation", "test"):
+        assert list(builder.as_streaming_dataset(split=split)) == list(builder.as_dataset(split=split))
+
+
+def test_plain_tables_and_lower_case_names_pass(build, folder):
+    expected = list(build().as_dataset(split="train"))
+    for path in list(folder.glob("*.csv.gz")):
+        header, rest = gzip.decompress(path.read_bytes()).split(b"\r\n", 1)
+        path.with_name(path.name.lower().removesuffix(".gz")).write_bytes(header.lower() + b"\n" + rest)
+        path.unlink()
+    assert list(build().as_dataset(split="train")) == expected
+
+
+def test_lists_of_another_folder(build, folder, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for path in folder.glob("*_hadm_ids.csv"):
+        path.rename(lists / path.name)
+    assert build(splits_dir=lists).as_dataset(split="test")["hadm_id"][:] == [103]
+
+
+def test_caml_text(build):
+    assert caml_text("500 mg of 250mg Tylenol,\non 12/2. ___ a_1") == "mg of 250mg tylenol on a_1"
+    record = build(text="caml").as_dataset(split="validation")[0]
+    assert record["text"] == "addendum that comes first report that comes second"
+
+
+@given(st.text())
+def test_caml_text_is_stable(text):
+    words = caml_text(text)
+    assert all(any(c.isalpha() for c in word) for word in words.split())
+    assert caml_text(words) == words or not text.isascii()
+
+
+def test_cache_follows_files_and_options(build, folder):
+    first = build()
+    assert build().cache_dir == first.cache_dir
+    assert build(text="caml").cache_dir != first.cache_dir
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"First note", b"Another note"))
+    second = build()
+    assert second.cache_dir != first.cache_dir
+    assert second.as_dataset(split="train")[0]["text"].startswith("Another note")
+
+
+def test_fingerprint_follows_code_and_sources(tmp_path):
+    code, source = tmp_path / "builder.py", tmp_path / "table.csv"
+    code.write_text("a = 1")
+    source.write_text("x,y")
+    os.utime(source, (1, 1))
+    first = fingerprint([code], [source])
+    assert fingerprint([code], [source]) == first
+    code.write_text("a = 2")
+    second = fingerprint([code], [source])
+    os.utime(source, (2, 2))
+    assert len({first, second, fingerprint([code], [source])}) == 3
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+def test_any_text_survives(folder, tmp_path, text):
+    notes = [(1, 1, 101, "", "", "", "Discharge summary", "Report", "", "", text)]
+    write_table(folder / "NOTEEVENTS.csv.gz", NOTE_COLUMNS, notes)
+    builder = MIMIC3("full", data_dir=folder, cache_dir=tmp_path / "cache", unsplit=True)
+    assert next(iter(builder.as_streaming_dataset(split="unsplit")))["text"] == text
+
+
+# ---- faults: one message each, no note in it, nothing cached
+
+
+FAULTS = {
+    "header": ("DIAGNOSES_ICD", lambda data: data.replace(b"ICD9_CODE", b"ICD10_CODE"), "must be the header and name ICD9_CODE once"),
+    "header twice": ("DIAGNOSES_ICD", lambda data: data.replace(b"SEQ_NUM", b"icd9_code"), "and names it 2 times"),
+    "empty": ("NOTEEVENTS", lambda data: b"", "is empty: expected a CSV table"),
+    "no notes": ("NOTEEVENTS", lambda data: data[: data.index(b"\r\n") + 2], "holds no discharge summary"),
+    # record 1 is the header, so Xylophonia's note, the sixth, is record 7
+    "columns": ("NOTEEVENTS", lambda data: data.replace(b'"","","500', b'"500'), "record 7 has 9 columns instead of 11"),
+    "utf-8": ("NOTEEVENTS", lambda data: data.replace(b"Xylo", b"Xylo\xff"), "record 7 is not valid UTF-8"),
+    "quote": ("NOTEEVENTS", lambda data: data.replace(b'12/2."', b"12/2."), "record 7 has|record 7 is never closed"),
+    "last quote": ("NOTEEVENTS", lambda data: data[:-3], "in or before record 11 is never closed"),
+    "hadm_id": ("NOTEEVENTS", lambda data: data.replace(b'"103"', b'"103.0"'), "HADM_ID of record 7 is not a whole number"),
+    "no hadm_id": ("PROCEDURES_ICD", lambda data: data.replace(b'"103"', b'""'), "HADM_ID of record 5 is empty"),
+    "two subjects": ("NOTEEVENTS", lambda data: data.replace(b'"4","2","102"', b'"4","8","102"'), "HADM_ID 102 has two SUBJECT_IDs"),
+    "code": ("DIAGNOSES_ICD", lambda data: data.replace(b'"E8859"', b'"E88599"'), "ICD9_CODE of record 6: 'E88599' is not an"),
+    "lost zero": ("PROCEDURES_ICD", lambda data: data.replace(b'"0066"', b'"6"'), "record 2: '6' is not .* leading zeros were lost"),
+    "title": ("D_ICD_DIAGNOSES", lambda data: data.replace(b'"0389"', b'"A"'), "ICD9_CODE of record 2: 'A' is not an"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table, change, message", FAULTS.values(), ids=FAULTS.keys())
+def test_fault_in_a_table(build, folder, tmp_path, table, change, message):
+    path = folder / f"{table}.csv.gz"
+    rewrite(path, change)
+    with pytest.raises(ValueError, match=message) as error:
+        build()
+    assert_clean(error, path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-4] + b"\xff\xff\xff\xff",  # length
+        lambda data: data[:40] + bytes(20) + data[60:],
+        lambda data: b"not a gzip file",
+        lambda data: b"",
+    ],
+    ids=["half", "trailer", "damaged", "no gzip", "empty"],
+)
+def test_damaged_gzip(build, folder, tmp_path, change):
+    path = folder / "NOTEEVENTS.csv.gz"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"checksum|empty") as error:
+        build()
+    assert_clean(error, path, tmp_path)
+
+
+def assert_clean(error, path, tmp_path):
+    """The message names the file, nothing in the chain of errors quotes a note, nothing is cached."""
+    assert str(path) in str(error.value)
+    exception = error.value
+    while exception is not None:
+        assert SECRET not in str(exception)
+        exception = exception.__cause__ or exception.__context__
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+
+
+def test_interrupted_build_leaves_nothing(build, tmp_path, monkeypatch):
+    def interrupted(self, notes, codes, hadm_ids):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MIMIC3, "_generate_examples", interrupted)
+        build()
+    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    assert build().as_dataset(split="train")["hadm_id"][:] == [101]
+
+
+def test_a_note_longer_than_a_block(build, folder, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.sources.BLOCK_SIZE", 200)
+    assert len(build().as_dataset(split="train")) == 1  # many blocks, each longer than a record
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b'12/2."', b"12/2."))
+    with pytest.raises(ValueError, match=r"a quote in it is never closed|columns instead of 11"):
+        build()
+
+
+def test_missing_files_are_named(folder, tmp_path):
+    (folder / "NOTEEVENTS.csv.gz").unlink()
+    (folder / "D_ICD_PROCEDURES.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"No NOTEEVENTS.csv.gz, D_ICD_PROCEDURES.csv.gz .* \(physionet"):
+        MIMIC3("full", data_dir=folder)
+    with pytest.raises(FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the MIMIC-III"):
+        MIMIC3("full", data_dir=tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        MIMIC3("full", data_dir=folder / "DIAGNOSES_ICD.csv.gz")
+
+
+def test_missing_lists_are_named(folder, tmp_path):
+    (folder / "dev_50_hadm_ids.csv").unlink()
+    MIMIC3("full", data_dir=folder, cache_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No dev_50_hadm_ids.csv in `splits_dir` .*caml-mimic.*unsplit=True"):
+        MIMIC3("top50", data_dir=folder, cache_dir=tmp_path)
+
+
+def test_two_of_one_table(folder):
+    write_table(folder / "noteevents.csv", NOTE_COLUMNS, [], opener=open)
+    with pytest.raises(ValueError, match=r"holds NOTEEVENTS.csv.gz and noteevents.csv: keep one"):
+        MIMIC3("full", data_dir=folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hadm_id\n102\n", "value 1 is not an admission id"),
+        ("102\n102\n", "line 2 repeats line 1"),
+        ("\n", "is empty"),
+        ("555\n", "none of its 1 admissions has a discharge summary"),
+        ("104\n102\n", "1 subjects have admissions in both .*train_full_hadm_ids.csv and .*dev_full_hadm_ids.csv"),
+    ],
+)
+def test_fault_in_a_list(build, folder, content, message):
+    (folder / "dev_full_hadm_ids.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_subject_in_two_splits():
+    subjects = {"train": {1, 2, 3}, "validation": {4}, "test": {3, 2}}
+    paths = {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}
+    with pytest.raises(ValueError, match=r"2 subjects have admissions in both a.csv and c.csv, e.g. SUBJECT_ID 2"):
+        check_subjects(subjects, paths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config_name": "top100"}, "MIMIC3 has no configuration 'top100': choose from full, top50"),
+        ({"text": "tokens"}, r"`text` \('tokens'\) must be 'raw' or 'caml'"),
+        ({"split": "x"}, "MIMIC3 has no option split: choose from codes, splits_dir, text, unsplit"),
+        ({"codes": ["4019"]}, "'4019' is not a dotted ICD-9-CM code"),
+    ],
+)
+def test_wrong_argument(folder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MIMIC3(data_dir=folder, **arguments)
+
+
+def test_wrong_name(folder, build):
+    with pytest.raises(ValueError, match="Unknown data set 'mimic4': choose from mimic3, cmc2007"):
+        load_builder("mimic4", data_dir=folder)
+    with pytest.raises(
+        ValueError, match=r"No split 'dev' in configuration 'full' .*: choose from train, validation, test"
+    ):
+        build().as_dataset(split="dev")
+    assert len(build().as_dataset(split="train+test[:1]")) == 2
+
+
+# ---- synthetic corpus
+
+
+@pytest.mark.parametrize(("config", "suffix"), [("full", "full"), ("top50", "50")])
+def test_synthetic_corpus(tmp_path, config, suffix):
+    """Against the tables as Python's own csv module reads them."""
+    folder = tmp_path / "corpus"
+    write_corpus(folder, num_admissions=300, length="short", show_progress=False)
+    expected = defaultdict(set)
+    for table, kind in (("DIAGNOSES_ICD", "diagnosis"), ("PROCEDURES_ICD", "procedure")):
+        with gzip.open(folder / f"{table}.csv.gz", "rt", newline="") as file:
+            for row in csv.DictReader(file):
+                expected[int(row["HADM_ID"])].add(add_dot(row["ICD9_CODE"], kind))
+    kept = set().union(*expected.values())
+    if config == "top50":
+        kept = set((folder / "TOP_50_CODES.csv").read_text().split())
+
+    builder = load_builder("mimic3", config, data_dir=folder, cache_dir=tmp_path / "cache")
+    for split, listed in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        dataset = builder.as_dataset(split=split)
+        ids = [int(line) for line in (folder / f"{listed}_{suffix}_hadm_ids.csv").read_text().split()]
+        assert dataset["hadm_id"][:] == ids
+        assert dataset.features["codes"].feature.names == sorted(kept)
+        assert codes_of(dataset) == {hadm_id: expected[hadm_id] & kept for hadm_id in ids}
+        assert all(len(text) > 100 for text in dataset["text"])
+    assert kept <= builder.code_descriptions.keys()
+
+
+# ---- real data
+
+
+def test_official_lists(shared_dir):
+    folder = str(shared_dir / "data/caml_mimic3_splits")
+    sizes = {"full": [47723, 1631, 3372], "50": [8066, 1573, 1729]}
+    for suffix, expected in sizes.items():
+        lists = [read_split_list(path) for path in find_split_lists(folder, suffix).values()]
+        assert [len(ids) for ids in lists] == expected
+        assert len(set().union(*lists)) == sum(expected)
+    codes = read_top_codes(find_top_codes(folder))
+    assert len(codes) == 50
+    assert {"038.9", "96.71", "V45.81"} < codes
+
+
+def test_demo_tables(shared_dir):
+    """Real rows: leading zeros survive (71 diagnoses and 34 procedures), and so do the titles."""
+    folder = shared_dir / "data/mimic3_demo"
+    for name, kind, rows, zeros in (
+        ("DIAGNOSES_ICD", "diagnosis", 1761, 71),
+        ("PROCEDURES_ICD", "procedure", 506, 34),
+    ):
+        with open(folder / f"{name}.csv") as file:
+            table = list(csv.DictReader(file))
+        hadm_ids, codes, empty = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
+        assert (len(codes), empty, sum(code.startswith("0") for code in codes)) == (rows, 0, zeros)
+        assert Counter(zip(hadm_ids, (code.replace(".", "") for code in codes), strict=True)) == Counter(
+            (int(row["HADM_ID"]), row["ICD9_CODE"]) for row in table
+        )
+    titles = dict(read_titles(folder / "D_ICD_DIAGNOSES.csv", "diagnosis"))
+    assert len(titles) == 14567
+    assert titles["038.9"] == "Unspecified septicemia"
+    titles = dict(read_titles(folder / "D_ICD_PROCEDURES.csv", "procedure"))
+    assert len(titles) == 3882
+    assert titles["96.71"].startswith("Continuous invasive mechanical ventilation for less than 96")
+
+
+def test_demo_has_no_notes(shared_dir, tmp_path):
+    builder = MIMIC3("full", data_dir=shared_dir / "data/mimic3_demo", cache_dir=tmp_path, unsplit=True)
+    with pytest.raises(ValueError, match=r"holds no discharge summary .* the open MIMIC-III demo comes without notes"):
+        builder.download_and_prepare()
