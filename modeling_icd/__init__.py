@@ -18,8 +18,8 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 
 __all__ = [
-    "ICDCodingPipeline",
     "ICDCodingOutput",
+    "ICDCodingPipeline",
     "LabelAttentionHead",
     "LlamaForICDCoding",
     "LlamaICDConfig",

@@ -5,6 +5,7 @@ None`, and never knows where the hidden states came from. Padding changes no ans
 every softmax and average, out of the batch norm's statistics, and are zero before every convolution.
 """
 
+import itertools
 import re
 
 import torch
@@ -159,8 +160,7 @@ class FilterChannel(nn.Module):
         super().__init__()
         self.base = same_convolution(channels[0], channels[0], kernel_size, bias=True)
         self.blocks = nn.ModuleList(
-            ResidualBlock(n_in, n_out, kernel_size, dropout)
-            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+            ResidualBlock(n_in, n_out, kernel_size, dropout) for n_in, n_out in itertools.pairwise(channels)
         )
 
     def forward(self, states, mask):
@@ -256,7 +256,9 @@ class MultiResCNNHead(nn.Module):
             num_labels, features = renamed["queries.weight"].shape
             width = renamed[f"channels.{filter_sizes[0]}.base.weight"].shape[0]
         except KeyError as error:
-            raise ValueError(f"The checkpoint has no weight {error}: is `filter_sizes` {filter_sizes} right?") from None
+            raise ValueError(
+                f"The checkpoint has no weight {error}: is `filter_sizes` {filter_sizes} right?"
+            ) from None
         num_layers = 1 + max(int(n.split(".")[3]) for n in renamed if ".blocks." in n)
         head = cls(width, num_labels, filter_sizes, features // len(filter_sizes), num_layers, None, dropout)
         missing, unexpected = head.load_state_dict(renamed, strict=False)

@@ -27,10 +27,10 @@ class ICDCodingOutput(ModelOutput):
             What the head read, windows stitched, where `output_hidden_states=True` was given.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    label_attentions: torch.FloatTensor | None = None
-    hidden_states: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    label_attentions: torch.Tensor | None = None
+    hidden_states: torch.Tensor | None = None
 
 
 def window_starts(length: int, window_size: int, window_stride: int) -> list[int]:
@@ -144,7 +144,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         if config.window_size is None or length <= config.window_size:
             states = self._run_backbone(inputs_embeds, attention_mask)
         else:
-            states = self._run_windows(inputs_embeds, attention_mask)
+            states = self._run_windows(inputs_embeds, attention_mask, config.window_size, config.window_stride)
         if config.normalize_hidden_states:
             scale = states.float().pow(2).mean(dim=-1, keepdim=True).add(config.rms_norm_eps).rsqrt()
             states = (states.float() * scale).to(states.dtype)
@@ -155,8 +155,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
 
-    def _run_windows(self, inputs_embeds, attention_mask):
-        size, stride = self.config.window_size, self.config.window_stride
+    def _run_windows(self, inputs_embeds, attention_mask, size, stride):
         real = attention_mask.bool()
         flat = inputs_embeds[real]  # (tokens of the batch, D): padding is gone, on whichever side it was
         windows = []  # of each window: its first token in `flat`, its last + 1, and the first one that it contributes
@@ -244,7 +243,6 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
-
 
 
 # Fields that every configuration takes without declaring them.

@@ -27,7 +27,9 @@ class ModelArguments:
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the backbone; 0: none."})
     lora_alpha: int = 32
     lora_dropout: float = 0.0
-    lora_layers_from: int = field(default=0, metadata={"help": "First layer that gets LoRA; those below are not trained."})
+    lora_layers_from: int = field(
+        default=0, metadata={"help": "First layer that gets LoRA; those below are not trained."}
+    )
 
     def __post_init__(self):
         if self.model not in ("direct", "multirescnn"):
@@ -41,7 +43,7 @@ class DataArguments:
     """The data set, and where its files and caches are."""
 
     dataset: str = field(metadata={"help": "`mimic3` or `cmc2007`."})
-    data_dir: str | None = field(default=None, metadata={"help": "The folder that holds the data set's own files."})
+    data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
     dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `fold0`."})
     data_cache_dir: str | None = field(
         default=None, metadata={"help": "Where built data sets go; they hold the notes. Default: OUTPUT_DIR/cache."}
@@ -54,7 +56,7 @@ class DataArguments:
     max_train_notes: int | None = field(default=None, metadata={"help": "Train on the first so many notes only."})
 
     def __post_init__(self):
-        if self.data_dir is None:
+        if not self.data_dir:
             raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
         if self.hidden_states_dtype not in ("float16", "float32"):
             raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")

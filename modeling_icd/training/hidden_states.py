@@ -138,5 +138,6 @@ class HiddenStates:
         """
         start, length = self._index[note_key(input_ids)]
         if self._vectors is None:
-            self._vectors = np.memmap(self._vectors_file, self.dtype, mode="r").reshape(-1, self.width)
-        return torch.from_numpy(self._vectors[start : start + length].astype(np.float32))
+            self._vectors = np.memmap(self._vectors_file, self.dtype, mode="r")
+        states = self._vectors[start * self.width : (start + length) * self.width].astype(np.float32)
+        return torch.from_numpy(states.reshape(length, self.width))

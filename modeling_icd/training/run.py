@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,14 +64,16 @@ def tokenize_split(split: datasets.Dataset, tokenizer, label2id: dict[str, int])
     return split.map(tokenize, batched=True, remove_columns=split.column_names, keep_in_memory=True, desc="Tokenizing")
 
 
-def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: dict[str, str], training_data):
+def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
     """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
     model_class = MODEL_CLASSES[args.model]
     config_class = model_class.config_class
     fields = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
     unknown = [name for name in fields if not hasattr(config_class, name)]
     if unknown:
-        raise ValueError(f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model.")
+        raise ValueError(
+            f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
+        )
     config = config_class.from_backbone(
         AutoConfig.from_pretrained(backbone),
         id2label=dict(enumerate(codes)),
@@ -107,11 +110,11 @@ class ICDTrainer(Trainer):
     args: ICDTrainingArguments
 
     def create_optimizer(self, model=None):
-        if self.args.head_learning_rate is not None and self.optimizer is None:
+        if self.args.head_learning_rate is not None and self.optimizer is None:  # type: ignore[has-type]
             trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
             head = [p for n, p in trained if "score." in n]
             rest = [p for n, p in trained if "score." not in n]
-            groups = [{"params": head, "lr": self.args.head_learning_rate}, {"params": rest}]
+            groups: list[dict] = [{"params": head, "lr": self.args.head_learning_rate}, {"params": rest}]
             self.optimizer = torch.optim.AdamW(
                 [group for group in groups if group["params"]],
                 lr=self.args.learning_rate,
@@ -138,7 +141,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if data_args.max_train_notes is not None:
         train_split = train_split.select(range(min(data_args.max_train_notes, len(train_split))))
     codes = code_vocabulary(train_split)
-    backbone = str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
+    backbone = (
+        str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
+    )
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     training_data = {"dataset": data_args.dataset, "config": builder.config.name}
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)

@@ -14,7 +14,27 @@ TINY = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-WORDS = "fever cough pneumonia ruled out no evidence of the patient has sepsis due to and with acute renal failure".split()
+WORDS = [
+    "fever",
+    "cough",
+    "pneumonia",
+    "ruled",
+    "out",
+    "no",
+    "evidence",
+    "of",
+    "the",
+    "patient",
+    "has",
+    "sepsis",
+    "due",
+    "to",
+    "and",
+    "with",
+    "acute",
+    "renal",
+    "failure",
+]
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_multirescnn_agrees_with_the_original(golden):
 
 
 def test_a_checkpoint_of_other_filters_is_refused(golden):
-    with pytest.raises(ValueError, match="channels.7.base.weight"):
+    with pytest.raises(ValueError, match=r"channels\.7\.base\.weight"):
         MultiResCNNHead.from_original(original_weights(golden[0]), filter_sizes=[7])
 
 

@@ -92,9 +92,7 @@ def test_left_padding_changes_no_logit(name, backbone):
     ids, mask = notes(20, 11)
     flipped_ids, flipped_mask = ids.clone(), mask.clone()
     flipped_ids[1], flipped_mask[1] = ids[1].roll(9), mask[1].roll(9)
-    torch.testing.assert_close(
-        model(ids, mask).logits, model(flipped_ids, flipped_mask).logits, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(model(ids, mask).logits, model(flipped_ids, flipped_mask).logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +119,7 @@ def test_three_windows_equal_a_stitching_by_hand(backbone, hidden_layer):
 def test_without_windows_a_note_beyond_the_backbone_is_an_error_not_a_truncation(backbone):
     model = make("last", backbone)
     ids, mask = notes(65)
-    with pytest.raises(ValueError, match="65 tokens.*`window_size`"):
+    with pytest.raises(ValueError, match=r"65 tokens.*`window_size`"):
         model(ids, mask)
 
 
@@ -223,7 +221,7 @@ NOTE = "fever and cough\n\nno evidence of pneumonia sepsis due to acute renal fa
 
 
 def test_pipelines(name, backbone, tmp_path):
-    labels = {i: code for i, code in enumerate(["486", "401.9", "038.9", "584.9", "96.71"])}
+    labels = dict(enumerate(["486", "401.9", "038.9", "584.9", "96.71"]))
     model = make(
         name,
         backbone,
