@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
             cache_dir=args.cache_dir or str(output_dir / "cache"),
             trust_remote_code=args.trust_remote_code,
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_table(results)

@@ -16,7 +16,6 @@ from .icd_metrics.scores import (
     gold_pairs,
     rank_in_batches,
     rank_in_columns,
-    sorted_column_blocks,
 )
 
 
@@ -60,7 +59,7 @@ def tune_per_code_thresholds(scores: Any, labels: Any, shrinkage: float = 10.0) 
     overall = tune_global_threshold(scores, labels)
     rows, codes = checked_gold_pairs(labels, scores)
     num_notes, num_labels = scores.shape
-    ranks = rank_in_columns(sorted_column_blocks([scores]), codes, scores[rows, codes])
+    ranks = rank_in_columns([scores], codes, scores[rows, codes])
     cuts, _ = best_cuts_of_groups(ranks, num_notes, num_labels)
     own = cut_between(scores.max(axis=0, initial=0, where=scores < cuts), cuts)
     support = np.bincount(codes, minlength=num_labels)

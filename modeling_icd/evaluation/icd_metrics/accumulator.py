@@ -46,7 +46,6 @@ from .scores import (
     rank_in_columns,
     rank_in_histogram,
     ratios,
-    sorted_column_blocks,
     to_bins,
     to_levels,
     to_numpy,
@@ -585,7 +584,7 @@ class ICDMetricsAccumulator:
                 ranks = self._code_ranks_in_histogram(codes, to_bins(to_levels(scores)))
             else:
                 values = scores if self.score_storage == "float32" else to_levels(scores)
-                ranks = rank_in_columns(sorted_column_blocks(self._batches), codes, values)
+                ranks = rank_in_columns(self._batches, codes, values)
             self._cached_ranks["code"] = ranks
         return self._cached_ranks["code"]
 

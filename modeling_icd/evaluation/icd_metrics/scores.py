@@ -12,6 +12,7 @@ import numpy as np
 
 NUM_CALIBRATION_BINS = 15
 CODES_PER_BLOCK = 512
+MAX_GOLD_TO_COMPARE = 32
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
 LOWEST_PATTERN = (127 - 31) << 23
@@ -216,32 +217,33 @@ def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> tuple[
     return less + left_out[value_levels], equal
 
 
-def rank_in_columns(blocks: Iterable[tuple[int, np.ndarray]], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
-    """Rank every gold pair among the scores of its code.
+def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
+    """Rank every gold pair, a class id and its score, among the scores of its code in batches `(B, C)`.
 
-    Args:
-        blocks: `(first code, scores (codes of the block, N) ascending along the notes)`, code after code.
-        codes, values: the gold pairs.
+    Most codes are rare: comparing all notes with a few gold scores is quicker than sorting them.
     """
     order = np.lexsort((values, codes))
     codes, values = codes[order], values[order]
     less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
-    for first, block in blocks:
+    for first, block in column_blocks(batches):
         bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
         for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
-            if start < stop:
-                less[start:stop], equal[start:stop] = rank_in_sorted(column, values[start:stop])
+            gold = values[start:stop]
+            if start == stop:
+                continue
+            if stop - start > MAX_GOLD_TO_COMPARE:
+                less[start:stop], equal[start:stop] = rank_in_sorted(np.sort(column), gold)
+            else:
+                less[start:stop] = np.count_nonzero(column < gold[:, None], axis=1)
+                equal[start:stop] = np.count_nonzero(column == gold[:, None], axis=1)
     return GoldRanks(codes, values, less, equal)
 
 
-def sorted_column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield `(first code, scores (codes of the block, N) ascending along the notes)` from stored batches `(B, C)`."""
-    num_labels = batches[0].shape[1]
-    for first in range(0, num_labels, CODES_PER_BLOCK):
+def column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield `(first code, scores (codes of the block, N))` from batches `(B, C)`."""
+    for first in range(0, batches[0].shape[1], CODES_PER_BLOCK):
         columns = np.concatenate([batch[:, first : first + CODES_PER_BLOCK] for batch in batches])
-        block = np.ascontiguousarray(columns.T)
-        block.sort(axis=1, kind="stable" if block.dtype == np.uint16 else None)  # stable is a radix sort there
-        yield first, block
+        yield first, np.ascontiguousarray(columns.T)
 
 
 def count_gold_in_group(ranks: GoldRanks, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,102 @@
+"""`train.py` and `evaluate.py` as a user runs them, on a tiny Llama and an invented corpus."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import modeling_icd
+from dataset_scripts.synthetic import write_corpus
+from modeling_icd.training.hidden_states import HiddenStates
+
+
+ROOT = Path(__file__).resolve().parents[2]
+MODES = {
+    "frozen": {"model": "multirescnn", "freeze_backbone": True, "filter_sizes": "3", "reduction_size": 8},
+    "lora": {"model": "direct", "pooling": "label_attention", "lora_r": 2},
+    "full": {"model": "direct", "pooling": "mean"},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
+    return folder
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
+    output = tmp_path / "model"
+    options = {
+        **MODES[mode],
+        "backbone": backbone,
+        "window_size": 32,
+        "window_stride": 24,
+        "dataset": "mimic3",
+        "data_dir": corpus,
+        "output_dir": output,
+        "num_train_epochs": 1,
+        "max_train_notes": 16,
+        "use_cpu": True,
+    }
+    trained = run("train.py", *(f"--{name}={value}" for name, value in options.items()))
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    model = AutoModelForSequenceClassification.from_pretrained(output)
+    assert 0 <= model.config.threshold <= 1
+    assert model.config.training_data == {"dataset": "mimic3", "config": "full"}
+    evaluated = run(
+        "evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=all", f"--output_dir={tmp_path}"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["num_notes"] == 60
+    assert 0 <= results["metrics"]["f1_micro"] <= 1
+    # 16 notes hold only some of the corpus's codes: the others are gold columns that the model cannot predict.
+    assert results["num_codes"] == model.config.num_labels + len(results["unknown_codes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "configs/none.yaml"], "No configuration file configs/none.yaml"),
+        (["train.py", "configs/cmc_direct.yaml"], "--data_dir"),
+        (["train.py", "configs/cmc_direct.yaml", "--data_dir=nowhere"], "nowhere"),
+        (["evaluate.py", "nowhere", "--dataset=other", "--data_dir=."], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, tmp_path):
+    if arguments[0] == "train.py":
+        arguments = [*arguments, f"--output_dir={tmp_path}"]
+    failed = run(*arguments)
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_hidden_states_come_back_as_they_were_and_are_computed_once(backbone, tmp_path):
+    model = modeling_icd.LlamaForICDCoding.from_pretrained(
+        backbone, num_labels=3, window_size=8, window_stride=6, freeze_backbone=True
+    )
+    notes = [[2, 3, 4], list(range(2, 20)), [5]]
+    store = HiddenStates(tmp_path, model, "float32")
+    assert store.fill(notes) == 3
+    for ids in notes:
+        mask = torch.ones(1, len(ids), dtype=torch.long)
+        expected = model.eval().read_hidden_states(torch.tensor([ids]), mask)[0]
+        torch.testing.assert_close(store.read(ids), expected, atol=1e-5, rtol=1e-5)
+    again = HiddenStates(tmp_path, model, "float32")
+    # what an interrupted run leaves behind the last note of its index is written over
+    with open(again.folder / "vectors.bin", "ab") as file:
+        file.write(b"unfinished")
+    assert again.fill([*notes, [7, 8]]) == 1
+    assert torch.equal(again.read(notes[1]), store.read(notes[1]))
+    assert again.read([7, 8]).shape == (2, 16)
