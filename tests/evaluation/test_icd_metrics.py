@@ -180,6 +180,13 @@ def test_ties_rank_the_lower_class_id_first():
     assert results["average_precision_micro"] == 0.25
 
 
+def test_many_tied_gold_codes():
+    # 20 gold codes in one note, more than are compared one by one: every second of 40, all equal, so ranks 2, 4, ..., 40.
+    results = compute(np.full((1, 40), 0.25), [list(range(1, 40, 2))], k=10)
+    assert results["recall_at_10"] == 5 / 20
+    assert results["map"] == pytest.approx(0.5)
+
+
 def test_score_at_the_threshold_is_not_predicted():
     assert compute(np.array([[0.5, 0.75]]), [[0, 1]])["recall_micro"] == 0.5
     # 0.1 is no float32: score and threshold are rounded alike, whether the threshold is a number or an array.

@@ -12,7 +12,7 @@ import numpy as np
 
 NUM_CALIBRATION_BINS = 15
 CODES_PER_BLOCK = 512
-MAX_GOLD_TO_COMPARE = 32
+MAX_VALUES_TO_COMPARE = 16
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
 LOWEST_PATTERN = (127 - 31) << 23
@@ -135,16 +135,14 @@ def gold_pairs(labels: Any, num_notes: int, num_labels: int) -> tuple[np.ndarray
 def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the rank (from 0) of every gold code in its note: higher scores, and equal ones with a lower class id."""
     ranks = np.empty(len(rows), np.int32)
-    ordered = np.sort(scores, axis=1)
     bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
     for row, (start, stop) in enumerate(pairwise(bounds)):
         if start == stop:
             continue
         values = scores[row, codes[start:stop]]
-        right = ordered[row].searchsorted(values, side="right")
-        ranks[start:stop] = scores.shape[1] - right
-        ties = right - ordered[row].searchsorted(values, side="left") > 1
-        for gold in np.flatnonzero(ties):
+        less, equal = rank_among(scores[row], values)
+        ranks[start:stop] = scores.shape[1] - less - equal
+        for gold in np.flatnonzero(equal > 1):
             ranks[start + gold] += np.count_nonzero(scores[row, : codes[start + gold]] == values[gold])
     return ranks
 
@@ -193,6 +191,16 @@ def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     return less, ordered.searchsorted(values, side="right") - less
 
 
+def rank_among(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `rank_in_sorted`, for scores in any order: comparing all with a few values is quicker than sorting."""
+    if len(values) > MAX_VALUES_TO_COMPARE:
+        return rank_in_sorted(np.sort(scores), values)
+    return (
+        np.count_nonzero(scores < values[:, None], axis=1),
+        np.count_nonzero(scores == values[:, None], axis=1),
+    )
+
+
 def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `rank_in_sorted`, from the number of scores on each level."""
     return np.cumsum(counts)[values] - counts[values], counts[values]
@@ -218,24 +226,15 @@ def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> tuple[
 
 
 def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
-    """Rank every gold pair, a class id and its score, among the scores of its code in batches `(B, C)`.
-
-    Most codes are rare: comparing all notes with a few gold scores is quicker than sorting them.
-    """
+    """Rank every gold pair, a class id and its score, among the scores of its code in batches `(B, C)`."""
     order = np.lexsort((values, codes))
     codes, values = codes[order], values[order]
     less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
     for first, block in column_blocks(batches):
         bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
         for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
-            gold = values[start:stop]
-            if start == stop:
-                continue
-            if stop - start > MAX_GOLD_TO_COMPARE:
-                less[start:stop], equal[start:stop] = rank_in_sorted(np.sort(column), gold)
-            else:
-                less[start:stop] = np.count_nonzero(column < gold[:, None], axis=1)
-                equal[start:stop] = np.count_nonzero(column == gold[:, None], axis=1)
+            if start < stop:
+                less[start:stop], equal[start:stop] = rank_among(column, values[start:stop])
     return GoldRanks(codes, values, less, equal)
 
 
