@@ -182,10 +182,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         resume = get_last_checkpoint(str(output_dir))
     trainer.train(resume_from_checkpoint=resume)
 
-    scores = predict_scores(trainer, splits["validation"])
-    labels = np.zeros(scores.shape, dtype=bool)
-    for row, ids in enumerate(splits["validation"]["label_ids"]):
-        labels[row, ids] = True
+    scores, labels = predict_scores(trainer, splits["validation"])
     final = trainer.accelerator.unwrap_model(trainer.model)
     if model_args.lora_r:
         final = final.merge_and_unload()
@@ -197,15 +194,20 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     return output_dir
 
 
-def predict_scores(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
-    """Scores `(N, C)` of a split, in its order."""
+def predict_scores(trainer: Trainer, split: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and multi-hot labels of a split, both `(N, C)` and row by row of the same note.
+
+    The rows are not in the order of the split: the Trainer's loader groups notes by length. So the labels come out of
+    the batches that gave the scores.
+    """
     trainer.model.eval()
-    rows: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for batch in trainer.get_test_dataloader(split):
-        batch.pop("labels")
+        labels.append(batch.pop("labels").cpu().numpy() > 0)
         with torch.no_grad():
-            rows.append(trainer.model(**batch).logits.float().sigmoid().cpu().numpy())
-    return np.concatenate(rows)
+            scores.append(trainer.model(**batch).logits.float().sigmoid().cpu().numpy())
+    return np.concatenate(scores), np.concatenate(labels)
 
 
 def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:

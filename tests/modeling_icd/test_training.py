@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import modeling_icd
+from dataset_scripts import load_split
 from dataset_scripts.synthetic import write_corpus
+from modeling_icd.evaluation import ICDMetricsAccumulator, tune_global_threshold
+from modeling_icd.evaluation.cli import gold_columns, score_notes
 from modeling_icd.training.hidden_states import HiddenStates
 
 
@@ -27,6 +30,12 @@ def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder, num_admissions=60, length="short", show_progress=False)
     return folder
+
+
+def f1_at(scores, gold, threshold) -> float:
+    accumulator = ICDMetricsAccumulator(scores.shape[1], threshold=threshold)
+    accumulator.add_batch(scores, gold)
+    return accumulator.compute()["f1_micro"]
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
@@ -52,6 +61,16 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     assert trained.returncode == 0, trained.stderr[-3000:]
     model = AutoModelForSequenceClassification.from_pretrained(output)
     assert 0 <= model.config.threshold <= 1
+    # The saved threshold is the one that the scores and labels of whole validation notes give, whatever order the
+    # Trainer read them in: evaluation, which keeps the notes' own order, must not find a better micro-F1.
+    validation = load_split("mimic3", "validation", data_dir=corpus, cache_dir=tmp_path / "cache")
+    gold, _ = gold_columns(validation, model.config.label2id)
+    known = [[code for code in codes if code < model.config.num_labels] for codes in gold]
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    scores = score_notes(model.eval(), tokenizer, list(validation["text"]))
+    assert f1_at(scores, known, model.config.threshold) == pytest.approx(
+        f1_at(scores, known, tune_global_threshold(scores, known)), abs=0.01
+    )
     assert model.config.training_data == {"dataset": "mimic3", "config": "full"}
     evaluated = run(
         "evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=all", f"--output_dir={tmp_path}"
