@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.tfidf import tfidf_scores
 from dataset_scripts import load_builder
-from modeling_icd.evaluation import ICDMetricsAccumulator
+from modeling_icd.evaluation import ICDMetricsAccumulator, sigmoid
 from modeling_icd.evaluation.cli import evaluate_model, write_results
 from modeling_icd.training.collator import multi_hot
 from modeling_icd.training.run import main as train_main
@@ -41,7 +41,7 @@ def evaluate_tfidf(data_dir: str, fold: str, cache_dir: str) -> dict[str, float]
     )
     accumulator = ICDMetricsAccumulator(num_codes, threshold=0.5)
     # LinearSVC decides at 0, which the sigmoid takes to 0.5.
-    accumulator.add_batch((1 / (1 + np.exp(-scores))).astype(np.float32), labels["test"])
+    accumulator.add_batch(sigmoid(scores).astype(np.float32), labels["test"])
     return accumulator.compute()
 
 

@@ -74,7 +74,6 @@ def icd_metrics_module(scores, labels):
 def evaluate_list_path(scores, labels):
     """What a plain `evaluate` module costs before it computes anything: arrays through Arrow, back as Python lists."""
     import datasets
-
     import evaluate
 
     class MicroF1(evaluate.Metric):

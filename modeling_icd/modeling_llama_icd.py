@@ -38,6 +38,17 @@ def window_starts(length: int, window_size: int, window_stride: int) -> list[int
     return [i * window_stride for i in range(1 + max(0, math.ceil((length - window_size) / window_stride)))]
 
 
+def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pads rows of unequal length `(L_i, ...)` on the right, to `(B, L, ...)`, and gives their mask `(B, L)`."""
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding_value)
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
+
+
+# Fields that every configuration takes without declaring them.
+_LABEL_FIELDS = ("num_labels", "id2label", "label2id")
+
+
 class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     """Reads notes with a Llama, in windows, and hands the stitched hidden states to the head `self.score`."""
 
@@ -166,10 +177,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 first_new = 0 if start == 0 else start - stride + size
                 windows.append((offset + start, offset + end, offset + first_new))
             offset += length
-        padded = nn.utils.rnn.pad_sequence([flat[start:end] for start, end, _ in windows], batch_first=True)
-        lengths = torch.tensor([end - start for start, end, _ in windows], device=flat.device)
-        mask = (torch.arange(padded.shape[1], device=flat.device) < lengths[:, None]).to(attention_mask.dtype)
-        states = self._run_backbone(padded, mask)  # (W, window, D)
+        states = self._run_backbone(*pad_rows([flat[start:end] for start, end, _ in windows]))  # (W, window, D)
         stitched = torch.cat([states[i, new - start : end - start] for i, (start, end, new) in enumerate(windows)])
         out = stitched.new_zeros(*attention_mask.shape, stitched.shape[-1])
         return out.masked_scatter(real[..., None], stitched)
@@ -243,10 +251,6 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
-
-
-# Fields that every configuration takes without declaring them.
-_LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 
 
 class LlamaForICDCoding(LlamaICDPreTrainedModel):

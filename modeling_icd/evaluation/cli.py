@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import torch
 from rich.console import Console
@@ -14,12 +15,12 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-import evaluate
-import modeling_icd  # noqa: F401  (registers the models)
 from dataset_scripts import load_builder
 
+from ..modeling_llama_icd import pad_rows
+from . import ICD_METRICS_PATH, nan_to_none
 
-METRIC = Path(__file__).parent / "icd_metrics"
+
 TABLE_ROWS = (
     ["f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "precision_micro", "recall_micro"]
     + ["auc_micro", "auc_macro"]
@@ -35,9 +36,7 @@ def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8) -> np.n
     scores = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
     for start in tqdm(range(0, len(notes), batch_size), desc="Scoring", unit="batch"):
         rows = order[start : start + batch_size]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(input_ids[i]) for i in rows], batch_first=True)
-        lengths = torch.tensor([len(input_ids[i]) for i in rows])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        ids, mask = pad_rows([torch.as_tensor(input_ids[i]) for i in rows])
         logits = model(ids.to(model.device), mask.to(model.device)).logits
         scores[rows] = logits.float().sigmoid().cpu().numpy()
     return scores
@@ -57,7 +56,16 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
 
 
 def evaluate_model(
-    model_id: str, dataset: str, data_dir: str, split: str, config: str | None = None, **options
+    model_id: str,
+    dataset: str,
+    data_dir: str,
+    split: str,
+    config: str | None = None,
+    *,
+    cache_dir: str | None = None,
+    batch_size: int = 8,
+    threshold: float | None = None,
+    trust_remote_code: bool = False,
 ) -> dict:
     """Scores a split and computes every metric of `icd_metrics`.
 
@@ -67,15 +75,17 @@ def evaluate_model(
         model_id (`str`): a folder or Hub id.
         split (`str`): a split of the data set, or `all`: every record of the folder.
         config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
-        options: `batch_size`, `threshold`, `cache_dir`, `trust_remote_code`, `device`.
+        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
+        batch_size (`int`): notes scored together.
+        threshold (`float`, *optional*): in place of the model's own.
+        trust_remote_code (`bool`): whether to run the code that came with the model.
 
     Returns:
         What `results.json` holds: `metrics`, and what they were measured on.
     """
-    trust = options.get("trust_remote_code", False)
-    model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust).eval()
-    model.to(options.get("device") or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust)
+    model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     trained_on = model.config.training_data or {}
     if config is None and trained_on.get("dataset") == dataset:
         config = trained_on["config"]
@@ -83,21 +93,20 @@ def evaluate_model(
     if split == "all" and config == "top50":
         # The 50 codes are those that the model was trained for, not the 50 most frequent of another folder.
         builder_options["codes"] = list(model.config.label2id)
-    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=options.get("cache_dir"), **builder_options)
+    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **builder_options)
     records = builder.as_dataset(split=split)
     gold, unknown = gold_columns(records, model.config.label2id)
-    scores = score_notes(model, tokenizer, list(records["text"]), options.get("batch_size", 8))
+    scores = score_notes(model, tokenizer, list(records["text"]), batch_size)
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
         scores = np.pad(scores, ((0, 0), (0, len(unknown))))
-    chosen = options.get("threshold")
-    threshold = model.config.threshold if chosen is None else chosen
-    if isinstance(threshold, list):
-        threshold = np.array([*threshold, *[1.0] * len(unknown)])
-    metric = evaluate.load(str(METRIC))
+    decision = model.config.threshold if threshold is None else threshold
+    if isinstance(decision, list):
+        decision = np.array([*decision, *[1.0] * len(unknown)])
+    metric = evaluate.load(ICD_METRICS_PATH)
     metric.add_batch(predictions=scores, references=gold)
     return {
-        "metrics": metric.compute(threshold=threshold, k=(5, 8, 15)),
+        "metrics": metric.compute(threshold=decision, k=(5, 8, 15)),
         "model": str(model_id),
         "dataset": dataset,
         "config": builder.config.name,
@@ -105,17 +114,16 @@ def evaluate_model(
         "num_notes": len(records),
         "num_codes": scores.shape[1],
         "unknown_codes": unknown,
-        "threshold": threshold if np.isscalar(threshold) else "per code",
-        "threshold_source": "model configuration (chosen on validation)" if chosen is None else "--threshold",
+        "threshold": decision if np.isscalar(decision) else "per code",
+        "threshold_source": "model configuration (chosen on validation)" if threshold is None else "--threshold",
     }
 
 
 def write_results(results: dict, output_dir: Path) -> Path:
     """Writes `results.json`, whole or not at all; a figure that is undefined is null."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    metrics = {k: None if np.isnan(v) else v for k, v in results["metrics"].items()}
     with tempfile.NamedTemporaryFile("w", dir=output_dir, suffix=".tmp", delete=False) as file:
-        json.dump({**results, "metrics": metrics}, file, indent=2)
+        json.dump({**results, "metrics": nan_to_none(results["metrics"])}, file, indent=2)
     path = output_dir / "results.json"
     os.replace(file.name, path)
     path.chmod(0o644)
@@ -142,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--output_dir", type=Path, help="where results.json goes; default: MODEL/evaluation/SPLIT")
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: OUTPUT_DIR/cache")
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: OUTPUT_DIR-private/cache")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threshold", type=float, help="in place of the model's own")
     parser.add_argument("--trust_remote_code", action="store_true")
@@ -157,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             args.dataset_config,
             batch_size=args.batch_size,
             threshold=args.threshold,
-            cache_dir=args.cache_dir or str(output_dir / "cache"),
+            cache_dir=args.cache_dir or f"{output_dir}-private/cache",
             trust_remote_code=args.trust_remote_code,
         )
     except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError

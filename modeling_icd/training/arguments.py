@@ -46,11 +46,12 @@ class DataArguments:
     data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
     dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `fold0`."})
     data_cache_dir: str | None = field(
-        default=None, metadata={"help": "Where built data sets go; they hold the notes. Default: OUTPUT_DIR/cache."}
+        default=None,
+        metadata={"help": "Where built data sets go; they hold the notes. Default: OUTPUT_DIR-private/cache."},
     )
     hidden_states_dir: str | None = field(
         default=None,
-        metadata={"help": "Where hidden states of a frozen backbone go. Default: OUTPUT_DIR/hidden_states."},
+        metadata={"help": "Where hidden states of a frozen backbone go. Default: OUTPUT_DIR-private/hidden_states."},
     )
     hidden_states_dtype: str = field(default="float16", metadata={"help": "`float16` or `float32`."})
     max_train_notes: int | None = field(default=None, metadata={"help": "Train on the first so many notes only."})

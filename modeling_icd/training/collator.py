@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..modeling_llama_icd import pad_rows
 from .hidden_states import HiddenStates
 
 
@@ -31,15 +32,12 @@ class ICDCollator:
 
     def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
         """`notes` hold `input_ids` and `label_ids`."""
-        pad = torch.nn.utils.rnn.pad_sequence
-        ids = [torch.as_tensor(note["input_ids"]) for note in notes]
-        batch = {
-            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
-            "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels),
-        }
         if self.hidden_states is None:
-            batch["input_ids"] = pad(ids, batch_first=True, padding_value=self.pad_token_id)
+            name, padding = "input_ids", self.pad_token_id
+            rows = [torch.as_tensor(note["input_ids"]) for note in notes]
         else:
-            states = [self.hidden_states.read(note["input_ids"]) for note in notes]
-            batch["hidden_states"] = pad(states, batch_first=True)
-        return batch
+            name, padding = "hidden_states", 0
+            rows = [self.hidden_states.read(note["input_ids"]) for note in notes]
+        padded, mask = pad_rows(rows, padding)
+        labels = multi_hot([note["label_ids"] for note in notes], self.num_labels)
+        return {name: padded, "attention_mask": mask, "labels": labels}

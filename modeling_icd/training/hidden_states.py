@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ..modeling_llama_icd import LlamaICDPreTrainedModel
+from ..modeling_llama_icd import LlamaICDPreTrainedModel, pad_rows
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.
@@ -119,9 +119,7 @@ class HiddenStates:
     @torch.no_grad()
     def _compute(self, notes: list[list[int]]) -> list[np.ndarray]:
         device = self.model.device
-        ids = torch.nn.utils.rnn.pad_sequence([torch.as_tensor(ids) for ids in notes], batch_first=True)
-        lengths = torch.tensor([len(ids) for ids in notes])
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        ids, mask = pad_rows([torch.as_tensor(ids) for ids in notes])
         states = self.model.read_hidden_states(ids.to(device), mask.to(device)).float().cpu().numpy()
         if np.abs(states[mask.numpy() == 1]).max() > np.finfo(self.dtype).max:
             raise ValueError(

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import datasets
@@ -16,6 +16,7 @@ from trl import TrlParser
 
 from dataset_scripts import load_builder
 
+from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.thresholds import tune_global_threshold
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
@@ -26,19 +27,8 @@ from .hidden_states import HiddenStates
 
 
 MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
-MODEL_FIELDS = (
-    "pooling",
-    "head_dropout",
-    "window_size",
-    "window_stride",
-    "hidden_layer",
-    "normalize_hidden_states",
-    "freeze_backbone",
-    "reduction_size",
-    "filter_sizes",
-    "num_filter_maps",
-    "num_residual_layers",
-)
+# What the arguments say of the model itself; the larger of the two configurations has every such field.
+MODEL_FIELDS = [field.name for field in fields(ModelArguments) if hasattr(LlamaMultiResCNNConfig, field.name)]
 # A converted backbone is public and the same for every run, so it lies with the other downloaded models.
 SMOLLM2_DIR = Path.home() / ".cache" / "modeling_icd" / "smollm2-135m-instruct"
 
@@ -68,8 +58,8 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
     model_class = MODEL_CLASSES[args.model]
     config_class = model_class.config_class
-    fields = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
-    unknown = [name for name in fields if not hasattr(config_class, name)]
+    given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
+    unknown = [name for name in given if not hasattr(config_class, name)]
     if unknown:
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
@@ -80,7 +70,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         label2id={code: i for i, code in enumerate(codes)},
         code_descriptions={code: descriptions[code] for code in codes if code in descriptions},
         training_data=training_data,
-        **fields,
+        **given,
     )
     model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
     if not args.lora_r:
@@ -131,11 +121,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     set_seed(args.seed)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
+    # What can be turned back into notes never lies in the folder that is published.
+    private_dir = Path(f"{output_dir}-private")
     builder = load_builder(
         data_args.dataset,
         data_args.dataset_config,
         data_dir=data_args.data_dir,
-        cache_dir=data_args.data_cache_dir or str(output_dir / "cache"),
+        cache_dir=data_args.data_cache_dir or private_dir / "cache",
     )
     train_split, validation_split = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
     if data_args.max_train_notes is not None:
@@ -147,10 +139,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     training_data = {"dataset": data_args.dataset, "config": builder.config.name}
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
-    label2id = {code: i for i, code in enumerate(codes)}
     splits = {
-        "train": tokenize_split(train_split, tokenizer, label2id),
-        "validation": tokenize_split(validation_split, tokenizer, label2id),
+        "train": tokenize_split(train_split, tokenizer, model.config.label2id),
+        "validation": tokenize_split(validation_split, tokenizer, model.config.label2id),
     }
     print(
         f"{len(train_split)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
@@ -160,12 +151,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if model_args.freeze_backbone:
         model.to(args.device)
         store = HiddenStates(
-            Path(data_args.hidden_states_dir or output_dir / "hidden_states"), model, data_args.hidden_states_dtype
+            Path(data_args.hidden_states_dir or private_dir / "hidden_states"), model, data_args.hidden_states_dtype
         )
         store.fill(ids for split in splits.values() for ids in split["input_ids"])
 
     patience = args.early_stopping_patience
-    args.length_column_name = "length"
     pad_token_id = next(x for x in (model.config.pad_token_id, tokenizer.pad_token_id, 0) if x is not None)
     trainer = ICDTrainer(
         model=model,
@@ -228,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise FileNotFoundError(f"No configuration file {arguments[1]}; configs/ holds those of this project.")
         model_args, data_args, training_args = parser.parse_args_and_config(arguments)
         print(train(model_args, data_args, training_args))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:  # transformers reports a missing backbone as an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import evaluate
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-import evaluate
 from modeling_icd.evaluation import (
     ICD_METRICS_PATH,
     ICDMetricsAccumulator,

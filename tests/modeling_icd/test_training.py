@@ -13,14 +13,14 @@ import modeling_icd
 from dataset_scripts import load_split
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_global_threshold
-from modeling_icd.evaluation.cli import gold_columns, score_notes
+from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
 from modeling_icd.training.hidden_states import HiddenStates
 
 
 ROOT = Path(__file__).resolve().parents[2]
 MODES = {
     "frozen": {"model": "multirescnn", "freeze_backbone": True, "filter_sizes": "3", "reduction_size": 8},
-    "lora": {"model": "direct", "pooling": "label_attention", "lora_r": 2},
+    "lora": {"model": "direct", "pooling": "label_attention", "lora_r": 2, "head_learning_rate": 0.01},
     "full": {"model": "direct", "pooling": "mean"},
 }
 
@@ -56,11 +56,19 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
         "num_train_epochs": 1,
         "max_train_notes": 16,
         "use_cpu": True,
+        "logging_steps": 1,
     }
     trained = run("train.py", *(f"--{name}={value}" for name, value in options.items()))
     assert trained.returncode == 0, trained.stderr[-3000:]
     model = AutoModelForSequenceClassification.from_pretrained(output)
     assert 0 <= model.config.threshold <= 1
+    # The head's own rate is the first group's, which is the one logged; the default of all others is 5e-5.
+    rates = [row["learning_rate"] for row in json.loads((output / "run.json").read_text())["log"] if "loss" in row]
+    assert (max(rates) > 5e-5) == ("head_learning_rate" in options)
+    # Nothing that can be turned back into notes lies in the folder that is published.
+    assert not [
+        path for path in output.rglob("*") if path.suffix in (".arrow", ".bin") and "checkpoint" not in str(path)
+    ]
     # The saved threshold is the one that the scores and labels of whole validation notes give, whatever order the
     # Trainer read them in: evaluation, which keeps the notes' own order, must not find a better micro-F1.
     validation = load_split("mimic3", "validation", data_dir=corpus, cache_dir=tmp_path / "cache")
@@ -89,16 +97,26 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
         (["train.py", "configs/none.yaml"], "No configuration file configs/none.yaml"),
         (["train.py", "configs/cmc_direct.yaml"], "--data_dir"),
         (["train.py", "configs/cmc_direct.yaml", "--data_dir=nowhere"], "nowhere"),
+        (
+            ["train.py", "configs/cmc_direct.yaml", "--data_dir={corpus}", "--dataset=mimic3", "--backbone=none"],
+            "none",
+        ),
         (["evaluate.py", "nowhere", "--dataset=other", "--data_dir=."], "nowhere"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, tmp_path):
+def test_a_mistake_is_one_message(arguments, message, corpus, tmp_path):
+    arguments = [argument.format(corpus=corpus) for argument in arguments]
     if arguments[0] == "train.py":
         arguments = [*arguments, f"--output_dir={tmp_path}"]
     failed = run(*arguments)
     assert failed.returncode == 2
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_an_undefined_figure_is_null_in_results_json(tmp_path):
+    path = write_results({"metrics": {"auc_macro": float("nan"), "f1_micro": 0.5}}, tmp_path)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"auc_macro": None, "f1_micro": 0.5}
 
 
 def test_hidden_states_come_back_as_they_were_and_are_computed_once(backbone, tmp_path):

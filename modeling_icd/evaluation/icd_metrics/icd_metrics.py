@@ -5,7 +5,6 @@ of such a line for an address: keep those lines bare.
 """
 
 import datasets
-
 import evaluate
 
 from .accumulator import ICDMetricsAccumulator
