@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--output_dir", type=Path, help="where results.json goes; default: MODEL/evaluation/SPLIT")
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: OUTPUT_DIR-private/cache")
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threshold", type=float, help="in place of the model's own")
     parser.add_argument("--trust_remote_code", action="store_true")
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             args.dataset_config,
             batch_size=args.batch_size,
             threshold=args.threshold,
-            cache_dir=args.cache_dir or f"{output_dir}-private/cache",
+            cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",
             trust_remote_code=args.trust_remote_code,
         )
     except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError

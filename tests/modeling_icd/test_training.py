@@ -65,10 +65,6 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     # The head's own rate is the first group's, which is the one logged; the default of all others is 5e-5.
     rates = [row["learning_rate"] for row in json.loads((output / "run.json").read_text())["log"] if "loss" in row]
     assert (max(rates) > 5e-5) == ("head_learning_rate" in options)
-    # Nothing that can be turned back into notes lies in the folder that is published.
-    assert not [
-        path for path in output.rglob("*") if path.suffix in (".arrow", ".bin") and "checkpoint" not in str(path)
-    ]
     # The saved threshold is the one that the scores and labels of whole validation notes give, whatever order the
     # Trainer read them in: evaluation, which keeps the notes' own order, must not find a better micro-F1.
     validation = load_split("mimic3", "validation", data_dir=corpus, cache_dir=tmp_path / "cache")
@@ -89,6 +85,14 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     assert 0 <= results["metrics"]["f1_micro"] <= 1
     # 16 notes hold only some of the corpus's codes: the others are gold columns that the model cannot predict.
     assert results["num_codes"] == model.config.num_labels + len(results["unknown_codes"])
+    # By default evaluation writes its figures into the model folder, and no notes.
+    by_default = run("evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=test")
+    assert by_default.returncode == 0, by_default.stderr[-3000:]
+    assert (output / "evaluation" / "test" / "results.json").exists()
+    # Nothing that can be turned back into notes lies in the folder that is published.
+    assert not [
+        path for path in output.rglob("*") if path.suffix in (".arrow", ".bin") and "checkpoint" not in str(path)
+    ]
 
 
 @pytest.mark.parametrize(
