@@ -2,8 +2,9 @@
 
     python -m benchmarks.cmc_cross_validation --data_dir DIR --output_dir runs/cmc
 
-TF-IDF is fitted on train and validation together, the models on train alone: validation stops their training and sets
-their threshold. No test fold is looked at before its figures are final. A fold that is done is not trained again.
+TF-IDF is there twice: fitted on train and validation, with LinearSVC's own decision; and fitted on train, with a
+threshold chosen on validation. No test fold is looked at before its figures are final. A fold that is done is not trained
+again.
 """
 
 import argparse
@@ -15,34 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.tfidf import tfidf_scores
+from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
-from modeling_icd.evaluation import ICDMetricsAccumulator, sigmoid
 from modeling_icd.evaluation.cli import evaluate_model, write_results
-from modeling_icd.training.collator import multi_hot
+from modeling_icd.training.hidden_states import HiddenStates
 from modeling_icd.training.run import main as train_main
 
 
 CONFIGS = ("cmc_multirescnn", "cmc_direct")
 METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro")
-
-
-def evaluate_tfidf(data_dir: str, fold: str, cache_dir: str) -> dict[str, float]:
-    """Figures of the yardstick on one test fold."""
-    builder = load_builder("cmc2007", fold, data_dir=data_dir, cache_dir=cache_dir)
-    num_codes = builder.info.features["codes"].feature.num_classes
-    notes, labels = {}, {}
-    for name in ("train", "validation", "test"):
-        split = builder.as_dataset(split=name)
-        notes[name] = list(split["text"])
-        labels[name] = multi_hot(list(split["codes"]), num_codes).numpy()
-    scores = tfidf_scores(
-        notes["train"] + notes["validation"], np.concatenate([labels["train"], labels["validation"]]), notes["test"]
-    )
-    accumulator = ICDMetricsAccumulator(num_codes, threshold=0.5)
-    # LinearSVC decides at 0, which the sigmoid takes to 0.5.
-    accumulator.add_batch(sigmoid(scores).astype(np.float32), labels["test"])
-    return accumulator.compute()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,9 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     cache_dir = str(args.output_dir / "cache")
+    states_dir = args.output_dir / "hidden_states"
     figures: dict[str, list[dict]] = {}
     for fold in args.folds:
-        figures.setdefault("tfidf_linearsvc", []).append(evaluate_tfidf(args.data_dir, f"fold{fold}", cache_dir))
+        builder = load_builder("cmc2007", f"fold{fold}", data_dir=args.data_dir, cache_dir=cache_dir)
+        figures.setdefault("tfidf_linearsvc", []).append(evaluate_tfidf(builder, tune_threshold=False))
+        figures.setdefault("tfidf_linearsvc_tuned", []).append(evaluate_tfidf(builder, tune_threshold=True))
         for config in args.configs:
             folder = args.output_dir / f"{config}-fold{fold}-seed{args.seed}"
             results_file = folder / "results.json"
@@ -64,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options = {
                     "data_dir": args.data_dir,
                     "data_cache_dir": cache_dir,
-                    "hidden_states_dir": args.output_dir / "hidden_states",
+                    "hidden_states_dir": states_dir,
                     "dataset_config": f"fold{fold}",
                     "output_dir": folder,
                     "seed": args.seed,
@@ -72,7 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
                 status = train_main([f"configs/{config}.yaml", *(f"--{k}={v}" for k, v in options.items())])
                 if status:
                     return status
-                results = evaluate_model(str(folder), "cmc2007", args.data_dir, "test", cache_dir=cache_dir)
+                results = evaluate_model(
+                    str(folder),
+                    "cmc2007",
+                    args.data_dir,
+                    "test",
+                    cache_dir=cache_dir,
+                    make_store=lambda model: HiddenStates(states_dir, model),
+                )
                 write_results(results, folder)
             figures.setdefault(config, []).append(json.loads(results_file.read_text())["metrics"])
     table = Table(title=f"CMC 2007, mean (standard deviation) over test folds {list(args.folds)}, seed {args.seed}")

@@ -5,7 +5,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -29,15 +31,22 @@ TABLE_ROWS = (
 
 
 @torch.no_grad()
-def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8) -> np.ndarray:
-    """Scores `(N, C)` of whole notes, in the order given; notes of similar length share a batch."""
+def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
+    """Scores `(N, C)` of whole notes, in the order given; notes of similar length share a batch.
+
+    Args:
+        store (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
+    """
     input_ids = [tokenizer(note, verbose=False)["input_ids"] for note in notes]
+    if store is not None:
+        store.fill(input_ids)
     order = sorted(range(len(notes)), key=lambda i: len(input_ids[i]))
     scores = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
     for start in tqdm(range(0, len(notes), batch_size), desc="Scoring", unit="batch"):
         rows = order[start : start + batch_size]
-        ids, mask = pad_rows([torch.as_tensor(input_ids[i]) for i in rows])
-        logits = model(ids.to(model.device), mask.to(model.device)).logits
+        name, read = ("input_ids", torch.as_tensor) if store is None else ("hidden_states", store.read)
+        padded, mask = pad_rows([read(input_ids[i]) for i in rows])
+        logits = model(**{name: padded.to(model.device)}, attention_mask=mask.to(model.device)).logits
         scores[rows] = logits.float().sigmoid().cpu().numpy()
     return scores
 
@@ -66,6 +75,7 @@ def evaluate_model(
     batch_size: int = 8,
     threshold: float | None = None,
     trust_remote_code: bool = False,
+    make_store: Callable | None = None,
 ) -> dict:
     """Scores a split and computes every metric of `icd_metrics`.
 
@@ -79,6 +89,8 @@ def evaluate_model(
         batch_size (`int`): notes scored together.
         threshold (`float`, *optional*): in place of the model's own.
         trust_remote_code (`bool`): whether to run the code that came with the model.
+        make_store (`Callable`, *optional*):
+            Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
 
     Returns:
         What `results.json` holds: `metrics`, and what they were measured on.
@@ -96,7 +108,8 @@ def evaluate_model(
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **builder_options)
     records = builder.as_dataset(split=split)
     gold, unknown = gold_columns(records, model.config.label2id)
-    scores = score_notes(model, tokenizer, list(records["text"]), batch_size)
+    store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
+    scores = score_notes(model, tokenizer, list(records["text"]), batch_size, store)
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
         scores = np.pad(scores, ((0, 0), (0, len(unknown))))

@@ -1,0 +1,123 @@
+"""Both models and TF-IDF + LinearSVC on an invented corpus, scored on admissions that none of them saw.
+
+    python -m benchmarks.synthetic_corpus --output_dir runs/synthetic
+
+TF-IDF and the models are fitted on train, and each one's threshold is chosen on validation. What is done is not done again.
+A configuration that starts from a model of this comparison names its folder under `runs/synthetic`, as `backbone`.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from transformers import pipeline
+
+from benchmarks.tfidf import evaluate_tfidf
+from dataset_scripts import ICDBuilder, load_builder
+from dataset_scripts.synthetic import LENGTHS, write_corpus
+from modeling_icd.evaluation.cli import evaluate_model, write_results
+from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.training.run import main as train_main
+
+
+CONFIGS = ("synthetic_multirescnn", "synthetic_direct", "synthetic_direct_lora")
+METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro", "auc_macro", "precision_at_5")
+console = Console()
+
+
+def run_config(config: str, corpus: Path, output_dir: Path, code_set: str, seed: int) -> dict:
+    """Trains one configuration and scores it on the test split; returns its metrics and the seconds of training."""
+    folder = output_dir / config
+    results_file = folder / "results.json"
+    if results_file.exists():
+        return json.loads(results_file.read_text())
+    states_dir, cache_dir = output_dir / "hidden_states", output_dir / "cache"
+    options = {
+        "data_dir": corpus,
+        "data_cache_dir": cache_dir,
+        "hidden_states_dir": states_dir,
+        "dataset_config": code_set,
+        "output_dir": folder,
+        "seed": seed,
+    }
+    backbone = Path(yaml.safe_load(Path(f"configs/{config}.yaml").read_text())["backbone"])
+    if backbone.name in CONFIGS:
+        options["backbone"] = output_dir / backbone.name
+    started = time.perf_counter()
+    status = train_main([f"configs/{config}.yaml", *(f"--{name}={value}" for name, value in options.items())])
+    if status:
+        sys.exit(status)
+    seconds = time.perf_counter() - started
+    results = evaluate_model(
+        str(folder),
+        "mimic3",
+        str(corpus),
+        "test",
+        cache_dir=str(cache_dir),
+        make_store=lambda model: HiddenStates(states_dir, model),
+    )
+    results["training_seconds"] = seconds
+    write_results(results, folder)
+    return results
+
+
+def show_note(model: Path, builder: ICDBuilder) -> None:
+    """Codes one test note, and prints its codes with the words that each was read from."""
+    split = builder.as_dataset(split="test")
+    record = split[0]
+    names = split.features["codes"].feature.names
+    gold = {names[code] for code in record["codes"]}
+    coder = pipeline("icd-coding", model=str(model), trust_remote_code=True)
+    table = Table(title=f"Admission {record['hadm_id']} of the test split, coded by {model}")
+    for column in ("code", "description", "score", "in the gold codes", "evidence"):
+        table.add_column(column)
+    coded = coder(record["text"])
+    for code in coded:
+        evidence = "; ".join(" ".join(span["text"].split()) for span in code["evidence"] or [])
+        known = "yes" if code["code"] in gold else "no"
+        table.add_row(code["code"], code["description"] or "", f"{code['score']:.2f}", known, evidence)
+    console.print(table)
+    console.print(f"Gold codes that it missed: {', '.join(sorted(gold - {code['code'] for code in coded})) or 'none'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/synthetic"))
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="names of files in configs/")
+    parser.add_argument("--num_admissions", type=int, default=1500)
+    parser.add_argument("--length", choices=LENGTHS, default="short", help="of the notes")
+    parser.add_argument("--code_set", choices=("full", "top50"), default="top50")
+    parser.add_argument("--seed", type=int, default=0, help="of the corpus and of training")
+    parser.add_argument("--show_note", action="store_true", help="code one test note with the first model")
+    args = parser.parse_args(arguments)
+    corpus = args.output_dir / f"corpus-{args.num_admissions}-{args.length}-{args.seed}"
+    if not corpus.exists():
+        write_corpus(corpus, args.num_admissions, args.seed, args.length, split_fractions=(0.7, 0.1, 0.2))
+    builder = load_builder("mimic3", args.code_set, data_dir=corpus, cache_dir=args.output_dir / "cache")
+    started = time.perf_counter()
+    rows = {"TF-IDF + LinearSVC": evaluate_tfidf(builder, tune_threshold=True)}
+    seconds = {"TF-IDF + LinearSVC": time.perf_counter() - started}
+    for config in args.configs:
+        results = run_config(config, corpus, args.output_dir, args.code_set, args.seed)
+        rows[config], seconds[config] = results["metrics"], results["training_seconds"]
+    sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
+    table = Table(title=f"Synthetic corpus, {args.code_set}, notes {sizes}, seed {args.seed}: the test split")
+    for column in ("model", *METRICS, "training, s"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, metrics in rows.items():
+        table.add_row(name, *(f"{metrics[metric]:.4f}" for metric in METRICS), f"{seconds[name]:.0f}")
+    console.print(table)
+    summary = {name: {**metrics, "training_seconds": seconds[name]} for name, metrics in rows.items()}
+    (args.output_dir / "summary.json").write_text(json.dumps({"notes": sizes, "results": summary}, indent=2))
+    if args.show_note:
+        show_note(args.output_dir / args.configs[0], builder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
