@@ -1,4 +1,4 @@
-"""Data sets of notes and ICD-9-CM codes: builders over the user's own files, all yielding the same record.
+"""Data sets of notes and ICD codes: builders over the user's own files, all yielding the same record.
 
 A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into `features["codes"].feature.names`.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 
 from .cmc2007 import CMC2007
+from .codiesp import CodiEsp
 from .icd9 import add_dot, kind_of
 from .mimic3 import MIMIC3
 from .records import ICDBuilder, record_features
@@ -17,6 +18,7 @@ from .records import ICDBuilder, record_features
 __all__ = [
     "CMC2007",
     "MIMIC3",
+    "CodiEsp",
     "ICDBuilder",
     "add_dot",
     "kind_of",
@@ -25,7 +27,7 @@ __all__ = [
     "record_features",
 ]
 
-BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "cmc2007": CMC2007}
+BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "cmc2007": CMC2007, "codiesp": CodiEsp}
 
 
 def load_builder(
@@ -39,11 +41,12 @@ def load_builder(
     """Build a data set, or find it in the cache.
 
     Args:
-        dataset (`str`): `"mimic3"` or `"cmc2007"`.
-        config (`str`, *optional*): A configuration of it; `"full"` and `"default"` respectively if left out.
+        dataset (`str`): `"mimic3"`, `"cmc2007"` or `"codiesp"`.
+        config (`str`, *optional*):
+            A configuration of it; `"full"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
         data_dir (`str` or `Path`): The source files.
         cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
-        **options: See [`MIMIC3Config`] and [`CMC2007Config`].
+        **options: See [`MIMIC3Config`], [`CMC2007Config`] and [`CodiEspConfig`].
 
     Returns:
         The prepared builder: `builder.as_dataset(split=...)`, `builder.code_descriptions`.

@@ -1,8 +1,8 @@
-"""MIMIC-III discharge summaries and their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695).
+"""MIMIC-III discharge summaries and their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
 
 From raw tables to records: the discharge summaries of NOTEEVENTS are gathered by admission; the codes of
-DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the lists of admission ids say which
-admission belongs to which split.
+DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the configuration says which codes count,
+and which admission belongs to which split.
 
 MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data use agreement. This module reads the
 user's own copy and writes only into the user's own cache.
@@ -10,30 +10,42 @@ user's own copy and writes only into the user's own cache.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .icd9 import Kind, add_dot, kind_of
+from .caml_splits import (
+    CAML_TOP_50,
+    check_subjects,
+    download_split_lists,
+    find_split_lists,
+    find_top_codes,
+    has_split_lists,
+    read_code_list,
+    read_split_list,
+)
+from .hierarchy import TITLE_TABLES, CodeFamily, family_of, load_titles
+from .icd9 import Kind, kind_of
 from .records import ICDBuilder, count_unseen_codes, record_features
-from .sources import absolute_path, find_tables, list_folder, read_ids, read_list, read_table
+from .sources import absolute_path, find_tables, read_dotted_codes, read_ids, read_table
+from .stratify import stratify_groups
 
 
 CODE_TABLES: dict[str, Kind] = {"DIAGNOSES_ICD": "diagnosis", "PROCEDURES_ICD": "procedure"}
-TITLE_TABLES: dict[str, Kind] = {"D_ICD_DIAGNOSES": "diagnosis", "D_ICD_PROCEDURES": "procedure"}
-SPLIT_LISTS = {"train": "train", "validation": "dev", "test": "test"}  # our name, CAML's name
-LIST_SUFFIXES = {"full": "full", "top50": "50"}
-SPLITS_SOURCE = (
-    "CAML's lists are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT); "
-    "a folder without them is read as a whole with `unsplit=True`"
-)
+LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
+OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
 TOP_CODES = 50
+MIN_COUNT = 10
+CLEAN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# De-identification marks of MIMIC-III, such as [**2101-1-1**]; one may run over the end of a line.
+DEID_MARK = re.compile(r"\[\*\*[^\[\]]*\*\*\]")
 
 DESCRIPTION = """\
 Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an admission."""
@@ -56,29 +68,60 @@ class MIMIC3Config(datasets.BuilderConfig):
 
     Args:
         splits_dir (`str`, *optional*):
-            Folder with `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one; the folder of
-            the tables if left out.
+            Folder with `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one. If left out,
+            the folder of the tables; if that has none of the lists, they are downloaded from CAML's repository and
+            checked.
         text (`str`):
             `"raw"` for the notes as written, `"caml"` for CAML's words: lower-cased runs of letters and digits, those
             without a letter dropped, one space between two. (CAML's own script drops purely numeric words only, so
             that it also keeps a row of underscores.)
+        deid_token (`str`, *optional*):
+            What to put in the place of each de-identification mark, such as `[**2101-1-1**]`; marks are kept if left
+            out.
+        code_kinds (`bool`):
+            Add the column `code_kinds`: for each of the record's codes, whether it is a diagnosis or a procedure.
         unsplit (`bool`):
             Ignore the split lists and make one split, `unsplit`, of every admission in the folder.
         codes (`list[str]`, *optional*):
             Dotted codes to use in place of the configuration's own set. An admission with none of them is left out.
+        num_codes (`int`, *optional*):
+            For `custom`: how many of the most frequent codes to use.
+        codes_file (`str`, *optional*):
+            For `custom`: a file of the codes to use, dotted, one a line.
+        min_count (`int`, *optional*):
+            For `clean`: in how many admissions a code must occur; 10 if left out.
+        seed (`int`, *optional*):
+            For `clean`: makes the splits; 0 if left out.
+        descriptions_file (`str`, *optional*):
+            CAML's `ICD9_descriptions.txt`, for the descriptions of codes that the D_ICD tables lack.
     """
 
     splits_dir: str | None = None
     text: str = "raw"
+    deid_token: str | None = None
+    code_kinds: bool = False
     unsplit: bool = False
     codes: list[str] | None = None
+    num_codes: int | None = None
+    codes_file: str | None = None
+    min_count: int | None = None
+    seed: int | None = None
+    descriptions_file: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
         if self.text not in ("raw", "caml"):
             raise ValueError(f"`text` ({self.text!r}) must be 'raw' or 'caml'.")
-        if self.splits_dir is not None:
-            self.splits_dir = absolute_path(self.splits_dir)
+        for option, owner in OWN_OPTIONS.items():
+            if getattr(self, option) is not None and self.name != owner:
+                raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
+        for option in ("num_codes", "min_count"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ValueError(f"`{option}` ({value}) must be at least 1.")
+        for option in ("splits_dir", "codes_file", "descriptions_file"):
+            if getattr(self, option) is not None:
+                setattr(self, option, absolute_path(getattr(self, option)))
         if self.codes is not None:
             for code in self.codes:
                 kind_of(code)
@@ -86,48 +129,100 @@ class MIMIC3Config(datasets.BuilderConfig):
 
 
 class MIMIC3(ICDBuilder):
-    """Build the data sets `full` (every code) and `top50` from MIMIC-III's tables, real or synthetic.
+    """Build data sets of discharge summaries and codes from MIMIC-III's tables, real or synthetic.
 
-    A record's text is every discharge summary row of the admission, reports and addenda alike, in the order of the
-    file, as in CAML. Rows flagged ISERROR are left out. An admission without a note or without a code makes no record.
+    | configuration | codes | splits |
+    |---|---|---|
+    | `full` | every code | CAML's `full` lists: 47,723 / 1,631 / 3,372 admissions |
+    | `top50` | CAML's 50 codes | CAML's `50` lists: 8,066 / 1,573 / 1,729 admissions |
+    | `top50_corrected` | the 50 codes of most admissions | as `top50` |
+    | `custom` | the `num_codes` codes of most admissions, or those in `codes_file` | as `full` |
+    | `clean` | codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % of the admissions |
 
-    `top50` uses the codes in `TOP_50_CODES*.csv` of the folder of split lists. Without such a file it takes the 50
-    codes with the most rows in the two code tables, over all admissions with a discharge summary, of every split, a
-    code given twice to an admission counted twice, as CAML does; of two equally frequent codes the one that sorts
-    first wins. An admission with none of the 50 codes makes no record.
+    In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
+    no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
+
+    **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda alike,
+    in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and concat_and_split.py;
+    a space there, where line breaks are gone as well). A row that repeats another one's text is kept, as there. Rows
+    flagged ISERROR are left out ("a '1' in the ISERROR column indicates that a physician has identified this note as an
+    error", mimic.mit.edu), and rows without HADM_ID, which CAML's join on the admission drops.
+
+    **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers. MIMIC-III
+    has 8,929 of them in CAML's splits, 8,692 in train (published counts: xuzhang0112/GKI-ICD). Papers say 8,921 or
+    8,922, since CAML's script lets pandas guess the type of the column: where it takes it for numbers, 600.0 and 600.00
+    become one code, and so do 038.42 and 38.42.
+
+    **The 50 codes.** `top50` uses `TOP_50_CODES*.csv` of the folder of split lists, and without such a file CAML's 50
+    codes. It never counts. Two of CAML's, 33.24 and 45.13, are not among the 50 most frequent, and 93.90 and V45.82
+    are. `top50_corrected` and `custom` count the admissions of each code, over all admissions with a discharge
+    summary, whatever their split; of two equally frequent codes the one that sorts first wins.
+
+    **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes of
+    fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given to
+    the splits by iterative stratification; see [`stratify_groups`]. Their list of admissions is not used: scores on
+    these splits are comparable among themselves and not with theirs.
 
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
 
     BUILDER_CONFIG_CLASS = MIMIC3Config
     BUILDER_CONFIGS = [
-        MIMIC3Config(name="full", version=ICDBuilder.VERSION, description="Every code of the admissions."),
-        MIMIC3Config(name="top50", version=ICDBuilder.VERSION, description="CAML's 50 frequent codes."),
+        MIMIC3Config(name=name, version=ICDBuilder.VERSION, description=description)
+        for name, description in {
+            "full": "Every code of the admissions; CAML's splits.",
+            "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
+            "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
+            "clean": "Codes of at least `min_count` admissions; stratified splits of our own.",
+            "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
+        }.items()
     ]
     DEFAULT_CONFIG_NAME = "full"
 
     def _find_sources(self, config: MIMIC3Config) -> list[Path]:
+        choices = [config.num_codes, config.codes_file, config.codes]
+        if config.name == "custom" and len(choices) - choices.count(None) != 1:
+            raise ValueError("Configuration 'custom' needs one of `num_codes`, `codes_file` and `codes`.")
         self.tables = find_tables(str(config.data_dir), ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES])
-        splits_dir = config.splits_dir or str(config.data_dir)
-        self.split_lists = {} if config.unsplit else find_split_lists(splits_dir, LIST_SUFFIXES[config.name])
-        self.top_codes_file = None
+        sources = list(self.tables.values())
+        self.split_lists = {}
+        if config.name in LIST_SUFFIXES and not config.unsplit:
+            self.split_lists = self._find_split_lists(config)
+            sources += self.split_lists.values()
+        for option in ("codes_file", "descriptions_file"):
+            path = getattr(config, option)
+            if path is not None and not Path(path).is_file():
+                raise FileNotFoundError(f"`{option}` ({path}) is not a file.")
+        self.codes_file = Path(config.codes_file) if config.codes_file else None
         if config.name == "top50" and config.codes is None:
-            self.top_codes_file = find_top_codes(splits_dir)
-        sources = [*self.tables.values(), *self.split_lists.values()]
-        return sources if self.top_codes_file is None else [*sources, self.top_codes_file]
+            self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
+        files = [self.codes_file, Path(config.descriptions_file) if config.descriptions_file else None]
+        return sources + [file for file in files if file is not None]
+
+    def _find_split_lists(self, config: MIMIC3Config) -> dict[str, Path]:
+        suffix = LIST_SUFFIXES[config.name]
+        if config.splits_dir is None and not has_split_lists(str(config.data_dir), suffix):
+            return download_split_lists(suffix, self.downloads_dir / "caml_mimic3_splits")
+        return find_split_lists(config.splits_dir or str(config.data_dir), suffix)
 
     @cached_property
     def code_descriptions(self) -> dict[str, str]:
-        """Long titles of the D_ICD tables by dotted code; MIMIC-III uses some codes that they lack."""
-        return {
-            code: title
-            for table, kind in TITLE_TABLES.items()
-            for code, title in read_titles(self.tables[table], kind)
-        }
+        """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
+        `descriptions_file`. MIMIC-III uses some codes that the tables lack.
+        """
+        return load_titles(self.config.data_dir, self.config.descriptions_file)
+
+    @cached_property
+    def code_families(self) -> dict[str, CodeFamily]:
+        """Chapter, block and category of each code of the data set, once it is built."""
+        return {code: family_of(code) for code in self.info.features["codes"].feature.names}
 
     def _info(self) -> datasets.DatasetInfo:
+        code_set = self.config.description
+        if self.config.codes is not None:
+            code_set = f"{len(self.config.codes)} codes given by the caller in place of the configuration's own."
         return datasets.DatasetInfo(
-            description=DESCRIPTION,
+            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {code_set}",
             citation=CITATION,
             homepage="https://physionet.org/content/mimiciii/1.4/",
             license="PhysioNet Credentialed Health Data License 1.5.0",
@@ -137,33 +232,37 @@ class MIMIC3(ICDBuilder):
         # Everything is read and checked here, before the first record is written.
         notes = read_discharge_summaries(self.tables["NOTEEVENTS"])
         rows_without_code = 0
-        code_rows: dict[int, list[str]] = {hadm_id: [] for hadm_id in notes.rows}
+        code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
         for table, kind in CODE_TABLES.items():
             hadm_ids, table_codes, empty = read_codes(self.tables[table], kind, notes.rows)
             rows_without_code += empty
             for hadm_id, code in zip(hadm_ids, table_codes, strict=True):
-                code_rows[hadm_id].append(code)
-        coded = {hadm_id: set(codes) for hadm_id, codes in code_rows.items() if codes}
+                code_sets[hadm_id].add(code)
+        coded = {hadm_id: codes for hadm_id, codes in code_sets.items() if codes}
 
-        code_set = self._choose_codes(code_rows.values())
-        kept = coded
-        if code_set is not None:
-            kept = {hadm_id: codes & code_set for hadm_id, codes in coded.items() if codes & code_set}
+        counts = Counter(code for codes in coded.values() for code in codes)
+        chosen = self._choose_codes(counts)
+        kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
         splits, listed = self._choose_admissions(notes, kept)
-        used = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
-        names = sorted(used if code_set is None else code_set)
+        names = chosen
+        if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
+            names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
 
-        self.info.features = record_features(names)
+        self.info.features = record_features(sorted(names))
+        if self.config.code_kinds:
+            self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
         self._report(
             {
                 "left out, discharge summary rows flagged as errors": notes.in_error,
                 "left out, discharge summary rows without an admission id": notes.without_admission,
                 "left out, code rows without a code": rows_without_code,
-                "left out, admissions without codes": len(code_rows) - len(coded),
+                "left out, admissions without codes": len(code_sets) - len(coded),
+                "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
                 "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
-                "codes without a description": len(set(names) - self.code_descriptions.keys()),
+                "codes that no admission has": len(names - counts.keys()),
+                "codes without a description": len(names - self.code_descriptions.keys()),
                 "codes of other splits missing from train": count_unseen_codes(
                     {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()}
                 ),
@@ -177,38 +276,51 @@ class MIMIC3(ICDBuilder):
     def _generate_examples(
         self, notes: "DischargeSummaries", codes: dict[int, set[str]], hadm_ids: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+        names = self.info.features["codes"].feature.names
+        code2id = {code: i for i, code in enumerate(names)}
+        kinds = [KINDS.index(kind_of(code)) for code in names]
         for hadm_id in hadm_ids:
             text = notes.text(hadm_id)
-            yield (
-                hadm_id,
-                {
-                    "subject_id": notes.subject_ids[hadm_id],
-                    "hadm_id": hadm_id,
-                    "text": caml_text(text) if self.config.text == "caml" else text,
-                    "codes": sorted(code2id[code] for code in codes[hadm_id]),
-                },
-            )
+            if self.config.deid_token is not None:
+                text = replace_deid_marks(text, self.config.deid_token)
+            ids = sorted(code2id[code] for code in codes[hadm_id])
+            record = {
+                "subject_id": notes.subject_ids[hadm_id],
+                "hadm_id": hadm_id,
+                "text": caml_text(text) if self.config.text == "caml" else text,
+                "codes": ids,
+            }
+            if self.config.code_kinds:
+                record["code_kinds"] = [kinds[code_id] for code_id in ids]
+            yield hadm_id, record
 
-    def _choose_codes(self, code_rows: Iterable[Sequence[str]]) -> set[str] | None:
-        """Give the codes to keep, or None for every code."""
+    def _choose_codes(self, counts: Mapping[str, int]) -> set[str]:
+        """Choose the codes of the configuration, given in how many admissions each occurs."""
         if self.config.codes is not None:
             return set(self.config.codes)
-        if self.config.name == "full":
-            return None
-        if self.top_codes_file is not None:
-            return read_top_codes(self.top_codes_file)
-        counts = Counter(code for codes in code_rows for code in codes)
-        return set(sorted(counts, key=lambda code: (-counts[code], code))[:TOP_CODES])
+        if self.codes_file is not None:
+            return read_code_list(self.codes_file)
+        if self.config.name == "top50":
+            return set(CAML_TOP_50)
+        if self.config.name == "top50_corrected":
+            return most_frequent(counts, TOP_CODES)
+        if self.config.name == "custom":
+            return most_frequent(counts, self.config.num_codes)
+        if self.config.name == "clean":
+            min_count = MIN_COUNT if self.config.min_count is None else self.config.min_count
+            return {code for code, count in counts.items() if count >= min_count}
+        return set(counts)
 
     def _choose_admissions(
         self, notes: "DischargeSummaries", kept: dict[int, set[str]]
     ) -> tuple[dict[str, list[int]], set[int]]:
-        """Give each split its admissions that make a record, in the order of its list, and all admissions listed."""
-        splits: dict[str, list[int]] = {}
+        """Give each split its admissions that make a record, and all admissions that were to be given a split."""
+        splits: dict[str, list[int]]
+        listed = set(notes.rows)
         if self.config.unsplit:
-            listed = set(notes.rows)
-            splits["unsplit"] = [hadm_id for hadm_id in notes.rows if hadm_id in kept]
+            splits = {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        elif self.config.name == "clean":
+            splits = self._stratify(notes, kept)
         else:
             lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
             listed = {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids}
@@ -220,8 +332,8 @@ class MIMIC3(ICDBuilder):
                         f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary in "
                         f"{self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
                     )
-                splits[name] = [hadm_id for hadm_id in hadm_ids if hadm_id in kept]
             check_subjects(subjects, self.split_lists)
+            splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
         for name, hadm_ids in splits.items():
             if not hadm_ids:
                 raise ValueError(
@@ -229,6 +341,18 @@ class MIMIC3(ICDBuilder):
                     f"{self.config.data_dir} has a chosen code."
                 )
         return splits, listed
+
+    def _stratify(self, notes: "DischargeSummaries", kept: dict[int, set[str]]) -> dict[str, list[int]]:
+        """Give each subject a split, and each split the admissions of its subjects in the order of the file."""
+        admissions: dict[int, list[set[str]]] = {}
+        for hadm_id, codes in kept.items():
+            admissions.setdefault(notes.subject_ids[hadm_id], []).append(codes)
+        split_of = stratify_groups(admissions, CLEAN_FRACTIONS, self.config.seed or 0)
+        splits: dict[str, list[int]] = {name: [] for name in CLEAN_FRACTIONS}
+        for hadm_id in notes.rows:
+            if hadm_id in kept:
+                splits[split_of[notes.subject_ids[hadm_id]]].append(hadm_id)
+        return splits
 
 
 @dataclass
@@ -286,7 +410,7 @@ def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[in
     empty = 0
     for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"]):
         admissions = read_ids(batch, "HADM_ID", path, first)
-        dotted = _add_dots(batch["ICD9_CODE"], kind, path, first)
+        dotted = read_dotted_codes(batch, "ICD9_CODE", kind, path, first)
         of_ours = pc.is_in(admissions, wanted)
         empty += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
         keep = pc.and_(of_ours, pc.is_valid(dotted))
@@ -295,78 +419,19 @@ def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[in
     return found, codes, empty
 
 
-def read_titles(path: Path, kind: Kind) -> Iterator[tuple[str, str]]:
-    """Read the dotted codes and long titles of a D_ICD table."""
-    for first, batch in read_table(path, ["ICD9_CODE", "LONG_TITLE"]):
-        codes = _add_dots(batch["ICD9_CODE"], kind, path, first).to_pylist()
-        yield from ((code, title) for code, title in zip(codes, batch["LONG_TITLE"].to_pylist(), strict=True) if code)
-
-
-def _add_dots(values: pa.Array, kind: Kind, path: Path, first: int) -> pa.Array:
-    """Put the dots into a column of codes; an empty code becomes null."""
-    encoded = pc.utf8_trim_whitespace(values).dictionary_encode()
-    dotted: list[str | None] = []
-    for i, code in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            dotted.append(add_dot(code, kind) if code else None)
-        except ValueError as error:
-            row = first + pc.index(encoded.indices, i).as_py()
-            raise ValueError(f"{path}: ICD9_CODE of record {row}: {error}") from None
-    return pc.take(pa.array(dotted, type=pa.string()), encoded.indices)
-
-
-def find_split_lists(splits_dir: str, suffix: str) -> dict[str, Path]:
-    """Find the three lists of admission ids, `{train,dev,test}_{suffix}_hadm_ids.csv`."""
-    names = {split: f"{caml}_{suffix}_hadm_ids.csv" for split, caml in SPLIT_LISTS.items()}
-    files = {file.name: file for file in list_folder(splits_dir, "splits_dir", f"{', '.join(names.values())}")}
-    missing = [name for name in names.values() if name not in files]
-    if missing:
-        raise FileNotFoundError(f"No {', '.join(missing)} in `splits_dir` ({splits_dir}): {SPLITS_SOURCE}.")
-    return {split: files[name] for split, name in names.items()}
-
-
-def find_top_codes(splits_dir: str) -> Path | None:
-    """Find the list of the top-50 task's codes, which CAML's script calls TOP_50_CODES.csv."""
-    pattern = re.compile(r"TOP_50_CODES(\.\w+)?\.csv")
-    files = [file for file in list_folder(splits_dir, "splits_dir", "split lists") if pattern.fullmatch(file.name)]
-    if len(files) > 1:
-        raise ValueError(f"{splits_dir} holds {' and '.join(file.name for file in files)}: keep one of them.")
-    return files[0] if files else None
-
-
-def read_split_list(path: Path) -> list[int]:
-    """Read one list of admission ids."""
-    values = read_list(path)
-    wrong = [i for i, value in enumerate(values) if not re.fullmatch(r"[0-9]{1,18}", value)]
-    if wrong:
+def most_frequent(counts: Mapping[str, int], num_codes: int) -> set[str]:
+    """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
+    if len(counts) < num_codes:
         raise ValueError(
-            f"{path}: value {wrong[0] + 1} is not an admission id: expected one HADM_ID a line, no header."
+            f"The admissions with a discharge summary have {len(counts)} codes, fewer than the {num_codes} asked for: "
+            "use configuration 'full', or 'custom' with a smaller `num_codes`."
         )
-    return [int(value) for value in values]
+    return set(sorted(counts, key=lambda code: (-counts[code], code))[:num_codes])
 
 
-def read_top_codes(path: Path) -> set[str]:
-    """Read one list of dotted codes."""
-    codes = read_list(path)
-    for code in codes:
-        try:
-            kind_of(code)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    return set(codes)
-
-
-def check_subjects(subjects: dict[str, set[int]], paths: dict[str, Path]) -> None:
-    """Refuse splits that share a subject: a model would be tested on a patient it has seen."""
-    names = list(subjects)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            shared = subjects[first] & subjects[second]
-            if shared:
-                raise ValueError(
-                    f"{len(shared):,} subjects have admissions in both {paths[first]} and {paths[second]}, e.g. "
-                    f"SUBJECT_ID {min(shared)}. Move each subject's admissions to one list."
-                )
+def replace_deid_marks(text: str, token: str) -> str:
+    """Put a token in the place of each de-identification mark."""
+    return DEID_MARK.sub(lambda mark: token, text)
 
 
 def caml_text(text: str) -> str:

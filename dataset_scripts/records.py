@@ -5,19 +5,22 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import numpy as np
+import pyarrow.compute as pc
 
-from . import icd9, sources
+from . import caml_splits, icd9, sources, stratify
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
 # With a builder's own module, all the code that shapes a record.
-SHARED_CODE = [Path(str(file)) for file in (icd9.__file__, sources.__file__, __file__)]
+SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, sources, stratify)] + [Path(__file__)]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:
@@ -75,6 +78,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             )
         options = {name: value for name, value in options.items() if value is not None}
         config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
+        self.downloads_dir = Path(absolute_path(cache_dir or datasets.config.HF_DATASETS_CACHE), "downloads")
         super().__init__(
             config_name=config_name,
             data_dir=config.data_dir,
@@ -91,6 +95,16 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     def code_descriptions(self) -> Mapping[str, str]:
         """Long titles by dotted code; a code without a known title is not in it."""
         raise NotImplementedError
+
+    @cached_property
+    def code_counts(self) -> dict[str, dict[str, int]]:
+        """How many records of each split have each code; the data set must have been built."""
+        counts = {}
+        for split, dataset in self.as_dataset().items():
+            names = dataset.features["codes"].feature.names
+            ids = pc.list_flatten(dataset.data.column("codes")).to_numpy()
+            counts[split] = dict(zip(names, np.bincount(ids, minlength=len(names)).tolist(), strict=True))
+        return counts
 
     def as_dataset(self, split=None, in_memory=False):
         splits = self.info.splits

@@ -12,11 +12,14 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from datasets.utils import tqdm
+
+from .icd9 import Kind, add_dot
 
 
 BLOCK_SIZE = 4 << 20  # bytes; a record must fit into one block, and the longest note of MIMIC-III has about 0.1 MB
@@ -86,6 +89,8 @@ def find_xml(path: str) -> Path:
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Stream some columns of a CSV table, plain or gzipped, every value as a string.
 
+    A progress bar shows how much of a large file is read; `datasets.disable_progress_bars()` turns it off.
+
     Args:
         path (`Path`): The table; its column names may be upper or lower case, and other columns are ignored.
         columns (`Sequence[str]`): Names of the wanted columns, upper case.
@@ -97,8 +102,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Rec
     names = _read_header(path, columns)
     first = 2
     fault = None
-    with _open(path) as file:
-        stream = _QuoteCounter(file)
+    with _open(path) as file, _progress_bar(path) as bar:
+        stream = _QuoteCounter(file, bar)
         try:
             for batch in pyarrow.csv.open_csv(
                 pa.PythonFile(stream, mode="r"),
@@ -136,6 +141,19 @@ def read_ids(batch: pa.RecordBatch, column: str, path: Path, first: int, optiona
             "spreadsheets and data frames rewrite ids, and an unbalanced quote shifts the columns."
         )
     return pc.cast(values, pa.int64())
+
+
+def read_dotted_codes(batch: pa.RecordBatch, column: str, kind: Kind, path: Path, first: int) -> pa.Array:
+    """Read a column of ICD-9-CM codes and put their dots in; an empty code becomes null."""
+    encoded = pc.utf8_trim_whitespace(batch[column]).dictionary_encode()
+    dotted: list[str | None] = []
+    for i, code in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            dotted.append(add_dot(code, kind) if code else None)
+        except ValueError as error:
+            row = first + pc.index(encoded.indices, i).as_py()
+            raise ValueError(f"{path}: {column} of record {row}: {error}") from None
+    return pc.take(pa.array(dotted, type=pa.string()), encoded.indices)
 
 
 def read_list(path: Path) -> list[str]:
@@ -213,14 +231,21 @@ def _open(path: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path, "rb") if _is_gzip(path) else path.open("rb")
 
 
+def _progress_bar(path: Path) -> tqdm:
+    """Count the bytes read of a file on disk, compressed ones if it is; shown after a second."""
+    return tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name, delay=1, leave=False)
+
+
 class _QuoteCounter(io.RawIOBase):
     """A binary stream that counts the double quotes read from it: an odd number means one was never closed.
 
     pyarrow takes a quote left open for a value that runs to the end of the file, and says nothing.
     """
 
-    def __init__(self, stream: BinaryIO | gzip.GzipFile):
+    def __init__(self, stream: BinaryIO | gzip.GzipFile, bar: tqdm):
         self.stream = stream
+        self.bar = bar
+        self.file: Any = stream.fileobj if isinstance(stream, gzip.GzipFile) else stream
         self.quotes = 0
 
     def readable(self) -> bool:
@@ -229,4 +254,5 @@ class _QuoteCounter(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self.stream.read(size)
         self.quotes += data.count(b'"')
+        self.bar.update(self.file.tell() - self.bar.n)
         return data

@@ -56,7 +56,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     config: LlamaICDConfig
     base_model_prefix = "model"
     # A backbone brings an output layer, and the layers above `hidden_layer`, that no head reads.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^model\.layers\.", r"^model\.norm\."]
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^(model\.)?layers\.", r"^(model\.)?norm\."]
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
@@ -111,7 +111,11 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
                 config = cls.config_class.from_backbone(backbone, **ours)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+        if model.config.freeze_backbone:
+            model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
+        return loaded
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and

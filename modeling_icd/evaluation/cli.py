@@ -1,13 +1,13 @@
-"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: a model's figures on a split."""
+"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: a model's figures on a split.
+
+`python evaluate.py --compare R1 R2 ...`: runs that were evaluated, side by side.
+"""
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import evaluate
 import numpy as np
@@ -17,16 +17,33 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import load_builder
+from dataset_scripts import kind_of, load_builder
+from dataset_scripts.hierarchy import CHAPTERS, family_of
 
 from ..modeling_llama_icd import pad_rows
-from . import ICD_METRICS_PATH, nan_to_none
+from . import ICD_METRICS_PATH
+from .compare import compare_runs, render_comparison, write_comparison
+from .intervals import METHOD, auc_terms, bootstrap_intervals
+from .outcomes import Outcomes, outcomes_of
+from .predictions import write_predictions
+from .report import write_report
+from .results import (
+    SCHEMA_VERSION,
+    check_results,
+    code_version,
+    data_fingerprint,
+    library_versions,
+    make_curves,
+    write_results,
+)
+from .strata import counts_per_code, make_errors, make_strata
 
 
+CUTOFFS = (5, 8, 15)
 TABLE_ROWS = (
     ["f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "precision_micro", "recall_micro"]
     + ["auc_micro", "auc_macro"]
-    + [f"{name}_at_{k}" for k in (5, 8, 15) for name in ("precision", "recall")]
+    + [f"{name}_at_{k}" for k in CUTOFFS for name in ("precision", "recall")]
 )
 
 
@@ -64,7 +81,20 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
 
 
-def evaluate_model(
+class ScoredSplit(NamedTuple):
+    """A split and what a model says about it; a code that only the split has is a column of zeros behind the model's own."""
+
+    scores: np.ndarray  # (N, C) float32
+    gold: list[list[int]]
+    codes: list[str]  # by class id
+    hadm_ids: list[int]
+    num_words: list[int]
+    threshold: float | np.ndarray
+    training_counts: dict[str, int] | None
+    about: dict[str, Any]  # what was scored with what; goes into results.json
+
+
+def score_split(
     model_id: str,
     dataset: str,
     data_dir: str,
@@ -76,25 +106,9 @@ def evaluate_model(
     threshold: float | None = None,
     trust_remote_code: bool = False,
     make_store: Callable | None = None,
-) -> dict:
-    """Scores a split and computes every metric of `icd_metrics`.
-
-    A gold code that the model never learned counts as missed (score 0): leaving it out would flatter the model.
-
-    Args:
-        model_id (`str`): a folder or Hub id.
-        split (`str`): a split of the data set, or `all`: every record of the folder.
-        config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
-        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
-        batch_size (`int`): notes scored together.
-        threshold (`float`, *optional*): in place of the model's own.
-        trust_remote_code (`bool`): whether to run the code that came with the model.
-        make_store (`Callable`, *optional*):
-            Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
-
-    Returns:
-        What `results.json` holds: `metrics`, and what they were measured on.
-    """
+) -> ScoredSplit:
+    """Scores a split. A gold code that the model never learned counts as missed (score 0): leaving it out would flatter
+    the model. The arguments are those of `evaluate_model`."""
     model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -109,17 +123,17 @@ def evaluate_model(
     records = builder.as_dataset(split=split)
     gold, unknown = gold_columns(records, model.config.label2id)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
-    scores = score_notes(model, tokenizer, list(records["text"]), batch_size, store)
+    notes = list(records["text"])
+    scores = score_notes(model, tokenizer, notes, batch_size, store)
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
         scores = np.pad(scores, ((0, 0), (0, len(unknown))))
     decision = model.config.threshold if threshold is None else threshold
     if isinstance(decision, list):
         decision = np.array([*decision, *[1.0] * len(unknown)])
-    metric = evaluate.load(ICD_METRICS_PATH)
-    metric.add_batch(predictions=scores, references=gold)
-    return {
-        "metrics": metric.compute(threshold=decision, k=(5, 8, 15)),
+    codes = [model.config.id2label[i] for i in range(model.config.num_labels)] + unknown
+    hadm_ids = list(records["hadm_id"])
+    about = {
         "model": str(model_id),
         "dataset": dataset,
         "config": builder.config.name,
@@ -127,63 +141,211 @@ def evaluate_model(
         "num_notes": len(records),
         "num_codes": scores.shape[1],
         "unknown_codes": unknown,
-        "threshold": decision if np.isscalar(decision) else "per code",
+        "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
         "threshold_source": "model configuration (chosen on validation)" if threshold is None else "--threshold",
+    }
+    num_words = [len(note.split()) for note in notes]
+    return ScoredSplit(scores, gold, codes, hadm_ids, num_words, decision, trained_on.get("code_counts"), about)
+
+
+def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
+    """What `strata` can know of codes: everything of ICD-9-CM; of another classification the category alone."""
+    try:
+        kinds = [kind_of(code) for code in codes]
+        families = [family_of(code) for code in codes]
+    except ValueError:
+        return {code: {"category": code.split(".")[0]} for code in codes}
+    return {
+        code: {
+            "chapter": f"{family.chapter} {CHAPTERS[family.chapter]}",
+            "block": family.block,
+            "category": family.category,
+            "kind": kind,
+        }
+        for code, kind, family in zip(codes, kinds, families, strict=True)
     }
 
 
-def write_results(results: dict, output_dir: Path) -> Path:
-    """Writes `results.json`, whole or not at all; a figure that is undefined is null."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=output_dir, suffix=".tmp", delete=False) as file:
-        json.dump({**results, "metrics": nan_to_none(results["metrics"])}, file, indent=2)
-    path = output_dir / "results.json"
-    os.replace(file.name, path)
-    path.chmod(0o644)
-    return path
+def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
+    """Every figure of a scored split, as `results.json` holds them, and the outcomes that they rest on.
+
+    Args:
+        seed (`int`): of the intervals' resamples.
+    """
+    metric = evaluate.load(ICD_METRICS_PATH)
+    metric.add_batch(predictions=split.scores, references=split.gold)
+    metrics = metric.compute(threshold=split.threshold, k=CUTOFFS)
+    outcomes = outcomes_of(split.scores, split.gold, split.threshold)
+    auc = auc_terms(split.scores, split.gold)
+    attributes = code_attributes(split.codes)
+    strata = make_strata(
+        outcomes, split.codes, split.num_words, attributes=attributes, training_counts=split.training_counts
+    )
+    hits, predicted, gold = counts_per_code(outcomes)
+    counts = split.training_counts
+    is_global = np.isscalar(split.threshold)
+    results = {
+        "metrics": metrics,
+        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, k=CUTOFFS, seed=seed),
+        "interval_method": METHOD,
+        **split.about,
+        "threshold": split.threshold if is_global else "per code",
+        "thresholds": None if is_global else dict(zip(split.codes, np.asarray(split.threshold).tolist(), strict=True)),
+        "seed": seed,
+        "schema_version": SCHEMA_VERSION,
+        "code_version": code_version(),
+        "versions": library_versions(),
+        "strata": strata,
+        "errors": make_errors(outcomes, split.codes, strata, attributes=attributes),
+        "curves": make_curves(split.scores, outcomes),
+        "per_code": {
+            "codes": split.codes,
+            "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
+            "gold": gold.tolist(),
+            "predicted": predicted.tolist(),
+            "hits": hits.tolist(),
+        },
+    }
+    check_results(results)
+    return results, outcomes
+
+
+def evaluate_model(
+    model_id: str,
+    dataset: str,
+    data_dir: str,
+    split: str,
+    config: str | None = None,
+    *,
+    cache_dir: str | None = None,
+    batch_size: int = 8,
+    threshold: float | None = None,
+    trust_remote_code: bool = False,
+    make_store: Callable | None = None,
+    seed: int = 0,
+) -> dict:
+    """Scores a split and computes what `results.json` holds: `metrics`, intervals, strata, and where they come from.
+
+    Args:
+        model_id (`str`): a folder or Hub id.
+        split (`str`): a split of the data set, or `all`: every record of the folder.
+        config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
+        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
+        batch_size (`int`): notes scored together.
+        threshold (`float`, *optional*): in place of the model's own.
+        trust_remote_code (`bool`): whether to run the code that came with the model.
+        make_store (`Callable`, *optional*):
+            Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
+        seed (`int`): of the intervals' resamples.
+    """
+    scored = score_split(
+        model_id,
+        dataset,
+        data_dir,
+        split,
+        config,
+        cache_dir=cache_dir,
+        batch_size=batch_size,
+        threshold=threshold,
+        trust_remote_code=trust_remote_code,
+        make_store=make_store,
+    )
+    return summarize(scored, seed)[0]
+
+
+def predictions_dir_of(output_dir: Path, model_id: str) -> Path:
+    """Where predictions go: with the results, unless those lie in the model folder.
+
+    That folder may be published, and gold codes by admission must not be; then it is the folder's private neighbour.
+    """
+    model, output = Path(model_id).resolve(), output_dir.resolve()
+    return Path(f"{model}-private") / output.relative_to(model) if output.is_relative_to(model) else output_dir
 
 
 def print_table(results: dict) -> None:
+    """Prints the headline figures."""
     table = Table(
         title=f"{results['dataset']} ({results['config']}), {results['split']}: {results['num_notes']} notes"
     )
     table.add_column("metric")
     table.add_column("value", justify="right")
+    table.add_column("95% interval", justify="right")
     for name in TABLE_ROWS:
         if name in results["metrics"]:
-            table.add_row(name, f"{results['metrics'][name]:.4f}")
+            low, high = results["intervals"].get(name, (None, None))
+            interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+            table.add_row(name, f"{results['metrics'][name]:.4f}", interval)
     Console().print(table)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__)
-    parser.add_argument("model", help="a model folder or Hub id")
-    parser.add_argument("--dataset", required=True, help="mimic3 or cmc2007")
-    parser.add_argument("--data_dir", required=True, help="the folder that holds the data set's own files")
+    parser.add_argument("model", nargs="?", help="a model folder or Hub id")
+    parser.add_argument(
+        "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"
+    )
+    parser.add_argument("--dataset", help="mimic3, cmc2007 or codiesp")
+    parser.add_argument("--data_dir", help="the folder that holds the data set's own files")
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
-    parser.add_argument("--output_dir", type=Path, help="where results.json goes; default: MODEL/evaluation/SPLIT")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="where results.json, the report and predictions.parquet go; default: MODEL/evaluation/SPLIT, and for the "
+        "predictions, which are patient data, MODEL-private/evaluation/SPLIT; with --compare: where the comparison goes",
+    )
     parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threshold", type=float, help="in place of the model's own")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples behind intervals and tests")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
-    output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
+    if (args.model is None) == (args.compare is None):
+        parser.error("give a model, or --compare and two or more folders")
+    if args.model is not None and not (args.dataset and args.data_dir):
+        parser.error("a model needs --dataset and --data_dir")
     try:
-        results = evaluate_model(
-            args.model,
-            args.dataset,
-            args.data_dir,
-            args.split,
-            args.dataset_config,
-            batch_size=args.batch_size,
-            threshold=args.threshold,
-            cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",
-            trust_remote_code=args.trust_remote_code,
-        )
+        return compare(args) if args.compare else report(args)
     except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def report(args: argparse.Namespace) -> int:
+    """Evaluates a model and writes everything about it."""
+    output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
+    scored = score_split(
+        args.model,
+        args.dataset,
+        args.data_dir,
+        args.split,
+        args.dataset_config,
+        batch_size=args.batch_size,
+        threshold=args.threshold,
+        cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",
+        trust_remote_code=args.trust_remote_code,
+    )
+    results, outcomes = summarize(scored, args.seed)
     print_table(results)
-    print(write_results(results, output_dir))
+    predictions = write_predictions(
+        predictions_dir_of(output_dir, args.model),
+        hadm_ids=scored.hadm_ids,
+        num_words=scored.num_words,
+        codes=scored.codes,
+        scores=scored.scores,
+        outcomes=outcomes,
+        threshold=scored.threshold,
+        about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
+    )
+    for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):
+        print(path)
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compares runs that were evaluated before."""
+    comparison = compare_runs(args.compare, seed=args.seed)
+    print(render_comparison(comparison))
+    if args.output_dir is not None:
+        print(write_comparison(comparison, args.output_dir))
     return 0

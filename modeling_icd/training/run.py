@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from dataset_scripts import load_builder
+from dataset_scripts.synthetic import MARKER_FILE
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
@@ -64,8 +66,12 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
         )
+    backbone_config = AutoConfig.from_pretrained(backbone)
+    if hasattr(backbone_config, "training_data"):
+        # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
+        training_data = {**training_data, "earlier": backbone_config.training_data}
     config = config_class.from_backbone(
-        AutoConfig.from_pretrained(backbone),
+        backbone_config,
         id2label=dict(enumerate(codes)),
         label2id={code: i for i, code in enumerate(codes)},
         code_descriptions={code: descriptions[code] for code in codes if code in descriptions},
@@ -137,7 +143,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
     )
     tokenizer = AutoTokenizer.from_pretrained(backbone)
-    training_data = {"dataset": data_args.dataset, "config": builder.config.name}
+    training_data = {
+        "dataset": data_args.dataset,
+        "config": builder.config.name,
+        "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
+    }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
     splits = {
         "train": tokenize_split(train_split, tokenizer, model.config.label2id),

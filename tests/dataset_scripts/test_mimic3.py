@@ -1,7 +1,11 @@
 import csv
+import functools
 import gzip
+import hashlib
+import http.server
 import logging
 import os
+import threading
 from collections import Counter, defaultdict
 
 import pytest
@@ -9,16 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
-from dataset_scripts.mimic3 import (
-    caml_text,
+from dataset_scripts.caml_splits import (
+    CAML_TOP_50,
+    SPLITS_SHA256,
     check_subjects,
+    download_split_lists,
     find_split_lists,
     find_top_codes,
-    read_codes,
+    is_official,
+    read_code_list,
     read_split_list,
-    read_titles,
-    read_top_codes,
 )
+from dataset_scripts.hierarchy import read_titles
+from dataset_scripts.mimic3 import MIN_COUNT, caml_text, most_frequent, read_codes, replace_deid_marks
 from dataset_scripts.sources import fingerprint
 from dataset_scripts.synthetic import write_corpus
 
@@ -47,8 +54,8 @@ DIAGNOSES = [
     (106, "4019"), (999, "25000"),
 ]  # fmt: skip
 PROCEDURES = [(101, "0066"), (102, "0066"), (102, "0066"), (103, "4019")]
-# Code rows of admissions with a discharge summary: 00.66 three times (two of them of one admission), 401.9 three
-# times, 038.9 twice, V45.81, E885.9 and the procedure 40.19 once; 250.00 belongs to an admission without a note.
+# Admissions with a discharge summary: three with 401.9, two with 00.66 (which one of them has twice) and with 038.9, one
+# each with V45.81, E885.9 and the procedure 40.19; 250.00 belongs to an admission without a note.
 FULL = {
     101: {"038.9", "401.9", "V45.81", "00.66"},
     102: {"401.9", "E885.9", "00.66"},
@@ -161,21 +168,111 @@ def test_descriptions(build):
         "038.9": "Unspecified septicemia", "401.9": "Hypertension",
         "00.66": "Angioplasty, coronary", "40.19": "Other lymphatic diagnostics",
     }  # fmt: skip
-    assert build().code_descriptions == expected
-    assert build().code_descriptions == expected  # of a data set found in the cache
+    for builder in (build(), build()):  # the second one is found in the cache
+        assert expected.items() <= builder.code_descriptions.items()
+        assert builder.code_descriptions["001-139"] == "Infectious and parasitic diseases"
+        assert "V45.81" not in builder.code_descriptions
+        assert {code: tuple(family) for code, family in builder.code_families.items()} == {
+            "00.66": ("00-00", "00-00", "00"), "038.9": ("001-139", "030-041", "038"),
+            "40.19": ("40-41", "40-41", "40"), "401.9": ("390-459", "401-405", "401"),
+            "E885.9": ("E000-E999", "E880-E888", "E885"), "V45.81": ("V01-V91", "V40-V49", "V45"),
+        }  # fmt: skip
 
 
-def test_top50_counts_code_rows(build, monkeypatch):
-    # Three rows each of 00.66 and 401.9; counted by admission, 00.66 would have two, no more than 038.9.
-    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 2)
-    dataset = build("top50", unsplit=True).as_dataset(split="unsplit")
+def test_descriptions_file_fills_the_gaps(build, tmp_path):
+    path = tmp_path / "ICD9_descriptions.txt"
+    path.write_text("@\tRoot\n390-459.99\tAn older range\n401\tHigh pressure\n401.9\tOther\nV45.81\tBypass\n")
+    titles = build(descriptions_file=path).code_descriptions
+    assert (titles["401.9"], titles["401"], titles["V45.81"]) == ("Hypertension", "High pressure", "Bypass")
+    assert "390-459.99" not in titles
+
+
+def test_code_kinds(build):
+    for record in build(code_kinds=True).as_dataset(split="validation"):
+        assert record["codes"] == [0, 3, 4]  # 00.66, 401.9, E885.9
+        assert record["code_kinds"] == [1, 0, 0]
+    features = build(code_kinds=True).info.features
+    assert features["code_kinds"].feature.names == ["diagnosis", "procedure"]
+    assert "code_kinds" not in build().info.features
+
+
+def test_code_counts(build):
+    counts = build().code_counts
+    assert counts["train"] == {"00.66": 1, "038.9": 1, "40.19": 0, "401.9": 1, "E885.9": 0, "V45.81": 1}
+    assert {split: sum(codes.values()) for split, codes in counts.items()} == {"train": 4, "validation": 3, "test": 2}
+
+
+def test_deid_marks(build, folder):
+    marked = "Seen by [**Name (STitle) 12\n**] on [**2101-1-1**], [**3 units [sic] **."
+    assert replace_deid_marks(marked, "<*>") == "Seen by <*> on <*>, [**3 units [sic] **."
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"First note", b"Mrs. [**Last Name**]"))
+    assert build().as_dataset(split="train")[0]["text"].startswith("Mrs. [**Last Name**],")
+    assert build(deid_token="[DEID]").as_dataset(split="train")[0]["text"].startswith("Mrs. [DEID],")
+    assert build(deid_token="").as_dataset(split="train")[0]["text"].startswith("Mrs. ,")
+    assert build(deid_token="[DEID]", text="caml").as_dataset(split="train")[0]["text"].startswith("mrs deid with")
+
+
+def test_repeated_rows_are_kept(build, folder):
+    """As in CAML: what the table gives twice is read twice, in the order of the file."""
+    row = b'"2","1","101","2101-01-01","","","Discharge summary","Addendum","","","Again."\r\n'
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data + row + row)
+    assert build().as_dataset(split="train")[0]["text"] == TEXTS[101] + "\n\nAgain.\n\nAgain."
+
+
+def test_top50_corrected_counts_admissions(build, folder, monkeypatch):
+    # Three admissions have 401.9; 00.66 has three rows as well, but in two admissions, as many as 038.9.
+    (folder / "TOP_50_CODES.csv").write_text("E885.9\n")  # CAML's list is not asked
+    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 1)
+    dataset = build("top50_corrected", unsplit=True).as_dataset(split="unsplit")
+    assert codes_of(dataset) == {101: {"401.9"}, 102: {"401.9"}, 106: {"401.9"}}
+
+
+def test_ties_go_to_the_code_that_sorts_first(build):
+    dataset = build("custom", num_codes=2, unsplit=True).as_dataset(split="unsplit")
     assert codes_of(dataset) == {101: {"00.66", "401.9"}, 102: {"00.66", "401.9"}, 106: {"401.9"}}
 
 
-def test_top50_ties_go_to_the_code_that_sorts_first(build, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 1)
-    dataset = build("top50", unsplit=True).as_dataset(split="unsplit")
-    assert codes_of(dataset) == {101: {"00.66"}, 102: {"00.66"}}
+def test_top50_corrected_keeps_to_the_top50_lists(build, folder, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 3)
+    (folder / "train_50_hadm_ids.csv").write_text("106\n")
+    splits = build("top50_corrected").as_dataset()
+    assert {name: split["hadm_id"][:] for name, split in splits.items()} == {
+        "train": [106], "validation": [102], "test": [103],
+    }  # fmt: skip
+    assert splits["test"].features["codes"].feature.names == ["00.66", "038.9", "401.9"]
+
+
+def test_top50_never_counts(build, folder):
+    """Without a list of codes the 50 are CAML's, however frequent they are here."""
+    builder = build("top50", unsplit=True)
+    assert builder.info.features["codes"].feature.names == sorted(CAML_TOP_50)
+    assert codes_of(builder.as_dataset(split="unsplit")) == {
+        101: {"038.9", "401.9", "V45.81"}, 102: {"401.9"}, 103: {"038.9"}, 106: {"401.9"},
+    }  # fmt: skip
+
+
+def test_configurations_are_told_apart(build, folder):
+    options = {"custom": {"num_codes": 6}, "clean": {"min_count": 1, "unsplit": True}}
+    (folder / "TOP_50_CODES.csv").write_text("401.9\n038.9\n")
+    infos = {name: build(name, **options.get(name, {})).info for name in ("full", "top50", "custom", "clean")}
+    assert {name: info.config_name for name, info in infos.items()} == {name: name for name in infos}
+    assert len({info.description.split("Configuration ")[1] for info in infos.values()}) == len(infos)
+    for name, info in infos.items():
+        assert f"Configuration {name}: " in info.description
+    assert (
+        "Configuration custom: 2 codes given by the caller"
+        in build("custom", codes=["401.9", "038.9"]).info.description
+    )
+
+
+def test_custom_takes_a_file_of_codes(build, folder, tmp_path):
+    path = tmp_path / "codes.csv"
+    path.write_text("038.9\n401.9\n")
+    builder = build("custom", codes_file=path)
+    assert codes_of(builder.as_dataset(split="test")) == {103: {"038.9"}}
+    first = builder.cache_dir
+    path.write_text("038.9\n401.9\n40.19\n")
+    assert build("custom", codes_file=path).cache_dir != first
 
 
 def test_empty_split_is_refused(build, folder):
@@ -416,10 +513,21 @@ def test_subject_in_two_splits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"config_name": "top100"}, "MIMIC3 has no configuration 'top100': choose from full, top50"),
+        (
+            {"config_name": "top100"},
+            "MIMIC3 has no configuration 'top100': choose from full, top50, top50_corrected, clean, custom",
+        ),
         ({"text": "tokens"}, r"`text` \('tokens'\) must be 'raw' or 'caml'"),
-        ({"split": "x"}, "MIMIC3 has no option split: choose from codes, splits_dir, text, unsplit"),
+        (
+            {"split": "x"},
+            "MIMIC3 has no option split: choose from code_kinds, codes, codes_file, deid_token, descriptions_file, ",
+        ),
         ({"codes": ["4019"]}, "'4019' is not a dotted ICD-9-CM code"),
+        ({"num_codes": 3}, "`num_codes` is an option of configuration 'custom', not of 'full'"),
+        ({"config_name": "top50", "seed": 1}, "`seed` is an option of configuration 'clean', not of 'top50'"),
+        ({"config_name": "clean", "min_count": 0}, r"`min_count` \(0\) must be at least 1"),
+        ({"config_name": "custom"}, "'custom' needs one of `num_codes`, `codes_file` and `codes`"),
+        ({"config_name": "custom", "num_codes": 3, "codes": ["401.9"]}, "'custom' needs one of"),
     ],
 )
 def test_wrong_argument(folder, arguments, message):
@@ -435,6 +543,80 @@ def test_wrong_name(folder, build):
     ):
         build().as_dataset(split="dev")
     assert len(build().as_dataset(split="train+test[:1]")) == 2
+
+
+def test_most_frequent_wants_enough_codes():
+    assert most_frequent({"401.9": 2, "038.9": 1}, 1) == {"401.9"}
+    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: .* smaller `num_codes`"):
+        most_frequent({"401.9": 2, "038.9": 1}, 3)
+
+
+def test_missing_files_of_options_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`codes_file` .*none.csv\) is not a file"):
+        MIMIC3("custom", data_dir=folder, codes_file=tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match=r"`descriptions_file` .*none.txt\) is not a file"):
+        MIMIC3(data_dir=folder, descriptions_file=tmp_path / "none.txt")
+
+
+# ---- split lists from CAML's repository
+
+
+@pytest.fixture
+def repository(folder, tmp_path, monkeypatch):
+    """A local stand-in for CAML's repository, with the folder's lists, which the folder loses."""
+    served = tmp_path / "repository"
+    served.mkdir()
+    for path in folder.glob("*_hadm_ids.csv"):
+        path.rename(served / path.name)
+        digest = hashlib.sha256((served / path.name).read_bytes()).hexdigest()
+        monkeypatch.setitem(SPLITS_SHA256, path.name, digest)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", f"http://127.0.0.1:{server.server_port}")
+        yield served
+        server.shutdown()
+
+
+def test_lists_are_downloaded_once(build, repository, tmp_path):
+    first = build()
+    assert first.as_dataset(split="test")["hadm_id"][:] == [103]
+    lists = tmp_path / "cache/downloads/caml_mimic3_splits"
+    assert sorted(path.name for path in lists.iterdir()) == [
+        "dev_full_hadm_ids.csv", "test_full_hadm_ids.csv", "train_full_hadm_ids.csv",
+    ]  # fmt: skip
+    for path in repository.iterdir():
+        path.unlink()
+    assert build().cache_dir == first.cache_dir
+
+
+def test_downloaded_list_must_be_the_published_one(build, repository, tmp_path):
+    (repository / "dev_full_hadm_ids.csv").write_text("104\n")
+    with pytest.raises(ValueError, match=r"dev_full_hadm_ids.csv is not the list .* SHA-256 .* as `splits_dir`"):
+        build()
+    assert not (tmp_path / "cache/downloads/caml_mimic3_splits/dev_full_hadm_ids.csv").exists()
+
+
+def test_offline_is_one_clear_message(build, repository, monkeypatch):
+    for path in repository.iterdir():
+        path.unlink()
+    message = r"No train_full_hadm_ids.csv in `data_dir`, and it cannot be downloaded from .*[Nn]ot [Ff]ound\)\. Get .* `splits_dir`"
+    with pytest.raises(ConnectionError, match=message):
+        build()
+    monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"cannot be downloaded from .*refused"):
+        build()
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE forbids"):
+        build()
+    assert len(build(unsplit=True).as_dataset(split="unsplit")) == 4
+
+
+def test_damaged_download_is_replaced(repository, tmp_path):
+    lists = download_split_lists("50", tmp_path / "lists")
+    lists["train"].write_text("1\n")
+    assert download_split_lists("50", tmp_path / "lists") == lists
+    assert lists["train"].read_text() == "101\n104\n"
 
 
 # ---- synthetic corpus
@@ -465,6 +647,41 @@ def test_synthetic_corpus(tmp_path, config, suffix):
     assert kept <= builder.code_descriptions.keys()
 
 
+def test_clean_splits(tmp_path):
+    """Rare codes dropped, subjects whole, shares of the admissions and of each frequent code as asked."""
+    folder = tmp_path / "corpus"
+    write_corpus(folder, num_admissions=600, length="short", show_progress=False)
+    for path in folder.glob("*_hadm_ids.csv"):
+        path.unlink()  # not needed
+
+    def build(**options):
+        builder = MIMIC3("clean", data_dir=folder, cache_dir=tmp_path / "cache", **options)
+        builder.download_and_prepare()
+        return builder
+
+    builder = build()
+    splits = builder.as_dataset()
+    subjects = [set(split["subject_id"]) for split in splits.values()]
+    assert len(set().union(*subjects)) == sum(map(len, subjects))
+    records = sum(map(len, splits.values()))
+    assert [len(split) / records for split in splits.values()] == pytest.approx([0.75, 0.10, 0.15], abs=0.02)
+
+    full = MIMIC3("full", data_dir=folder, cache_dir=tmp_path / "cache", unsplit=True)
+    full.download_and_prepare()
+    counts = full.code_counts["unsplit"]
+    assert set(builder.info.features["codes"].feature.names) == {code for code, count in counts.items() if count >= 10}
+    by_split = builder.code_counts
+    for code, count in counts.items():
+        if count >= 10:
+            assert sum(by_split[split][code] for split in by_split) == count
+            assert by_split["test"][code] == pytest.approx(0.15 * count, abs=2.5 + 0.03 * count)
+
+    again = MIMIC3("clean", data_dir=folder, cache_dir=tmp_path / "other cache")
+    again.download_and_prepare()
+    assert again.as_dataset(split="test")["hadm_id"][:] == splits["test"]["hadm_id"][:]
+    assert build(seed=1).as_dataset(split="test")["hadm_id"][:] != splits["test"]["hadm_id"][:]
+
+
 # ---- real data
 
 
@@ -475,9 +692,26 @@ def test_official_lists(shared_dir):
         lists = [read_split_list(path) for path in find_split_lists(folder, suffix).values()]
         assert [len(ids) for ids in lists] == expected
         assert len(set().union(*lists)) == sum(expected)
-    codes = read_top_codes(find_top_codes(folder))
+    codes = read_code_list(find_top_codes(folder))
     assert len(codes) == 50
-    assert {"038.9", "96.71", "V45.81"} < codes
+    assert codes == CAML_TOP_50
+    assert all(is_official(shared_dir / "data/caml_mimic3_splits" / name) for name in SPLITS_SHA256)
+
+
+def published_counts(shared_dir):
+    with open(shared_dir / "data/mimic3_published/mimic3_code_distribution.csv") as file:
+        return {row["code"]: int(row["total"]) for row in csv.DictReader(file)}
+
+
+def test_two_codes_of_top50_are_not_the_most_frequent(shared_dir):
+    most = most_frequent(published_counts(shared_dir), 50)
+    assert most - CAML_TOP_50 == {"93.90", "V45.82"}
+    assert CAML_TOP_50 - most == {"33.24", "45.13"}
+
+
+def test_clean_keeps_the_published_number_of_codes(shared_dir):
+    """3,681 in Edin et al.: ten admissions, counted over all splits."""
+    assert sum(count >= MIN_COUNT for count in published_counts(shared_dir).values()) == 3681
 
 
 def test_demo_tables(shared_dir):

@@ -158,6 +158,7 @@ def test_frozen_backbone_gets_no_gradient_and_the_rest_does(name, backbone):
     for frozen in (False, True):
         model = make(name, backbone, freeze_backbone=frozen, window_size=8, window_stride=6).train()
         assert model.model.training is not frozen
+        assert all(parameter.requires_grad is not frozen for parameter in model.model.parameters())
         model(ids, mask, labels=torch.zeros(2, 5)).loss.backward()
         for key, parameter in model.named_parameters():
             expected = key.startswith("score.") or not frozen
