@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import modeling_icd
@@ -14,6 +16,7 @@ from dataset_scripts import load_split
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_global_threshold
 from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
+from modeling_icd.training import hidden_states
 from modeling_icd.training.hidden_states import HiddenStates
 
 
@@ -121,6 +124,65 @@ def test_a_mistake_is_one_message(arguments, message, corpus, tmp_path):
 def test_an_undefined_figure_is_null_in_results_json(tmp_path):
     path = write_results({"metrics": {"auc_macro": float("nan"), "f1_micro": 0.5}}, tmp_path)
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"auc_macro": None, "f1_micro": 0.5}
+
+
+def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, backbone, tmp_path):
+    options = {
+        "model": "direct",
+        "pooling": "mean",
+        "backbone": backbone,
+        "freeze_backbone": True,
+        "hidden_states_dir": tmp_path / "hidden_states",
+        "dataset": "mimic3",
+        "data_dir": corpus,
+        "window_size": 32,
+        "num_train_epochs": 40,
+        "max_train_notes": 16,
+        "learning_rate": 0.01,
+        "use_cpu": True,
+        "save_strategy": "epoch",
+        "load_best_model_at_end": False,
+    }
+    command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in options.items())]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, f"--output_dir={killed}"], cwd=ROOT, stderr=subprocess.PIPE)
+    # The state is what a checkpoint writes last.
+    while not list(killed.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (killed / "model.safetensors").exists()
+    for output, more in ((killed, ["--resume_from_checkpoint=last"]), (whole, [])):
+        done = subprocess.run([*command, f"--output_dir={output}", *more], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    weights = [load_file(folder / "model.safetensors") for folder in (killed, whole)]
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[0][name], weight, msg=name)
+
+
+def test_an_interrupted_fill_goes_on_where_it_stopped(backbone, tmp_path, monkeypatch):
+    model = modeling_icd.LlamaForICDCoding.from_pretrained(backbone, num_labels=3, freeze_backbone=True)
+    monkeypatch.setattr(hidden_states, "TOKENS_PER_BATCH", 1)  # one note a batch
+    monkeypatch.setattr(hidden_states, "BATCHES_PER_CHECKPOINT", 2)
+    notes = [[2 + i] * (1 + i) for i in range(6)]
+    compute, done = HiddenStates._compute, []
+
+    def interrupted(self, batch):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(batch)
+        return compute(self, batch)
+
+    monkeypatch.setattr(HiddenStates, "_compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        HiddenStates(tmp_path, model).fill(notes)
+    monkeypatch.setattr(HiddenStates, "_compute", compute)
+    again = HiddenStates(tmp_path, model)
+    assert again.fill(notes) == 2  # of the five that were done, the index held four
+    fresh = HiddenStates(tmp_path / "fresh", model)
+    fresh.fill(notes)
+    assert all(torch.equal(again.read(ids), fresh.read(ids)) for ids in notes)
 
 
 def test_hidden_states_come_back_as_they_were_and_are_computed_once(backbone, tmp_path):
