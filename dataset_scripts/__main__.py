@@ -1,0 +1,132 @@
+"""Build a data set, describe it, or hold it against the published counts.
+
+    python -m dataset_scripts build --data_dir DIR --config top50
+    python -m dataset_scripts describe DIR --config top50
+    python -m dataset_scripts verify --data_dir DIR --published_dir DIR
+
+The result is kept in the cache, text included: give `--cache_dir` a folder where the text may be.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from datasets.exceptions import DatasetsError
+from rich.console import Console
+
+from . import BUILDERS, load_builder
+from .describe import describe, draw_description, print_description
+from .mimic3 import MIMIC3
+from .records import ICDBuilder
+from .verify import PUBLISHED, verify
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 if all is well, 1 if `verify` finds a difference, 2 (and one message on stderr) on a fault."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_scripts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="build a data set into the cache")
+    build.add_argument("--data_dir", required=True, help="the source files")
+    described = commands.add_parser("describe", help="print and draw what a data set holds; built if need be")
+    described.add_argument("data_dir", metavar="FOLDER", help="the source files")
+    described.add_argument("--png", type=Path, help="file to draw into; DATASET_CONFIG.png if left out")
+    for command in (build, described):
+        command.add_argument("--dataset", default="mimic3", choices=list(BUILDERS))
+        command.add_argument("--config", help="configuration of the data set; its first if left out")
+        command.add_argument(
+            "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the configuration"
+        )
+    verified = commands.add_parser("verify", help="hold MIMIC-III against the published counts")
+    verified.add_argument("--data_dir", required=True, help="the tables of MIMIC-III")
+    verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in `data_dir`")
+    verified.add_argument("--published_dir", help="tables of the counts per code and split")
+    verified.add_argument("--config", choices=list(PUBLISHED), help="both if left out")
+    verified.add_argument("--max_lines", type=int, default=50, help="how many differences of a configuration to print")
+    for command in (build, described, verified):
+        command.add_argument("--cache_dir", help="where built data sets are kept; the cache of `datasets` if left out")
+    args = parser.parse_args(arguments)
+
+    logging.getLogger("dataset_scripts").setLevel(logging.ERROR)  # the counts are printed from the builder's info
+    run = {"build": _build, "describe": _describe, "verify": _verify}[args.command]
+    try:
+        return run(args, Console())
+    except (ValueError, OSError, ImportError, DatasetsError) as error:
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _build(args: argparse.Namespace, console: Console) -> int:
+    builder = _load(args)
+    sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
+    console.print(builder.info.description, highlight=False)
+    codes = len(builder.info.features["codes"].feature.names)
+    console.print(f"\n{codes:,} codes; records: {sizes}. Kept in {builder.cache_dir}", soft_wrap=True)
+    return 0
+
+
+def _describe(args: argparse.Namespace, console: Console) -> int:
+    builder = _load(args)
+    description = describe(builder)
+    print_description(description, builder, console)
+    path = args.png or Path(f"{args.dataset}_{builder.config.name}.png")
+    draw_description(description, path)
+    console.print(f"Drawn into {path}", soft_wrap=True)
+    return 0
+
+
+def _verify(args: argparse.Namespace, console: Console) -> int:
+    differs = False
+    for config in [args.config] if args.config else PUBLISHED:
+        options = {} if args.splits_dir is None else {"splits_dir": args.splits_dir}
+        builder = load_builder("mimic3", config, data_dir=args.data_dir, cache_dir=args.cache_dir, **options)
+        assert isinstance(builder, MIMIC3)
+        result = verify(builder, args.published_dir)
+        depth = "counts of each code and split" if args.published_dir else "numbers of admissions and codes"
+        verdict = f"{len(result.differences):,} differences from" if result.differences else "agrees with"
+        console.print(f"{config}: {verdict} the published {depth}.", soft_wrap=True)
+        for line in [*result.notes, *result.differences[: args.max_lines]]:
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+        if len(result.differences) > args.max_lines:
+            console.print(f"  and {len(result.differences) - args.max_lines:,} more: raise `--max_lines`.")
+        differs = differs or bool(result.differences)
+    return int(differs)
+
+
+def _load(args: argparse.Namespace) -> ICDBuilder:
+    options = _parse_options(args.option, BUILDERS[args.dataset])
+    return load_builder(args.dataset, args.config, data_dir=args.data_dir, cache_dir=args.cache_dir, **options)
+
+
+def _parse_options(pairs: Sequence[str], builder: type[ICDBuilder]) -> dict[str, Any]:
+    """Read `NAME=VALUE` as the type of the configuration's field: a list is divided at commas."""
+    hints = get_type_hints(builder.BUILDER_CONFIG_CLASS)
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"`--option {pair}` must be NAME=VALUE, such as text=caml.")
+        # An unknown name is left to the builder, which says what there is.
+        types = [hint for hint in get_args(hints.get(name)) or [hints.get(name)] if hint is not type(None)]
+        options[name] = _convert(name, value, types[0])
+    return options
+
+
+def _convert(name: str, value: str, kind: Any) -> Any:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise ValueError(f"`--option {name}={value}` must be true or false.")
+        return value == "true"
+    if kind is int:
+        if not value.lstrip("-").isdecimal():
+            raise ValueError(f"`--option {name}={value}` must be a whole number.")
+        return int(value)
+    return value.split(",") if kind == list[str] else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,461 @@
+"""CodiEsp (CLEF eHealth 2020): clinical cases in Spanish, and machine-translated into English, with ICD-10 codes.
+
+The corpus is a folder with `train` and `dev`. Each holds the cases as text files and three tables without a header:
+the diagnoses of a case (ICD-10-CM), its procedures (ICD-10-PCS), and for each code the places in the Spanish text that
+justify it.
+"""
+
+import gzip
+import hashlib
+import json
+import logging
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
+from .records import ICDBuilder, count_unseen_codes, record_features
+from .sources import list_folder
+
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["diagnoses", "procedures"]
+
+TOP_CODES = 50
+VALIDATION_SIZE = 0.15  # of the cases in the folder `train`
+SEED = 2020
+TABLES: dict[Kind, str] = {"diagnoses": "D", "procedures": "P"}  # trainD.tsv
+LABELS: dict[Kind, str] = {"diagnoses": "DIAGNOSTICO", "procedures": "PROCEDIMIENTO"}  # in trainX.tsv
+TEXT_FOLDERS = {"en": "text_files_en", "es": "text_files"}
+BACKGROUND = "background_en.jsonl.gz"
+PATTERNS: dict[Kind, re.Pattern[str]] = {
+    "diagnoses": re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?"),
+    "procedures": re.compile(r"[0-9A-HJ-NP-Z]{4}([0-9A-HJ-NP-Z]{3})?"),
+}
+EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
+SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
+
+DESCRIPTION = """\
+Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures."""
+CITATION = """\
+@inproceedings{miranda2020overview,
+  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical Cases
+    at {CodiEsp} Track of {CLEF eHealth} 2020},
+  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, Martin},
+  booktitle={CLEF (Working Notes)}, year={2020}
+}"""
+
+
+@dataclass
+class CodiEspConfig(datasets.BuilderConfig):
+    """Which codes a record keeps, and which cases go where. Kind, language and code set are in the `name`.
+
+    Args:
+        min_count (`int`):
+            Keep the codes that at least so many cases of the folder `train` have. 0 keeps every code, those that only
+            a case of `dev` has included.
+        unsplit (`bool`):
+            Make one split, `unsplit`, of every case with codes, those of `train` and those of `dev`.
+    """
+
+    min_count: int = 0
+    unsplit: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.min_count < 0:
+            raise ValueError(f"`min_count` ({self.min_count}) must be 0 or more.")
+
+    @property
+    def kinds(self) -> list[Kind]:
+        return [kind for kind in TABLES if self.name.startswith((kind, "both"))]
+
+    @property
+    def language(self) -> str:
+        return self.name.split("_")[1]
+
+    @property
+    def is_top50(self) -> bool:
+        return self.name.endswith("_top50")
+
+
+class CodiEsp(ICDBuilder):
+    """Build the data set from the corpus's folder; `data_dir` is the folder that holds `train` and `dev`.
+
+    A configuration's name is its kind of codes, its language and, if not all codes are kept, its code set:
+    `diagnoses_en`, `diagnoses_en_top50`, `procedures_es`, `both_en_top50`. The default, `diagnoses_en_top50`, is the
+    task that this project reports on. A `top50` set is the 50 codes that most cases of the folder `train` have; of two
+    codes that equally many have, the one that sorts first wins.
+
+    `test` is the cases of `dev`, since those of the challenge's own test set come without codes. `validation` is 15%
+    of the cases of `train`, `train` the rest. The same cases are held out in every configuration: the division is
+    stratified by the 50 most frequent diagnoses and the 50 most frequent procedures, and depends on the cases' ids and
+    codes alone. `background` is the cases without codes of `background_en.jsonl.gz`, in English configurations of a
+    folder that has it.
+
+    Every case makes a record, also one with none of the configuration's codes (unlike in MIMIC-III's `top50`): who
+    codes a case cannot know that it has none, and what a model wrongly finds in it counts. So each configuration is
+    scored on the same cases.
+
+    A record's text is the text file unchanged. `case_id` is the case's id, `hadm_id` and `subject_id` a number made
+    from it by hashing. Cases of one article have the same id up to the last dash; upstream put some of them into both
+    `train` and `dev`, and they are not known to be of one patient. Codes are upper-cased; diagnoses have their dot, and
+    procedures have none and are often cut to four characters, as the annotators were told to.
+
+    `evidence` holds an entry for each place in the text that justifies a code: the `code`, an id like those in
+    `codes`, and `spans`, the `[start, end]` character offsets into the text, several where the place is discontinuous,
+    in the order that spells the annotated words. Offsets exist for the Spanish text alone: `evidence` is empty in
+    every English configuration. Places whose offsets give other words than the table quotes (in six, one character
+    more) are kept and counted; empty spans (two) are left out and counted.
+
+    See [`ICDBuilder`] for the arguments and [`CodiEspConfig`] for the options.
+    """
+
+    BUILDER_CONFIG_CLASS = CodiEspConfig
+    BUILDER_CONFIGS = [
+        CodiEspConfig(name=f"{kind}_{language}{code_set}", version=ICDBuilder.VERSION)
+        for kind in (*TABLES, "both")
+        for language in TEXT_FOLDERS
+        for code_set in ("_top50", "")
+    ]
+    DEFAULT_CONFIG_NAME = "diagnoses_en_top50"
+
+    def _find_sources(self, config: CodiEspConfig) -> list[Path]:
+        self.folders = {name: Folder.find(str(config.data_dir), name, config.language) for name in ("train", "dev")}
+        background = Path(str(config.data_dir)) / BACKGROUND
+        self.background_file = background if config.language == "en" and background.is_file() else None
+        sources = [
+            file for folder in self.folders.values() for file in (*folder.tables.values(), *folder.texts.values())
+        ]
+        return sources if self.background_file is None else [*sources, self.background_file]
+
+    @cached_property
+    def code_descriptions(self) -> dict[str, str]:
+        """English titles of ICD-10-CM by dotted code; procedures, and codes that it no longer has, are not in it.
+
+        They come from the package simple-icd-10-cm; without it there are none, and a warning says so.
+        """
+        if "diagnoses" not in self.config.kinds:
+            return {}
+        folders = self.folders.values()
+        return describe_diagnoses(
+            {code for folder in folders for codes in folder.read_codes("diagnoses").values() for code in codes}
+        )
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=DESCRIPTION,
+            citation=CITATION,
+            homepage="https://temu.bsc.es/codiesp/",
+            license="CC BY 4.0",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        # Everything is read and checked here, before the first record is written.
+        cases = {name: read_cases(folder) for name, folder in self.folders.items()}
+        shared = {case.case_id for case in cases["train"]} & {case.case_id for case in cases["dev"]}
+        if shared:
+            raise ValueError(
+                f"{self.config.data_dir}: {len(shared)} cases are in both train and dev, e.g. {min(shared)}. "
+                f"Restore {SOURCE}."
+            )
+        code_set = self._choose_codes(cases["train"], cases["dev"])
+        self.info.features = record_features(sorted(code_set))
+        self.info.features["case_id"] = datasets.Value("string")
+        self.info.features["evidence"] = datasets.List(
+            {
+                "code": self.info.features["codes"].feature,
+                "spans": datasets.List(datasets.List(datasets.Value("int32"))),
+            }
+        )
+
+        if self.config.unsplit:
+            splits = {"unsplit": [*cases["train"], *cases["dev"]]}
+        else:
+            train, validation = self._hold_out(cases["train"])
+            splits = {"train": train, "validation": validation, "test": cases["dev"]}
+        coded = {name: [self._codes_of(case) & code_set for case in split] for name, split in splits.items()}
+        mentions = [mention for split in splits.values() for case in split for mention in self._mentions_of(case)]
+        self._report(
+            {
+                "cases with none of the codes": sum(not codes for split in coded.values() for codes in split),
+                "places whose offsets give other words than the table quotes": sum(m.is_misquoted for m in mentions),
+                "left out, empty spans": sum(m.empty_spans for m in mentions),
+                "codes without a description": len(code_set - self.code_descriptions.keys()),
+                "codes of other splits missing from train": count_unseen_codes(coded),
+            }
+        )
+        if self.background_file is not None and not self.config.unsplit:
+            splits["background"] = read_background(self.background_file)
+        return [
+            datasets.SplitGenerator(name=name, gen_kwargs={"cases": tuple(split)}) for name, split in splits.items()
+        ]
+
+    def _generate_examples(self, cases: "Sequence[Case]") -> Iterator[tuple[str, dict[str, Any]]]:
+        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+        for case in cases:
+            number = case_number(case.case_id)
+            yield (
+                case.case_id,
+                {
+                    "subject_id": number,
+                    "hadm_id": number,
+                    "text": case.text,
+                    "codes": sorted(code2id[code] for code in self._codes_of(case) if code in code2id),
+                    "case_id": case.case_id,
+                    "evidence": [
+                        {"code": code2id[mention.code], "spans": mention.spans}
+                        for mention in self._mentions_of(case)
+                        if mention.code in code2id
+                    ],
+                },
+            )
+
+    def _codes_of(self, case: "Case") -> set[str]:
+        return {code for kind in self.config.kinds for code in case.codes[kind]}
+
+    def _mentions_of(self, case: "Case") -> "list[Mention]":
+        return [mention for mention in case.mentions if mention.kind in self.config.kinds]
+
+    def _choose_codes(self, train: "Sequence[Case]", dev: "Sequence[Case]") -> set[str]:
+        counts = Counter(code for case in train for code in self._codes_of(case))
+        codes = set(most_frequent(counts, TOP_CODES)) if self.config.is_top50 else set(counts)
+        if not self.config.is_top50 and self.config.min_count == 0:
+            codes |= {code for case in dev for code in self._codes_of(case)}
+        codes = {code for code in codes if counts[code] >= self.config.min_count}
+        if not codes:
+            raise ValueError(
+                f"{self.config.data_dir}: no case of train has a code that `min_count` ({self.config.min_count}) keeps "
+                f"in configuration {self.config.name!r}. Lower it."
+            )
+        return codes
+
+    def _hold_out(self, cases: "Sequence[Case]") -> "tuple[list[Case], list[Case]]":
+        """Divide the cases of `train` into train and validation, in the same way in every configuration."""
+        columns = [
+            [code in case.codes[kind] for case in cases]
+            for kind in TABLES
+            for code in most_frequent(Counter(code for case in cases for code in case.codes[kind]), TOP_CODES)
+        ]
+        if len(cases) * VALIDATION_SIZE < 1 or len(columns) < 2:
+            raise ValueError(
+                f"{self.config.data_dir}: {len(cases)} cases of train with {len(columns)} codes are too few to divide: "
+                f"expected {int(np.ceil(1 / VALIDATION_SIZE))} with 2 codes at least. Read them as a whole with "
+                "`unsplit=True`."
+            )
+        labels = np.array(columns, dtype=int).T  # (cases, codes)
+        halves = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=VALIDATION_SIZE, random_state=SEED)
+        train, validation = next(halves.split(labels, labels))
+        return [cases[i] for i in np.sort(train)], [cases[i] for i in np.sort(validation)]
+
+
+@dataclass
+class Mention:
+    """A place in a case's Spanish text that justifies a code."""
+
+    kind: Kind
+    code: str
+    spans: list[list[int]]  # [start, end] each
+    empty_spans: int
+    is_misquoted: bool
+
+
+@dataclass
+class Case:
+    """One clinical case, shown without its text."""
+
+    case_id: str
+    text: str = field(repr=False)
+    codes: Mapping[Kind, Set[str]]
+    mentions: list[Mention]
+
+
+@dataclass
+class Folder:
+    """The files of `train` or `dev` in one language."""
+
+    texts: dict[str, Path]  # by case id
+    tables: dict[str, Path]  # D, P, and X where the texts are Spanish
+
+    @classmethod
+    def find(cls, data_dir: str, name: str, language: str) -> "Folder":
+        """Find the texts of a language and the tables that go with them."""
+        path = Path(data_dir) / name
+        names = {letter: f"{name}{letter}.tsv" for letter in (*TABLES.values(), *(["X"] if language == "es" else []))}
+        files = {file.name: file for file in list_folder(str(path), "data_dir", f"{', '.join(names.values())}")}
+        missing = [table for table in names.values() if table not in files]
+        if missing:
+            raise FileNotFoundError(f"No {', '.join(missing)} in {path}: give `data_dir` {SOURCE}.")
+        texts = list_folder(str(path / TEXT_FOLDERS[language]), "data_dir", "one .txt file a case")
+        by_case = {file.stem: file for file in texts if file.suffix == ".txt"}
+        if not by_case:
+            raise FileNotFoundError(f"No .txt file in {path / TEXT_FOLDERS[language]}: give `data_dir` {SOURCE}.")
+        return cls(by_case, {letter: files[table] for letter, table in names.items()})
+
+    def read_codes(self, kind: Kind) -> dict[str, set[str]]:
+        """Read the codes of each case from the table of diagnoses or of procedures."""
+        path = self.tables[TABLES[kind]]
+        codes: dict[str, set[str]] = {case_id: set() for case_id in self.texts}
+        for row, (case_id, code) in read_rows(path, 2):
+            self._check_case(case_id, path, row)
+            if not PATTERNS[kind].fullmatch(code.upper()):
+                raise ValueError(
+                    f"{path}: the second column of row {row} is not an ICD-10 code such as {EXAMPLES[kind]}. "
+                    f"Restore the table from {SOURCE}."
+                )
+            codes[case_id].add(code.upper())
+        return codes
+
+    def read_mentions(
+        self, texts: Mapping[str, str], codes: Mapping[Kind, Mapping[str, Set[str]]]
+    ) -> dict[str, list[Mention]]:
+        """Read the mentions of each case, and hold them against its text and its codes."""
+        path = self.tables["X"]
+        kinds = {label: kind for kind, label in LABELS.items()}
+        mentions: dict[str, list[Mention]] = {case_id: [] for case_id in texts}
+        for row, (case_id, label, code, quote, position) in read_rows(path, 5):
+            self._check_case(case_id, path, row)
+            if label not in kinds:
+                raise ValueError(
+                    f"{path}: the second column of row {row} is not {' or '.join(kinds)}. Restore the table from {SOURCE}."
+                )
+            kind, code = kinds[label], code.upper()
+            if code not in codes[kind][case_id]:
+                raise ValueError(
+                    f"{path}: row {row} justifies a code that {self.tables[TABLES[kind]].name} does not give to case "
+                    f"{case_id}. Restore both tables from {SOURCE}."
+                )
+            text = texts[case_id]
+            spans = parse_position(position, len(text))
+            if spans is None:
+                raise ValueError(
+                    f"{path}: the fifth column of row {row} gives no offsets inside the {len(text)} characters of case "
+                    f"{case_id}. Restore the table and {self.texts[case_id]} from {SOURCE}."
+                )
+            kept = [[start, end] for start, end in spans if start < end]
+            words = " ".join(text[start:end] for start, end in spans)
+            mentions[case_id].append(Mention(kind, code, kept, len(spans) - len(kept), words != quote))
+        return mentions
+
+    def _check_case(self, case_id: str, path: Path, row: int) -> None:
+        if not re.fullmatch(r"[0-9A-Za-z-]{1,40}", case_id):
+            raise ValueError(
+                f"{path}: the first column of row {row} is not the id of a case. Restore the table from {SOURCE}."
+            )
+        if case_id not in self.texts:
+            folder = next(iter(self.texts.values())).parent
+            raise ValueError(
+                f"{path}: row {row} is of case {case_id}, which has no text: expected {folder / case_id}.txt. "
+                f"Restore it from {SOURCE}, or remove the case from the tables."
+            )
+
+
+def read_cases(folder: Folder) -> list[Case]:
+    """Read every case of a folder, sorted by id."""
+    texts = {case_id: read_text(path) for case_id, path in sorted(folder.texts.items())}
+    codes = {kind: folder.read_codes(kind) for kind in TABLES}
+    mentions = folder.read_mentions(texts, codes) if "X" in folder.tables else {}
+    return [
+        Case(case_id, text, {kind: codes[kind][case_id] for kind in TABLES}, mentions.get(case_id, []))
+        for case_id, text in texts.items()
+    ]
+
+
+def read_background(path: Path) -> list[Case]:
+    """Read the cases without codes, in the order of the file."""
+    lines: list[bytes] = []
+    with suppress(EOFError, gzip.BadGzipFile, zlib.error), gzip.open(path) as file:
+        lines = file.read().splitlines()
+    if not lines:
+        raise ValueError(f"{path}: the gzip stream is cut short, damaged or empty. Restore it from {SOURCE}.")
+    cases: dict[str, Case] = {}
+    for row, line in enumerate(lines, start=1):
+        entry = None
+        with suppress(ValueError):  # not UTF-8, or not JSON
+            entry = json.loads(line)
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("id", "text")):
+            raise ValueError(
+                f'{path}: row {row} is not {{"id": ..., "text": ...}} in UTF-8. Restore the file from {SOURCE}.'
+            )
+        if entry["id"] in cases:
+            raise ValueError(f"{path}: row {row} has the id of an earlier row. Remove one of them.")
+        cases[entry["id"]] = Case(entry["id"], entry["text"], {kind: set() for kind in TABLES}, [])
+    return list(cases.values())
+
+
+def read_text(path: Path) -> str:
+    """Read a case unchanged, so that offsets into it hold."""
+    text, fault_line = "", None
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        fault_line = error.object[: error.start].count(b"\n") + 1
+    if fault_line is not None:  # raised here, outside of the `except`, so that no traceback carries the text
+        raise ValueError(f"{path}: line {fault_line} is not valid UTF-8. Restore the file from {SOURCE}.")
+    if not text.strip():
+        raise ValueError(f"{path} is empty. Restore the file from {SOURCE}.")
+    return text
+
+
+def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Read the numbered rows of a table without a header, whose columns are parted by tabs and never quoted."""
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    if lines == [b""]:
+        raise ValueError(f"{path} is empty: expected {columns} columns parted by tabs. Restore it from {SOURCE}.")
+    for row, line in enumerate(lines, start=1):
+        values = None
+        with suppress(UnicodeDecodeError):
+            values = line.removesuffix(b"\r").decode().split("\t")
+        if values is None:
+            raise ValueError(f"{path}: row {row} is not valid UTF-8. Restore the table from {SOURCE}.")
+        if len(values) != columns:
+            raise ValueError(
+                f"{path}: row {row} has {len(values)} columns parted by tabs instead of {columns}. "
+                f"Restore the table from {SOURCE}."
+            )
+        yield row, values
+
+
+def parse_position(position: str, length: int) -> list[tuple[int, int]] | None:
+    """Read `"0 4;10 12"` as offsets into a text of some length; None if they are not, or if all of them are empty."""
+    if not re.fullmatch(r"[0-9]{1,9} [0-9]{1,9}(;[0-9]{1,9} [0-9]{1,9})*", position):
+        return None
+    numbers = [int(number) for number in re.split("[ ;]", position)]
+    spans = list(zip(numbers[::2], numbers[1::2], strict=True))
+    inside = all(start <= end <= length for start, end in spans)
+    return spans if inside and any(start < end for start, end in spans) else None
+
+
+def most_frequent(counts: Mapping[str, int], k: int) -> list[str]:
+    """Choose the k codes with the highest counts; of two with the same count the one that sorts first wins."""
+    return sorted(counts, key=lambda code: (-counts[code], code))[:k]
+
+
+def case_number(case_id: str) -> int:
+    """Make a number of 48 bits from a case's id, which has too many digits for one itself."""
+    return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:6])
+
+
+def describe_diagnoses(codes: Iterable[str]) -> dict[str, str]:
+    """Give the ICD-10-CM titles of dotted codes; CodiEsp leaves the seventh character out and keeps placeholders."""
+    try:
+        import simple_icd_10_cm
+    except ImportError:
+        logger.warning("Diagnoses get no descriptions: `pip install simple-icd-10-cm` brings those of ICD-10-CM.")
+        return {}
+    descriptions = {}
+    for code in codes:
+        for known in (code, code.rstrip("X").rstrip(".")):  # T81.4XX is the T81.4 of which a seventh character is due
+            if code not in descriptions and simple_icd_10_cm.is_valid_item(known):
+                descriptions[code] = simple_icd_10_cm.get_description(known)
+    return descriptions

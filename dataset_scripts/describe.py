@@ -1,0 +1,165 @@
+"""What is in a data set: splits, codes, lengths, the long tail, and the codes that training never sees.
+
+Everything here is a count: no text of a record is shown.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from .records import ICDBuilder
+
+
+BANDS = ((0, 0), (1, 1), (2, 10), (11, 50), (51, 100), (101, 500), (501, None))  # records in train that have a code
+MOST_FREQUENT = 10
+
+
+@dataclass(frozen=True)
+class SplitDescription:
+    """One split of a data set.
+
+    Args:
+        words (`np.ndarray` of shape `(N,)`): Words of each record's text, divided by white space.
+        codes (`np.ndarray` of shape `(N,)`): Codes of each record.
+        subjects (`int`): Different `subject_id`s.
+        counts (`np.ndarray` of shape `(C,)`): Records that have each code.
+        unseen (`np.ndarray` of shape `(C,)`): True for a code that this split has and train does not.
+    """
+
+    words: np.ndarray
+    codes: np.ndarray
+    subjects: int
+    counts: np.ndarray
+    unseen: np.ndarray
+
+    @property
+    def unseen_share(self) -> float:
+        """Share of the split's codes that train does not have."""
+        return float(self.unseen.sum() / max((self.counts > 0).sum(), 1))
+
+    @property
+    def unseen_occurrences_share(self) -> float:
+        """Share of the split's gold codes, counted once for each record, that train does not have."""
+        return float(self.counts[self.unseen].sum() / max(self.counts.sum(), 1))
+
+
+@dataclass(frozen=True)
+class Description:
+    """A whole data set; `reference` is the split that its frequencies are counted in, train if there is one."""
+
+    title: str
+    names: list[str]
+    splits: dict[str, SplitDescription]
+    reference: str
+
+
+def describe(builder: ICDBuilder) -> Description:
+    """Count what a prepared data set holds."""
+    splits = builder.as_dataset()
+    reference = "train" if "train" in splits else next(iter(splits))
+    names = splits[reference].features["codes"].feature.names
+    counts = {split: np.array([of_split[name] for name in names]) for split, of_split in builder.code_counts.items()}
+    return Description(
+        title=f"{type(builder).__name__}, configuration {builder.config.name}",
+        names=names,
+        splits={
+            split: SplitDescription(
+                words=_count_words(dataset),
+                codes=pc.list_value_length(dataset.data.column("codes")).to_numpy(),
+                subjects=len(pc.unique(dataset.data.column("subject_id"))),
+                counts=counts[split],
+                unseen=(counts[split] > 0) & (counts[reference] == 0),
+            )
+            for split, dataset in splits.items()
+        },
+        reference=reference,
+    )
+
+
+def print_description(description: Description, builder: ICDBuilder, console: Console) -> None:
+    """Print tables of the splits, of the long tail, and of the most frequent codes."""
+    console.print(builder.info.description, highlight=False)
+    table = Table(title=description.title)
+    for column in ("", *description.splits):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, value in {
+        "records": lambda split: f"{len(split.codes):,}",
+        "subjects": lambda split: f"{split.subjects:,}",
+        "codes": lambda split: f"{(split.counts > 0).sum():,}",
+        "codes a record: mean": lambda split: f"{split.codes.mean():.1f}",
+        "codes a record: median, largest": lambda split: f"{np.median(split.codes):,.0f}, {split.codes.max():,}",
+        "words a record: mean": lambda split: f"{split.words.mean():,.0f}",
+        "words a record: median, largest": lambda split: f"{np.median(split.words):,.0f}, {split.words.max():,}",
+        f"codes never seen in {description.reference}": lambda split: f"{split.unseen.sum():,}",
+        "  share of its codes": lambda split: f"{split.unseen_share:.1%}",
+        "  share of its gold codes over all records": lambda split: f"{split.unseen_occurrences_share:.2%}",
+    }.items():
+        table.add_row(label, *(value(split) for split in description.splits.values()))
+    console.print(table)
+
+    reference = description.splits[description.reference].counts
+    total = sum(split.counts for split in description.splits.values())
+    table = Table(title=f"The long tail: codes by their number of {description.reference} records")
+    for column in ("records", "codes", "share of codes", "share of gold codes over all splits"):
+        table.add_column(column, justify="right")
+    for low, high in BANDS:
+        inside = (reference >= low) & (reference <= (high or low) if high is not None else reference >= low)
+        label = f"{low}" if low == high else f"{low}-{high}" if high is not None else f"{low} and more"
+        share = total[inside].sum() / max(total.sum(), 1)
+        table.add_row(label, f"{inside.sum():,}", f"{inside.mean():.1%}", f"{share:.1%}")
+    console.print(table)
+
+    table = Table(title="Most frequent codes")
+    for column in ("code", "description", *description.splits):
+        table.add_column(column, justify="right" if column in description.splits else "left")
+    descriptions = builder.code_descriptions
+    for code_id in np.argsort(-reference, kind="stable")[:MOST_FREQUENT]:
+        name = description.names[code_id]
+        numbers = (f"{split.counts[code_id]:,}" for split in description.splits.values())
+        table.add_row(name, descriptions.get(name, ""), *numbers)
+    console.print(table)
+
+
+def draw_description(description: Description, path: Path) -> None:
+    """Draw splits, lengths and the frequency curve into a PNG file."""
+    from matplotlib.figure import Figure  # here, so that everything else works without it
+
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (sizes, curve), (words, codes) = figure.subplots(2, 2)
+    figure.suptitle(description.title)
+
+    names = list(description.splits)
+    bars = sizes.bar(names, [len(split.codes) for split in description.splits.values()], color="C0")
+    sizes.bar_label(bars, [f"{len(split.codes):,}" for split in description.splits.values()])
+    sizes.set(title="Records, and the share of codes never seen in training", ylabel="records")
+    shares = sizes.twinx()
+    shares.plot(names, [split.unseen_share for split in description.splits.values()], "o", color="C3")
+    shares.set(ylim=(-0.02, 1.02), ylabel=f"codes not in {description.reference} (dots)")
+    shares.yaxis.set_major_formatter(lambda value, position: f"{value:.0%}")
+
+    for name, split in description.splits.items():
+        frequencies = np.sort(split.counts[split.counts > 0])[::-1]
+        if len(frequencies):
+            curve.loglog(np.arange(1, len(frequencies) + 1), frequencies, label=name)
+        words.hist(split.words, bins=50, density=True, histtype="step", label=name)
+        codes.hist(split.codes, bins=range(int(split.codes.max()) + 2), density=True, histtype="step", label=name)
+    curve.set(title="Frequency of the codes", xlabel="rank of the code", ylabel="records that have it")
+    words.set(title="Length of the text", xlabel="words", ylabel="share of records per word")
+    codes.set(title="Codes of a record", xlabel="codes", ylabel="share of records")
+    for axes in (curve, words, codes):
+        axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _count_words(dataset: datasets.Dataset) -> np.ndarray:
+    counts = [
+        pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(batch))).to_numpy(zero_copy_only=False)
+        for batch in dataset.data.column("text").cast(pa.large_string()).chunks
+    ]
+    return np.concatenate(counts)

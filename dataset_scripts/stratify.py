@@ -1,0 +1,63 @@
+"""Splits that keep groups whole and give each split its share of every code.
+
+Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
+2011) goes from the rarest code to the most frequent, and gives each of a code's documents to the split that lacks most
+of that code. Here a whole group of documents (the admissions of a subject) goes at once, to the split where it helps
+most with all of its codes: judged by the rarest code alone, rounding down in thousands of rare codes leaves the largest
+split short of the frequent ones.
+"""
+
+import heapq
+import random
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+
+EVERY_DOCUMENT = ""  # stands for a code that each document has, so that a split's size counts like a code
+
+
+def stratify_groups(
+    groups: Mapping[int, Sequence[Collection[str]]], fractions: Mapping[str, float], seed: int
+) -> dict[int, str]:
+    """Give each group a split.
+
+    The result depends on the groups' ids, their codes and the seed, not on any order. For a code of `n` documents, a
+    split of share `s` should get `s * n`; a group goes to the split where it lowers the sum over its codes of
+    `(got - s * n) ** 2 / (s * n)` most, or raises it least, and to the first of `fractions` if that is the same.
+
+    Args:
+        groups (`Mapping[int, Sequence[Collection[str]]]`): For each group, the codes of each of its documents.
+        fractions (`Mapping[str, float]`): For each split, its share of the documents, above 0; together 1.
+        seed (`int`): Makes the order in which groups with equally many documents of a code are given away.
+    """
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    counts = {group: Counter(code for codes in groups[group] for code in (*codes, EVERY_DOCUMENT)) for group in order}
+    groups_of: dict[str, list[int]] = defaultdict(list)
+    left: Counter[str] = Counter()  # documents of each code that are not given away yet
+    for group in order:
+        for code, count in counts[group].items():
+            groups_of[code].append(group)
+            left[code] += count
+    due = {code: {split: count * share for split, share in fractions.items()} for code, count in left.items()}
+    lacking = {code: dict(of_split) for code, of_split in due.items()}
+
+    split_of: dict[int, str] = {}
+    queue = [(count, code) for code, count in left.items()]
+    heapq.heapify(queue)
+    while queue:
+        count, rarest = heapq.heappop(queue)
+        if count != left[rarest] or count == 0:
+            continue  # outdated: a later entry says how many are left
+        waiting = [group for group in groups_of[rarest] if group not in split_of]
+        for group in sorted(waiting, key=lambda group: counts[group][rarest], reverse=True):
+            gains = {
+                split: sum(n * (2 * lacking[code][split] - n) / due[code][split] for code, n in counts[group].items())
+                for split in fractions
+            }
+            split_of[group] = split = max(gains, key=lambda split: gains[split])
+            for code, n in counts[group].items():
+                lacking[code][split] -= n
+                left[code] -= n
+                heapq.heappush(queue, (left[code], code))
+    return split_of
