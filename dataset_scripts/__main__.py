@@ -25,7 +25,7 @@ from .verify import PUBLISHED, verify
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 if all is well, 1 if `verify` finds a difference, 2 (and one message on stderr) on a fault."""
+    """The command line; 0 if all is well, 1 if `verify` finds a difference, 2 (and a message on stderr) on a fault."""
     parser = argparse.ArgumentParser(
         prog="python -m dataset_scripts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--cache_dir", help="where built data sets are kept; the cache of `datasets` if left out")
     args = parser.parse_args(arguments)
 
-    logging.getLogger("dataset_scripts").setLevel(logging.ERROR)  # the counts are printed from the builder's info
     run = {"build": _build, "describe": _describe, "verify": _verify}[args.command]
     try:
         return run(args, Console())
@@ -87,13 +86,14 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
         assert isinstance(builder, MIMIC3)
         result = verify(builder, args.published_dir)
         depth = "counts of each code and split" if args.published_dir else "numbers of admissions and codes"
-        verdict = f"{len(result.differences):,} differences from" if result.differences else "agrees with"
+        number = len(result.differences)
+        verdict = f"{number:,} difference{'s' * (number > 1)} from" if number else "agrees with"
         console.print(f"{config}: {verdict} the published {depth}.", soft_wrap=True)
         for line in [*result.notes, *result.differences[: args.max_lines]]:
             console.print(f"  {line}", highlight=False, soft_wrap=True)
-        if len(result.differences) > args.max_lines:
-            console.print(f"  and {len(result.differences) - args.max_lines:,} more: raise `--max_lines`.")
-        differs = differs or bool(result.differences)
+        if number > args.max_lines:
+            console.print(f"  and {number - args.max_lines:,} more: raise `--max_lines`.")
+        differs = differs or number > 0
     return int(differs)
 
 
@@ -129,4 +129,5 @@ def _convert(name: str, value: str, kind: Any) -> Any:
 
 
 if __name__ == "__main__":
+    logging.getLogger("dataset_scripts").setLevel(logging.ERROR)  # what is left out is printed from the builder's info
     sys.exit(main())

@@ -34,8 +34,8 @@ SPLITS_SHA256 = {
 }
 TIMEOUT = 30  # seconds without an answer
 
-# The codes of CAML's top-50 task, as its baselines predict them (caml-mimic, folder predictions). Its script counted code
-# rows after reading codes as numbers; 33.24 and 45.13 are in it, but 93.90 and V45.82 belong to more admissions.
+# The codes of CAML's top-50 task, as its baselines predict them (caml-mimic, folder predictions). Its script counted
+# code rows after reading codes as numbers: 33.24 and 45.13 are in it, but 93.90 and V45.82 belong to more admissions.
 CAML_TOP_50 = frozenset([
     "038.9", "244.9", "250.00", "272.0", "272.4", "276.1", "276.2", "285.1", "285.9", "287.5", "305.1", "311", "33.24",
     "36.15", "37.22", "37.23", "38.91", "38.93", "39.61", "39.95", "401.9", "403.90", "410.71", "412", "414.01",
@@ -130,8 +130,8 @@ def check_subjects(subjects: Mapping[str, set[int]], names: Mapping[str, object]
 def _download_list(path: Path) -> None:
     url = f"{SPLITS_URL}/{path.name}"
     advice = (
-        "Get the folder mimicdata/mimic3 of github.com/jamesmullenbach/caml-mimic yourself and give it as `splits_dir`, "
-        "or read the tables as a whole with `unsplit=True`."
+        "Get the folder mimicdata/mimic3 of github.com/jamesmullenbach/caml-mimic yourself and give it as "
+        "`splits_dir`, or read the tables as a whole with `unsplit=True`."
     )
     if datasets_config.HF_HUB_OFFLINE:
         raise ConnectionError(f"No {path.name} in `data_dir`, and HF_HUB_OFFLINE forbids to download it. {advice}")

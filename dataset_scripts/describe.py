@@ -98,15 +98,15 @@ def print_description(description: Description, builder: ICDBuilder, console: Co
         "words a record: median, largest": lambda split: f"{np.median(split.words):,.0f}, {split.words.max():,}",
         f"codes never seen in {description.reference}": lambda split: f"{split.unseen.sum():,}",
         "  share of its codes": lambda split: f"{split.unseen_share:.1%}",
-        "  share of its gold codes over all records": lambda split: f"{split.unseen_occurrences_share:.2%}",
+        "  share of its occurrences of codes": lambda split: f"{split.unseen_occurrences_share:.2%}",
     }.items():
         table.add_row(label, *(value(split) for split in description.splits.values()))
     console.print(table)
 
     reference = description.splits[description.reference].counts
-    total = sum(split.counts for split in description.splits.values())
+    total = np.sum([split.counts for split in description.splits.values()], axis=0)
     table = Table(title=f"The long tail: codes by their number of {description.reference} records")
-    for column in ("records", "codes", "share of codes", "share of gold codes over all splits"):
+    for column in ("records", "codes", "share of codes", "share of occurrences"):
         table.add_column(column, justify="right")
     for low, high in BANDS:
         inside = (reference >= low) & (reference <= (high or low) if high is not None else reference >= low)
@@ -128,27 +128,28 @@ def print_description(description: Description, builder: ICDBuilder, console: Co
 
 def draw_description(description: Description, path: Path) -> None:
     """Draw splits, lengths and the frequency curve into a PNG file."""
-    from matplotlib.figure import Figure  # here, so that everything else works without it
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError(f"{path} is not drawn, since matplotlib is missing: `pip install matplotlib`.") from None
 
     figure = Figure(figsize=(11, 8), layout="constrained")
     (sizes, curve), (words, codes) = figure.subplots(2, 2)
     figure.suptitle(description.title)
 
-    names = list(description.splits)
-    bars = sizes.bar(names, [len(split.codes) for split in description.splits.values()], color="C0")
-    sizes.bar_label(bars, [f"{len(split.codes):,}" for split in description.splits.values()])
-    sizes.set(title="Records, and the share of codes never seen in training", ylabel="records")
-    shares = sizes.twinx()
-    shares.plot(names, [split.unseen_share for split in description.splits.values()], "o", color="C3")
-    shares.set(ylim=(-0.02, 1.02), ylabel=f"codes not in {description.reference} (dots)")
-    shares.yaxis.set_major_formatter(lambda value, position: f"{value:.0%}")
-
+    bars = sizes.bar(list(description.splits), [len(split.codes) for split in description.splits.values()])
+    labels = [f"{len(split.codes):,}\n{split.unseen_share:.1%}" for split in description.splits.values()]
+    sizes.bar_label(bars, labels)
+    sizes.margins(y=0.15)
+    sizes.set(title=f"Records, and the share of codes never seen in {description.reference}", ylabel="records")
+    longest = max(int(split.words.max()) for split in description.splits.values())
+    most_codes = max(int(split.codes.max()) for split in description.splits.values())
     for name, split in description.splits.items():
         frequencies = np.sort(split.counts[split.counts > 0])[::-1]
         if len(frequencies):
             curve.loglog(np.arange(1, len(frequencies) + 1), frequencies, label=name)
-        words.hist(split.words, bins=50, density=True, histtype="step", label=name)
-        codes.hist(split.codes, bins=range(int(split.codes.max()) + 2), density=True, histtype="step", label=name)
+        words.hist(split.words, bins=30, range=(0, longest), density=True, histtype="step", label=name)
+        codes.hist(split.codes, bins=np.arange(most_codes + 2) - 0.5, density=True, histtype="step", label=name)
     curve.set(title="Frequency of the codes", xlabel="rank of the code", ylabel="records that have it")
     words.set(title="Length of the text", xlabel="words", ylabel="share of records per word")
     codes.set(title="Codes of a record", xlabel="codes", ylabel="share of records")

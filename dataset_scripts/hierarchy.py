@@ -3,7 +3,7 @@
     250.00  ->  250.0  ->  250  ->  249-259  ->  240-279
      code     sub-code   category    block       chapter
 
-Chapters and blocks are the fixed ranges of the classification's last edition (October 2011, the one of the CMS tables
+Chapters and blocks are the fixed ranges of the classification's last edition (October 2014, the one of the CMS tables
 version 32; www.cdc.gov/nchs/icd/icd9cm.htm), and are held here with their titles. Procedures have no level between
 category and chapter, and neither have the diagnoses of chapters 280-289 and 740-759: there the block is the chapter.
 Titles of codes and categories come from the user's files.
@@ -64,7 +64,7 @@ BLOCKS = {
     "020-027": "Zoonotic bacterial diseases",
     "030-041": "Other bacterial diseases",
     "042-042": "Human immunodeficiency virus [HIV] infection",
-    "045-049": "Poliomyelitis and other non-arthropod-borne viral diseases and prion diseases of central nervous system",
+    "045-049": "Poliomyelitis, other non-arthropod-borne viral and prion diseases of central nervous system",
     "050-059": "Viral diseases generally accompanied by exanthem",
     "060-066": "Arthropod-borne viral diseases",
     "070-079": "Other diseases due to viruses and chlamydiae",
@@ -257,8 +257,8 @@ def load_titles(data_dir: str | Path | None = None, descriptions_file: str | Pat
             Folder with MIMIC-III's D_ICD tables: long titles of billable codes, without categories, and not of every
             code that MIMIC-III uses.
         descriptions_file (`str` or `Path`, *optional*):
-            CAML's `ICD9_descriptions.txt`, which also names categories and sub-codes; see [`read_descriptions`]. A code
-            in both has the title of the table.
+            CAML's `ICD9_descriptions.txt`, which also names categories and sub-codes; see [`read_descriptions`]. A
+            code in both has the title of the table.
 
     Returns:
         Titles by dotted code or range; those of blocks and chapters are always there.

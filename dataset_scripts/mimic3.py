@@ -1,8 +1,8 @@
 """MIMIC-III discharge summaries and their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
 
 From raw tables to records: the discharge summaries of NOTEEVENTS are gathered by admission; the codes of
-DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the configuration says which codes count,
-and which admission belongs to which split.
+DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the configuration says which codes
+count, and which admission belongs to which split.
 
 MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data use agreement. This module reads the
 user's own copy and writes only into the user's own cache.
@@ -128,6 +128,26 @@ class MIMIC3Config(datasets.BuilderConfig):
             self.codes = sorted(set(self.codes))
 
 
+def describe_config(config: MIMIC3Config) -> str:
+    """Say in words what a configuration and its options make, so that two data sets are never taken for each other."""
+    parts = [str(config.description)]
+    if config.codes is not None:
+        parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
+    if config.codes_file is not None:
+        parts.append(f"The codes are those in {Path(config.codes_file).name}.")
+    if config.num_codes is not None:
+        parts.append(f"`num_codes` is {config.num_codes}.")
+    if config.name == "clean":
+        parts.append(f"`min_count` is {config.min_count or MIN_COUNT}, `seed` {config.seed or 0}.")
+    if config.unsplit:
+        parts.append("In place of its splits: one split of every admission.")
+    if config.text == "caml":
+        parts.append("The text is cut into CAML's words.")
+    if config.deid_token is not None:
+        parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
+    return " ".join(parts)
+
+
 class MIMIC3(ICDBuilder):
     """Build data sets of discharge summaries and codes from MIMIC-III's tables, real or synthetic.
 
@@ -142,26 +162,26 @@ class MIMIC3(ICDBuilder):
     In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
     no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
 
-    **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda alike,
-    in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and concat_and_split.py;
-    a space there, where line breaks are gone as well). A row that repeats another one's text is kept, as there. Rows
-    flagged ISERROR are left out ("a '1' in the ISERROR column indicates that a physician has identified this note as an
-    error", mimic.mit.edu), and rows without HADM_ID, which CAML's join on the admission drops.
+    **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda
+    alike, in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and
+    concat_and_split.py; a space there, where line breaks are gone as well). A row that repeats another one's text is
+    kept, as there. Rows flagged ISERROR are left out, since a physician has marked them as errors (MIMIC-III's
+    documentation of NOTEEVENTS), and so are rows without HADM_ID, which belong to no admission.
 
     **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers. MIMIC-III
     has 8,929 of them in CAML's splits, 8,692 in train (published counts: xuzhang0112/GKI-ICD). Papers say 8,921 or
-    8,922, since CAML's script lets pandas guess the type of the column: where it takes it for numbers, 600.0 and 600.00
-    become one code, and so do 038.42 and 38.42.
+    8,922, since CAML's script lets pandas guess the type of the column: where it takes it for numbers, 600.0 and
+    600.00 become one code, and so do 038.42 and 38.42.
 
     **The 50 codes.** `top50` uses `TOP_50_CODES*.csv` of the folder of split lists, and without such a file CAML's 50
     codes. It never counts. Two of CAML's, 33.24 and 45.13, are not among the 50 most frequent, and 93.90 and V45.82
     are. `top50_corrected` and `custom` count the admissions of each code, over all admissions with a discharge
     summary, whatever their split; of two equally frequent codes the one that sorts first wins.
 
-    **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes of
-    fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given to
-    the splits by iterative stratification; see [`stratify_groups`]. Their list of admissions is not used: scores on
-    these splits are comparable among themselves and not with theirs.
+    **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes
+    of fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given
+    to the splits by iterative stratification; see [`stratify_groups`]. Their list of admissions is not used: scores
+    on these splits are comparable among themselves and not with theirs.
 
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
@@ -218,11 +238,8 @@ class MIMIC3(ICDBuilder):
         return {code: family_of(code) for code in self.info.features["codes"].feature.names}
 
     def _info(self) -> datasets.DatasetInfo:
-        code_set = self.config.description
-        if self.config.codes is not None:
-            code_set = f"{len(self.config.codes)} codes given by the caller in place of the configuration's own."
         return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {code_set}",
+            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {describe_config(self.config)}",
             citation=CITATION,
             homepage="https://physionet.org/content/mimiciii/1.4/",
             license="PhysioNet Credentialed Health Data License 1.5.0",
@@ -307,7 +324,7 @@ class MIMIC3(ICDBuilder):
         if self.config.name == "custom":
             return most_frequent(counts, self.config.num_codes)
         if self.config.name == "clean":
-            min_count = MIN_COUNT if self.config.min_count is None else self.config.min_count
+            min_count = self.config.min_count or MIN_COUNT
             return {code for code, count in counts.items() if count >= min_count}
         return set(counts)
 
@@ -329,8 +346,8 @@ class MIMIC3(ICDBuilder):
                 subjects[name] = {notes.subject_ids[hadm_id] for hadm_id in hadm_ids if hadm_id in notes.rows}
                 if not subjects[name]:
                     raise ValueError(
-                        f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary in "
-                        f"{self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
+                        f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary "
+                        f"in {self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
                     )
             check_subjects(subjects, self.split_lists)
             splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
@@ -395,8 +412,8 @@ def read_discharge_summaries(path: Path) -> DischargeSummaries:
             count += 1
     if not notes.rows:
         raise ValueError(
-            f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open MIMIC-III "
-            "demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
+            f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
+            "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
     notes.texts = pa.chunked_array(chunks)
     return notes

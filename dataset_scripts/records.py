@@ -1,5 +1,6 @@
 """The record that every builder yields, and what the builders share."""
 
+import errno
 import inspect
 import logging
 import re
@@ -106,6 +107,20 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             counts[split] = dict(zip(names, np.bincount(ids, minlength=len(names)).tolist(), strict=True))
         return counts
 
+    def download_and_prepare(self, *args, **kwargs):
+        try:
+            super().download_and_prepare(*args, **kwargs)
+        except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+            if not is_disk_full(error):
+                raise
+        else:
+            return
+        raise OSError(
+            errno.ENOSPC,
+            f"The disk of `cache_dir` ({self._cache_dir_root}) is full: free some space on it or give another folder. "
+            "Nothing of the unfinished data set was kept",
+        )
+
     def as_dataset(self, split=None, in_memory=False):
         splits = self.info.splits
         if splits is not None and isinstance(split, str) and re.fullmatch(r"\w+", split):
@@ -119,6 +134,15 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             report = f"{type(self).__name__}/{self.config.name}: {'; '.join(said)}."
             logger.warning(report)
             self.info.description = f"{self._info().description}\n\n{report}"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it was raised for, is that of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_split(split: str, splits: Iterable[str], where: str) -> None:

@@ -3,8 +3,8 @@
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
 2011) goes from the rarest code to the most frequent, and gives each of a code's documents to the split that lacks most
 of that code. Here a whole group of documents (the admissions of a subject) goes at once, to the split where it helps
-most with all of its codes: judged by the rarest code alone, rounding down in thousands of rare codes leaves the largest
-split short of the frequent ones.
+most with all of its codes: judged by the rarest code alone, rounding down in thousands of rare codes leaves the
+largest split short of the frequent ones.
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """Hold a build of MIMIC-III against the counts that are published: what must agree if every row was read as it should.
 
-The counts per code and split are a table `code,total,train,dev,test`, such as data/mimic3 of xuzhang0112/GKI-ICD has it
-for `full` and `top50`; the sizes of the splits are those of CAML's lists (arXiv 1802.05695, table 2).
+The counts per code and split are a table `code,total,train,dev,test`, such as data/mimic3 of xuzhang0112/GKI-ICD has
+it for `full` and `top50`; the sizes of the splits are those of CAML's lists.
 """
 
 import csv
@@ -121,7 +121,7 @@ def read_distribution(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _compare_admissions(builder: MIMIC3, split: str, listed: list[int], result: Verification) -> None:
-    """Say which listed admissions have no record. Those without any code have none in `full`, and are no difference."""
+    """Say which listed admissions have no record; in `full`, those without any code are no difference."""
     missing = set(listed) - set(builder.as_dataset(split=split)["hadm_id"])
     coded: set[int] = set()
     if missing and builder.config.name == "full":

@@ -98,8 +98,8 @@ def test_fault_in_descriptions(tmp_path, text, message):
 # ---- real data
 
 
-# A published table divides some chapters otherwise: ICD-9-CM ends the mental disorders at 319, has no blocks in 280-289 and
-# 740-759, and one for 170-176; its blocks for 042, 290-299, 320-327, 530-539 and the E-codes vary between editions.
+# A published table divides some chapters otherwise: ICD-9-CM ends the mental disorders at 319, has no blocks in 280-289
+# and 740-759, one for 170-176, two for 290-299 and for 320-327, and tells E849 and E979 from the rest of theirs.
 OTHER_CHAPTERS = {"290-359", "360-389"}
 OTHER_BLOCKS = {
     "042-044", "170-175", "176-176", "280-285", "286-287", "288-289", "290-299", "320-327", "740-742", "743-744",

@@ -1,10 +1,14 @@
 import csv
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 
@@ -54,8 +58,8 @@ DIAGNOSES = [
     (106, "4019"), (999, "25000"),
 ]  # fmt: skip
 PROCEDURES = [(101, "0066"), (102, "0066"), (102, "0066"), (103, "4019")]
-# Admissions with a discharge summary: three with 401.9, two with 00.66 (which one of them has twice) and with 038.9, one
-# each with V45.81, E885.9 and the procedure 40.19; 250.00 belongs to an admission without a note.
+# Admissions with a discharge summary: three with 401.9, two with 00.66 (which one of them has twice) and with 038.9,
+# one each with V45.81, E885.9 and the procedure 40.19; 250.00 belongs to an admission without a note.
 FULL = {
     101: {"038.9", "401.9", "V45.81", "00.66"},
     102: {"401.9", "E885.9", "00.66"},
@@ -259,10 +263,14 @@ def test_configurations_are_told_apart(build, folder):
     assert len({info.description.split("Configuration ")[1] for info in infos.values()}) == len(infos)
     for name, info in infos.items():
         assert f"Configuration {name}: " in info.description
-    assert (
-        "Configuration custom: 2 codes given by the caller"
-        in build("custom", codes=["401.9", "038.9"]).info.description
+    described = build("custom", codes=["401.9", "038.9"], text="caml", deid_token="<*>").info.description
+    assert described.split("Configuration custom: ")[1].split("\n")[0] == (
+        "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits. In place of its "
+        "codes: 2 codes given by the caller. The text is cut into CAML's words. De-identification marks are replaced "
+        "by '<*>'."
     )
+    assert "one split of every admission" in infos["clean"].description
+    assert "`min_count` is 1, `seed` 0." in infos["clean"].description
 
 
 def test_custom_takes_a_file_of_codes(build, folder, tmp_path):
@@ -455,6 +463,54 @@ def test_interrupted_build_leaves_nothing(build, tmp_path, monkeypatch):
     assert build().as_dataset(split="train")["hadm_id"][:] == [101]
 
 
+@pytest.mark.parametrize("place", ["_generate_examples", "_split_generators"])
+def test_full_disk(build, tmp_path, monkeypatch, place):
+    def no_space(*args, **kwargs):
+        raise OSError(errno.ENOSPC, f"No space left on device: {SECRET}")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"disk of `cache_dir` .* is full") as error:
+        patch.setattr(MIMIC3, place, no_space)
+        build()
+    assert_clean(error, tmp_path / "cache", tmp_path)
+    assert build().as_dataset(split="train")["hadm_id"][:] == [101]
+
+
+KILLED = """
+import os, signal, sys
+from dataset_scripts import MIMIC3
+
+generate = MIMIC3._generate_examples
+
+def killed(self, notes, codes, hadm_ids):
+    yield from generate(self, notes, codes, hadm_ids)
+    if {place!r} in hadm_ids:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+MIMIC3._generate_examples = killed
+MIMIC3("full", data_dir=sys.argv[1], cache_dir=sys.argv[2]).download_and_prepare()
+"""
+
+
+@pytest.mark.parametrize("place", [101, 103])  # in the middle of train, in the middle of test
+def test_killed_build_completes_the_second_time(build, folder, tmp_path, place):
+    command = [sys.executable, "-c", KILLED.format(place=place), str(folder), str(tmp_path / "cache")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    builder = build()
+    assert {name: split["hadm_id"][:] for name, split in builder.as_dataset().items()} == {
+        "train": [101], "validation": [102], "test": [103],
+    }  # fmt: skip
+    assert [path for path in (tmp_path / "cache").rglob("*.incomplete") if path.is_dir()] == []
+
+
+def test_two_builds_at_once(build, folder, tmp_path):
+    command = [sys.executable, "-m", "dataset_scripts", "build", "--data_dir", str(folder)]
+    command += ["--cache_dir", str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert build().as_dataset(split="train")["hadm_id"][:] == [101]
+
+
 def test_a_note_longer_than_a_block(build, folder, monkeypatch):
     monkeypatch.setattr("dataset_scripts.sources.BLOCK_SIZE", 200)
     assert len(build().as_dataset(split="train")) == 1  # many blocks, each longer than a record
@@ -600,7 +656,9 @@ def test_downloaded_list_must_be_the_published_one(build, repository, tmp_path):
 def test_offline_is_one_clear_message(build, repository, monkeypatch):
     for path in repository.iterdir():
         path.unlink()
-    message = r"No train_full_hadm_ids.csv in `data_dir`, and it cannot be downloaded from .*[Nn]ot [Ff]ound\)\. Get .* `splits_dir`"
+    message = (
+        r"No train_full_hadm_ids.csv in `data_dir`, .* cannot be downloaded .*[Nn]ot found\)\. Get .* `splits_dir`"
+    )
     with pytest.raises(ConnectionError, match=message):
         build()
     monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", "http://127.0.0.1:1")

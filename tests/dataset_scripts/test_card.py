@@ -1,0 +1,62 @@
+"""The data set card, dataset_scripts/README.md."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import datasets
+import pytest
+from huggingface_hub import DatasetCard
+
+import dataset_scripts
+from dataset_scripts import MIMIC3, load_builder
+from dataset_scripts.mimic3 import MIMIC3Config
+from dataset_scripts.synthetic import write_corpus
+
+
+@pytest.fixture(scope="module")
+def card():
+    return DatasetCard.load(Path(dataset_scripts.__file__).with_name("README.md"))
+
+
+def test_metadata(card):
+    data = card.data.to_dict()
+    assert data["license"] == "other"  # the Hub then wants a name and a link
+    assert re.fullmatch(r"[a-z0-9.-]+", data["license_name"])
+    assert data["license_link"].startswith("https://physionet.org/")
+    assert data["language"] == ["en"]
+    assert data["task_categories"] == ["text-classification"]
+    assert data["task_ids"] == ["multi-label-classification"]
+    assert data["size_categories"] == ["10K<n<100K"]
+    assert "configs" not in data  # no files are served
+    assert DatasetCard(card.content).data.to_dict() == data
+
+
+def test_sections(card):
+    headings = re.findall(r"^## (.+)$", card.text, re.MULTILINE)
+    assert headings == [
+        "Access", "Build", "Configurations and splits", "Fields", "Licence and data use agreement", "Limits",
+        "Citation",
+    ]  # fmt: skip
+    assert "**Never share**" in card.text
+
+
+def test_configurations_and_options_are_all_there(card):
+    tables = "\n".join(line for line in card.text.splitlines() if line.startswith("|"))
+    for config in MIMIC3.BUILDER_CONFIGS:
+        assert f"`{config.name}`" in tables
+    own = {field.name for field in fields(MIMIC3Config)} - {field.name for field in fields(datasets.BuilderConfig)}
+    for option in own:
+        assert f"`{option}`" in tables
+
+
+def test_fields_and_example(card, tmp_path):
+    """The fields in the table are those of a record, and the example in Python runs."""
+    write_corpus(tmp_path / "DIR", num_admissions=60, length="short", show_progress=False)
+    builder = load_builder(
+        "mimic3", data_dir=tmp_path / "DIR", cache_dir=tmp_path / "CACHE", code_kinds=True, unsplit=True
+    )
+    table = card.text.split("## Fields")[1].split("##")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(builder.info.features)
+    example = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
+    exec(example.replace('"DIR"', repr(str(tmp_path / "DIR"))).replace('"CACHE"', repr(str(tmp_path / "CACHE"))), {})
