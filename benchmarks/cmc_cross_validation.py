@@ -16,11 +16,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
-from modeling_icd.evaluation.cli import evaluate_model, write_results
-from modeling_icd.training.hidden_states import HiddenStates
-from modeling_icd.training.run import main as train_main
 
 
 CONFIGS = ("cmc_multirescnn", "cmc_direct")
@@ -36,7 +34,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     cache_dir = str(args.output_dir / "cache")
-    states_dir = args.output_dir / "hidden_states"
     figures: dict[str, list[dict]] = {}
     for fold in args.folds:
         builder = load_builder("cmc2007", f"fold{fold}", data_dir=args.data_dir, cache_dir=cache_dir)
@@ -44,29 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         figures.setdefault("tfidf_linearsvc_tuned", []).append(evaluate_tfidf(builder, tune_threshold=True))
         for config in args.configs:
             folder = args.output_dir / f"{config}-fold{fold}-seed{args.seed}"
-            results_file = folder / "results.json"
-            if not results_file.exists():
-                options = {
-                    "data_dir": args.data_dir,
-                    "data_cache_dir": cache_dir,
-                    "hidden_states_dir": states_dir,
-                    "dataset_config": f"fold{fold}",
-                    "output_dir": folder,
-                    "seed": args.seed,
-                }
-                status = train_main([f"configs/{config}.yaml", *(f"--{k}={v}" for k, v in options.items())])
-                if status:
-                    return status
-                results = evaluate_model(
-                    str(folder),
-                    "cmc2007",
-                    args.data_dir,
-                    "test",
-                    cache_dir=cache_dir,
-                    make_store=lambda model: HiddenStates(states_dir, model),
-                )
-                write_results(results, folder)
-            figures.setdefault(config, []).append(json.loads(results_file.read_text())["metrics"])
+            results = train_and_score(config, folder, args.data_dir, f"fold{fold}", args.seed)
+            figures.setdefault(config, []).append(results["metrics"])
     table = Table(title=f"CMC 2007, mean (standard deviation) over test folds {list(args.folds)}, seed {args.seed}")
     table.add_column("model")
     for metric in METRICS:

@@ -3,7 +3,6 @@
     python -m benchmarks.synthetic_corpus --output_dir runs/synthetic
 
 TF-IDF and the models are fitted on train, and each one's threshold is chosen on validation. What is done is not done again.
-A configuration that starts from a model of this comparison names its folder under `runs/synthetic`, as `backbone`.
 """
 
 import argparse
@@ -12,58 +11,19 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from transformers import pipeline
 
+from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.synthetic import LENGTHS, write_corpus
-from modeling_icd.evaluation.cli import evaluate_model, write_results
-from modeling_icd.training.hidden_states import HiddenStates
-from modeling_icd.training.run import main as train_main
 
 
 CONFIGS = ("synthetic_multirescnn", "synthetic_direct", "synthetic_direct_lora")
-METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro", "auc_macro", "precision_at_5")
+METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro")
 console = Console()
-
-
-def run_config(config: str, corpus: Path, output_dir: Path, code_set: str, seed: int) -> dict:
-    """Trains one configuration and scores it on the test split; returns its metrics and the seconds of training."""
-    folder = output_dir / config
-    results_file = folder / "results.json"
-    if results_file.exists():
-        return json.loads(results_file.read_text())
-    states_dir, cache_dir = output_dir / "hidden_states", output_dir / "cache"
-    options = {
-        "data_dir": corpus,
-        "data_cache_dir": cache_dir,
-        "hidden_states_dir": states_dir,
-        "dataset_config": code_set,
-        "output_dir": folder,
-        "seed": seed,
-    }
-    backbone = Path(yaml.safe_load(Path(f"configs/{config}.yaml").read_text())["backbone"])
-    if backbone.name in CONFIGS:
-        options["backbone"] = output_dir / backbone.name
-    started = time.perf_counter()
-    status = train_main([f"configs/{config}.yaml", *(f"--{name}={value}" for name, value in options.items())])
-    if status:
-        sys.exit(status)
-    seconds = time.perf_counter() - started
-    results = evaluate_model(
-        str(folder),
-        "mimic3",
-        str(corpus),
-        "test",
-        cache_dir=str(cache_dir),
-        make_store=lambda model: HiddenStates(states_dir, model),
-    )
-    results["training_seconds"] = seconds
-    write_results(results, folder)
-    return results
 
 
 def show_note(model: Path, builder: ICDBuilder) -> None:
@@ -89,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/synthetic"))
     parser.add_argument("--configs", nargs="+", default=CONFIGS, help="names of files in configs/")
-    parser.add_argument("--num_admissions", type=int, default=1500)
+    parser.add_argument("--num_admissions", type=int, default=1000)
     parser.add_argument("--length", choices=LENGTHS, default="short", help="of the notes")
     parser.add_argument("--code_set", choices=("full", "top50"), default="top50")
     parser.add_argument("--seed", type=int, default=0, help="of the corpus and of training")
@@ -103,12 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
     rows = {"TF-IDF + LinearSVC": evaluate_tfidf(builder, tune_threshold=True)}
     seconds = {"TF-IDF + LinearSVC": time.perf_counter() - started}
     for config in args.configs:
-        results = run_config(config, corpus, args.output_dir, args.code_set, args.seed)
+        results = train_and_score(config, args.output_dir / config, str(corpus), args.code_set, args.seed)
         rows[config], seconds[config] = results["metrics"], results["training_seconds"]
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
     table = Table(title=f"Synthetic corpus, {args.code_set}, notes {sizes}, seed {args.seed}: the test split")
-    for column in ("model", *METRICS, "training, s"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    table.add_column("model", no_wrap=True)
+    for column in (*METRICS, "training, s"):
+        table.add_column(column.replace("_", "\n"), justify="right")
     for name, metrics in rows.items():
         table.add_row(name, *(f"{metrics[metric]:.4f}" for metric in METRICS), f"{seconds[name]:.0f}")
     console.print(table)

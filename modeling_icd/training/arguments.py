@@ -73,6 +73,13 @@ class ICDTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the head, where it differs from `learning_rate`."}
     )
+    refit_on_validation: bool = field(
+        default=False,
+        metadata={
+            "help": "Once the threshold is chosen, train again from the start, and as long, on train and validation. "
+            "Needs a fixed number of epochs: no early stopping."
+        },
+    )
     eval_strategy: str = "epoch"
     save_strategy: str = "best"
     save_total_limit: int | None = 1
@@ -84,3 +91,10 @@ class ICDTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     batch_eval_metrics: bool = True
     report_to: str | None = "none"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.refit_on_validation and self.early_stopping_patience is not None:
+            raise ValueError(
+                "`refit_on_validation` trains for `num_train_epochs`, which `early_stopping_patience` cuts short: choose one."
+            )

@@ -1,5 +1,6 @@
 """`python train.py configs/NAME.yaml`: data set -> tokens -> model -> Trainer -> a folder that `from_pretrained` loads."""
 
+import copy
 import json
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
 from trl import TrlParser
 
 from dataset_scripts import load_builder
@@ -35,11 +36,18 @@ MODEL_FIELDS = [field.name for field in fields(ModelArguments) if hasattr(LlamaM
 SMOLLM2_DIR = Path.home() / ".cache" / "modeling_icd" / "smollm2-135m-instruct"
 
 
-def code_vocabulary(train: datasets.Dataset) -> list[str]:
-    """The codes of the training split, in the order of the data set's own classes."""
-    names = train.features["codes"].feature.names
-    seen = {code for codes in train["codes"] for code in codes}
+def code_vocabulary(*splits: datasets.Dataset) -> list[str]:
+    """The codes of the splits that are trained on, in the order of the data set's own classes."""
+    names = splits[0].features["codes"].feature.names
+    seen = {code for split in splits for codes in split["codes"] for code in codes}
     return [name for i, name in enumerate(names) if i in seen]
+
+
+def count_codes(*splits: datasets.Dataset) -> dict[str, int]:
+    """How many notes of these splits have each code, so that evaluation can tell frequent codes from rare ones."""
+    names = splits[0].features["codes"].feature.names
+    counts = Counter(code for split in splits for codes in split["codes"] for code in codes)
+    return {names[i]: counts[i] for i in sorted(counts)}
 
 
 def tokenize_split(split: datasets.Dataset, tokenizer, label2id: dict[str, int]) -> datasets.Dataset:
@@ -122,7 +130,8 @@ class ICDTrainer(Trainer):
 def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
     """Trains one model and writes it, its tokenizer and `run.json` to `args.output_dir`.
 
-    The decision threshold is chosen on the validation split and saved in the model's configuration.
+    The decision threshold is chosen on the validation split and saved in the model's configuration. With
+    `refit_on_validation` the model that is saved has learned from validation too, after its threshold was chosen.
     """
     set_seed(args.seed)
     output_dir = Path(args.output_dir)
@@ -138,7 +147,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     train_split, validation_split = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
     if data_args.max_train_notes is not None:
         train_split = train_split.select(range(min(data_args.max_train_notes, len(train_split))))
-    codes = code_vocabulary(train_split)
+    learned_splits = [train_split, *([validation_split] if args.refit_on_validation else [])]
+    codes = code_vocabulary(*learned_splits)
     backbone = (
         str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
     )
@@ -147,6 +157,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         "dataset": data_args.dataset,
         "config": builder.config.name,
         "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
+        "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
     splits = {
@@ -165,33 +176,58 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         )
         store.fill(ids for split in splits.values() for ids in split["input_ids"])
 
-    patience = args.early_stopping_patience
     pad_token_id = next(x for x in (model.config.pad_token_id, tokenizer.pad_token_id, 0) if x is not None)
-    trainer = ICDTrainer(
-        model=model,
-        args=args,
-        train_dataset=splits["train"],
-        eval_dataset=splits["validation"],
-        data_collator=ICDCollator(len(codes), pad_token_id, store),
-        compute_metrics=make_compute_metrics(len(codes), tune_threshold=True),
-        processing_class=tokenizer,
-        callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
-    )
+    collator = ICDCollator(len(codes), pad_token_id, store)
     resume = args.resume_from_checkpoint
     if isinstance(resume, str) and resume.lower() in ("true", "last"):
         resume = get_last_checkpoint(str(output_dir))
+    trainer = make_trainer(model, args, splits["train"], splits["validation"], collator, tokenizer)
     trainer.train(resume_from_checkpoint=resume)
-
-    scores, labels = predict_scores(trainer, splits["validation"])
+    threshold = float(tune_global_threshold(*predict_scores(trainer, splits["validation"])))
+    log = trainer.state.log_history
+    if args.refit_on_validation:
+        set_seed(args.seed)
+        model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
+        trainer = make_trainer(
+            model, args, datasets.concatenate_datasets(list(splits.values())), None, collator, tokenizer
+        )
+        trainer.train()
+        log = [*log, *trainer.state.log_history]
     final = trainer.accelerator.unwrap_model(trainer.model)
     if model_args.lora_r:
         final = final.merge_and_unload()
-    final.config.threshold = float(tune_global_threshold(scores, labels))
+    final.config.threshold = threshold
     save(final, tokenizer, output_dir)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
-    run["log"] = trainer.state.log_history
+    run["log"] = log
     (output_dir / "run.json").write_text(json.dumps(run, indent=2, default=str))
     return output_dir
+
+
+def make_trainer(
+    model,
+    args: ICDTrainingArguments,
+    train_split: datasets.Dataset,
+    validation_split: datasets.Dataset | None,
+    collator: ICDCollator,
+    tokenizer,
+) -> ICDTrainer:
+    """A trainer over tokenized splits; without a validation split it neither evaluates nor keeps checkpoints."""
+    if validation_split is None:
+        args = copy.copy(args)
+        args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
+        args.load_best_model_at_end = False
+    patience = args.early_stopping_patience
+    return ICDTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_split,
+        eval_dataset=validation_split,
+        data_collator=collator,
+        compute_metrics=make_compute_metrics(collator.num_labels, tune_threshold=True),
+        processing_class=tokenizer,
+        callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
+    )
 
 
 def predict_scores(trainer: Trainer, split: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:

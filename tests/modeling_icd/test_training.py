@@ -126,6 +126,38 @@ def test_an_undefined_figure_is_null_in_results_json(tmp_path):
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"auc_macro": None, "f1_micro": 0.5}
 
 
+def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, backbone, tmp_path):
+    options = {
+        "model": "direct",
+        "pooling": "mean",
+        "backbone": backbone,
+        "freeze_backbone": True,
+        "dataset": "mimic3",
+        "data_dir": corpus,
+        "window_size": 32,
+        "learning_rate": 0.01,
+        "num_train_epochs": 3,
+        "refit_on_validation": True,
+        "use_cpu": True,
+        "output_dir": tmp_path / "model",
+    }
+    trained = run("train.py", *(f"--{name}={value}" for name, value in options.items()))
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    splits = [load_split("mimic3", s, data_dir=corpus, cache_dir=tmp_path / "c") for s in ("train", "validation")]
+    names = splits[0].features["codes"].feature.names
+    used = [{names[code] for codes in split["codes"] for code in codes} for split in splits]
+    assert not used[1] <= used[0]
+    assert set(model.config.label2id) == used[0] | used[1]
+    log = json.loads((tmp_path / "model" / "run.json").read_text())["log"]
+    evaluated = [row for row in log if "eval_loss" in row]
+    ends = [row["step"] for row in log if "train_runtime" in row]
+    assert len(ends) == 2 and ends[1] > ends[0]  # steps of the second training: over both splits
+    assert len(evaluated) == 3 and 0 <= model.config.threshold <= 1
+    both = run("train.py", *(f"--{name}={value}" for name, value in options.items()), "--early_stopping_patience=2")
+    assert both.returncode == 2 and "choose one" in both.stderr
+
+
 def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, backbone, tmp_path):
     options = {
         "model": "direct",

@@ -1,0 +1,58 @@
+"""One configuration trained and scored, once: what the comparisons have in common."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from modeling_icd.evaluation.cli import evaluate_model, write_results
+from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.training.run import main as train_main
+
+
+def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, seed: int) -> dict:
+    """Trains `configs/CONFIG.yaml` into `folder` and scores it on the test split, unless that is done.
+
+    The built data and the hidden states lie beside the folder, for all runs there. A configuration whose `backbone` is
+    the model of another one (`runs/OTHER`) starts from that model's folder beside its own.
+
+    Args:
+        folder (`Path`): its name holds the configuration's.
+        data_config (`str`): the data set's configuration.
+
+    Returns:
+        What `folder/results.json` holds, the seconds of training among it.
+    """
+    results_file = folder / "results.json"
+    if results_file.exists():
+        return json.loads(results_file.read_text())
+    states_dir, cache_dir = folder.parent / "hidden_states", folder.parent / "cache"
+    settings = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())
+    options = {
+        "data_dir": data_dir,
+        "data_cache_dir": cache_dir,
+        "hidden_states_dir": states_dir,
+        "dataset_config": data_config,
+        "output_dir": folder,
+        "seed": seed,
+    }
+    if (Path("configs") / f"{Path(settings['backbone']).name}.yaml").exists():
+        options["backbone"] = folder.with_name(folder.name.replace(config, Path(settings["backbone"]).name))
+    started = time.perf_counter()
+    status = train_main([f"configs/{config}.yaml", *(f"--{name}={value}" for name, value in options.items())])
+    if status:
+        sys.exit(status)
+    seconds = time.perf_counter() - started
+    results = evaluate_model(
+        str(folder),
+        settings["dataset"],
+        data_dir,
+        "test",
+        cache_dir=str(cache_dir),
+        make_store=lambda model: HiddenStates(states_dir, model),
+    )
+    results["training_seconds"] = seconds
+    write_results(results, folder)
+    return results
