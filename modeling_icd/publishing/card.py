@@ -1,0 +1,442 @@
+"""The model card: `model_card.md` filled from a model's configuration, runs and results, no figure typed by hand."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .folder import ModelFolder, project_file
+from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
+
+
+class Metric(NamedTuple):
+    """A row of the results: its key in `results.json`, its name, what it means, and its id among the Hub's metrics."""
+
+    key: str
+    name: str
+    definition: str
+    hub_id: str
+
+
+METRICS = (
+    Metric("f1_micro", "F1, micro", "over all decisions", "f1"),
+    Metric(
+        "f1_macro", "F1, macro", "mean over codes of per-code F1; a code without gold and prediction counts 0", "f1"
+    ),
+    Metric("f1_macro_seen", "F1, macro, seen codes", "the same mean over codes with a gold note in the split", "f1"),
+    Metric("f1_instance", "F1, by note", "F1 of the mean precision and the mean recall of a note", "f1"),
+    Metric("precision_micro", "precision, micro", "over all decisions", "precision"),
+    Metric("recall_micro", "recall, micro", "over all decisions", "recall"),
+    Metric("auc_micro", "AUC, micro", "over all pairs of note and code", "roc_auc"),
+    Metric("auc_macro", "AUC, macro", "mean over codes with a positive and a negative note", "roc_auc"),
+    Metric("precision_at_5", "precision at 5", "of a note's five best codes, mean over notes", "precision_at_5"),
+    Metric("precision_at_8", "precision at 8", "of a note's eight best codes, mean over notes", "precision_at_8"),
+    Metric("precision_at_15", "precision at 15", "of a note's fifteen best codes, mean over notes", "precision_at_15"),
+    Metric("map", "MAP", "mean over notes of the average precision of the ranking of codes", "map"),
+)
+BAND_FIGURES = ("precision", "recall", "f1_micro", "f1_macro")
+OTHER_FIGURES = ("exact_match", "ece", "brier")
+RESULT_FIELDS = ("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source")
+
+# Invented, in words that no hospital uses, so that the privacy check cannot take it for a training note.
+INVENTED_NOTE = (
+    "INVENTED NOTE. A gardener of no particular age came in breathless after nine stairs, ankles like marrows.",
+    "Crackles at both bases, sugar high as ever, pressure high since the spring; water tablets and a salt lecture helped.",
+)
+
+
+class DataSet(NamedTuple):
+    """How the card speaks of a data set."""
+
+    name: str
+    hub_id: str
+    note_kind: str
+    code_system: str
+    terms: str
+    limits: str
+    citation: str
+
+
+SYNTHETIC = DataSet(
+    "an invented corpus in MIMIC-III's table format",
+    "synthetic-mimic3-format",
+    "discharge summary",
+    "ICD-9-CM",
+    "no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic` writes it again from its seed",
+    "The codes were drawn first and the notes were written to show them: results do not carry over to real notes.",
+    "",
+)
+DATASETS = {
+    "mimic3": DataSet(
+        "MIMIC-III v1.4",
+        "mimic3",
+        "discharge summary",
+        "ICD-9-CM",
+        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
+        "none of its records is in this repository",
+        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
+        "in the model. The notes are of intensive care, 2001 to 2012.",
+        "@article{johnson2016mimic,\n"
+        "  title={{MIMIC-III}, a freely accessible critical care database},\n"
+        "  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},\n"
+        "  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}\n}",
+    ),
+    "cmc2007": DataSet(
+        "the radiology reports of the 2007 Computational Medicine Center challenge",
+        "cmc2007",
+        "radiology report",
+        "ICD-9-CM",
+        "free for non-commercial research; none of its records is in this repository",
+        "The codes are those that two of three coding companies gave to paediatric radiology reports, short ones and of "
+        "one hospital.",
+        "@inproceedings{pestian2007shared,\n"
+        "  title={A shared task involving multi-label classification of clinical free text},\n"
+        "  author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and others},\n"
+        "  booktitle={BioNLP}, year={2007}\n}",
+    ),
+    "codiesp": DataSet(
+        "the clinical cases of CodiEsp v3",
+        "codiesp",
+        "clinical case",
+        "ICD-10",
+        "CC BY 4.0 ([zenodo.org/records/3837305](https://zenodo.org/records/3837305))",
+        "The notes are published case reports, not hospital notes; the English ones are machine translations from Spanish.",
+        "@inproceedings{miranda2020overview,\n"
+        "  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical "
+        "Cases at {CodiEsp} Track of {CLEF eHealth} 2020},\n"
+        "  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, "
+        "Martin},\n"
+        "  booktitle={CLEF (Working Notes)}, year={2020}\n}",
+    ),
+}
+
+
+def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
+    """How to speak of the data that a model was trained on; of unknown data, that they are unknown."""
+    if training_data and training_data.get("synthetic") is True:
+        return SYNTHETIC
+    name = (training_data or {}).get("dataset", "unknown")
+    unknown = DataSet(
+        f"`{name}`",
+        name,
+        "note",
+        "ICD",
+        "unknown to this project, so counted as restricted",
+        "The data are unknown.",
+        "",
+    )
+    return DATASETS.get(name, unknown)
+
+
+def check_results(results: Mapping[str, Any]) -> None:
+    """Refuse results that lack something the card reports.
+
+    Raises:
+        ValueError: where a field or a metric is missing; the message names them.
+    """
+    metrics = results.get("metrics", {})
+    missing = [key for key in ("metrics", *RESULT_FIELDS) if key not in results]
+    missing += [f"metrics.{key}" for key in (*(m.key for m in METRICS), *OTHER_FIGURES) if key not in metrics]
+    if missing:
+        raise ValueError(
+            f"results.json lacks {', '.join(missing)}: the card would have holes. Run `evaluate.py` again."
+        )
+    if metrics["f1_micro"] is None:
+        raise ValueError("`f1_micro` of results.json is undefined: evaluate on a split with notes and codes.")
+
+
+def check_they_belong_together(folder: ModelFolder) -> None:
+    """Refuse results of other weights, as far as the threshold gives them away.
+
+    Raises:
+        ValueError: where `results.json` was measured at the model's threshold, and that is no longer the model's.
+    """
+    measured, own = folder.results["threshold"], folder.config.get("threshold", 0.5)
+    of_the_model = str(folder.results["threshold_source"]).startswith("model configuration")
+    if of_the_model and not isinstance(own, list) and measured != own:
+        raise ValueError(
+            "results.json was measured at another threshold than config.json has: run `evaluate.py` again."
+        )
+
+
+def build_card(folder: ModelFolder, release: Release) -> str:
+    """Write the card of a model.
+
+    Args:
+        folder (`ModelFolder`): Its configuration, runs and results.
+        release (`Release`): Under which terms it is published.
+
+    Raises:
+        ValueError: where a result that the card reports is missing, or was measured with another threshold.
+        FileNotFoundError: where the template is not installed.
+    """
+    check_results(folder.results)
+    check_they_belong_together(folder)
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
+    template = environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
+    card = template.render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
+    return ModelCard(card.rstrip() + "\n").content
+
+
+def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
+    """The front matter: what the Hub shows, filters by and asks of those who want access."""
+    data, results = describe_data(folder.config.get("training_data")), folder.results
+    measured_on = describe_results(folder)
+    arguments: dict[str, Any] = {"license": release.license}
+    if release.holds_restricted_weights:
+        arguments = {
+            "license": "other",
+            "license_name": "physionet-credentialed-health-data-license-1.5.0",
+            "license_link": PHYSIONET_LICENSE_URL,
+        }
+    if release.gated != "no" and not release.on_physionet:
+        arguments |= access_questions(release)
+    return ModelCardData(
+        language="es" if "_es_" in f"_{results['config']}_" else "en",
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        base_model=release.base_model,
+        tags=[
+            "icd-coding",
+            data.code_system.lower(),
+            "multi-label-classification",
+            "medical",
+            "clinical",
+            "custom_code",
+        ],
+        datasets=[data.hub_id],
+        metrics=sorted({m.hub_id for m in METRICS if "_at_" not in m.hub_id and m.hub_id != "map"}),
+        model_name=model_name(release, folder),
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                task_name="ICD coding",
+                dataset_type=measured_on.hub_id,
+                dataset_name=measured_on.name,
+                dataset_config=results["config"],
+                dataset_split=results["split"],
+                metric_type=metric.hub_id,
+                metric_name=metric.name,
+                metric_value=round(results["metrics"][metric.key], 4),
+            )
+            for metric in METRICS
+            if results["metrics"][metric.key] is not None
+        ],
+        widget=[{"text": " ".join(INVENTED_NOTE), "example_title": "An invented note"}],
+        **arguments,
+    )
+
+
+def access_questions(release: Release) -> dict[str, Any]:
+    """What the Hub asks of those who want access to a gated repository."""
+    fields: dict[str, Any] = {
+        "Name": "text",
+        "Affiliation": "text",
+        "What will you use the model for?": "text",
+        "A trained coder reviews every code before it is used": "checkbox",
+        "I will not try to find out who a note is about, or recover training notes": "checkbox",
+    }
+    if release.holds_restricted_weights:
+        fields["PhysioNet user name"] = "text"
+        fields["I am credentialed for the source data and bound by their data use agreement"] = "checkbox"
+    return {
+        "extra_gated_heading": "Who will use this model, and for what?",
+        "extra_gated_prompt": "The model suggests ICD codes for research and for review by a coder. "
+        "It must not be used to bill or to decide on care.",
+        "extra_gated_fields": fields,
+        "extra_gated_button_content": "Ask for access",
+    }
+
+
+def model_name(release: Release, folder: ModelFolder) -> str:
+    return folder.config["architectures"][0] if release.on_physionet else release.target.split("/")[-1]
+
+
+def describe_results(folder: ModelFolder) -> DataSet:
+    """How to speak of the data that `results.json` was measured on; those of the training's data set are taken for its kind."""
+    training_data = folder.config.get("training_data") or {}
+    name = folder.results["dataset"]
+    return describe_data(training_data if name == training_data.get("dataset") else {"dataset": name})
+
+
+def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
+    """Everything that the template names, besides the front matter."""
+    config, results, metrics = folder.config, folder.results, folder.results["metrics"]
+    training_data = config.get("training_data") or {}
+    data = describe_data(training_data)
+    measured_on = describe_results(folder)
+    citations = dict.fromkeys(text for text in (data.citation, measured_on.citation) if text)
+    unknown = results["num_codes"] - len(folder.codes)
+    return {
+        "title": model_name(release, folder),
+        "target": release.target,
+        "model_class": f"`{config['architectures'][0]}`",
+        "code_system": data.code_system,
+        "reads_windows": config.get("window_size") is not None,
+        "note_kind": data.note_kind,
+        "num_labels": f"{len(folder.codes):,}",
+        "has_evidence": config.get("pooling", "label_attention") == "label_attention",
+        "with_weights": release.with_weights,
+        "access": release.access,
+        "permission": release.permission,
+        "withheld_reason": "The model was trained on restricted data, and PhysioNet counts such models as sensitive as "
+        "the data: they are shared under the data's own agreement.",
+        "training_dataset": data.name,
+        "training_config_name": training_data.get("config", "unknown"),
+        "data_terms": data.terms,
+        "data_limits": data.limits,
+        "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
+        "base_model": release.base_model,
+        "training_summary": summarize_training(folder),
+        "training_configs": training_configs(folder, release),
+        "split": results["split"],
+        "results_dataset": measured_on.name,
+        "results_config": results["config"],
+        "num_notes": f"{results['num_notes']:,}",
+        "num_codes": f"{results['num_codes']:,}",
+        "seed": folder.runs[-1]["training"]["seed"],
+        "overall": [
+            {
+                "name": m.name,
+                "value": figure(metrics[m.key]),
+                "interval": interval_text(results.get("intervals", {}).get(m.key)),
+                "definition": m.definition,
+            }
+            for m in METRICS
+        ],
+        "bands": [
+            {
+                "name": row["stratum"],
+                "num_codes": row["num_codes"],
+                "figures": [figure(row[key]) for key in BAND_FIGURES],
+            }
+            for row in results.get("strata", {}).get("frequency", [])
+        ],
+        "f1_micro": figure(metrics["f1_micro"]),
+        "f1_macro": figure(metrics["f1_macro"]),
+        "threshold_text": describe_threshold(folder, release),
+        "ece": figure(metrics["ece"]),
+        "brier": figure(metrics["brier"]),
+        "wrong_share": share(complement(metrics["precision_micro"])),
+        "missed_share": share(complement(metrics["recall_micro"])),
+        "exact_share": share(metrics["exact_match"]),
+        "unknown_text": f"{unknown:,} of the {results['num_codes']:,} codes of the split were in no training note: the model "
+        "does not know them, and each counts as missed."
+        if unknown
+        else "Every code of the split is one that the model knows.",
+        "compute": describe_compute(folder),
+        "note_lines": INVENTED_NOTE,
+        "who_may_use": say_who_may_use(release),
+        "data_citation": "\n".join(citations) or "% The training corpus is generated by this project's own code.",
+    }
+
+
+def figure(value: float | None) -> str:
+    """Four decimals, as in `evaluate.py`'s table; a figure that the split does not define says so."""
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def interval_text(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+
+
+def share(value: float | None) -> str:
+    return "an undefined share" if value is None else f"{value:.1%}"
+
+
+def complement(value: float | None) -> float | None:
+    return None if value is None else 1 - value
+
+
+def earlier_names(training_data: Mapping[str, Any]) -> list[str]:
+    """The data of the models that this one was trained further from, the last one first."""
+    if "earlier" not in training_data:
+        return []
+    earlier = training_data["earlier"] or {}
+    return [describe_data(earlier).name, *earlier_names(earlier)]
+
+
+def summarize_training(folder: ModelFolder) -> str:
+    model = folder.runs[-1]["model"]
+    if model["freeze_backbone"]:
+        how = "The backbone is frozen and only the head was trained"
+    elif model["lora_r"]:
+        how = (
+            f"The backbone was trained with LoRA of rank {model['lora_r']}, merged into the weights here, and the head "
+            "whole"
+        )
+    else:
+        how = "Backbone and head were trained whole"
+    layer, window = folder.config.get("hidden_layer"), folder.config.get("window_size")
+    reads = "the last layer" if layer is None else f"layer {layer}"
+    windows = (
+        "a note is read in one pass"
+        if window is None
+        else f"a note is read in windows of {window} tokens, one every {folder.config['window_stride']}"
+    )
+    earlier = f" It started from a model of {len(folder.runs) - 1} earlier run(s), below." if folder.runs[1:] else ""
+    return f"{how}. The head reads {reads}; {windows}.{earlier}"
+
+
+def describe_threshold(folder: ModelFolder, release: Release) -> str:
+    if not release.with_weights:
+        return (
+            "The results were measured at a threshold that was chosen on validation notes. It derives from them, so it is "
+            "not published; training chooses one again."
+        )
+    own = folder.config.get("threshold", 0.5)
+    used = folder.results["threshold"]
+    if isinstance(own, list):
+        model = "The model has a threshold of its own for each code, in `config.json`"
+    else:
+        model = f"The model's threshold is {own:.4f}, in `config.json`"
+    measured = used if isinstance(used, str) else f"{used:.4f}"
+    split = folder.results["split"]
+    other_notes = (
+        "no note of it had a part in the choice"
+        if split == "test"
+        else "the notes that it was chosen on may be among them, which flatters the model"
+    )
+    return (
+        f"{model}: a code is suggested when its score is greater. The results on `{split}` were measured at: {measured} "
+        f"(source: {folder.results['threshold_source']}); {other_notes}."
+    )
+
+
+def describe_compute(folder: ModelFolder) -> str:
+    """What the last run took, from its log.
+
+    Raises:
+        ValueError: where the log has no end, since the run was interrupted.
+    """
+    run = folder.runs[-1]
+    end = next((entry for entry in reversed(run["log"]) if "train_runtime" in entry), None)
+    if end is None:
+        raise ValueError("The log in run.json has no `train_runtime`: let the training run come to its end.")
+    text = f"The last training run took {end['train_runtime']:,.0f} s for {end['epoch']:.1f} epochs ({end['step']:,} steps)"
+    if run["model"]["freeze_backbone"]:
+        text += "; the states of the frozen backbone were computed once before, which is not counted"
+    if folder.num_weights():
+        text += f". The model has {folder.num_weights():,} weights"
+    return f"{text}."
+
+
+def say_who_may_use(release: Release) -> str:
+    if not release.with_weights:
+        return (
+            "Nobody gets them here. Those who hold the source data under its agreement can train the model again, or find "
+            "the weights where the source data are, under the same agreement."
+        )
+    if release.access == "synthetic":
+        return f"Anyone, under the license of this repository ({release.license}) and of the pretrained backbone."
+    if release.access == "open":
+        return (
+            f"Those who keep to the license of this repository ({release.license}), of the pretrained backbone, and to the "
+            "terms of the data above."
+        )
+    permission = f" They are shared with written permission: {release.permission}." if release.permission else ""
+    return (
+        f"Only those who are credentialed for the source data and bound by their data use agreement ({PHYSIONET_LICENSE}). "
+        f"They must not be passed on.{permission}"
+    )

@@ -1,0 +1,189 @@
+"""Publish a model.
+
+    python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME     push to a Hub, private and gated
+    python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
+    python -m modeling_icd.publishing privacy MODEL                  the check alone
+    python -m modeling_icd.publishing physionet MODEL --output_dir DIR     the package for PhysioNet
+
+A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .card import access_questions, build_card
+from .folder import ModelFolder, real_datasets
+from .hub import PushError, push
+from .physionet import PROVENANCE, describe_provenance, write_package
+from .privacy import Finding, TrainingNotes, check_files, load_notes, local_names
+from .release import GATES, Release, outgoing_files, plan_physionet_release, plan_release
+
+
+PROGRAM = "python -m modeling_icd.publishing"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the commands.
+
+    Returns:
+        0 where it did what it says, 1 where the privacy check found something, 2 where it could not.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {"privacy": run_privacy, "physionet": run_physionet}
+    command = commands.get(arguments[0]) if arguments else None
+    try:
+        return command(arguments[1:]) if command is not None else run_push(arguments)
+    except (ValueError, OSError, PushError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted. Nothing has changed here; the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def run_push(arguments: list[str]) -> int:
+    """Check, show or push a model."""
+    parser = _parser(PROGRAM, __doc__)
+    parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
+    _add_terms(parser)
+    parser.add_argument("--dry_run", action="store_true", help="show files, sizes, settings and card; push nothing")
+    args = parser.parse_args(arguments)
+    folder = ModelFolder.read(args.model, args.results)
+    release = _plan(folder, args)
+    card = build_card(folder, release)
+    files = outgoing_files(folder, release, card)
+    if args.dry_run:
+        print_release(release, files)
+        print(f"\nREADME.md:\n\n{card}")
+    findings = _check(folder, release, files, _notes(folder, args, is_required=not args.dry_run))
+    if findings:
+        return 1
+    if args.dry_run:
+        print("Dry run: nothing was pushed.")
+        return 0
+    revision = push(release, files)
+    print(f"Pushed {len(files)} files to {release.target}, revision {revision}.")
+    return 0
+
+
+def run_privacy(arguments: list[str]) -> int:
+    """Check what a push would upload."""
+    parser = _parser(f"{PROGRAM} privacy", run_privacy.__doc__)
+    parser.add_argument("--repo_id", default="owner/name", help="where the model will go")
+    _add_terms(parser)
+    args = parser.parse_args(arguments)
+    folder = ModelFolder.read(args.model, args.results)
+    release = _plan(folder, args)
+    files = outgoing_files(folder, release, build_card(folder, release))
+    return 1 if _check(folder, release, files, _notes(folder, args)) else 0
+
+
+def run_physionet(arguments: list[str]) -> int:
+    """Write the package for PhysioNet: weights, card, licenses, checksums and provenance."""
+    parser = _parser(f"{PROGRAM} physionet", run_physionet.__doc__)
+    parser.add_argument("--output_dir", required=True, help="a folder that is not there yet")
+    args = parser.parse_args(arguments)
+    folder = ModelFolder.read(args.model, args.results)
+    release = plan_physionet_release(folder, args.base_model)
+    files = outgoing_files(folder, release, build_card(folder, release))
+    files[PROVENANCE] = describe_provenance(folder, release, files)
+    if _check(folder, release, files, _notes(folder, args)):
+        return 1
+    print(write_package(files, args.output_dir))
+    return 0
+
+
+def print_release(release: Release, files: Mapping[str, Path | bytes]) -> None:
+    """Show settings, and every file with its size."""
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()
+    }
+    visibility = "private" if release.private else "public"
+    print(f"{release.target}: {visibility}, gated: {release.gated}, trained on {release.access} data")
+    print(f"weights: {'yes' if release.with_weights else 'no'}; written permission: {release.permission or 'none'}")
+    if release.gated != "no":
+        print("access questions:")
+        for question, kind in access_questions(release)["extra_gated_fields"].items():
+            print(f"  {question} ({kind})")
+    print(f"{len(sizes)} files, {sum(sizes.values()):,} bytes:")
+    for name, size in sizes.items():
+        print(f"  {size:>15,}  {name}")
+
+
+def _parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="the `output_dir` of a training run, evaluated")
+    parser.add_argument("--results", help="default: MODEL/results.json or MODEL/evaluation/test/results.json")
+    parser.add_argument(
+        "--base_model", help="Hub id of the pretrained backbone; default: as the training run names it"
+    )
+    parser.add_argument("--data_dir", help="the folder of the training data, which the privacy check compares with")
+    parser.add_argument("--dataset", help="its name; default: as the model names it")
+    parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    return parser
+
+
+def _add_terms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
+    parser.add_argument("--license", default="apache-2.0", help="default: apache-2.0")
+    parser.add_argument(
+        "--i_have_written_permission",
+        metavar="REFERENCE",
+        help="push weights of restricted data, privately and gated by hand; the reference goes into the card",
+    )
+
+
+def _plan(folder: ModelFolder, args: argparse.Namespace) -> Release:
+    return plan_release(
+        folder,
+        args.repo_id,
+        private=args.private,
+        gated=args.gated,
+        permission=args.i_have_written_permission,
+        license=args.license,
+        base_model=args.base_model,
+    )
+
+
+def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = True) -> TrainingNotes | None:
+    """The training notes to compare with; a model of invented notes needs none.
+
+    Raises:
+        ValueError: where the notes were real and it is not said where they are.
+    """
+    training_data = folder.config.get("training_data") or {}
+    real = real_datasets(folder.config.get("training_data"))
+    if args.data_dir is None:
+        if real and is_required:
+            raise ValueError(
+                f"The model was trained on {', '.join(sorted(real))}: name the folder of these data with `--data_dir`, so "
+                "that what goes out can be compared with the notes. Nothing of them leaves this machine."
+            )
+        print("Not compared with training notes" + (": no `--data_dir`." if real else ", which were invented."))
+        return None
+    if len(real) > 1:
+        raise ValueError(f"The model was trained on {' and '.join(sorted(real))}: only one data set can be compared.")
+    dataset = args.dataset or next(iter(real), training_data.get("dataset", "unknown"))
+    config = args.dataset_config
+    if config is None and dataset == training_data.get("dataset") and "earlier" not in training_data:
+        config = training_data["config"]
+    return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache")
+
+
+def _check(
+    folder: ModelFolder, release: Release, files: Mapping[str, Path | bytes], notes: TrainingNotes | None
+) -> list[Finding]:
+    findings = check_files(files, local_names(folder, public=release.target), notes)
+    if not findings:
+        print(f"Privacy check: nothing found in {len(files)} files.")
+    for finding in findings:
+        print(f"Privacy check: {finding}", file=sys.stderr)
+    if findings:
+        print("Nothing was written or pushed: take these out of the model folder first.", file=sys.stderr)
+    return findings

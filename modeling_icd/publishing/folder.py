@@ -1,0 +1,184 @@
+"""A model folder as training and evaluation left it: what the card is written from, and what the model was trained on."""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+
+Access = Literal["synthetic", "open", "restricted"]
+
+# Data sets whose records anyone may have; a model of any other real data is as confidential as the data.
+OPEN_DATASETS = ("cmc2007", "codiesp")
+RESULTS_FILES = ("results.json", "evaluation/test/results.json")
+
+
+def data_access(training_data: dict[str, Any] | None) -> Access:
+    """Say who may have the records that a model was trained on: nobody real is in them, anyone, or licensed users.
+
+    Args:
+        training_data (`dict`, *optional*): `config.training_data`, as training wrote it: `dataset`, `config`,
+            `synthetic`, and `earlier` where the model it started from had been trained on notes too. What is not
+            known counts as restricted.
+    """
+    if not training_data:
+        return "restricted"
+    if training_data.get("synthetic") is True:
+        own: Access = "synthetic"
+    elif training_data.get("dataset") in OPEN_DATASETS:
+        own = "open"
+    else:
+        own = "restricted"
+    both = {own, data_access(training_data["earlier"])} if "earlier" in training_data else {own}
+    return next(access for access in ("restricted", "open", "synthetic") if access in both)  # type: ignore[return-value]
+
+
+def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
+    """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say."""
+    if not training_data:
+        return {"unknown"}
+    earlier = real_datasets(training_data["earlier"]) if "earlier" in training_data else set()
+    own = set() if training_data.get("synthetic") is True else {training_data.get("dataset", "unknown")}
+    return own | earlier
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What `train.py` and `evaluate.py` wrote.
+
+    Args:
+        path (`Path`): The folder.
+        config (`dict`): Its `config.json`.
+        runs (`tuple[dict, ...]`):
+            Its `run.json`, behind those of the models that it was trained further from, the first one first.
+        results (`dict`): Its `results.json`.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    runs: tuple[dict[str, Any], ...]
+    results: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path, results: str | Path | None = None) -> "ModelFolder":
+        """Read a folder.
+
+        Args:
+            path (`str` or `Path`): The folder.
+            results (`str` or `Path`, *optional*):
+                The results to publish; by default `results.json` of the folder, or of its `evaluation/test`.
+
+        Raises:
+            FileNotFoundError: where there is no such folder, configuration, run or result.
+            ValueError: where one of the files is not JSON.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
+        config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
+        found = next((file for file in candidates if file.is_file()), candidates[-1])
+        remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
+        return cls(path, config, _read_runs(path), read_json(found, remedy))
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The safetensors files, in order."""
+        return sorted(self.path.glob("model*.safetensors"))
+
+    @property
+    def codes(self) -> list[str]:
+        return [self.config["id2label"][str(i)] for i in range(len(self.config["id2label"]))]
+
+    @property
+    def access(self) -> Access:
+        return data_access(self.config.get("training_data"))
+
+    def num_weights(self) -> int:
+        """How many numbers the safetensors files hold; 0 where there are none."""
+        return sum(
+            math.prod(tensor["shape"])
+            for file in self.weights
+            for name, tensor in safetensors_header(file).items()
+            if name != "__metadata__"
+        )
+
+    def base_model(self) -> str:
+        """The Hub id of the pretrained backbone.
+
+        Raises:
+            ValueError: where the first run started from a local folder.
+        """
+        backbone = self.runs[0]["model"]["backbone"]
+        if backbone == "smollm2":
+            return "HuggingFaceTB/SmolLM2-135M-Instruct"
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", backbone) or Path(backbone).exists():
+            raise ValueError(
+                "The model was trained from a local folder, so its pretrained backbone is not known: name it with "
+                "`--base_model ORGANISATION/NAME`."
+            )
+        return backbone
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON file; `remedy` says what to do where there is none.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No {path.name} in {path.parent}: {remedy}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path} is not JSON: {remedy}") from None
+
+
+def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
+    run = read_json(path / "run.json", "only a model that `train.py` trained can be published.")
+    backbone = Path(run["model"]["backbone"])
+    if (backbone / "run.json").is_file() and backbone.resolve() != path.resolve():
+        return (*_read_runs(backbone), run)
+    return (run,)
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Read what a safetensors file says of its tensors: 8 bytes of length, then JSON.
+
+    Raises:
+        ValueError: where it is not a safetensors file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            if length > 100_000_000:
+                raise ValueError
+            return json.loads(file.read(length))
+        except ValueError:
+            raise ValueError(f"{path} is not a safetensors file: save the model again.") from None
+
+
+def project_file(name: str) -> Path:
+    """Find a file of the project's root, in a checkout or as the installed distribution brought it.
+
+    Raises:
+        FileNotFoundError: where neither has it.
+    """
+    in_checkout = Path(__file__).resolve().parents[2] / name
+    if in_checkout.is_file():
+        return in_checkout
+    try:
+        installed = metadata.files("modeling-icd") or []
+    except metadata.PackageNotFoundError:
+        installed = []
+    for file in installed:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise FileNotFoundError(
+        f"{name} is neither beside the package nor in its distribution: install modeling-icd again."
+    )

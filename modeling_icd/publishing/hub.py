@@ -1,0 +1,104 @@
+"""The push: a repository that is private and gated before the first file is in it, then all files in one commit."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from .release import Release
+
+
+HUB_GATES: dict[str, Literal["manual", "auto", False]] = {"manual": "manual", "auto": "auto", "no": False}
+HUBS_OWN_FILES = {".gitattributes"}
+
+
+class PushError(Exception):
+    """A push that did not come to its end; the message says why, and what to do."""
+
+
+def push(release: Release, files: Mapping[str, Path | bytes]) -> str:
+    """Make the repository, or take up one of an earlier push, and commit the files.
+
+    An interrupted push leaves a repository with the right settings and without a commit. Pushing again finds what was
+    uploaded and goes on.
+
+    Args:
+        release (`Release`): Where to, and under which settings.
+        files (`dict`): Paths or contents by name.
+
+    Returns:
+        The commit's id, the revision to load the model at.
+
+    Raises:
+        PushError: where the Hub refuses or cannot be reached, or the repository holds files of someone else.
+    """
+    api = HfApi(library_name="modeling-icd")
+    repo_id = release.target
+    with _explained(repo_id):
+        api.whoami()
+        present = _present_files(api, repo_id)
+        foreign = sorted(present - files.keys() - HUBS_OWN_FILES)
+        if foreign:
+            raise PushError(
+                f"{repo_id} exists and holds {len(foreign)} files that are not part of this release, e.g. {foreign[0]}. "
+                "Delete them there, or take another `--repo_id`."
+            )
+        api.create_repo(repo_id, private=release.private, exist_ok=True)
+        api.update_repo_settings(repo_id, private=release.private, gated=HUB_GATES[release.gated])
+        info = api.model_info(repo_id)
+        if bool(info.private) != release.private or (info.gated or False) != HUB_GATES[release.gated]:
+            raise PushError(
+                f"{repo_id} did not take its settings (private, gated); nothing was uploaded. Set them there."
+            )
+        commit = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(name, content) for name, content in files.items()],
+            commit_message="Publish the model" if release.with_weights else "Publish the model without its weights",
+        )
+    return commit.oid
+
+
+def _present_files(api: HfApi, repo_id: str) -> set[str]:
+    try:
+        return {file.rfilename for file in api.model_info(repo_id).siblings or []}
+    except RepositoryNotFoundError:
+        return set()
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub's library raises into one message that says what to do."""
+    again = "Nothing has changed here, and the same command goes on where it stopped."
+    try:
+        yield
+    except LocalTokenNotFoundError:
+        raise PushError("There is no token: run `hf auth login`, or set HF_TOKEN, with one that may write.") from None
+    except OfflineModeIsEnabled:
+        raise PushError("HF_HUB_OFFLINE is set: unset it to push.") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reasons = {
+            401: "The Hub does not know this token: run `hf auth login`, or set HF_TOKEN, with a valid one.",
+            403: f"This token may not write to {repo_id}: take one with write access, or a `--repo_id` of your own.",
+            404: f"The Hub has no {repo_id} for this token: is OWNER in `--repo_id` right?",
+            409: f"{repo_id} exists and is not yours to see, or someone is writing to it: take another `--repo_id`, or wait.",
+            413: "The Hub finds a file too large.",
+            422: "The Hub refuses a large file.",
+        }
+        reason = reasons.get(status, f"The Hub answered with status {status}.")
+        raise PushError(f"{reason} {again}") from None
+    except HTTPError:
+        raise PushError(f"The Hub cannot be reached: check the network. {again}") from None
+    except RuntimeError:  # what the library makes of a large file that did not go through
+        raise PushError(f"The upload of a large file was refused or broken off. {again}") from None
+    except (ValueError, OSError) as error:
+        raise PushError(f"The push failed: {error}. {again}") from None

@@ -1,0 +1,259 @@
+"""What is published of a model, and under which terms: the decisions, then the list of files."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .folder import Access, ModelFolder, project_file
+
+
+GATES = ("manual", "auto", "no")
+# Of the model folder, these and no others go out, as they are. Everything else in a release is written for it.
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+COPIED = re.compile(
+    r"(configuration_icd|heads|modeling_llama_icd|modeling_baselines|pipeline_icd)\.py"
+    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
+    r"|chat_template\.jinja"
+)
+# What a results file may say in public; anything else in it stays at home.
+PUBLIC_RESULTS = (
+    "schema_version",
+    "metrics",
+    "intervals",
+    "interval_method",
+    "dataset",
+    "config",
+    "split",
+    "num_notes",
+    "num_codes",
+    "seed",
+    "code_version",
+    "versions",
+)
+# Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
+FITTED_CONFIG = ("threshold", "training_data")
+FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_source")  # follow from the notes: only where weights go out
+# What a training run did, as far as another run needs it.
+PUBLIC_TRAINING = (
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "head_learning_rate",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_grad_norm",
+    "optim",
+    "bf16",
+    "fp16",
+    "early_stopping_patience",
+    "refit_on_validation",
+)
+PHYSIONET_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
+PHYSIONET_LICENSE_URL = "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/"
+
+
+@dataclass(frozen=True)
+class Release:
+    """How a model is published.
+
+    Args:
+        target (`str`): The Hub id, or the words for a folder, by which the card's snippets load it.
+        access (`str`): Who may have the records it was trained on; see [`data_access`].
+        with_weights (`bool`): Whether weights and fitted thresholds go out.
+        private (`bool`): Whether the repository is private.
+        gated (`str`): `manual`, `auto` or `no`: how access is granted.
+        permission (`str`, *optional*): Reference of the written permission to share weights of restricted data.
+        license (`str`): License id of the repository.
+        base_model (`str`): Hub id of the pretrained backbone.
+        on_physionet (`bool`): Whether this is the package for PhysioNet.
+    """
+
+    target: str
+    access: Access
+    with_weights: bool
+    private: bool
+    gated: str
+    permission: str | None
+    license: str
+    base_model: str
+    on_physionet: bool = False
+
+    @property
+    def holds_restricted_weights(self) -> bool:
+        return self.with_weights and self.access == "restricted"
+
+
+def plan_release(
+    folder: ModelFolder,
+    repo_id: str,
+    *,
+    private: bool = True,
+    gated: str = "manual",
+    permission: str | None = None,
+    license: str = "apache-2.0",
+    base_model: str | None = None,
+) -> Release:
+    """Decide what may be pushed to a Hub.
+
+    A model of restricted data goes without weights, unless `permission` names the written permission to share them.
+
+    Raises:
+        ValueError: where the repository id is not one, where weights of restricted data would be public or handed
+            out unseen, where there are no weights to publish, or where the backbone is not known.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo_id):
+        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
+    if gated not in GATES:
+        raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
+    if permission is not None and not permission.strip():
+        raise ValueError("`--i_have_written_permission` needs a reference that others can look up: who, when, which.")
+    release = Release(
+        target=repo_id,
+        access=folder.access,
+        with_weights=folder.access != "restricted" or permission is not None,
+        private=private,
+        gated=gated,
+        permission=permission if folder.access == "restricted" else None,
+        license=license,
+        base_model=base_model or folder.base_model(),
+    )
+    if release.holds_restricted_weights and not (private and gated == "manual"):
+        raise ValueError(
+            "Weights trained on restricted data are pushed to a private repository with manual gating only: leave out "
+            "`--no-private` and `--gated`."
+        )
+    _require_weights(folder, release)
+    return release
+
+
+def plan_physionet_release(folder: ModelFolder, base_model: str | None = None) -> Release:
+    """The package for PhysioNet: everything, for those who may have the source data.
+
+    Raises:
+        ValueError: where the model was not trained on restricted data, or has no weights.
+    """
+    if folder.access != "restricted":
+        raise ValueError(
+            "This model was not trained on restricted data: PhysioNet is not needed, push it to a Hub repository."
+        )
+    release = Release(
+        target="path/to/this/folder",
+        access=folder.access,
+        with_weights=True,
+        private=True,
+        gated="manual",
+        permission=None,
+        license="other",
+        base_model=base_model or folder.base_model(),
+        on_physionet=True,
+    )
+    _require_weights(folder, release)
+    return release
+
+
+def _require_weights(folder: ModelFolder, release: Release) -> None:
+    if release.with_weights and not folder.weights:
+        raise ValueError(f"No model*.safetensors in {folder.path}: save the model with `save_pretrained` first.")
+
+
+def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str, Path | bytes]:
+    """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
+
+    Raises:
+        FileNotFoundError: where the folder lacks its code.
+    """
+    files: dict[str, Path | bytes] = {}
+    for path in sorted(folder.path.iterdir()):
+        if path.is_file() and (COPIED.fullmatch(path.name) or (release.with_weights and WEIGHTS.fullmatch(path.name))):
+            files[path.name] = path
+    for reference in folder.config.get("auto_map", {}).values():
+        if f"{reference.split('.')[0]}.py" not in files:
+            raise FileNotFoundError(
+                f"{folder.path} lacks the code of {reference}: save the model with `save_pretrained`, which copies it."
+            )
+    files["config.json"] = _json(public_config(folder.config, release))
+    files["results.json"] = _json(public_results(folder.results, release))
+    files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
+    files["LICENSE"] = _license(release)
+    if release.holds_restricted_weights:
+        files["LICENSE-CODE"] = project_file("LICENSE")
+    files["README.md"] = card.encode()
+    return dict(sorted(files.items()))
+
+
+def _license(release: Release) -> Path | bytes:
+    if not release.holds_restricted_weights:
+        return project_file("LICENSE")
+    return (
+        f"The weights, the thresholds in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
+        f"other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of the source data:\n"
+        f"{PHYSIONET_LICENSE_URL}\n\nThe Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
+    ).encode()
+
+
+def public_config(config: Mapping[str, Any], release: Release) -> dict[str, Any]:
+    """The configuration without the path it was loaded from; without weights, also without what was fitted on notes."""
+    left_out = ("_name_or_path", *(() if release.with_weights else FITTED_CONFIG))
+    public = {key: value for key, value in config.items() if key not in left_out}
+    if not release.with_weights:
+        public["training_data"] = _names_of_data(config.get("training_data"))
+    return public
+
+
+def _names_of_data(training_data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Which data a model was trained on, without anything counted in them."""
+    if not training_data:
+        return None
+    names = {key: training_data[key] for key in ("dataset", "config", "synthetic") if key in training_data}
+    if "earlier" in training_data:
+        names["earlier"] = _names_of_data(training_data["earlier"])
+    return names
+
+
+def public_results(results: Mapping[str, Any], release: Release) -> dict[str, Any]:
+    """What the card reports, and where it came from; figures of single codes or notes are not among it."""
+    keys = PUBLIC_RESULTS + FITTED_RESULTS if release.with_weights else PUBLIC_RESULTS
+    public = {key: results[key] for key in keys if key in results}
+    if "frequency" in results.get("strata", {}):
+        public["strata"] = {"frequency": results["strata"]["frequency"]}
+    return public
+
+
+def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
+    """The runs that made the model, as files for `train.py` by name, the first one first."""
+    texts = [training_config(run, i, release.base_model) for i, run in enumerate(folder.runs, start=1)]
+    if len(texts) == 1:
+        return {"train.yaml": texts[0]}
+    return {f"train_{i}.yaml": text for i, text in enumerate(texts, start=1)}
+
+
+def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str:
+    """One run as a file for `train.py`, without a path of this machine.
+
+    Args:
+        run (`dict`): A `run.json`.
+        number (`int`): Its place among the runs, from 1; from the second on, it starts from the one before it.
+        base_model (`str`): What the first run starts from.
+    """
+    model = {key: value for key, value in run["model"].items() if value is not None}
+    if not model.get("lora_r"):
+        model = {key: value for key, value in model.items() if not key.startswith("lora_")}
+    model["backbone"] = base_model if number == 1 else f"OUTPUT_{number - 1}"
+    data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
+    training = {key: run["training"].get(key) for key in PUBLIC_TRAINING}
+    fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
+    return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

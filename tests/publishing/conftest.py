@@ -1,0 +1,140 @@
+import json
+import shutil
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from dataset_scripts.synthetic import write_corpus
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.evaluation import ICDMetricsAccumulator
+
+
+CODES = ["401.9", "428.0", "96.71"]
+WORDS = ["fever", "cough", "pneumonia", "no", "evidence", "of", "acute", "renal", "failure"]
+BACKBONE = {
+    "vocab_size": 12,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+RUN = {
+    "model": {
+        "model": "direct",
+        "backbone": "someone/tiny-llama",
+        "pooling": "label_attention",
+        "window_size": 16,
+        "window_stride": 12,
+        "head_dropout": None,
+        "freeze_backbone": True,
+        "lora_r": 0,
+        "lora_alpha": 32,
+    },
+    "data": {
+        "dataset": "mimic3",
+        "dataset_config": "top50",
+        "data_dir": "/home/hannah/mimic",
+        "max_train_notes": None,
+    },
+    "training": {
+        "output_dir": "/home/hannah/runs/tiny",
+        "seed": 7,
+        "num_train_epochs": 3,
+        "learning_rate": 0.001,
+        "hub_token": "<HUB_TOKEN>",
+    },
+    "log": [{"loss": 0.5, "epoch": 1.0}, {"train_runtime": 12.3, "epoch": 3.0, "step": 30}],
+}
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A tiny model as training and evaluation leave it, trained on invented notes, with a training checkpoint."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    torch.manual_seed(0)
+    config = LlamaICDConfig.from_backbone(
+        LlamaConfig(**BACKBONE),
+        id2label=dict(enumerate(CODES)),
+        label2id={code: i for i, code in enumerate(CODES)},
+        code_descriptions={"401.9": "Unspecified essential hypertension", "428.0": "Congestive heart failure"},
+        pooling="label_attention",
+        window_size=16,
+        window_stride=12,
+        threshold=0.25,
+        training_data={"dataset": "mimic3", "config": "top50", "synthetic": True},
+    )
+    LlamaForICDCoding(config).save_pretrained(folder)
+    tokenizer = Tokenizer(
+        models.WordLevel({"[PAD]": 0, "[UNK]": 1, **{w: i + 2 for i, w in enumerate(WORDS)}}, "[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    (folder / "run.json").write_text(json.dumps(RUN))
+    accumulator = ICDMetricsAccumulator(4, threshold=0.25, k=(5, 8, 15))
+    # Four notes, three codes that the model knows and one that it does not. Predicted are 5, gold 5, both 4.
+    scores = [[0.9, 0.1, 0.2, 0.0], [0.6, 0.4, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0], [0.3, 0.1, 0.1, 0.0]]
+    accumulator.add_batch(torch.tensor(scores).numpy(), [[0], [0, 1], [2, 3], []])
+    results = {
+        "metrics": accumulator.compute(),
+        "model": "/home/hannah/runs/tiny",
+        "dataset": "mimic3",
+        "config": "top50",
+        "split": "test",
+        "num_notes": 4,
+        "num_codes": 4,
+        "unknown_codes": ["E885.9"],
+        "threshold": 0.25,
+        "threshold_source": "model configuration (chosen on validation)",
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "checkpoint-30").mkdir()
+    (folder / "checkpoint-30" / "model.safetensors").write_bytes(b"a checkpoint stays at home")
+    (folder / "predictions.parquet").write_bytes(b"scores of notes stay at home")
+    return folder
+
+
+@pytest.fixture
+def model_dir(finished_run, tmp_path):
+    """A copy of the run to change."""
+    return shutil.copytree(finished_run, tmp_path / "tiny")
+
+
+@pytest.fixture
+def edit(model_dir):
+    """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out."""
+
+    def change(name, **fields):
+        path = model_dir / name
+        content = {**json.loads(path.read_text()), **fields}
+        path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return change
+
+
+@pytest.fixture
+def restricted(edit):
+    """Makes the copy one that was trained on real MIMIC-III."""
+    edit("config.json", training_data={"dataset": "mimic3", "config": "top50", "synthetic": False})
+
+
+@pytest.fixture(scope="session")
+def notes(tmp_path_factory):
+    """Notes that stand for real ones: invented, without the marker that says so."""
+    folder = tmp_path_factory.mktemp("notes")
+    write_corpus(folder, num_admissions=30, length="short", show_progress=False)
+    (folder / "SYNTHETIC").unlink()
+    return folder
+
+
+@pytest.fixture
+def bpe(model_dir):
+    """A vocabulary that is not made of whole words, which thirty notes would be too few for."""
+    path = model_dir / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"] = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
+    path.write_text(json.dumps(tokenizer))

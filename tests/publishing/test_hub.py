@@ -1,0 +1,223 @@
+"""Pushing to, and loading from, a server that speaks the Hub's protocol over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hub_server import HubServer
+from huggingface_hub import constants
+from transformers import AutoTokenizer
+
+from modeling_icd import LlamaForICDCoding
+from modeling_icd.publishing.cli import main
+
+
+REPO = "someone/tiny-icd"
+PUBLISHED = {
+    "LICENSE",
+    "README.md",
+    "config.json",
+    "configuration_icd.py",
+    "heads.py",
+    "model.safetensors",
+    "modeling_llama_icd.py",
+    "pipeline_icd.py",
+    "results.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "train.yaml",
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = HubServer()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    yield server
+    server.close()
+
+
+def push(folder, *options, repo_id=REPO):
+    return main([str(folder), "--repo_id", repo_id, *options])
+
+
+def test_a_push_is_private_and_gated_before_the_first_file(finished_run, hub, capsys):
+    assert push(finished_run) == 0
+    assert hub.files(REPO).keys() == PUBLISHED
+    assert (hub.repos[REPO]["private"], hub.repos[REPO]["gated"]) == (True, "manual")
+    settings = hub.requests.index(f"PUT /api/models/{REPO}/settings")
+    uploads = [i for i, request in enumerate(hub.requests) if "preupload" in request or "commit" in request]
+    assert settings < min(uploads)
+    ((revision, files),) = hub.repos[REPO]["commits"]
+    assert revision in capsys.readouterr().out
+    assert files["model.safetensors"] == (finished_run / "model.safetensors").read_bytes()
+    assert b"hannah" not in b"".join(files.values())
+
+
+def test_a_second_push_changes_nothing(finished_run, hub):
+    assert push(finished_run) == push(finished_run) == 0
+    assert len(hub.repos[REPO]["commits"]) == 1
+
+
+def test_a_public_model_of_invented_notes_is_open_to_all(finished_run, hub):
+    assert push(finished_run, "--no-private", "--gated", "no") == 0
+    assert (hub.repos[REPO]["private"], hub.repos[REPO]["gated"]) == (False, False)
+    assert b"extra_gated" not in hub.files(REPO)["README.md"]
+
+
+def test_a_dry_run_shows_all_and_asks_nothing_of_the_hub(finished_run, hub, capsys):
+    assert push(finished_run, "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in PUBLISHED)
+    assert f"{(finished_run / 'model.safetensors').stat().st_size:,}" in shown
+    assert "private, gated: manual" in shown
+    assert "Affiliation (text)" in shown
+    assert "## Who may use the weights" in shown
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("token", "repo_id", "refused", "message"),
+    [
+        ("hf_wrong", REPO, {}, "does not know this token"),
+        ("hf_reader", REPO, {}, "may not write to someone/tiny-icd"),
+        ("hf_writer", "another/tiny-icd", {}, "may not write to another/tiny-icd"),
+        ("hf_writer", REPO, {"PUT /blobs": 403}, "large file was refused or broken off"),
+        ("hf_writer", REPO, {f"POST /{REPO}.git": 422}, "refuses a large file"),
+        ("hf_writer", REPO, {"POST /api/validate-yaml": 400}, "Invalid metadata"),
+        ("hf_writer", REPO, {"PUT /api/models": 403}, "may not write"),
+        ("hf_writer", REPO, {f"POST /api/models/{REPO}/commit": 409}, "is writing to it"),
+    ],
+)
+def test_a_failure_is_one_message_and_the_same_command_resumes(
+    token, repo_id, refused, message, finished_run, hub, monkeypatch, capsys
+):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.refused = refused
+    assert push(finished_run, repo_id=repo_id) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert before == {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    assert not any(hub.files(repo_id) for repo_id in hub.repos)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    hub.refused, hub.owner = {}, repo_id.split("/")[0]
+    assert push(finished_run, repo_id=repo_id) == 0
+    assert hub.files(repo_id).keys() == PUBLISHED
+
+
+def test_no_network_is_one_message(finished_run, hub, monkeypatch, capsys):
+    hub.close()
+    assert push(finished_run) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_no_token_is_one_message(finished_run, hub, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "nowhere")
+    assert push(finished_run) == 2
+    assert "There is no token" in capsys.readouterr().err
+    assert hub.requests == []
+
+
+def test_a_repository_with_other_files_is_left_alone(finished_run, hub, capsys):
+    hub.repos[REPO] = {"private": False, "gated": False, "commits": [("1" * 40, {"notes.csv": b"theirs"})]}
+    assert push(finished_run) == 2
+    assert "notes.csv" in capsys.readouterr().err
+    assert hub.files(REPO) == {"notes.csv": b"theirs"}
+
+
+def test_a_model_of_restricted_notes_goes_without_weights_and_they_with_permission_go_privately(
+    model_dir, restricted, bpe, notes, hub
+):
+    assert push(model_dir, "--data_dir", str(notes), "--no-private", "--gated", "no") == 0
+    assert hub.files(REPO).keys() == PUBLISHED - {"model.safetensors"}
+    assert b"**This repository holds no weights.**" in hub.files(REPO)["README.md"]
+    permission = ("--i_have_written_permission", "letter of 2026-03-01")
+    assert push(model_dir, "--data_dir", str(notes), "--no-private", *permission) == 2
+    assert not hub.repos[REPO]["private"]
+    assert push(model_dir, "--data_dir", str(notes), *permission) == 0
+    assert (hub.repos[REPO]["private"], hub.repos[REPO]["gated"]) == (True, "manual")
+    assert hub.files(REPO).keys() == PUBLISHED | {"LICENSE-CODE"}
+    assert b"letter of 2026-03-01" in hub.files(REPO)["README.md"]
+
+
+def test_an_interrupted_push_is_taken_up_by_the_same_command(finished_run, hub, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub._commit_api._send_commit", interrupt)
+        assert push(finished_run) == 130
+    assert "interrupted" in capsys.readouterr().err
+    uploads = sum(request.startswith("PUT /blobs") for request in hub.requests)
+    assert push(finished_run) == 0
+    assert sum(request.startswith("PUT /blobs") for request in hub.requests) == uploads == 1
+
+
+LOAD = """
+import json, re, sys
+repo, revision, output = sys.argv[1:]
+try:
+    import modeling_icd
+except ImportError:
+    pass
+else:
+    raise SystemExit("the project must not be importable here")
+from huggingface_hub import hf_hub_download
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+pinned = {"revision": revision, "trust_remote_code": True}
+note = "fever cough no evidence of acute renal failure " * 4
+inputs = AutoTokenizer.from_pretrained(repo, **pinned)(note, return_tensors="pt")
+inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+logits = [auto.from_pretrained(repo, **pinned)(**inputs).logits[0].tolist()
+          for auto in (AutoModel, AutoModelForSequenceClassification)]
+text = pipeline("text-classification", model=repo, top_k=None, **pinned)(note)
+coded = pipeline("icd-coding", model=repo, **pinned)(note, top_k=2)
+card = open(hf_hub_download(repo, "README.md", revision=revision)).read()
+shown = {}
+for snippet in re.findall("```python\\n(.*?)```", card, re.DOTALL):
+    exec(snippet, shown)
+open(output, "w").write(json.dumps({"logits": logits, "text": len(text[0]) if isinstance(text[0], list) else len(text),
+                  "coded": [row["code"] for row in coded], "shown": list(shown["scores"].shape)}))
+"""
+
+
+def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_and_then_offline(finished_run, hub, tmp_path):
+    assert push(finished_run) == 0
+    revision = hub.repos[REPO]["commits"][0][0]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def load(**variables):
+        run = subprocess.run(
+            [sys.executable, "-c", LOAD, REPO, revision, str(tmp_path / "loaded.json")],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        return json.loads((tmp_path / "loaded.json").read_text())
+
+    loaded = load()
+    asked = len(hub.requests)
+    assert load(HF_HUB_OFFLINE="1") == loaded
+    assert len(hub.requests) == asked
+    model = LlamaForICDCoding.from_pretrained(finished_run).eval()
+    inputs = AutoTokenizer.from_pretrained(finished_run)(
+        "fever cough no evidence of acute renal failure " * 4, return_tensors="pt"
+    )
+    expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
+    for logits in loaded["logits"]:
+        torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
+    assert (loaded["text"], len(loaded["coded"]), loaded["shown"]) == (3, 2, [1, 3])

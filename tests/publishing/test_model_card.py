@@ -1,0 +1,131 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from modeling_icd.publishing.card import METRICS, build_card, card_metadata, card_variables
+from modeling_icd.publishing.folder import ModelFolder, project_file
+from modeling_icd.publishing.release import plan_physionet_release, plan_release
+
+
+GOLDEN = Path(__file__).with_name("golden_card.md")
+
+
+def card_of(path, **options) -> str:
+    folder = ModelFolder.read(path)
+    return build_card(folder, plan_release(folder, "someone/tiny-icd", **options))
+
+
+def test_the_whole_card(finished_run):
+    assert card_of(finished_run) == GOLDEN.read_text()
+
+
+def test_the_template_is_one_of_the_hubs_library(finished_run):
+    folder = ModelFolder.read(finished_run)
+    release = plan_release(folder, "someone/tiny-icd")
+    card = ModelCard.from_template(
+        card_metadata(folder, release), template_path=project_file("model_card.md"), **card_variables(folder, release)
+    )
+    assert card.content.rstrip() + "\n" == build_card(folder, release)
+
+
+def test_the_model_index_comes_back_with_the_figures_of_the_results(finished_run):
+    metadata = ModelCard(card_of(finished_run)).data
+    figures = {result.metric_name: result.metric_value for result in metadata.eval_results}
+    measured = json.loads((finished_run / "results.json").read_text())["metrics"]
+    assert figures == {metric.name: round(measured[metric.key], 4) for metric in METRICS}
+    assert {result.dataset_split for result in metadata.eval_results} == {"test"}
+    assert metadata.license == "apache-2.0"
+    assert metadata.base_model == "someone/tiny-llama"
+
+
+@pytest.mark.parametrize("missing", ["f1_macro", "precision_at_15", "ece", "exact_match"])
+def test_a_missing_metric_is_an_error(missing, model_dir, edit):
+    metrics = json.loads((model_dir / "results.json").read_text())["metrics"]
+    del metrics[missing]
+    edit("results.json", metrics=metrics)
+    with pytest.raises(ValueError, match=f"lacks metrics.{missing}"):
+        card_of(model_dir)
+
+
+@pytest.mark.parametrize("missing", ["metrics", "split", "num_codes", "threshold"])
+def test_a_missing_field_is_an_error(missing, model_dir, edit):
+    edit("results.json", **{missing: None})
+    with pytest.raises(ValueError, match=f"lacks {missing}"):
+        card_of(model_dir)
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "results.json"])
+def test_a_missing_file_is_an_error_that_names_it(name, model_dir):
+    (model_dir / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        card_of(model_dir)
+
+
+def test_results_of_another_threshold_are_refused(model_dir, edit):
+    edit("config.json", threshold=0.3)
+    with pytest.raises(ValueError, match="another threshold"):
+        card_of(model_dir)
+
+
+def test_an_unfinished_run_is_refused(model_dir, edit):
+    edit("run.json", log=[{"loss": 0.5}])
+    with pytest.raises(ValueError, match="train_runtime"):
+        card_of(model_dir)
+
+
+def test_an_undefined_figure_is_named_and_not_indexed(model_dir, edit):
+    metrics = json.loads((model_dir / "results.json").read_text())["metrics"]
+    edit("results.json", metrics={**metrics, "auc_macro": None})
+    card = card_of(model_dir)
+    assert "| AUC, macro | undefined |" in card
+    assert "AUC, macro" not in {result.metric_name for result in ModelCard(card).data.eval_results}
+
+
+def test_intervals_and_frequency_bands_are_shown_where_they_were_measured(model_dir, edit):
+    band = {"stratum": "1-5", "num_codes": 3, "precision": 0.5, "recall": 0.25, "f1_micro": 1 / 3, "f1_macro": 0.2}
+    edit("results.json", intervals={"f1_micro": [0.71, 0.88]}, strata={"frequency": [band]})
+    card = card_of(model_dir)
+    assert "| F1, micro | 0.8000 | 0.7100 to 0.8800 | over all decisions |" in card
+    assert "| 1-5 | 3 | 0.5000 | 0.2500 | 0.3333 | 0.2000 |" in card
+    assert "Not measured band by band" not in card
+
+
+def test_no_local_path_of_the_run_is_in_the_card(finished_run):
+    assert "hannah" not in card_of(finished_run)
+
+
+def test_the_shown_configuration_is_one_for_train_py(finished_run):
+    from dataclasses import fields
+
+    from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
+
+    shown = yaml.safe_load(card_of(finished_run).split("```yaml\n")[1].split("```")[0])
+    known = {field.name for cls in (ModelArguments, DataArguments, ICDTrainingArguments) for field in fields(cls)}
+    assert shown.keys() <= known
+    assert (shown["backbone"], shown["learning_rate"], shown["seed"]) == ("someone/tiny-llama", 0.001, 7)
+
+
+def test_a_card_without_weights_says_so_and_gives_no_threshold(model_dir, restricted):
+    card = card_of(model_dir)
+    assert "**This repository holds no weights.**" in card
+    assert "MIMIC-III v1.4" in card
+    assert "0.2500," not in card
+    assert "AutoModelForSequenceClassification.from_pretrained(FOLDER" in card
+
+
+def test_a_permission_is_recorded_and_changes_the_license(model_dir, restricted):
+    card = card_of(model_dir, permission="letter of 2026-03-01 to H. Example")
+    assert "letter of 2026-03-01 to H. Example" in card
+    metadata = ModelCard(card).data
+    assert metadata.license == "other"
+    assert "PhysioNet user name" in metadata.extra_gated_fields
+
+
+def test_the_card_of_the_physionet_package_names_a_folder(model_dir, restricted):
+    folder = ModelFolder.read(model_dir)
+    card = build_card(folder, plan_physionet_release(folder))
+    assert 'model="path/to/this/folder"' in card
+    assert "extra_gated" not in card

@@ -1,0 +1,166 @@
+import json
+import subprocess
+
+import pytest
+
+from dataset_scripts import load_split
+from modeling_icd.publishing.card import build_card
+from modeling_icd.publishing.cli import main
+from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
+from modeling_icd.publishing.release import outgoing_files, plan_release
+from modeling_icd.training.arguments import ModelArguments
+from modeling_icd.training.run import build_model
+
+
+REAL = {"dataset": "mimic3", "config": "full", "synthetic": False}
+INVENTED = {"dataset": "mimic3", "config": "full", "synthetic": True}
+REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
+
+
+@pytest.mark.parametrize(
+    ("training_data", "access", "datasets"),
+    [
+        (INVENTED, "synthetic", set()),
+        (REPORTS, "open", {"cmc2007"}),
+        (REAL, "restricted", {"mimic3"}),
+        ({"dataset": "mimic3", "config": "full"}, "restricted", {"mimic3"}),
+        ({"dataset": "renamed"}, "restricted", {"renamed"}),
+        (None, "restricted", {"unknown"}),
+        ({}, "restricted", {"unknown"}),
+        ({"synthetic": "yes"}, "restricted", {"unknown"}),
+        ({**INVENTED, "earlier": REAL}, "restricted", {"mimic3"}),
+        ({**INVENTED, "earlier": None}, "restricted", {"unknown"}),
+        ({**INVENTED, "earlier": {**REPORTS, "earlier": INVENTED}}, "open", {"cmc2007"}),
+        ({**REPORTS, "earlier": REAL}, "restricted", {"cmc2007", "mimic3"}),
+    ],
+)
+def test_who_may_have_the_training_data(training_data, access, datasets):
+    assert data_access(training_data) == access
+    assert real_datasets(training_data) == datasets
+
+
+def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_dir, edit):
+    edit("config.json", training_data=REAL)
+    arguments = ModelArguments(model="direct", backbone=str(model_dir), pooling="label_attention")
+    config = build_model(arguments, str(model_dir), ["401.9", "428.0", "96.71"], {}, INVENTED).config
+    assert config.training_data == {**INVENTED, "earlier": REAL}
+    assert data_access(config.training_data) == "restricted"
+
+
+def release_of(path, **options):
+    folder = ModelFolder.read(path)
+    release = plan_release(folder, "someone/tiny-icd", **options)
+    return release, outgoing_files(folder, release, build_card(folder, release))
+
+
+def test_without_weights_nothing_fitted_on_notes_goes_out(model_dir, restricted):
+    release, files = release_of(model_dir, private=False, gated="no")
+    assert not release.with_weights
+    assert not [name for name in files if "safetensors" in name]
+    config = json.loads(files["config.json"])
+    assert "threshold" not in config
+    assert config["id2label"]["0"] == "401.9"
+    assert config["code_descriptions"]["428.0"] == "Congestive heart failure"
+    results = json.loads(files["results.json"])
+    assert not {"threshold", "unknown_codes", "model"} & results.keys()
+    assert b"0.25" not in files["config.json"]
+
+
+def test_counts_of_notes_in_the_training_data_stay_at_home(model_dir, edit):
+    edit("config.json", training_data={**REAL, "code_counts": {"401.9": 3}, "earlier": {**REAL, "code_counts": {}}})
+    _, files = release_of(model_dir)
+    assert json.loads(files["config.json"])["training_data"] == {**REAL, "earlier": REAL}
+
+
+def test_a_permission_brings_the_weights_privately(model_dir, restricted):
+    release, files = release_of(model_dir, permission="letter of 2026-03-01")
+    assert (release.private, release.gated, release.license) == (True, "manual", "apache-2.0")
+    assert {"model.safetensors", "LICENSE-CODE"} <= files.keys()
+    assert b"PhysioNet Credentialed Health Data License 1.5.0" in files["LICENSE"]
+    assert json.loads(files["config.json"])["threshold"] == 0.25
+    for options in ({"private": False}, {"gated": "auto"}, {"gated": "no"}):
+        with pytest.raises(ValueError, match="private repository with manual gating only"):
+            release_of(model_dir, permission="letter of 2026-03-01", **options)
+    with pytest.raises(ValueError, match="needs a reference"):
+        release_of(model_dir, permission=" ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: (path / "model.safetensors").unlink(), "No model"),
+        (lambda path: (path / "heads.py").rename(path / "modeling_llama_icd.py"), "lacks the code"),
+        (lambda path: (path / "pipeline_icd.py").unlink(), "lacks the code"),
+    ],
+)
+def test_a_folder_that_would_not_load_is_refused(change, message, model_dir):
+    change(model_dir)
+    if message == "lacks the code":
+        (model_dir / "modeling_llama_icd.py").unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        release_of(model_dir)
+
+
+def test_a_local_backbone_has_to_be_named(model_dir, edit):
+    run = json.loads((model_dir / "run.json").read_text())
+    edit("run.json", model={**run["model"], "backbone": "/home/hannah/llama"})
+    with pytest.raises(ValueError, match="--base_model"):
+        release_of(model_dir)
+    assert b"hannah" not in release_of(model_dir, base_model="someone/llama")[1]["train.yaml"]
+
+
+def test_a_model_trained_in_two_runs_comes_with_both_configurations(model_dir, edit, finished_run):
+    run = json.loads((model_dir / "run.json").read_text())
+    edit("run.json", model={**run["model"], "backbone": str(finished_run), "freeze_backbone": False, "lora_r": 4})
+    release, files = release_of(model_dir)
+    assert release.base_model == "someone/tiny-llama"
+    assert b"backbone: someone/tiny-llama" in files["train_1.yaml"]
+    assert b"backbone: OUTPUT_1" in files["train_2.yaml"]
+    assert b"lora_r: 4" in files["train_2.yaml"]
+
+
+def package(model_dir, notes, tmp_path):
+    return main(["physionet", str(model_dir), "--output_dir", str(tmp_path / "package"), "--data_dir", str(notes)])
+
+
+def test_the_physionet_package_is_whole_and_its_sums_hold(model_dir, restricted, bpe, notes, tmp_path, capsys):
+    assert package(model_dir, notes, tmp_path) == 0, capsys.readouterr().err
+    folder = tmp_path / "package"
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.safetensors", "README.md", "LICENSE", "LICENSE-CODE", "PROVENANCE.json", "SHA256SUMS"} <= names
+    checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    assert len(checked.stdout.splitlines()) == len(names) - 1
+    provenance = json.loads((folder / "PROVENANCE.json").read_text())
+    assert provenance["trained_on"]["dataset"] == "mimic3"
+    assert not [path for path in folder.iterdir() if b"hannah" in path.read_bytes()]
+    assert package(model_dir, notes, tmp_path) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_physionet_is_for_restricted_data_alone(finished_run, tmp_path, capsys):
+    assert main(["physionet", str(finished_run), "--output_dir", str(tmp_path / "package")]) == 2
+    assert "not trained on restricted data" in capsys.readouterr().err
+
+
+def test_real_data_must_be_named_for_the_check(model_dir, restricted, capsys):
+    for command in (["privacy", str(model_dir)], [str(model_dir), "--repo_id", "someone/tiny-icd"]):
+        assert main(command) == 2
+        assert "--data_dir" in capsys.readouterr().err
+
+
+def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):
+    text = load_split("mimic3", "all", "top50", data_dir=notes, cache_dir=tmp_path / "cache")["text"][0]
+    leak = " ".join(text.split()[20:40])
+    edit("config.json", code_descriptions={"401.9": leak})
+    assert main(["privacy", str(model_dir), "--data_dir", str(notes)]) == 1
+    error = capsys.readouterr().err
+    assert "config.json: span of 8 or more words of a training note (" in error
+    assert leak not in error
+    assert package(model_dir, notes, tmp_path) == 1
+    assert not (tmp_path / "package").exists()
+
+
+def test_an_honest_folder_passes_against_its_notes(model_dir, restricted, bpe, notes, capsys):
+    assert main(["privacy", str(model_dir), "--data_dir", str(notes)]) == 0
+    assert "nothing found" in capsys.readouterr().out
