@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
 from trl import TrlParser
 
@@ -108,10 +109,32 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     )
 
 
+class ShuffledLengthGroupedSampler(LengthGroupedSampler):
+    """Batches of notes of similar length, in random order.
+
+    transformers' own goes from long notes to short ones, several times an epoch and so at its end: batch norm would be
+    left with the statistics of the shortest notes.
+    """
+
+    def __iter__(self):
+        indices = list(super().__iter__())
+        size = self.batch_size
+        full = len(indices) // size
+        for batch in torch.randperm(full, generator=self.generator).tolist():
+            yield from indices[batch * size : (batch + 1) * size]
+        yield from indices[full * size :]
+
+
 class ICDTrainer(Trainer):
-    """Trainer with a learning rate of its own for the head."""
+    """Trainer that shuffles batches grouped by length, with a learning rate of its own for the head."""
 
     args: ICDTrainingArguments
+
+    def _get_train_sampler(self, train_dataset=None):
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            return ShuffledLengthGroupedSampler(sampler.batch_size, lengths=list(sampler.lengths))
+        return sampler
 
     def create_optimizer(self, model=None):
         if self.args.head_learning_rate is not None and self.optimizer is None:  # type: ignore[has-type]

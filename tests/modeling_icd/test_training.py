@@ -18,6 +18,7 @@ from modeling_icd.evaluation import ICDMetricsAccumulator, tune_global_threshold
 from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
 from modeling_icd.training import hidden_states
 from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.training.run import ShuffledLengthGroupedSampler
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,6 +192,20 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, back
     weights = [load_file(folder / "model.safetensors") for folder in (killed, whole)]
     for name, weight in weights[1].items():
         torch.testing.assert_close(weights[0][name], weight, msg=name)
+
+
+def test_batches_hold_notes_of_similar_length_in_no_order_of_length():
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 1000, (805,)).tolist()
+    sampler = ShuffledLengthGroupedSampler(8, lengths=lengths)
+    indices = list(sampler)
+    assert sorted(indices) == list(range(805))
+    batches = torch.tensor([lengths[i] for i in indices[:800]], dtype=torch.float).view(100, 8)
+    assert (batches.amax(dim=1) - batches.amin(dim=1)).mean() < 50  # about 800 where batches are drawn at random
+    means = batches.mean(dim=1)
+    assert abs(torch.corrcoef(torch.stack([torch.arange(100.0), means]))[0, 1]) < 0.3
+    assert abs(means[-20:].mean() - means.mean()) < 150
+    assert list(sampler) != indices
 
 
 def test_an_interrupted_fill_goes_on_where_it_stopped(backbone, tmp_path, monkeypatch):
