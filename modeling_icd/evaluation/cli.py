@@ -7,9 +7,8 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import evaluate
 import numpy as np
 import torch
 from rich.console import Console
@@ -21,25 +20,12 @@ from dataset_scripts import kind_of, load_builder
 from dataset_scripts.hierarchy import CHAPTERS, family_of
 
 from ..modeling_llama_icd import pad_rows
-from . import ICD_METRICS_PATH
 from .compare import compare_runs, render_comparison, write_comparison
-from .intervals import METHOD, auc_terms, bootstrap_intervals
-from .outcomes import Outcomes, outcomes_of
 from .predictions import write_predictions
 from .report import write_report
-from .results import (
-    SCHEMA_VERSION,
-    check_results,
-    code_version,
-    data_fingerprint,
-    library_versions,
-    make_curves,
-    write_results,
-)
-from .strata import counts_per_code, make_errors, make_strata
+from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
 
 
-CUTOFFS = (5, 8, 15)
 TABLE_ROWS = (
     ["f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "precision_micro", "recall_micro"]
     + ["auc_micro", "auc_macro"]
@@ -79,19 +65,6 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     unknown = [names[i] for i in used if names[i] not in label2id]
     columns = {**label2id, **{code: len(label2id) + i for i, code in enumerate(unknown)}}
     return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
-
-
-class ScoredSplit(NamedTuple):
-    """A split and what a model says about it; a code that only the split has is a column of zeros behind the model's own."""
-
-    scores: np.ndarray  # (N, C) float32
-    gold: list[list[int]]
-    codes: list[str]  # by class id
-    hadm_ids: list[int]
-    num_words: list[int]
-    threshold: float | np.ndarray
-    training_counts: dict[str, int] | None
-    about: dict[str, Any]  # what was scored with what; goes into results.json
 
 
 def score_split(
@@ -145,7 +118,17 @@ def score_split(
         "threshold_source": "model configuration (chosen on validation)" if threshold is None else "--threshold",
     }
     num_words = [len(note.split()) for note in notes]
-    return ScoredSplit(scores, gold, codes, hadm_ids, num_words, decision, trained_on.get("code_counts"), about)
+    return ScoredSplit(
+        scores,
+        gold,
+        codes,
+        hadm_ids,
+        num_words,
+        decision,
+        training_counts=trained_on.get("code_counts"),
+        attributes=code_attributes(codes),
+        about=about,
+    )
 
 
 def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
@@ -164,50 +147,6 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
         }
         for code, kind, family in zip(codes, kinds, families, strict=True)
     }
-
-
-def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
-    """Every figure of a scored split, as `results.json` holds them, and the outcomes that they rest on.
-
-    Args:
-        seed (`int`): of the intervals' resamples.
-    """
-    metric = evaluate.load(ICD_METRICS_PATH)
-    metric.add_batch(predictions=split.scores, references=split.gold)
-    metrics = metric.compute(threshold=split.threshold, k=CUTOFFS)
-    outcomes = outcomes_of(split.scores, split.gold, split.threshold)
-    auc = auc_terms(split.scores, split.gold)
-    attributes = code_attributes(split.codes)
-    strata = make_strata(
-        outcomes, split.codes, split.num_words, attributes=attributes, training_counts=split.training_counts
-    )
-    hits, predicted, gold = counts_per_code(outcomes)
-    counts = split.training_counts
-    is_global = np.isscalar(split.threshold)
-    results = {
-        "metrics": metrics,
-        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, k=CUTOFFS, seed=seed),
-        "interval_method": METHOD,
-        **split.about,
-        "threshold": split.threshold if is_global else "per code",
-        "thresholds": None if is_global else dict(zip(split.codes, np.asarray(split.threshold).tolist(), strict=True)),
-        "seed": seed,
-        "schema_version": SCHEMA_VERSION,
-        "code_version": code_version(),
-        "versions": library_versions(),
-        "strata": strata,
-        "errors": make_errors(outcomes, split.codes, strata, attributes=attributes),
-        "curves": make_curves(split.scores, outcomes),
-        "per_code": {
-            "codes": split.codes,
-            "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
-            "gold": gold.tolist(),
-            "predicted": predicted.tolist(),
-            "hits": hits.tolist(),
-        },
-    }
-    check_results(results)
-    return results, outcomes
 
 
 def evaluate_model(

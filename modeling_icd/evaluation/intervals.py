@@ -1,0 +1,275 @@
+"""How sure a figure is: bootstrap confidence intervals over notes, and a paired test between two runs."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .icd_metrics.scores import (
+    NUM_LEVELS,
+    check_scores,
+    column_blocks,
+    divide,
+    gold_pairs,
+    rank_in_histogram,
+    to_levels,
+)
+from .outcomes import Outcomes, weigh_codes, weighted_metrics
+
+
+NUM_RESAMPLES = 1000
+LEVEL = 0.95
+VALUES_PER_BLOCK = 1 << 22  # bounds the temporary arrays: resamples times pairs
+
+METHOD = (
+    f"{LEVEL:.0%} bootstrap over notes, {NUM_RESAMPLES} resamples: percentiles, shifted so that the resamples' mean is the "
+    "figure itself. AUC: gold notes resampled, other notes to first order. Sampling of the test notes only; not of training "
+    "notes or seeds."
+)
+
+
+class AUCTerms(NamedTuple):
+    """What a resample's AUC is made of; see `auc_terms`."""
+
+    gold_notes: np.ndarray  # (P,)
+    gold_codes: np.ndarray  # (P,)
+    micro_placements: np.ndarray  # (P,) share of all other pairs that score lower, ties half
+    micro_slopes: np.ndarray  # (N,) what one more copy of the note's other pairs adds to the micro AUC
+    macro_placements: np.ndarray  # (P,) share of the code's other notes that score lower; NaN where it has none
+    macro_slopes: np.ndarray  # (N,)
+    num_codes: int
+
+
+def auc_terms(scores: Any, labels: Any) -> AUCTerms:
+    """Take the two AUCs apart by note.
+
+    With P gold and Q other pairs, the AUC is the mean over gold pairs of their placement
+
+        v_g = (#{other: s < s_g} + #{other: s = s_g} / 2) / Q
+
+    A resample that weighs note i with w_i has, gold pairs exact and other pairs to first order,
+
+        auc_w = sum_g w_i(g) v_g / sum_g w_i(g)  +  sum_i (w_i - 1) * slope_i
+        slope_i = sum over other pairs o of note i of (u_o - auc) / Q,    u_o = share of gold pairs that score higher
+
+    (the projection of the Mann-Whitney statistic: Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data").
+    Gold pairs are few and resampled as they are, so that a code whose only gold note is not drawn leaves the macro AUC, as it
+    would in the metric; other pairs are many and the square term that is left out is of the order of 1 / N. The exact
+    bootstrap would rank 30 million scores again for each resample of MIMIC-III.
+
+    Scores of the micro AUC are compared on the 63,489 levels of `to_levels`.
+    """
+    scores = check_scores(scores)
+    notes, codes = gold_pairs(labels, *scores.shape)
+    num_notes, num_codes = scores.shape
+    micro_placements, micro_slopes = _micro_terms(scores, notes, codes)
+    by_code = np.lexsort((notes, codes))
+    bounds = np.searchsorted(codes[by_code], np.arange(num_codes + 1))
+    macro_placements = np.full(len(notes), math.nan)
+    macro_slopes = np.zeros(num_notes)
+    num_defined = 0
+    for first, block in column_blocks([scores]):
+        for code, column in enumerate(block, first):
+            pairs = by_code[bounds[code] : bounds[code + 1]]
+            if not 0 < len(pairs) < num_notes:
+                continue
+            is_gold = np.zeros(num_notes, bool)
+            is_gold[notes[pairs]] = True
+            gold, other = np.sort(column[is_gold]), column[~is_gold]
+            not_higher = gold.searchsorted(other, side="left") + gold.searchsorted(other, side="right")
+            higher = 1 - not_higher / (2 * len(gold))
+            macro_slopes[~is_gold] += (higher - higher.mean()) / len(other)
+            other = np.sort(other)
+            values = column[notes[pairs]]
+            lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
+            macro_placements[pairs] = lower / (2 * len(other))
+            num_defined += 1
+    return AUCTerms(
+        notes,
+        codes,
+        micro_placements,
+        micro_slopes,
+        macro_placements,
+        macro_slopes / max(num_defined, 1),
+        num_codes,
+    )
+
+
+def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    num_notes, num_codes = scores.shape
+    num_gold, num_other = len(notes), scores.size - len(notes)
+    if not num_gold or not num_other:
+        return np.full(num_gold, math.nan), np.zeros(num_notes)
+    gold_levels = to_levels(scores[notes, codes])
+    gold_counts = np.bincount(gold_levels, minlength=NUM_LEVELS)
+    share_higher = 1 - (np.cumsum(gold_counts) - gold_counts / 2) / num_gold  # of gold pairs, above each level
+    counts = np.zeros(NUM_LEVELS, np.int64)
+    higher_in_note = -np.bincount(notes, share_higher[gold_levels], num_notes)
+    for note, row in enumerate(scores):
+        levels = to_levels(row)
+        higher_in_note[note] += share_higher[levels].sum()
+        counts += np.bincount(levels, minlength=NUM_LEVELS)
+    less, equal = rank_in_histogram(counts - gold_counts, gold_levels)
+    num_other_in_note = num_codes - np.bincount(notes, minlength=num_notes)
+    auc = higher_in_note.sum() / num_other
+    return (less + equal / 2) / num_other, (higher_in_note - auc * num_other_in_note) / num_other
+
+
+def weighted_auc(terms: AUCTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """`auc_micro` and `auc_macro` of notes that count `weights` `(W, N)` times; see `auc_terms`."""
+    num_notes = weights.shape[1]
+    num_gold = np.bincount(terms.gold_notes, minlength=num_notes)
+    placed = np.bincount(terms.gold_notes, terms.micro_placements, num_notes)
+    micro = divide(weights @ placed, weights @ num_gold, empty=math.nan) + (weights - 1) @ terms.micro_slopes
+    is_defined = ~np.isnan(terms.macro_placements)
+    notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
+    placed = weigh_codes(weights, notes, codes, terms.num_codes, terms.macro_placements[is_defined])
+    drawn = weigh_codes(weights, notes, codes, terms.num_codes)
+    num_drawn = (drawn > 0).sum(axis=1)
+    macro = divide(divide(placed, drawn).sum(axis=1), num_drawn, empty=math.nan)
+    return {"auc_micro": micro, "auc_macro": macro + (weights - 1) @ terms.macro_slopes}
+
+
+def bootstrap_intervals(
+    outcomes: Outcomes,
+    figures: Mapping[str, float],
+    *,
+    auc: AUCTerms | None = None,
+    k: Sequence[int] = (5, 8, 15),
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = LEVEL,
+) -> dict[str, list[float]]:
+    """Confidence intervals of the figures of a split, from resamples of its notes (Efron and Tibshirani 1993, chapter 13).
+
+    Notes are drawn with replacement, as many as there are, all codes of a note together. With theta*_b the figure of
+    resample b and theta the figure itself, the interval runs between the (1 - level) / 2 and (1 + level) / 2 percentiles of
+    theta*_b - mean(theta*) + theta. The shift matters for macro figures alone: a resample lacks a third of the notes and
+    with them rare codes, so its macro F1 is lower (of the seen codes: higher) than that of notes drawn anew, and plain
+    percentiles may not even hold the figure. What is covered is the expected figure of a split of this size.
+
+    Args:
+        outcomes (`Outcomes`): Of the split.
+        figures (`Mapping[str, float]`): Metrics as `ICDMetricsAccumulator.compute` names them.
+        auc (`AUCTerms`, *optional*): Without it the AUCs get no interval.
+        k, seed, num_resamples, level: Cut-offs of the `_at_k` metrics; seed of the resamples, their number, coverage.
+
+    Returns:
+        `[low, high]`, within 0..1, for every figure that has one; not for average precision over codes, ECE and Brier score.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
+    if num_resamples < 2:
+        raise ValueError(f"`num_resamples` must be at least 2, got {num_resamples}.")
+    rng = np.random.default_rng(seed)
+    parts: list[dict[str, np.ndarray]] = []
+    for count in _block_sizes(num_resamples, _rows_per_block(outcomes)):
+        drawn = rng.integers(outcomes.num_notes, size=(count, outcomes.num_notes))
+        weights = np.stack([np.bincount(draw, minlength=outcomes.num_notes) for draw in drawn]).astype(np.float64)
+        parts.append(
+            {
+                **weighted_metrics(outcomes, weights, k),
+                **({} if auc is None else weighted_auc(auc, weights)),
+            }
+        )
+    intervals = {}
+    for name in parts[0]:
+        resampled = np.concatenate([part[name] for part in parts])
+        resampled = resampled[~np.isnan(resampled)]  # no gold code drawn
+        figure = figures.get(name, math.nan)
+        if math.isnan(figure) or len(resampled) < 2:
+            continue
+        bounds = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]) - resampled.mean() + figure
+        intervals[name] = [float(bound) for bound in np.clip(bounds, 0, 1)]
+    return intervals
+
+
+class PairedTest(NamedTuple):
+    """Outcome of `randomization_test` for one metric."""
+
+    difference: float  # of the second run from the first
+    p_value: float
+
+
+def randomization_test(
+    first: Outcomes,
+    second: Outcomes,
+    metrics: Iterable[str],
+    *,
+    k: Sequence[int] = (5, 8, 15),
+    seed: int = 0,
+    num_shuffles: int = NUM_RESAMPLES,
+) -> dict[str, PairedTest]:
+    """Paired approximate-randomisation test of two runs on the same notes (Noreen 1989; Yeh 2000, "More accurate tests").
+
+    If the runs did not differ, each note's two outputs could be exchanged. So for each of R shuffles every note's outputs
+    are exchanged with probability 1/2, and
+
+        p = (1 + #{shuffles: |difference| >= |observed difference|}) / (1 + R)
+
+    Two-sided, and 1 for equal runs. It needs no distribution, and takes macro figures as they are.
+
+    Args:
+        first, second (`Outcomes`): Same notes in the same order, same class ids, same gold codes.
+        metrics (`Iterable[str]`): Count and ranking metrics; an AUC cannot be tested so, since scores of two models are not
+            on one scale.
+        k, seed, num_shuffles: Cut-offs of the `_at_k` metrics; seed of the shuffles, and their number.
+    """
+    same = (
+        (first.num_notes, first.num_codes) == (second.num_notes, second.num_codes)
+        and np.array_equal(first.gold_notes, second.gold_notes)
+        and np.array_equal(first.gold_codes, second.gold_codes)
+    )
+    if not same:
+        raise ValueError("A paired test needs two runs on the same notes with the same gold codes.")
+    names = list(metrics)
+    both = _concatenate(first, second)
+    rng = np.random.default_rng(seed)
+    observed = _differences(both, np.zeros((1, first.num_notes)), names, k)
+    at_least = dict.fromkeys(names, 0)
+    for count in _block_sizes(num_shuffles, _rows_per_block(both)):
+        is_exchanged = rng.integers(2, size=(count, first.num_notes)).astype(np.float64)
+        for name, values in _differences(both, is_exchanged, names, k).items():
+            # Sums in another order may differ in the last digits.
+            at_least[name] += int((np.abs(values) >= np.abs(observed[name]) - 1e-12).sum())
+    return {name: PairedTest(float(observed[name][0]), (1 + at_least[name]) / (1 + num_shuffles)) for name in names}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of several comparisons (Holm 1979): p_(i) * (n - i + 1), never falling, at most 1."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for position, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - position)))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _differences(
+    both: Outcomes, is_exchanged: np.ndarray, names: list[str], k: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Second run less first, where the outputs of some notes are exchanged; `both` holds the first run's notes first."""
+    kept = 1 - is_exchanged
+    first = weighted_metrics(both, np.hstack([kept, is_exchanged]), k)
+    second = weighted_metrics(both, np.hstack([is_exchanged, kept]), k)
+    return {name: second[name] - first[name] for name in names}
+
+
+def _concatenate(first: Outcomes, second: Outcomes) -> Outcomes:
+    shifted = second._replace(
+        gold_notes=second.gold_notes + first.num_notes, predicted_notes=second.predicted_notes + first.num_notes
+    )
+    pairs = [np.concatenate(parts) for parts in zip(first[2:], shifted[2:], strict=True)]
+    return Outcomes(first.num_notes + second.num_notes, first.num_codes, *pairs)
+
+
+def _rows_per_block(outcomes: Outcomes) -> int:
+    """How many weightings fit into the temporary arrays at once."""
+    width = max(outcomes.num_notes, outcomes.num_codes, len(outcomes.gold_notes), len(outcomes.predicted_notes))
+    return max(1, VALUES_PER_BLOCK // width)
+
+
+def _block_sizes(total: int, largest: int) -> Iterator[int]:
+    for first in range(0, total, largest):
+        yield min(largest, total - first)

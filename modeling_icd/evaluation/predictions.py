@@ -1,0 +1,154 @@
+"""What a model said about each note, on disk: ids and scores, never text.
+
+`predictions.parquet` has one row a note:
+
+- `hadm_id`, `num_words` (length of the note), `gold` (class ids) and `gold_ranks` (rank of each in the note, from 0);
+- `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best, the predicted and
+  the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.
+
+Its metadata hold the code vocabulary, the threshold, and what was scored. Gold codes by admission are patient data: the file
+is as confidential as the data set, and its place is not the folder of a model that is published.
+
+`preds_test.psv` is CAML's format: `hadm_id|code|code...`, one line a note (`write_preds` in jamesmullenbach/caml-mimic).
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .icd_metrics.scores import check_threshold
+from .outcomes import Outcomes
+
+
+PREDICTIONS_FILE = "predictions.parquet"
+METADATA_KEY = b"modeling_icd"
+MAX_COMPLETE = 1 << 22  # scores; above, only the best codes of a note are written
+NUM_BEST = 100  # as CAML's pred_100_scores
+CAML_FOLDS = {"validation": "dev"}
+
+
+class Predictions(NamedTuple):
+    """What `read_predictions` finds."""
+
+    hadm_ids: np.ndarray  # (N,)
+    num_words: np.ndarray  # (N,)
+    codes: list[str]  # by class id
+    outcomes: Outcomes
+    about: dict[str, Any]  # what was scored: model, data set, split, fingerprint
+
+
+def write_predictions(
+    folder: Path,
+    *,
+    hadm_ids: Sequence[int],
+    num_words: Sequence[int],
+    codes: Sequence[str],
+    scores: np.ndarray,
+    outcomes: Outcomes,
+    threshold: Any,
+    about: dict[str, Any],
+) -> Path:
+    """Write `predictions.parquet` and CAML's `preds_SPLIT.psv` into a folder; returns the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    is_listed = listed_codes(scores, outcomes)
+    rows, ids = np.nonzero(is_listed)
+    gold_per_note = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
+    metadata = {
+        **about,
+        "codes": list(codes),
+        "threshold": np.asarray(threshold, np.float64).tolist(),
+        "is_complete": bool(is_listed.all()),
+    }
+    table = pa.table(
+        {
+            "hadm_id": pa.array(hadm_ids, pa.int64()),
+            "num_words": pa.array(num_words, pa.int32()),
+            "gold": _lists(outcomes.gold_codes, gold_per_note, pa.int32()),
+            "gold_ranks": _lists(outcomes.gold_ranks, gold_per_note, pa.int32()),
+            "codes": _lists(ids, is_listed.sum(axis=1), pa.int32()),
+            "scores": _lists(scores[rows, ids], is_listed.sum(axis=1), pa.float32()),
+        }
+    ).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+    path = folder / PREDICTIONS_FILE
+    pq.write_table(table, path, compression="zstd")
+    split = about["split"]
+    write_psv(folder / f"preds_{CAML_FOLDS.get(split, split)}.psv", hadm_ids, codes, outcomes)
+    return path
+
+
+def write_psv(path: Path, hadm_ids: Sequence[int], codes: Sequence[str], outcomes: Outcomes) -> None:
+    """Write the predicted codes of each note in CAML's format; a note without any has an empty second field."""
+    bounds = np.searchsorted(outcomes.predicted_notes, np.arange(outcomes.num_notes + 1))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="|")
+        for hadm_id, start, stop in zip(hadm_ids, bounds[:-1], bounds[1:], strict=True):
+            writer.writerow([hadm_id, *([codes[c] for c in outcomes.predicted_codes[start:stop]] or [""])])
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read `predictions.parquet`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+    table = pq.read_table(path)
+    packed = (table.schema.metadata or {}).get(METADATA_KEY)
+    if packed is None:
+        raise ValueError(f"{path} was not written by evaluate.py: it has no code vocabulary.")
+    about = json.loads(packed)
+    codes = about.pop("codes")
+    threshold = check_threshold(about.pop("threshold"), len(codes))
+    gold_notes, gold_codes = _pairs(table["gold"])
+    notes, ids = _pairs(table["codes"])
+    is_predicted = _flat(table["scores"]) > np.broadcast_to(threshold, len(codes))[ids]
+    predicted_notes, predicted_codes = notes[is_predicted], ids[is_predicted]
+    return Predictions(
+        hadm_ids=table["hadm_id"].to_numpy(),
+        num_words=table["num_words"].to_numpy(),
+        codes=codes,
+        outcomes=Outcomes(
+            num_notes=table.num_rows,
+            num_codes=len(codes),
+            gold_notes=gold_notes,
+            gold_codes=gold_codes,
+            gold_ranks=_flat(table["gold_ranks"]).astype(np.int64),
+            is_hit=np.isin(gold_notes * len(codes) + gold_codes, predicted_notes * len(codes) + predicted_codes),
+            predicted_notes=predicted_notes,
+            predicted_codes=predicted_codes,
+        ),
+        about=about,
+    )
+
+
+def listed_codes(scores: np.ndarray, outcomes: Outcomes) -> np.ndarray:
+    """Return which scores are written, `(N, C)`; of equal scores at the end of the best the lower class ids."""
+    if scores.size <= MAX_COMPLETE or scores.shape[1] <= NUM_BEST:
+        return np.ones(scores.shape, bool)
+    is_listed = np.zeros(scores.shape, bool)
+    for note, row in enumerate(scores):
+        last = np.partition(row, -NUM_BEST)[-NUM_BEST]
+        above = np.flatnonzero(row > last)
+        is_listed[note, above] = True
+        is_listed[note, np.flatnonzero(row == last)[: NUM_BEST - len(above)]] = True
+    is_listed[outcomes.gold_notes, outcomes.gold_codes] = True
+    is_listed[outcomes.predicted_notes, outcomes.predicted_codes] = True
+    return is_listed
+
+
+def _lists(values: np.ndarray, lengths: np.ndarray, value_type: pa.DataType) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values, value_type))
+
+
+def _flat(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+
+def _pairs(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    return np.repeat(np.arange(len(lengths)), lengths), _flat(column).astype(np.int64)

@@ -1,0 +1,216 @@
+"""`report.md`, `report.html` and their plots, made from `results.json` and nothing else: so no note can be in them."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from .plots import make_plots
+
+
+# The name, and what a reader must know to compare it.
+HEADLINES = {
+    "f1_micro": "F1, micro: over all pairs of note and code",
+    "f1_macro": "F1, macro: mean of per-code F1 over all codes",
+    "f1_macro_seen": "F1, macro over codes that the split has",
+    "f1_macro_caml": "F1, macro as CAML: of macro precision and macro recall",
+    "f1_instance": "F1, instance: of mean precision and mean recall of notes",
+    "precision_micro": "precision, micro",
+    "recall_micro": "recall, micro",
+    "auc_micro": "AUC, micro",
+    "auc_macro": "AUC, macro: codes with and without a gold note",
+    "map": "MAP: mean over notes of average precision",
+    "r_precision": "R-precision",
+    "exact_match": "exact match",
+}
+PLOTS = {
+    "f1_by_frequency": (
+        "F1 against frequency",
+        "Each dot is a code that the split has; the line is the mean of the codes whose frequency lies between one power of "
+        "two and the next.",
+    ),
+    "precision_recall": (
+        "Precision and recall",
+        "All pairs of note and code as one ranking. The diamond is the decision that the threshold makes; where thresholds "
+        "differ by code it need not lie on the curve.",
+    ),
+    "reliability": (
+        "Reliability",
+        "Scores in 15 equal bins. Points below the diagonal are too sure of themselves. Nearly all pairs lie in the lowest bin.",
+    ),
+    "f1_by_length": ("Note length", "Bands hold about as many notes each."),
+    "hierarchy": (
+        "Levels of the hierarchy",
+        "Micro F1 of each chapter (in parentheses its gold pairs) when codes, categories or blocks have to agree: what rises "
+        "from right to left are near misses.",
+    ),
+}
+STRATA = {
+    "frequency": ("By training frequency", "codes by how many training notes have them"),
+    "kind": ("Diagnoses and procedures", "kind"),
+    "chapter": ("By chapter", "chapter"),
+    "level": ("By level of the hierarchy", "what has to agree"),
+    "length": ("By note length", "words"),
+    "num_codes": ("By number of codes", "gold codes of the note"),
+}
+
+
+def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Path]:
+    """Write `report.md`, `report.html` and `plots/*.svg`; returns the first two.
+
+    The HTML is one file, plots included. Values from outside (codes, names) are escaped in both.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    plots = make_plots(results)
+    folder = output_dir / "plots"
+    folder.mkdir(exist_ok=True)
+    for name, svg in plots.items():
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+    context = {
+        "title": f"{Path(results['model']).name} on {results['dataset']} ({results['config']}), {results['split']}",
+        "subtitle": f"{results['num_notes']:,} notes, {results['num_codes']:,} codes. {threshold_text(results)}",
+        "sections": make_sections(results, plots),
+    }
+    paths = output_dir / "report.md", output_dir / "report.html"
+    loader = jinja2.PackageLoader("modeling_icd.evaluation")
+    for path, autoescape in zip(paths, (False, True), strict=True):
+        environment = jinja2.Environment(
+            loader=loader,
+            autoescape=autoescape,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        environment.filters["cell"] = markdown_cell
+        path.write_text(environment.get_template(f"{path.name}.j2").render(context), encoding="utf-8")
+    return paths
+
+
+def threshold_text(results: Mapping[str, Any]) -> str:
+    threshold = results["threshold"]
+    value = threshold if isinstance(threshold, str) else f"{threshold:.4f}"
+    return f"Decision threshold: {value}; from {results['threshold_source']}."
+
+
+def markdown_cell(value: Any) -> str:
+    """Keep a value inside its cell, and markup in it from being markup."""
+    text = " ".join(str(value).split())
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The report as a list of sections: title, paragraphs, a plot, a table."""
+    sections = [_headlines(results)]
+    for name, svg in plots.items():
+        title, text = PLOTS[name]
+        image = base64.b64encode(svg.encode()).decode()
+        sections.append(_section(title, [text], plot=name, alt=title, image=image))
+    sections += [
+        _strata_section(title, column, results["strata"][name])
+        for name, (title, column) in STRATA.items()
+        if name in results["strata"]
+    ]
+    return [*sections, *_error_sections(results["errors"]), _provenance(results)]
+
+
+def _section(title: str, text: list[str], **parts: Any) -> dict[str, Any]:
+    return {"title": title, "text": text, "plot": None, "columns": [], "rows": [], **parts}
+
+
+def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
+    names = {
+        **HEADLINES,
+        **{name: name.replace("_at_", " at ") for name in results["metrics"] if "_at_" in name and name[0] in "pr"},
+    }
+    rows = []
+    for name, definition in names.items():
+        value = results["metrics"].get(name)
+        if value is not None:
+            interval = results["intervals"].get(name)
+            rows.append((definition, f"{value:.4f}", f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""))
+    text = [f"Intervals: {results['interval_method']}"]
+    if results["unknown_codes"]:
+        text.append(
+            f"{len(results['unknown_codes'])} gold codes of this split are not in the model's vocabulary; each counts as missed."
+        )
+    return _section("Figures", text, columns=("metric", "value", "95% interval"), rows=rows)
+
+
+def _strata_section(title: str, column: str, strata: list[dict[str, Any]]) -> dict[str, Any]:
+    last, members = ("f1_instance_mean", "num_notes") if "num_notes" in strata[0] else ("f1_macro", "num_codes")
+    rows = [
+        (
+            row["stratum"],
+            row[members],
+            row["gold"],
+            row["predicted"],
+            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1_micro", last)),
+        )
+        for row in strata
+    ]
+    names = {
+        "f1_instance_mean": "F1 mean of notes",
+        "f1_macro": "F1 macro",
+        "num_notes": "notes",
+        "num_codes": "codes",
+    }
+    columns = (column, names[members], "gold", "predicted", "precision", "recall", "F1 micro", names[last])
+    return _section(title, [], columns=columns, rows=rows)
+
+
+def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
+    confusions, hierarchical = errors["confusions"], errors["hierarchical"]
+    misses = ", ".join(f"{name} {count:,}" for name, count in confusions["misses"].items())
+    text = [
+        "A gold code was missed and, in the same note, another one wrongly predicted; excess is how many notes more than "
+        "if the two had nothing to do with each other.",
+        f"All missed codes, by the closest relation to a wrongly predicted code of their note: {misses}.",
+    ]
+    if confusions["num_notes_left_out"]:
+        text.append(f"{confusions['num_notes_left_out']} notes with very many false alarms are left out.")
+    pairs = [
+        (pair["gold"], pair["predicted"], pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
+        for pair in confusions["pairs"]
+    ]
+    sections = [
+        _section(
+            "Most confused codes", text, columns=("gold", "predicted", "relation", "notes", "excess"), rows=pairs
+        ),
+        _section(
+            "Hierarchical F1",
+            [
+                "Gold and predicted codes together with their ancestors, each once in a note (Kiritchenko et al. 2006): "
+                f"F1 {hierarchical['f1']:.4f}, precision {hierarchical['precision']:.4f}, recall "
+                f"{hierarchical['recall']:.4f} ({hierarchical['gold']:,} gold, {hierarchical['predicted']:,} predicted, "
+                f"{hierarchical['hits']:,} both)."
+            ],
+        ),
+    ]
+    for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
+        found = errors[name]
+        rows = [(row["code"], row["gold"]) for row in found["codes"]]
+        text = [f"{found['num_codes']:,} codes with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
+        if found["num_codes"] > len(rows):
+            text.append(f"The {len(rows)} most frequent:")
+        sections.append(_section(title, text, columns=("code", "gold notes"), rows=rows))
+    worst = [
+        (f"{row['kind']}: {row['stratum']}", row["gold"], f"{row['f1_micro']:.3f}") for row in errors["worst_strata"]
+    ]
+    if worst:
+        sections.append(_section("Worst strata", [], columns=("stratum", "gold", "F1 micro"), rows=worst))
+    return sections
+
+
+def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        ("code version", results["code_version"]),
+        ("data fingerprint", results["data_fingerprint"][:16]),
+        ("seed of the intervals", results["seed"]),
+        *results["versions"].items(),
+    ]
+    return _section("Where this comes from", [], columns=("what", "value"), rows=rows)

@@ -1,0 +1,251 @@
+"""`results.json`: what is in it, where it came from, and a check that it is whole."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .icd_metrics.accumulator import ICDMetricsAccumulator
+from .icd_metrics.scores import (
+    NUM_CALIBRATION_BINS,
+    NUM_LEVELS,
+    calibration_bins,
+    divide,
+    from_levels,
+    nan_to_none,
+    to_levels,
+)
+from .intervals import METHOD, auc_terms, bootstrap_intervals
+from .outcomes import Outcomes, outcomes_of
+from .strata import CodeAttributes, counts_per_code, make_errors, make_strata
+
+
+SCHEMA_VERSION = 1
+LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "numpy", "peft", "scikit-learn")
+NUM_CURVE_POINTS = 200
+CUTOFFS = (5, 8, 15)
+
+# What every file has, and of which type.
+SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "schema_version": int,
+    "model": str,
+    "dataset": str,
+    "config": str,
+    "split": str,
+    "num_notes": int,
+    "num_codes": int,
+    "unknown_codes": list,
+    "data_fingerprint": str,
+    "threshold": (int, float, str),
+    "thresholds": (dict, type(None)),
+    "threshold_source": str,
+    "seed": int,
+    "code_version": str,
+    "versions": dict,
+    "metrics": dict,
+    "intervals": dict,
+    "interval_method": str,
+    "strata": dict,
+    "errors": dict,
+    "curves": dict,
+    "per_code": dict,
+}
+STRATUM_COUNTS = ("gold", "predicted", "hits")
+
+
+class ScoredSplit(NamedTuple):
+    """A split and what a model says about it; a code that only the split has is a column of zeros behind the model's own."""
+
+    scores: np.ndarray  # (N, C) float32
+    gold: list[list[int]]
+    codes: list[str]  # by class id
+    hadm_ids: list[int]
+    num_words: list[int]
+    threshold: float | np.ndarray
+    training_counts: dict[str, int] | None
+    attributes: CodeAttributes
+    about: dict[str, Any]  # what was scored with what; goes into results.json
+
+
+def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
+    """Every figure of a scored split, as `results.json` holds them, and the outcomes that they rest on.
+
+    Args:
+        seed (`int`): of the intervals' resamples.
+    """
+    accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold, k=CUTOFFS)
+    accumulator.add_batch(split.scores, split.gold)
+    metrics = accumulator.compute()
+    outcomes = outcomes_of(split.scores, split.gold, split.threshold)
+    auc = auc_terms(split.scores, split.gold)
+    strata = make_strata(
+        outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
+    )
+    hits, predicted, gold = counts_per_code(outcomes)
+    counts = split.training_counts
+    is_global = np.isscalar(split.threshold)
+    results = {
+        "metrics": metrics,
+        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, k=CUTOFFS, seed=seed),
+        "interval_method": METHOD,
+        **split.about,
+        "threshold": split.threshold if is_global else "per code",
+        "thresholds": None if is_global else dict(zip(split.codes, np.asarray(split.threshold).tolist(), strict=True)),
+        "seed": seed,
+        "schema_version": SCHEMA_VERSION,
+        "code_version": code_version(),
+        "versions": library_versions(),
+        "strata": strata,
+        "errors": make_errors(outcomes, split.codes, strata, attributes=split.attributes),
+        "curves": make_curves(split.scores, outcomes),
+        "per_code": {
+            "codes": split.codes,
+            "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
+            "gold": gold.tolist(),
+            "predicted": predicted.tolist(),
+            "hits": hits.tolist(),
+        },
+    }
+    check_results(results)
+    return results, outcomes
+
+
+def check_results(results: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` that names what is missing from results, or wrong in them."""
+    faults = [f"`{name}` is missing" for name in SCHEMA if name not in results]
+    faults += [
+        f"`{name}` is a {type(results[name]).__name__}"
+        for name, kind in SCHEMA.items()
+        if name in results and (not isinstance(results[name], kind) or isinstance(results[name], bool))
+    ]
+    if not faults:
+        faults = _faults_within(results)
+    if faults:
+        raise ValueError(f"Not the results of an evaluation: {'; '.join(faults[:5])}.")
+
+
+def _faults_within(results: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if results["schema_version"] != SCHEMA_VERSION:
+        faults.append(f"`schema_version` is {results['schema_version']}, expected {SCHEMA_VERSION}: evaluate again")
+    for name, value in results["metrics"].items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            faults.append(f"metric {name} is no number")
+    for name, interval in results["intervals"].items():
+        if results["metrics"].get(name) is None:
+            faults.append(f"the interval of {name} has no metric")
+        elif len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+            faults.append(f"the interval of {name} is {interval}")
+    if results["threshold"] == "per code" and len(results["thresholds"] or {}) != results["num_codes"]:
+        faults.append("`thresholds` does not hold one for each code")
+    for name, rows in results["strata"].items():
+        if not all(isinstance(row.get("stratum"), str) for row in rows):
+            faults.append(f"strata {name} lack a name")
+        elif name != "heat_map" and not all(
+            isinstance(row.get(count), int) for row in rows for count in STRATUM_COUNTS
+        ):
+            faults.append(f"strata {name} lack counts")
+    sizes = {len(column) for column in results["per_code"].values() if column is not None}
+    if sizes != {results["num_codes"]}:
+        faults.append(f"`per_code` has columns of {sorted(sizes)} codes, expected {results['num_codes']}")
+    return faults
+
+
+def write_results(results: dict, output_dir: Path) -> Path:
+    """Writes `results.json`, whole or not at all; a figure that is undefined is null."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=output_dir, suffix=".tmp", delete=False) as file:
+        json.dump({**results, "metrics": nan_to_none(results["metrics"])}, file, indent=2, allow_nan=False)
+    path = output_dir / "results.json"
+    os.replace(file.name, path)
+    path.chmod(0o644)
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads `results.json` and checks it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+    results = json.loads(path.read_text())
+    check_results(results)
+    return results
+
+
+def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Iterable[Sequence[str]]) -> str:
+    """Hash what was scored: ids, text and gold codes of each note, in order. Equal on every machine, and of no use to
+    find a note."""
+    digest = hashlib.sha256()
+    for hadm_id, text, of_note in zip(hadm_ids, texts, codes, strict=True):
+        digest.update(f"{hadm_id}\0{len(text)}\0{text}\0{' '.join(sorted(of_note))}\0".encode())
+    return digest.hexdigest()
+
+
+def code_version() -> str:
+    """The commit of this checkout (`-dirty` where files differ from it), or the installed version of the package."""
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        try:
+            return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            pass  # no git on this machine, or a checkout of another user
+    return installed_version("modeling-icd") or "unknown"
+
+
+def library_versions() -> dict[str, str]:
+    versions = {name: installed_version(name) for name in LIBRARIES}
+    return {name: version for name, version in versions.items() if version is not None}
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def make_curves(scores: np.ndarray, outcomes: Outcomes) -> dict[str, list[dict[str, float]]]:
+    """Points of two curves over all pairs of note and code.
+
+    - `precision_recall`: at most 200 thresholds, about evenly spaced in recall; scores on 63,489 levels.
+    - `reliability`: for each of the 15 bins of the ECE that holds scores their number, mean, and share of gold.
+    """
+    levels = np.zeros(NUM_LEVELS, np.int64)
+    counts, sums = np.zeros(NUM_CALIBRATION_BINS, np.int64), np.zeros(NUM_CALIBRATION_BINS)
+    for row in scores:
+        levels += np.bincount(to_levels(row), minlength=NUM_LEVELS)
+        bins = calibration_bins(row)
+        counts += np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
+        sums += np.bincount(bins, row, NUM_CALIBRATION_BINS)
+    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
+    gold = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
+    reliability = [
+        {
+            "num_pairs": int(counts[i]),
+            "mean_score": float(sums[i] / counts[i]),
+            "share_gold": float(gold[i] / counts[i]),
+        }
+        for i in np.flatnonzero(counts)
+    ]
+    gold_levels = np.bincount(to_levels(gold_scores), minlength=NUM_LEVELS)
+    hits, predicted = np.cumsum(gold_levels[::-1]), np.cumsum(levels[::-1])
+    recall, precision = divide(hits, len(gold_scores)), divide(hits, predicted)
+    candidates = np.flatnonzero(levels[::-1])
+    wanted = np.searchsorted(recall[candidates], np.linspace(0, 1, NUM_CURVE_POINTS))
+    chosen = candidates[np.unique(np.minimum(wanted, len(candidates) - 1))] if len(gold_scores) else []
+    points = [
+        {
+            "at_least": float(from_levels(np.array(NUM_LEVELS - 1 - i))),
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+        }
+        for i in chosen
+    ]
+    return {"precision_recall": points, "reliability": reliability}

@@ -1,0 +1,390 @@
+"""Where a model fails: its counts and F1 by groups of codes, groups of notes and level of the hierarchy; its errors.
+
+What is known of a code comes in one mapping, `{code: {"chapter", "block", "category", "kind"}}`, any of them left out:
+
+- `category`: the code before the dot (401 of 401.9); `block` (401-405) and `chapter` (390-459) of the classification;
+- `kind`: `"diagnosis"` or `"procedure"`.
+
+Counts of the strata of one kind add up to those of the split, except those of the levels of the hierarchy, where codes join.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .icd_metrics.scores import divide, ratios
+from .outcomes import Outcomes
+
+
+CodeAttributes = Mapping[str, Mapping[str, str]]
+
+FREQUENCY_BANDS = ((0, 0), (1, 5), (6, 10), (11, 50), (51, 500), (501, None))  # training notes of a code
+NUM_CODES_BANDS = ((0, 0), (1, 1), (2, 5), (6, 10), (11, 20), (21, None))  # gold codes of a note
+NUM_LENGTH_BANDS = 5
+LEVELS = ("chapter", "block", "category", "code")
+UNKNOWN = "unknown"
+RELATIONS = ("ancestor", "sibling", "category", "block", "chapter", "none")
+MAX_FALSE_ALARMS = 500  # of a note; one with more tells nothing of which code is taken for which
+MIN_GOLD_OF_WORST = 20
+NUM_LISTED = 20
+
+
+def band_names(bands: Sequence[tuple[int, int | None]]) -> list[str]:
+    return [f">{low - 1}" if high is None else str(low) if low == high else f"{low}-{high}" for low, high in bands]
+
+
+def in_bands(values: Sequence[int] | np.ndarray, bands: Sequence[tuple[int, int | None]]) -> list[str]:
+    """Return the name of the band of each value; bands start where the one before ends."""
+    names = band_names(bands)
+    index = np.searchsorted([low for low, _ in bands], values, side="right") - 1
+    return [names[i] for i in index]
+
+
+def length_bands(num_words: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
+    """Bands of note length with about as many notes each, and the band of each note, by name.
+
+    The edges are those of the split's own quintiles: reports of 30 words and discharge summaries of 2,000 alike get bands
+    that hold notes. Notes of one length stay together, so that there may be fewer than five.
+    """
+    lengths = np.asarray(num_words)
+    edges = np.unique(np.quantile(lengths, np.arange(1, NUM_LENGTH_BANDS) / NUM_LENGTH_BANDS, method="lower"))
+    index = np.searchsorted(edges, lengths, side="left")  # an edge belongs to the band below it
+    lows = [int(lengths[index == i].min()) for i in range(len(edges) + 1) if (index == i).any()]
+    highs = [int(lengths[index == i].max()) for i in range(len(edges) + 1) if (index == i).any()]
+    names = [f"{low}-{high}" if low < high else str(low) for low, high in zip(lows, highs, strict=True)]
+    place = {band: names[i] for i, band in enumerate(sorted(set(index.tolist())))}
+    return names, [place[i] for i in index.tolist()]
+
+
+def code_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
+    """Counts and F1 of groups of codes.
+
+    Args:
+        names (`Sequence[str]` of length C): The stratum of each code.
+        order (`Sequence[str]`): Of the strata; one without a code is left out.
+
+    Returns:
+        For each stratum `stratum`, `num_codes`, `gold`, `predicted`, `hits` (pairs), `precision`, `recall`, `f1_micro`, and
+        `f1_macro`, the mean of per-code F1 over all codes of the stratum.
+    """
+    hits, predicted, gold = counts_per_code(outcomes)
+    return [
+        {"stratum": name, "num_codes": len(codes), **_figures(hits[codes], predicted[codes], gold[codes])}
+        for name, codes in _members(names, order)
+    ]
+
+
+def note_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
+    """Counts and F1 of groups of notes, as `code_strata`; `num_notes`, and `f1_instance_mean`, the mean F1 of a note."""
+    num_notes = outcomes.num_notes
+    hits = np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes)
+    predicted = np.bincount(outcomes.predicted_notes, minlength=num_notes)
+    gold = np.bincount(outcomes.gold_notes, minlength=num_notes)
+    strata = []
+    for name, notes in _members(names, order):
+        figures = _figures(hits[notes], predicted[notes], gold[notes])
+        figures["f1_instance_mean"] = figures.pop("f1_macro")
+        strata.append({"stratum": name, "num_notes": len(notes), **figures})
+    return strata
+
+
+def level_strata(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes) -> list[dict[str, Any]]:
+    """The same predictions scored at each level of the hierarchy that is known: a near miss counts where it is right.
+
+    At a level, the gold and the predicted set of a note hold the groups of its codes, each group once. A code whose group is
+    not known is a group of its own.
+    """
+    strata = []
+    for level in known_levels(attributes):
+        names = group_names(codes, attributes, level)
+        joined = join_codes(outcomes, names)
+        hits, predicted, gold = counts_per_code(joined)
+        strata.append({"stratum": level, "num_codes": joined.num_codes, **_figures(hits, predicted, gold)})
+    return strata
+
+
+def heat_map(
+    outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes, names: Sequence[str], order: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `code_strata`.
+
+    Returns:
+        For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
+    """
+    levels = [level for level in known_levels(attributes) if level != "chapter"]
+    cells = {level: np.array(group_names(codes, attributes, level)) for level in levels}
+    strata = []
+    for name, members in _members(names, order):
+        within = select_codes(outcomes, members)
+        row: dict[str, Any] = {"stratum": name, "gold": len(within.gold_codes)}
+        for level in levels:
+            joined = join_codes(within, cells[level][members].tolist())
+            row[level] = _figures(*counts_per_code(joined))["f1_micro"]
+        strata.append(row)
+    return strata
+
+
+def hierarchical_f1(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes) -> dict[str, float]:
+    """Hierarchical precision, recall and F1 (Kiritchenko et al. 2006; Silla and Freitas 2011).
+
+    With G_i and P_i the gold and the predicted codes of note i together with all their ancestors (category, block and
+    chapter, as far as known), each once:
+
+        hP = sum |G_i and P_i| / sum |P_i|     hR = sum |G_i and P_i| / sum |G_i|     hF = 2 hP hR / (hP + hR)
+    """
+    nodes_of_code = [_nodes(code, attributes) for code in codes]
+    ids = {node: i for i, node in enumerate(dict.fromkeys(node for nodes in nodes_of_code for node in nodes))}
+    depth = np.array([len(nodes) for nodes in nodes_of_code], np.int64)
+    flat = np.array([ids[node] for nodes in nodes_of_code for node in nodes], np.int64)
+    starts = np.cumsum(depth) - depth
+
+    def expand(notes: np.ndarray, members: np.ndarray) -> np.ndarray:
+        repeats = depth[members]
+        within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        return np.unique(np.repeat(notes, repeats) * len(ids) + flat[np.repeat(starts[members], repeats) + within])
+
+    gold = expand(outcomes.gold_notes, outcomes.gold_codes)
+    predicted = expand(outcomes.predicted_notes, outcomes.predicted_codes)
+    hits = len(np.intersect1d(gold, predicted, assume_unique=True))
+    precision, recall, f1, _ = ratios(hits, len(predicted), len(gold))
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "gold": len(gold),
+        "predicted": len(predicted),
+        "hits": hits,
+    }
+
+
+def make_strata(
+    outcomes: Outcomes,
+    codes: Sequence[str],
+    num_words: Sequence[int] | np.ndarray,
+    *,
+    attributes: CodeAttributes,
+    training_counts: Mapping[str, int] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """All strata of a split by kind; those of which nothing is known are left out.
+
+    Args:
+        codes (`Sequence[str]`): By class id.
+        num_words (`Sequence[int]` of length N): Length of each note.
+        attributes (`CodeAttributes`): See the head of this module.
+        training_counts (`Mapping[str, int]`, *optional*): Training notes of each code; a code not in it has none.
+    """
+    strata: dict[str, list[dict[str, Any]]] = {}
+    if training_counts is not None:
+        counts = [training_counts.get(code, 0) for code in codes]
+        strata["frequency"] = code_strata(outcomes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
+    for name in ("kind", "chapter"):
+        if any(name in of_code for of_code in attributes.values()):
+            names = [attributes.get(code, {}).get(name, UNKNOWN) for code in codes]
+            # Chapters in the order of the classification, diagnoses first.
+            first_codes = sorted(
+                zip([attributes.get(c, {}).get("kind", UNKNOWN) for c in codes], codes, names, strict=True)
+            )
+            order = list(dict.fromkeys(group for _, _, group in first_codes))
+            strata[name] = code_strata(outcomes, names, order)
+            strata["heat_map"] = heat_map(outcomes, codes, attributes, names, order)
+    strata["level"] = level_strata(outcomes, codes, attributes)
+    lengths, length_of_note = length_bands(num_words)
+    strata["length"] = note_strata(outcomes, length_of_note, lengths)
+    num_gold = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
+    strata["num_codes"] = note_strata(outcomes, in_bands(num_gold, NUM_CODES_BANDS), band_names(NUM_CODES_BANDS))
+    return strata
+
+
+def make_errors(
+    outcomes: Outcomes,
+    codes: Sequence[str],
+    strata: Mapping[str, list[dict[str, Any]]],
+    *,
+    attributes: CodeAttributes,
+) -> dict[str, Any]:
+    """Error analysis: confusions, codes never or always predicted, worst strata, hierarchical F1; each with counts."""
+    _, predicted, gold = counts_per_code(outcomes)
+    never = np.flatnonzero((gold > 0) & (predicted == 0))
+    never = never[np.argsort(-gold[never], kind="stable")]
+    always = np.flatnonzero(predicted == outcomes.num_notes)
+    candidates = [
+        {"kind": kind, "stratum": row["stratum"], "gold": row["gold"], "f1_micro": row["f1_micro"]}
+        for kind, rows in strata.items()
+        if kind not in ("level", "heat_map")
+        for row in rows
+        if row["gold"] >= MIN_GOLD_OF_WORST
+    ]
+    return {
+        "confusions": confusions(outcomes, codes, attributes),
+        "never_predicted": {
+            "num_codes": len(never),
+            "gold": int(gold[never].sum()),
+            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in never[:NUM_LISTED]],
+        },
+        "always_predicted": {
+            "num_codes": len(always),
+            "gold": int(gold[always].sum()),
+            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in always[:NUM_LISTED]],
+        },
+        "worst_strata": sorted(candidates, key=lambda row: row["f1_micro"])[:5],
+        "hierarchical": hierarchical_f1(outcomes, codes, attributes),
+    }
+
+
+def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes) -> dict[str, Any]:
+    """Which codes are predicted in place of which, by `excess`.
+
+    A pair of codes is confused in a note where one is gold and missed and the other predicted and not gold. Frequent codes
+    meet by chance: with m_a misses of code a, f_b false alarms of code b and N notes
+
+        excess = #{notes: a missed, b a false alarm} - m_a f_b / N
+
+    Each pair has a relation: `ancestor` (one code is the start of the other: 250.0, 250.01), `sibling` (alike but for the
+    last digit), the closest of `category`, `block` and `chapter` that both share, or `none`.
+
+    Returns:
+        `pairs`, the 20 with the largest positive excess; `misses`: how many missed codes there are, by the closest relation
+        to any false alarm of their note; `num_notes_left_out`: with more than 500 false alarms.
+    """
+    num_notes, num_codes = outcomes.num_notes, outcomes.num_codes
+    is_false = ~outcomes.predicted_is_hit
+    alarm_notes, alarm_codes = outcomes.predicted_notes[is_false], outcomes.predicted_codes[is_false]
+    missed_notes, missed_codes = outcomes.gold_notes[~outcomes.is_hit], outcomes.gold_codes[~outcomes.is_hit]
+    is_left_out = np.bincount(alarm_notes, minlength=num_notes) > MAX_FALSE_ALARMS
+    alarm_codes, alarm_notes = alarm_codes[~is_left_out[alarm_notes]], alarm_notes[~is_left_out[alarm_notes]]
+    missed_codes, missed_notes = missed_codes[~is_left_out[missed_notes]], missed_notes[~is_left_out[missed_notes]]
+    bounds = np.searchsorted(alarm_notes, [missed_notes, missed_notes + 1])
+    repeats = bounds[1] - bounds[0]
+    miss = np.repeat(np.arange(len(missed_codes)), repeats)
+    place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats) + np.repeat(bounds[0], repeats)
+    keys, which, counts = np.unique(
+        missed_codes[miss] * num_codes + alarm_codes[place], return_inverse=True, return_counts=True
+    )
+    gold, alarm = keys // num_codes, keys % num_codes
+    expected = (
+        np.bincount(missed_codes, minlength=num_codes)[gold]
+        * np.bincount(alarm_codes, minlength=num_codes)[alarm]
+        / max(1, num_notes - int(is_left_out.sum()))
+    )
+    relation = np.array(
+        [RELATIONS.index(relation_of(codes[g], codes[a], attributes)) for g, a in zip(gold, alarm, strict=True)],
+        np.int64,
+    )
+    closest = np.full(len(missed_codes), len(RELATIONS) - 1)
+    np.minimum.at(closest, miss, relation[which])
+    excess = counts - expected
+    order = np.lexsort((keys, -excess))[:NUM_LISTED]
+    return {
+        "pairs": [
+            {
+                "gold": codes[gold[i]],
+                "predicted": codes[alarm[i]],
+                "relation": RELATIONS[relation[i]],
+                "notes": int(counts[i]),
+                "excess": float(excess[i]),
+            }
+            for i in order
+            if excess[i] > 0
+        ],
+        "misses": {name: int((closest == i).sum()) for i, name in enumerate(RELATIONS)},
+        "num_notes_left_out": int(is_left_out.sum()),
+    }
+
+
+def relation_of(first: str, second: str, attributes: CodeAttributes) -> str:
+    """The closest relation of two codes, one of `RELATIONS`; see `confusions`."""
+    longer, shorter = sorted((first, second), key=len, reverse=True)
+    if longer.startswith(shorter) and 0 < longer.find(".") <= len(shorter):
+        return "ancestor"
+    if len(first) == len(second) and "." in first and first[:-1] == second[:-1]:
+        return "sibling"
+    for level in ("category", "block", "chapter"):
+        groups = [attributes.get(code, {}).get(level) for code in (first, second)]
+        if groups[0] is not None and groups[0] == groups[1]:
+            return level
+    return "none"
+
+
+def counts_per_code(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits, predicted and gold pairs of each code, `(C,)`."""
+    num_codes = outcomes.num_codes
+    return (
+        np.bincount(outcomes.gold_codes[outcomes.is_hit], minlength=num_codes),
+        np.bincount(outcomes.predicted_codes, minlength=num_codes),
+        np.bincount(outcomes.gold_codes, minlength=num_codes),
+    )
+
+
+def known_levels(attributes: CodeAttributes) -> list[str]:
+    """The levels that some code has, from the widest to the full code."""
+    return [level for level in LEVELS[:-1] if any(level in of_code for of_code in attributes.values())] + ["code"]
+
+
+def group_names(codes: Sequence[str], attributes: CodeAttributes, level: str) -> list[str]:
+    """The group of each code at a level; itself where not known."""
+    return list(codes) if level == "code" else [attributes.get(code, {}).get(level, code) for code in codes]
+
+
+def join_codes(outcomes: Outcomes, names: Sequence[str]) -> Outcomes:
+    """Outcomes of groups of codes: a group is gold, or predicted, in a note where any of its codes is.
+
+    A group's rank is not defined: all are 0.
+    """
+    ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    group = np.array([ids[name] for name in names], np.int64)
+    gold = np.unique(outcomes.gold_notes * len(ids) + group[outcomes.gold_codes])
+    predicted = np.unique(outcomes.predicted_notes * len(ids) + group[outcomes.predicted_codes])
+    return Outcomes(
+        num_notes=outcomes.num_notes,
+        num_codes=len(ids),
+        gold_notes=gold // len(ids),
+        gold_codes=gold % len(ids),
+        gold_ranks=np.zeros(len(gold), np.int64),
+        is_hit=np.isin(gold, predicted),
+        predicted_notes=predicted // len(ids),
+        predicted_codes=predicted % len(ids),
+    )
+
+
+def select_codes(outcomes: Outcomes, members: np.ndarray) -> Outcomes:
+    """Outcomes of some codes alone, renumbered in the order given."""
+    place = np.full(outcomes.num_codes, -1)
+    place[members] = np.arange(len(members))
+    is_gold, is_predicted = place[outcomes.gold_codes] >= 0, place[outcomes.predicted_codes] >= 0
+    return Outcomes(
+        num_notes=outcomes.num_notes,
+        num_codes=len(members),
+        gold_notes=outcomes.gold_notes[is_gold],
+        gold_codes=place[outcomes.gold_codes[is_gold]],
+        gold_ranks=outcomes.gold_ranks[is_gold],
+        is_hit=outcomes.is_hit[is_gold],
+        predicted_notes=outcomes.predicted_notes[is_predicted],
+        predicted_codes=place[outcomes.predicted_codes[is_predicted]],
+    )
+
+
+def _nodes(code: str, attributes: CodeAttributes) -> list[Hashable]:
+    """A code and its ancestors; a category without further digits is one node."""
+    of_code = attributes.get(code, {})
+    above: list[Hashable] = [(level, of_code[level]) for level in ("chapter", "block") if level in of_code]
+    return list(dict.fromkeys([*above, of_code.get("category", code), code]))
+
+
+def _members(names: Sequence[str], order: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    array = np.array(names)
+    members = [(name, np.flatnonzero(array == name)) for name in order]
+    return [(name, found) for name, found in members if len(found)]
+
+
+def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
+    precision, recall, f1, _ = ratios(hits.sum(), predicted.sum(), gold.sum())
+    return {
+        "gold": int(gold.sum()),
+        "predicted": int(predicted.sum()),
+        "hits": int(hits.sum()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1_micro": float(f1),
+        "f1_macro": float(divide(2 * hits, predicted + gold).mean()),
+    }

@@ -1,0 +1,180 @@
+"""`evaluate.py` as a subprocess, on an invented corpus and a model of two layers."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dataset_scripts import ICDBuilder, load_builder
+from dataset_scripts.synthetic import write_corpus
+from modeling_icd import LlamaForICDCoding
+from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of
+from modeling_icd.evaluation.predictions import read_predictions
+from modeling_icd.evaluation.results import read_results
+from modeling_icd.training.run import main as train_main
+
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["fever", "cough", "pneumonia", "the", "patient", "chest", "pain", "renal", "no"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        initializer_range=0.3,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, **{word: i + 2 for i, word in enumerate(WORDS)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def coder(corpus, llama, tmp_path_factory) -> Path:
+    """A model that knows half of the corpus's codes; it is not trained."""
+    folder = tmp_path_factory.mktemp("coder")
+    train = load_builder("mimic3", data_dir=corpus, cache_dir=folder.parent / "cache").as_dataset(split="train")
+    names = train.features["codes"].feature.names
+    counts = Counter(names[code] for codes in train["codes"] for code in codes)
+    codes = sorted(code for code, _ in counts.most_common(len(counts) // 2))
+    model = LlamaForICDCoding.from_pretrained(
+        llama,
+        id2label=dict(enumerate(codes)),
+        label2id={code: i for i, code in enumerate(codes)},
+        window_size=32,
+        pooling="mean",
+        threshold=[0.5] * (len(codes) - 1) + [0.0],  # one for each code; the last code is always predicted
+        training_data={"dataset": "mimic3", "config": "full", "code_counts": dict(counts)},
+    )
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(llama).save_pretrained(folder)
+    return folder
+
+
+def run(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "evaluate.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
+    config = (coder / "config.json").read_bytes()
+    data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", "--split=all"]
+    evaluated = run(coder, *data, f"--output_dir={tmp_path / 'own'}")
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    assert "f1_micro" in evaluated.stdout and "95% interval" in evaluated.stdout
+    written = {path.name for path in (tmp_path / "own").iterdir()}
+    assert written == {"results.json", "predictions.parquet", "preds_all.psv", "report.md", "report.html", "plots"}
+    results = read_results(tmp_path / "own" / "results.json")
+    assert results["num_notes"] == 60 and results["unknown_codes"]
+    assert results["threshold"] == "per code" and len(results["thresholds"]) == results["num_codes"]
+    assert results["errors"]["always_predicted"]["num_codes"] >= 1
+    assert {"frequency", "kind", "chapter", "level", "length", "num_codes", "heat_map"} == set(results["strata"])
+    outcomes = read_predictions(tmp_path / "own" / "predictions.parquet").outcomes
+    assert 2 * outcomes.is_hit.sum() / (len(outcomes.gold_codes) + len(outcomes.predicted_codes)) == pytest.approx(
+        results["metrics"]["f1_micro"]
+    )
+    # Without --output_dir: figures into the model folder, which may be published, and patient data beside it.
+    by_default = run(coder, *data, "--threshold=0.4")
+    assert by_default.returncode == 0, by_default.stderr[-3000:]
+    inside, beside = coder / "evaluation" / "all", Path(f"{coder}-private") / "evaluation" / "all"
+    assert {path.name for path in inside.iterdir()} == {"results.json", "report.md", "report.html", "plots"}
+    assert {path.name for path in beside.iterdir()} == {"predictions.parquet", "preds_all.psv"}
+    # Evaluating leaves the model's decision as it was.
+    assert (coder / "config.json").read_bytes() == config
+
+    compared = run("--compare", tmp_path / "own", inside, f"--output_dir={tmp_path / 'comparison'}")
+    assert compared.returncode == 0, compared.stderr[-3000:]
+    comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert comparison["tests"][0]["is_paired"]
+    assert "## Paired tests" in compared.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a model"),
+        (["model", "--compare", "a", "b"], "give a model"),
+        (["model"], "--dataset and --data_dir"),
+        (["--compare", "nowhere", "neither"], "nowhere"),
+        (["--compare", "nowhere"], "at least 2"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments, message):
+    failed = run(*arguments)
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_test_split_cannot_influence_the_threshold(corpus, llama, tmp_path, monkeypatch):
+    """Training, which chooses the threshold, never reads the test split."""
+    read = []
+    as_dataset = ICDBuilder.as_dataset
+
+    def remember(self, split=None, in_memory=False):
+        read.append(split)
+        return as_dataset(self, split=split, in_memory=in_memory)
+
+    monkeypatch.setattr(ICDBuilder, "as_dataset", remember)
+    options = {
+        "model": "direct",
+        "pooling": "mean",
+        "backbone": llama,
+        "window_size": 32,
+        "dataset": "mimic3",
+        "data_dir": corpus,
+        "output_dir": tmp_path / "model",
+        "num_train_epochs": 1,
+        "max_train_notes": 8,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    assert train_main([f"--{name}={value}" for name, value in options.items()]) == 0
+    assert set(read) == {"train", "validation"}
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["threshold"] != 0.5
+
+
+def test_predictions_stay_out_of_the_model_folder(tmp_path):
+    model = tmp_path / "model"
+    private = Path(f"{model}-private")
+    assert predictions_dir_of(model / "evaluation" / "test", str(model)) == private / "evaluation" / "test"
+    assert predictions_dir_of(model, str(model)) == private
+    assert predictions_dir_of(tmp_path / "elsewhere", str(model)) == tmp_path / "elsewhere"
+
+
+def test_attributes_of_codes():
+    of_codes = code_attributes(["250.00", "96.71"])
+    assert of_codes["250.00"] == {
+        "chapter": "240-279 Endocrine, nutritional and metabolic diseases, and immunity disorders",
+        "block": "249-259",
+        "category": "250",
+        "kind": "diagnosis",
+    }
+    assert (of_codes["96.71"]["kind"], of_codes["96.71"]["category"]) == ("procedure", "96")
+    # One code of ICD-10 and the set is not ICD-9: V45.81 is a status in one and a bus accident in the other.
+    assert code_attributes(["V45.81", "i10"]) == {"V45.81": {"category": "V45"}, "i10": {"category": "i10"}}
