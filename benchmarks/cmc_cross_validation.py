@@ -44,14 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
             results = train_and_score(config, folder, args.data_dir, f"fold{fold}", args.seed)
             figures.setdefault(config, []).append(results["metrics"])
     table = Table(title=f"CMC 2007, mean (standard deviation) over test folds {list(args.folds)}, seed {args.seed}")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for metric in METRICS:
-        table.add_column(metric, justify="right")
+        table.add_column(metric.replace("_", "\n"), justify="right")
     summary = {}
     for name, folds in figures.items():
         values = {metric: [fold[metric] for fold in folds] for metric in METRICS}
         summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "folds": v} for metric, v in values.items()}
-        table.add_row(name, *(f"{np.mean(v):.4f} ({np.std(v):.3f})" for v in values.values()))
+        table.add_row(name, *(f"{np.mean(v):.3f}\n({np.std(v):.3f})" for v in values.values()))
     Console().print(table)
     (args.output_dir / f"summary-seed{args.seed}.json").write_text(json.dumps(summary, indent=2))
     return 0
