@@ -89,8 +89,8 @@ def score_split(
     if config is None and trained_on.get("dataset") == dataset:
         config = trained_on["config"]
     builder_options: dict = {"unsplit": True} if split == "all" else {}
-    if split == "all" and config == "top50":
-        # The 50 codes are those that the model was trained for, not the 50 most frequent of another folder.
+    if split == "all" and dataset == "mimic3" and config not in (None, "full"):
+        # The code set is the one that the model was trained for, not the most frequent codes of another folder.
         builder_options["codes"] = list(model.config.label2id)
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **builder_options)
     records = builder.as_dataset(split=split)
