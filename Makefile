@@ -15,8 +15,8 @@ $(VENV)/installed: requirements.lock
 
 # Both models with a frozen SmolLM2-135M beside TF-IDF + LinearSVC on a small synthetic corpus, and one note coded.
 demo: $(VENV)/installed
-	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/demo --num_admissions 400 --show_note \
-		--configs synthetic_multirescnn synthetic_direct
+	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/demo --num_admissions 400 \
+		--configs synthetic_multirescnn synthetic_direct --show_note synthetic_direct
 
 # The same on a larger corpus, and LlamaForICDCoding with LoRA.
 synthetic: $(VENV)/installed

@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--length", choices=LENGTHS, default="short", help="of the notes")
     parser.add_argument("--code_set", choices=("full", "top50"), default="top50")
     parser.add_argument("--seed", type=int, default=0, help="of the corpus and of training")
-    parser.add_argument("--show_note", action="store_true", help="code one test note with the first model")
+    parser.add_argument(
+        "--show_note", metavar="CONFIG", help="code one test note with the model of this configuration"
+    )
     args = parser.parse_args(arguments)
     corpus = args.output_dir / f"corpus-{args.num_admissions}-{args.length}-{args.seed}"
     if not corpus.exists():
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     summary = {name: {**metrics, "training_seconds": seconds[name]} for name, metrics in rows.items()}
     (args.output_dir / "summary.json").write_text(json.dumps({"notes": sizes, "results": summary}, indent=2))
     if args.show_note:
-        show_note(args.output_dir / args.configs[0], builder)
+        show_note(args.output_dir / args.show_note, builder)
     return 0
 
 
