@@ -1,5 +1,6 @@
 """`python train.py configs/NAME.yaml`: data set -> tokens -> model -> Trainer -> a folder that `from_pretrained` loads."""
 
+import contextlib
 import copy
 import json
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 from trl import TrlParser
 
 from dataset_scripts import load_builder
@@ -203,7 +205,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     collator = ICDCollator(len(codes), pad_token_id, store)
     resume = args.resume_from_checkpoint
     if isinstance(resume, str) and resume.lower() in ("true", "last"):
-        resume = get_last_checkpoint(str(output_dir))
+        resume = last_complete_checkpoint(output_dir)
     trainer = make_trainer(model, args, splits["train"], splits["validation"], collator, tokenizer)
     trainer.train(resume_from_checkpoint=resume)
     threshold = float(tune_global_threshold(*predict_scores(trainer, splits["validation"])))
@@ -225,6 +227,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     run["log"] = log
     (output_dir / "run.json").write_text(json.dumps(run, indent=2, default=str))
     return output_dir
+
+
+def last_complete_checkpoint(output_dir: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or `None`; a killed run may leave a newer, broken one."""
+    complete = {}
+    for state in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}"):  # which is written last
+        with contextlib.suppress(ValueError):
+            complete[json.loads(state.read_text())["global_step"]] = str(state.parent)
+    return complete[max(complete)] if complete else None
 
 
 def make_trainer(

@@ -42,6 +42,16 @@ def f1_at(scores, gold, threshold) -> float:
     return accumulator.compute()["f1_micro"]
 
 
+def flags(**options) -> list[str]:
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
+    """Arguments of `train.py` for a mean-pooled model over the cached states of the tiny Llama."""
+    frozen = {"model": "direct", "pooling": "mean", "freeze_backbone": True, "window_size": 32, "learning_rate": 0.01}
+    return flags(backbone=backbone, dataset="mimic3", data_dir=corpus, use_cpu=True, **frozen, **options)
+
+
 def run(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
@@ -62,7 +72,7 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
         "use_cpu": True,
         "logging_steps": 1,
     }
-    trained = run("train.py", *(f"--{name}={value}" for name, value in options.items()))
+    trained = run("train.py", *flags(**options))
     assert trained.returncode == 0, trained.stderr[-3000:]
     model = AutoModelForSequenceClassification.from_pretrained(output)
     assert 0 <= model.config.threshold <= 1
@@ -128,21 +138,10 @@ def test_an_undefined_figure_is_null_in_results_json(tmp_path):
 
 
 def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, backbone, tmp_path):
-    options = {
-        "model": "direct",
-        "pooling": "mean",
-        "backbone": backbone,
-        "freeze_backbone": True,
-        "dataset": "mimic3",
-        "data_dir": corpus,
-        "window_size": 32,
-        "learning_rate": 0.01,
-        "num_train_epochs": 3,
-        "refit_on_validation": True,
-        "use_cpu": True,
-        "output_dir": tmp_path / "model",
-    }
-    trained = run("train.py", *(f"--{name}={value}" for name, value in options.items()))
+    options = tiny_frozen_run(
+        corpus, backbone, num_train_epochs=3, refit_on_validation=True, output_dir=tmp_path / "model"
+    )
+    trained = run("train.py", *options)
     assert trained.returncode == 0, trained.stderr[-3000:]
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     splits = [load_split("mimic3", s, data_dir=corpus, cache_dir=tmp_path / "c") for s in ("train", "validation")]
@@ -155,28 +154,21 @@ def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, back
     ends = [row["step"] for row in log if "train_runtime" in row]
     assert len(ends) == 2 and ends[1] > ends[0]  # steps of the second training: over both splits
     assert len(evaluated) == 3 and 0 <= model.config.threshold <= 1
-    both = run("train.py", *(f"--{name}={value}" for name, value in options.items()), "--early_stopping_patience=2")
+    both = run("train.py", *options, "--early_stopping_patience=2")
     assert both.returncode == 2 and "choose one" in both.stderr
 
 
 def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, backbone, tmp_path):
-    options = {
-        "model": "direct",
-        "pooling": "mean",
-        "backbone": backbone,
-        "freeze_backbone": True,
-        "hidden_states_dir": tmp_path / "hidden_states",
-        "dataset": "mimic3",
-        "data_dir": corpus,
-        "window_size": 32,
-        "num_train_epochs": 40,
-        "max_train_notes": 16,
-        "learning_rate": 0.01,
-        "use_cpu": True,
-        "save_strategy": "epoch",
-        "load_best_model_at_end": False,
-    }
-    command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in options.items())]
+    options = tiny_frozen_run(
+        corpus,
+        backbone,
+        hidden_states_dir=tmp_path / "hidden_states",
+        num_train_epochs=40,
+        max_train_notes=16,
+        save_strategy="epoch",
+        load_best_model_at_end=False,
+    )
+    command = [sys.executable, "train.py", *options]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*command, f"--output_dir={killed}"], cwd=ROOT, stderr=subprocess.PIPE)
     # The state is what a checkpoint writes last.
@@ -186,6 +178,10 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, back
     process.kill()
     process.communicate()
     assert not (killed / "model.safetensors").exists()
+    # What a kill in the middle of saving leaves: a checkpoint without its state, and one whose state is cut short.
+    (killed / "checkpoint-88888").mkdir()
+    (killed / "checkpoint-99999").mkdir()
+    (killed / "checkpoint-99999" / "trainer_state.json").write_text('{"global_step": 99')
     for output, more in ((killed, ["--resume_from_checkpoint=last"]), (whole, [])):
         done = subprocess.run([*command, f"--output_dir={output}", *more], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
