@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from modeling_icd.evaluation.cli import evaluate_model, write_results
+from modeling_icd.evaluation.cli import score_split
+from modeling_icd.evaluation.results import summarize, write_results
 from modeling_icd.training.hidden_states import HiddenStates
 from modeling_icd.training.run import main as train_main
 
@@ -45,7 +46,7 @@ def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, 
     if status:
         sys.exit(status)
     seconds = time.perf_counter() - started
-    results = evaluate_model(
+    scored = score_split(
         str(folder),
         settings["dataset"],
         data_dir,
@@ -53,6 +54,6 @@ def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, 
         cache_dir=str(cache_dir),
         make_store=lambda model: HiddenStates(states_dir, model),
     )
-    results["training_seconds"] = seconds
+    results = {**summarize(scored)[0], "training_seconds": seconds}
     write_results(results, folder)
     return results

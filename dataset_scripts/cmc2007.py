@@ -14,11 +14,12 @@ from xml.parsers.expat import ErrorString
 
 import datasets
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from .icd9 import add_dot
 from .records import ICDBuilder, count_unseen_codes, record_features
 from .sources import find_xml
+from .stratify import hold_out
 
 
 FOLDS = 5
@@ -186,9 +187,8 @@ class CMC2007(ICDBuilder):
         if self.config.name != "default":
             folds = MultilabelStratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=SEED).split(labels, labels)
             rest, splits["test"] = list(folds)[int(self.config.name.removeprefix("fold"))]
-        halves = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=VALIDATION_SIZE, random_state=SEED)
-        train, validation = next(halves.split(labels[rest], labels[rest]))
-        return {"train": np.sort(rest[train]), "validation": np.sort(rest[validation]), **splits}
+        train, validation = hold_out(labels[rest], VALIDATION_SIZE, SEED)
+        return {"train": rest[train], "validation": rest[validation], **splits}
 
 
 @dataclass

@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 import datasets
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
-from .records import ICDBuilder, count_unseen_codes, record_features
+from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
 from .sources import list_folder
+from .stratify import hold_out
 
 
 logger = logging.getLogger(__name__)
@@ -254,9 +254,8 @@ class CodiEsp(ICDBuilder):
                 "`unsplit=True`."
             )
         labels = np.array(columns, dtype=int).T  # (cases, codes)
-        halves = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=VALIDATION_SIZE, random_state=SEED)
-        train, validation = next(halves.split(labels, labels))
-        return [cases[i] for i in np.sort(train)], [cases[i] for i in np.sort(validation)]
+        train, validation = hold_out(labels, VALIDATION_SIZE, SEED)
+        return [cases[i] for i in train], [cases[i] for i in validation]
 
 
 @dataclass
@@ -434,11 +433,6 @@ def parse_position(position: str, length: int) -> list[tuple[int, int]] | None:
     spans = list(zip(numbers[::2], numbers[1::2], strict=True))
     inside = all(start <= end <= length for start, end in spans)
     return spans if inside and any(start < end for start, end in spans) else None
-
-
-def most_frequent(counts: Mapping[str, int], k: int) -> list[str]:
-    """Choose the k codes with the highest counts; of two with the same count the one that sorts first wins."""
-    return sorted(counts, key=lambda code: (-counts[code], code))[:k]
 
 
 def case_number(case_id: str) -> int:

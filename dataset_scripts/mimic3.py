@@ -32,7 +32,7 @@ from .caml_splits import (
 )
 from .hierarchy import TITLE_TABLES, CodeFamily, family_of, load_titles
 from .icd9 import Kind, kind_of
-from .records import ICDBuilder, count_unseen_codes, record_features
+from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
 from .sources import absolute_path, find_tables, read_dotted_codes, read_ids, read_table
 from .stratify import stratify_groups
 
@@ -320,9 +320,9 @@ class MIMIC3(ICDBuilder):
         if self.config.name == "top50":
             return set(CAML_TOP_50)
         if self.config.name == "top50_corrected":
-            return most_frequent(counts, TOP_CODES)
+            return choose_most_frequent(counts, TOP_CODES)
         if self.config.name == "custom":
-            return most_frequent(counts, self.config.num_codes)
+            return choose_most_frequent(counts, self.config.num_codes)
         if self.config.name == "clean":
             min_count = self.config.min_count or MIN_COUNT
             return {code for code, count in counts.items() if count >= min_count}
@@ -436,14 +436,14 @@ def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[in
     return found, codes, empty
 
 
-def most_frequent(counts: Mapping[str, int], num_codes: int) -> set[str]:
+def choose_most_frequent(counts: Mapping[str, int], num_codes: int) -> set[str]:
     """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
     if len(counts) < num_codes:
         raise ValueError(
             f"The admissions with a discharge summary have {len(counts)} codes, fewer than the {num_codes} asked for: "
             "use configuration 'full', or 'custom' with a smaller `num_codes`."
         )
-    return set(sorted(counts, key=lambda code: (-counts[code], code))[:num_codes])
+    return set(most_frequent(counts, num_codes))
 
 
 def replace_deid_marks(text: str, token: str) -> str:

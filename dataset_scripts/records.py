@@ -150,6 +150,11 @@ def check_split(split: str, splits: Iterable[str], where: str) -> None:
         raise ValueError(f"No split {split!r} in {where}: choose from {', '.join(splits)}.")
 
 
+def most_frequent(counts: Mapping[str, int], k: int) -> list[str]:
+    """Choose the k codes with the highest counts; of two with the same count the one that sorts first wins."""
+    return sorted(counts, key=lambda code: (-counts[code], code))[:k]
+
+
 def count_unseen_codes(splits: Mapping[str, Iterable[Iterable[str]]]) -> int:
     """Count the codes of validation and test records that no train record has: no model can learn them."""
     seen = {name: {code for codes in records for code in codes} for name, records in splits.items()}

@@ -1,8 +1,8 @@
-"""Splits that keep groups whole and give each split its share of every code.
+"""Splits that give each part its share of every code: of single documents, and of groups that stay whole.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
 2011) goes from the rarest code to the most frequent, and gives each of a code's documents to the split that lacks most
-of that code. Here a whole group of documents (the admissions of a subject) goes at once, to the split where it helps
+of that code. In `stratify_groups` a whole group (the admissions of a subject) goes at once, to the split where it helps
 most with all of its codes: judged by the rarest code alone, rounding down in thousands of rare codes leaves the
 largest split short of the frequent ones.
 """
@@ -12,8 +12,23 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
 
 EVERY_DOCUMENT = ""  # stands for a code that each document has, so that a split's size counts like a code
+
+
+def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide documents in two by iterative stratification: sorted rows of those kept, and of those held out.
+
+    Args:
+        labels (`np.ndarray` of shape `(N, C)`): 1 where a document has a code.
+        share (`float`): How much of the documents is held out.
+    """
+    halves = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    kept, held_out = next(halves.split(labels, labels))
+    return np.sort(kept), np.sort(held_out)
 
 
 def stratify_groups(

@@ -45,9 +45,9 @@ def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: 
         store.fill(input_ids)
     order = sorted(range(len(notes)), key=lambda i: len(input_ids[i]))
     scores = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
+    name, read = ("input_ids", torch.as_tensor) if store is None else ("hidden_states", store.read)
     for start in tqdm(range(0, len(notes), batch_size), desc="Scoring", unit="batch"):
         rows = order[start : start + batch_size]
-        name, read = ("input_ids", torch.as_tensor) if store is None else ("hidden_states", store.read)
         padded, mask = pad_rows([read(input_ids[i]) for i in rows])
         logits = model(**{name: padded.to(model.device)}, attention_mask=mask.to(model.device)).logits
         scores[rows] = logits.float().sigmoid().cpu().numpy()
@@ -80,8 +80,21 @@ def score_split(
     trust_remote_code: bool = False,
     make_store: Callable | None = None,
 ) -> ScoredSplit:
-    """Scores a split. A gold code that the model never learned counts as missed (score 0): leaving it out would flatter
-    the model. The arguments are those of `evaluate_model`."""
+    """Scores a split, for `summarize` to compute what `results.json` holds.
+
+    A gold code that the model never learned counts as missed (score 0): leaving it out would flatter the model.
+
+    Args:
+        model_id (`str`): a folder or Hub id.
+        split (`str`): a split of the data set, or `all`: every record of the folder.
+        config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
+        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
+        batch_size (`int`): notes scored together.
+        threshold (`float`, *optional*): in place of the model's own.
+        trust_remote_code (`bool`): whether to run the code that came with the model.
+        make_store (`Callable`, *optional*):
+            Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -147,49 +160,6 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
         }
         for code, kind, family in zip(codes, kinds, families, strict=True)
     }
-
-
-def evaluate_model(
-    model_id: str,
-    dataset: str,
-    data_dir: str,
-    split: str,
-    config: str | None = None,
-    *,
-    cache_dir: str | None = None,
-    batch_size: int = 8,
-    threshold: float | None = None,
-    trust_remote_code: bool = False,
-    make_store: Callable | None = None,
-    seed: int = 0,
-) -> dict:
-    """Scores a split and computes what `results.json` holds: `metrics`, intervals, strata, and where they come from.
-
-    Args:
-        model_id (`str`): a folder or Hub id.
-        split (`str`): a split of the data set, or `all`: every record of the folder.
-        config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
-        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
-        batch_size (`int`): notes scored together.
-        threshold (`float`, *optional*): in place of the model's own.
-        trust_remote_code (`bool`): whether to run the code that came with the model.
-        make_store (`Callable`, *optional*):
-            Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
-        seed (`int`): of the intervals' resamples.
-    """
-    scored = score_split(
-        model_id,
-        dataset,
-        data_dir,
-        split,
-        config,
-        cache_dir=cache_dir,
-        batch_size=batch_size,
-        threshold=threshold,
-        trust_remote_code=trust_remote_code,
-        make_store=make_store,
-    )
-    return summarize(scored, seed)[0]
 
 
 def predictions_dir_of(output_dir: Path, model_id: str) -> Path:

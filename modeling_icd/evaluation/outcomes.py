@@ -51,6 +51,26 @@ def outcomes_of(scores: Any, labels: Any, threshold: Any) -> Outcomes:
     )
 
 
+def counts_per_note(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits, predicted and gold pairs of each note, `(N,)`."""
+    num_notes = outcomes.num_notes
+    return (
+        np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes),
+        np.bincount(outcomes.predicted_notes, minlength=num_notes),
+        np.bincount(outcomes.gold_notes, minlength=num_notes),
+    )
+
+
+def counts_per_code(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hits, predicted and gold pairs of each code, `(C,)`."""
+    num_codes = outcomes.num_codes
+    return (
+        np.bincount(outcomes.gold_codes[outcomes.is_hit], minlength=num_codes),
+        np.bincount(outcomes.predicted_codes, minlength=num_codes),
+        np.bincount(outcomes.gold_codes, minlength=num_codes),
+    )
+
+
 def weigh_codes(
     weights: np.ndarray, notes: np.ndarray, codes: np.ndarray, num_codes: int, values: np.ndarray | None = None
 ) -> np.ndarray:
@@ -110,11 +130,9 @@ def weighted_metrics(outcomes: Outcomes, weights: np.ndarray, k: Sequence[int] =
         `dict[str, (W,)]`.
     """
     weights = np.asarray(weights, np.float64)
-    num_notes, num_codes = outcomes.num_notes, outcomes.num_codes
+    num_codes = outcomes.num_codes
     total = weights.sum(axis=1)
-    note_hits = np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes)
-    note_predicted = np.bincount(outcomes.predicted_notes, minlength=num_notes)
-    note_gold = np.bincount(outcomes.gold_notes, minlength=num_notes)
+    note_hits, note_predicted, note_gold = counts_per_note(outcomes)
 
     def mean_over_notes(values: np.ndarray) -> np.ndarray:
         return weights @ values / total

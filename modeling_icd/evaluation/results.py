@@ -23,8 +23,8 @@ from .icd_metrics.scores import (
     to_levels,
 )
 from .intervals import METHOD, auc_terms, bootstrap_intervals
-from .outcomes import Outcomes, outcomes_of
-from .strata import CodeAttributes, counts_per_code, make_errors, make_strata
+from .outcomes import Outcomes, counts_per_code, outcomes_of
+from .strata import CodeAttributes, make_errors, make_strata
 
 
 SCHEMA_VERSION = 1

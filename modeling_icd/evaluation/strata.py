@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .icd_metrics.scores import divide, ratios
-from .outcomes import Outcomes
+from .outcomes import Outcomes, counts_per_code, counts_per_note
 
 
 CodeAttributes = Mapping[str, Mapping[str, str]]
@@ -77,10 +77,7 @@ def code_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) 
 
 def note_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
     """Counts and F1 of groups of notes, as `code_strata`; `num_notes`, and `f1_instance_mean`, the mean F1 of a note."""
-    num_notes = outcomes.num_notes
-    hits = np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes)
-    predicted = np.bincount(outcomes.predicted_notes, minlength=num_notes)
-    gold = np.bincount(outcomes.gold_notes, minlength=num_notes)
+    hits, predicted, gold = counts_per_note(outcomes)
     strata = []
     for name, notes in _members(names, order):
         figures = _figures(hits[notes], predicted[notes], gold[notes])
@@ -178,6 +175,7 @@ def make_strata(
     if training_counts is not None:
         counts = [training_counts.get(code, 0) for code in codes]
         strata["frequency"] = code_strata(outcomes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
+    groups = None  # the finest of these two that is known
     for name in ("kind", "chapter"):
         if any(name in of_code for of_code in attributes.values()):
             names = [attributes.get(code, {}).get(name, UNKNOWN) for code in codes]
@@ -187,7 +185,9 @@ def make_strata(
             )
             order = list(dict.fromkeys(group for _, _, group in first_codes))
             strata[name] = code_strata(outcomes, names, order)
-            strata["heat_map"] = heat_map(outcomes, codes, attributes, names, order)
+            groups = names, order
+    if groups is not None:
+        strata["heat_map"] = heat_map(outcomes, codes, attributes, *groups)
     strata["level"] = level_strata(outcomes, codes, attributes)
     lengths, length_of_note = length_bands(num_words)
     strata["length"] = note_strata(outcomes, length_of_note, lengths)
@@ -304,16 +304,6 @@ def relation_of(first: str, second: str, attributes: CodeAttributes) -> str:
         if groups[0] is not None and groups[0] == groups[1]:
             return level
     return "none"
-
-
-def counts_per_code(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hits, predicted and gold pairs of each code, `(C,)`."""
-    num_codes = outcomes.num_codes
-    return (
-        np.bincount(outcomes.gold_codes[outcomes.is_hit], minlength=num_codes),
-        np.bincount(outcomes.predicted_codes, minlength=num_codes),
-        np.bincount(outcomes.gold_codes, minlength=num_codes),
-    )
 
 
 def known_levels(attributes: CodeAttributes) -> list[str]:

@@ -5,10 +5,10 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.results import installed_version
 from .folder import ModelFolder
 from .release import Release, training_configs
 
@@ -24,7 +24,7 @@ def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[st
         "training": training_configs(folder, release),
         "results": {key: folder.results[key] for key in ("dataset", "config", "split", "num_notes", "num_codes")},
         "transformers_version": folder.config.get("transformers_version"),
-        "modeling_icd_version": _version(),
+        "modeling_icd_version": installed_version("modeling-icd"),
         "weights": {name: sha256(content) for name, content in files.items() if name.endswith(".safetensors")},
     }
     return (json.dumps(provenance, indent=2) + "\n").encode()
@@ -58,10 +58,3 @@ def sha256(content: Path | bytes) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("modeling-icd")
-    except metadata.PackageNotFoundError:
-        return None  # run from a checkout

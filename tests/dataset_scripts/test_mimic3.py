@@ -29,7 +29,7 @@ from dataset_scripts.caml_splits import (
     read_split_list,
 )
 from dataset_scripts.hierarchy import read_titles
-from dataset_scripts.mimic3 import MIN_COUNT, caml_text, most_frequent, read_codes, replace_deid_marks
+from dataset_scripts.mimic3 import MIN_COUNT, caml_text, choose_most_frequent, read_codes, replace_deid_marks
 from dataset_scripts.sources import fingerprint
 from dataset_scripts.synthetic import write_corpus
 
@@ -602,9 +602,9 @@ def test_wrong_name(folder, build):
 
 
 def test_most_frequent_wants_enough_codes():
-    assert most_frequent({"401.9": 2, "038.9": 1}, 1) == {"401.9"}
+    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1) == {"401.9"}
     with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: .* smaller `num_codes`"):
-        most_frequent({"401.9": 2, "038.9": 1}, 3)
+        choose_most_frequent({"401.9": 2, "038.9": 1}, 3)
 
 
 def test_missing_files_of_options_are_named(folder, tmp_path):
@@ -762,7 +762,7 @@ def published_counts(shared_dir):
 
 
 def test_two_codes_of_top50_are_not_the_most_frequent(shared_dir):
-    most = most_frequent(published_counts(shared_dir), 50)
+    most = choose_most_frequent(published_counts(shared_dir), 50)
     assert most - CAML_TOP_50 == {"93.90", "V45.82"}
     assert CAML_TOP_50 - most == {"33.24", "45.13"}
 
