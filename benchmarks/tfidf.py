@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from dataset_scripts import ICDBuilder
-from modeling_icd.evaluation import ICDMetricsAccumulator, sigmoid, tune_global_threshold
+from modeling_icd.evaluation import ICDMetricsAccumulator, sigmoid, tune_bagged_threshold
 from modeling_icd.training.collator import multi_hot
 
 
@@ -49,7 +49,7 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool) -> dict[str, float
         decisions = tfidf_scores(notes["train"], labels["train"], notes["validation"] + notes["test"])
         scores = sigmoid(decisions).astype(np.float32)
         validation, test = np.split(scores, [len(notes["validation"])])
-        threshold = tune_global_threshold(validation, labels["validation"])
+        threshold = tune_bagged_threshold(validation, labels["validation"])
     else:
         fitted = np.concatenate([labels["train"], labels["validation"]])
         test = sigmoid(tfidf_scores(notes["train"] + notes["validation"], fitted, notes["test"])).astype(np.float32)

@@ -37,6 +37,9 @@ class LlamaICDConfig(LlamaConfig):
             attention query per code).
         head_dropout (`float`, defaults to 0.0):
             Dropout on what the head reads, in [0, 1).
+        head_ensemble_size (`int`, defaults to 1):
+            Heads over the same hidden states, each with its own random start and its own loss; their logits and attention
+            weights are averaged. For heads that attend.
         window_size (`int`, *optional*):
             Tokens of one backbone pass. A longer note is cut into windows of this size and stitched back to one
             sequence. `None`: one pass over the whole note, which must then fit `max_position_embeddings`.
@@ -65,6 +68,7 @@ class LlamaICDConfig(LlamaConfig):
     problem_type: str | None = "multi_label_classification"
     pooling: str = "last"
     head_dropout: float = 0.0
+    head_ensemble_size: int = 1
     window_size: int | None = None
     window_stride: int | None = None
     hidden_layer: int | None = None
@@ -92,6 +96,11 @@ class LlamaICDConfig(LlamaConfig):
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         if not 0 <= self.head_dropout < 1:
             raise ValueError(f"`head_dropout` must be in [0, 1), got {self.head_dropout}.")
+        _require_positive("head_ensemble_size", self.head_ensemble_size)
+        if self.head_ensemble_size > 1 and self.pooling != "label_attention":
+            raise ValueError(
+                f"`head_ensemble_size` ({self.head_ensemble_size}) needs `pooling` 'label_attention', got {self.pooling!r}."
+            )
         if self.window_size is not None:
             _require_positive("window_size", self.window_size)
             if self.window_stride is None:

@@ -1,7 +1,7 @@
 """Heads: hidden states of a note in, one logit per code out.
 
 Every head is `forward(hidden_states (B, L, D), attention_mask (B, L)) -> logits (B, C), label_attentions (B, C, L) or
-None`, and never knows where the hidden states came from. Padding changes no answer: masked positions are left out of
+None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the logits of its members apart. Padding changes no answer: masked positions are left out of
 every softmax and average, out of the batch norm's statistics, and are zero before every convolution.
 """
 
@@ -267,6 +267,30 @@ class MultiResCNNHead(nn.Module):
                 f"Not a MultiResCNN with filters {list(filter_sizes)}: missing {missing[:3]}, unexpected {unexpected[:3]}."
             )
         return head
+
+
+class HeadEnsemble(nn.Module):
+    """Heads of the same shape, each from its own random start, over the same hidden states (deep ensembles, arXiv
+    1612.01474). With a frozen backbone a further head costs little, and little data makes a single one a matter of luck.
+
+    Args:
+        members (`Iterable[nn.Module]`): heads that attend.
+    """
+
+    def __init__(self, members):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, hidden_states, attention_mask):
+        """Logits of every member `(E, B, C)`, apart so that each can learn from its own loss, and the mean of their
+        attention weights `(B, C, L)`."""
+        logits, mean = [], None
+        for member in self.members:
+            member_logits, attentions = member(hidden_states, attention_mask)
+            logits.append(member_logits)
+            attentions = attentions / len(self.members)
+            mean = attentions if mean is None else mean + attentions  # never E of them at once
+        return torch.stack(logits), mean
 
 
 _ORIGINAL_NAMES = {

@@ -10,7 +10,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_icd import LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import LabelAttentionHead, MultiResCNNHead, PooledHead
+from .heads import HeadEnsemble, LabelAttentionHead, MultiResCNNHead, PooledHead
 from .pipeline_icd import CUSTOM_PIPELINES
 
 
@@ -43,6 +43,13 @@ def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding_value)
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
     return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
+
+
+def ensemble_of(config: LlamaICDConfig, make_head) -> nn.Module:
+    """One head, or as many as the configuration asks for."""
+    if config.head_ensemble_size == 1:
+        return make_head()
+    return HeadEnsemble(make_head() for _ in range(config.head_ensemble_size))
 
 
 # Fields that every configuration takes without declaring them.
@@ -239,6 +246,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             else:
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
         logits, label_attentions = self.score(hidden_states, attention_mask)
+        members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
+        logits = members.mean(dim=0)
 
         loss = None
         if labels is not None:
@@ -247,7 +256,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                     f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(logits.shape)}: give one row per note "
                     "and one column per code, 1 where the note has the code."
                 )
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+            # Of each member of an ensemble: heads that learn from a common loss do not differ enough to be worth averaging.
+            loss = nn.functional.binary_cross_entropy_with_logits(members.float(), labels.float().expand_as(members))
         output = ICDCodingOutput(
             loss=loss,
             logits=logits,
@@ -266,7 +276,9 @@ class LlamaForICDCoding(LlamaICDPreTrainedModel):
     def __init__(self, config: LlamaICDConfig):
         head: nn.Module
         if config.pooling == "label_attention":
-            head = LabelAttentionHead(config.hidden_size, config.num_labels, dropout=config.head_dropout)
+            head = ensemble_of(
+                config, lambda: LabelAttentionHead(config.hidden_size, config.num_labels, dropout=config.head_dropout)
+            )
         else:
             head = PooledHead(config.hidden_size, config.num_labels, config.pooling, config.head_dropout)
         super().__init__(config, head)
@@ -279,9 +291,9 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
     config: LlamaMultiResCNNConfig
 
     def __init__(self, config: LlamaMultiResCNNConfig):
-        super().__init__(
+        head = ensemble_of(
             config,
-            MultiResCNNHead(
+            lambda: MultiResCNNHead(
                 config.hidden_size,
                 config.num_labels,
                 config.filter_sizes,
@@ -291,3 +303,4 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
                 config.head_dropout,
             ),
         )
+        super().__init__(config, head)

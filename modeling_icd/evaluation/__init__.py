@@ -7,7 +7,7 @@ import numpy as np
 
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.scores import nan_to_none, to_numpy
-from .thresholds import tune_global_threshold, tune_per_code_thresholds
+from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "make_compute_metrics",
     "nan_to_none",
     "sigmoid",
+    "tune_bagged_threshold",
     "tune_global_threshold",
     "tune_per_code_thresholds",
 ]

@@ -15,6 +15,9 @@ class ModelArguments:
     )
     pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
     head_dropout: float | None = None
+    head_ensemble_size: int | None = field(
+        default=None, metadata={"help": "Heads over the same states, whose logits are averaged."}
+    )
     window_size: int | None = field(default=None, metadata={"help": "Tokens of one backbone pass."})
     window_stride: int | None = None
     hidden_layer: int | None = None

@@ -24,7 +24,7 @@ from dataset_scripts.synthetic import MARKER_FILE
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
-from ..evaluation.thresholds import tune_global_threshold
+from ..evaluation.thresholds import tune_bagged_threshold
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
@@ -208,7 +208,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         resume = last_complete_checkpoint(output_dir)
     trainer = make_trainer(model, args, splits["train"], splits["validation"], collator, tokenizer)
     trainer.train(resume_from_checkpoint=resume)
-    threshold = float(tune_global_threshold(*predict_scores(trainer, splits["validation"])))
+    threshold = tune_bagged_threshold(*predict_scores(trainer, splits["validation"]))
     log = trainer.state.log_history
     if args.refit_on_validation:
         set_seed(args.seed)

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_icd.evaluation import ICDMetricsAccumulator, tune_global_threshold, tune_per_code_thresholds
+from modeling_icd.evaluation import (
+    ICDMetricsAccumulator,
+    tune_bagged_threshold,
+    tune_global_threshold,
+    tune_per_code_thresholds,
+)
 
 
 @st.composite
@@ -36,6 +41,26 @@ def test_global_threshold_is_the_best_of_all(split):
     threshold = tune_global_threshold(scores, labels)
     assert 0 <= threshold <= 1
     assert f1_at(scores, labels, threshold) == pytest.approx(best_f1_by_trying_all(scores, labels), abs=1e-12)
+
+
+def test_bagged_threshold_wanders_less_from_one_small_split_to_the_next():
+    generator = np.random.default_rng(0)
+    plain, bagged = [], []
+    for _ in range(30):
+        labels = (generator.random((40, 3)) < 0.3).astype(int)
+        # gold scores around 0.7, the others around 0.3: the best threshold of very many notes is near 0.5
+        scores = np.clip(generator.normal(0.3 + 0.4 * labels, 0.2), 0, 1)
+        plain.append(tune_global_threshold(scores, labels))
+        bagged.append(tune_bagged_threshold(scores, labels))
+    assert np.std(bagged) < 0.8 * np.std(plain)
+    assert np.mean(bagged) == pytest.approx(np.mean(plain), abs=0.03)
+
+
+def test_bagged_threshold_takes_lists_and_notes_in_any_order():
+    scores = np.array([[0.9, 0.2], [0.4, 0.8], [0.3, 0.1]])
+    threshold = tune_bagged_threshold(scores, [[0], [1], []])
+    assert threshold == tune_bagged_threshold(scores[[2, 0, 1]], np.array([[0, 0], [1, 0], [0, 1]]))
+    assert 0.4 <= threshold <= 0.9
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,6 +10,7 @@ from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
         ("pooling", "max"),
         ("num_labels", 0),
         ("head_dropout", 1.0),
+        ("head_ensemble_size", 0),
         ("window_size", 0),
         ("hidden_layer", 99),
         ("threshold", 1.5),
@@ -21,6 +22,11 @@ from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
 def test_a_wrong_value_names_its_field(config_class, field, value):
     with pytest.raises(ValueError, match=f"`{field}`"):
         config_class(**{"num_labels": 5, field: value})
+
+
+def test_an_ensemble_is_of_heads_that_attend():
+    with pytest.raises(ValueError, match=r"`head_ensemble_size` \(2\) needs `pooling` 'label_attention', got 'last'"):
+        LlamaICDConfig(pooling="last", head_ensemble_size=2)
 
 
 def test_stride_beyond_window_would_skip_tokens():

@@ -26,6 +26,7 @@ MODELS = {
     "label_attention": (LlamaForICDCoding, {"pooling": "label_attention"}),
     "multirescnn": (LlamaMultiResCNNForICD, SMALL_CNN),
     "middle_layer": (LlamaMultiResCNNForICD, {**SMALL_CNN, "hidden_layer": 1, "normalize_hidden_states": True}),
+    "ensemble": (LlamaMultiResCNNForICD, {**SMALL_CNN, "head_ensemble_size": 2}),
 }
 
 
@@ -136,8 +137,23 @@ def test_tuple_and_dict_outputs_agree(name, backbone):
     output = model(ids, mask, labels=torch.ones(1, 5), output_label_attentions=True)
     as_tuple = model(ids, mask, labels=torch.ones(1, 5), output_label_attentions=True, return_dict=False)
     assert all(torch.equal(a, b) for a, b in zip(output.to_tuple(), as_tuple, strict=True))
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, torch.ones(1, 5))
-    torch.testing.assert_close(output.loss, expected)
+    if name != "ensemble":  # whose loss is the mean over its heads
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, torch.ones(1, 5))
+        torch.testing.assert_close(output.loss, expected)
+
+
+@pytest.mark.parametrize("pooling", ["label_attention", "multirescnn"])
+def test_an_ensemble_averages_heads_that_start_apart_and_learn_apart(pooling, backbone):
+    model = make(pooling, backbone, head_ensemble_size=3)
+    ids, mask = notes(6, 4)
+    labels = torch.tensor([[1.0, 0, 0, 1, 0], [0, 0, 1, 0, 0]])
+    output = model(ids, mask, labels=labels, output_label_attentions=True, output_hidden_states=True)
+    logits, attentions = zip(*(member(output.hidden_states, mask) for member in model.score.members), strict=True)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
+    torch.testing.assert_close(output.logits, sum(logits) / 3)
+    torch.testing.assert_close(output.label_attentions, sum(attentions) / 3)
+    losses = [torch.nn.functional.binary_cross_entropy_with_logits(one, labels) for one in logits]
+    torch.testing.assert_close(output.loss, sum(losses) / 3)
 
 
 def test_last_pooling_is_llama_for_sequence_classification_both_ways(backbone, tmp_path):
