@@ -21,7 +21,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -33,6 +33,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from . import synthetic_phrases as phrases
+from .sources import find_tables, read_table
 from .synthetic_concepts import (
     CHRONIC,
     COMBINES,
@@ -976,6 +977,34 @@ def write_corpus(
         codes_per_admission=files.codes.total() / num_admissions,
         split_sizes=dict(files.split_sizes),
     )
+
+
+def locate_evidence(
+    folder: str | Path, hadm_ids: Iterable[int], texts: Iterable[str]
+) -> list[dict[str, list[list[int]]]]:
+    """Spans that justify each code, as characters of a record's text rather than of one row of NOTEEVENTS.
+
+    Args:
+        folder (`str` or `Path`): The synthetic corpus.
+        hadm_ids, texts: Of the records of `MIMIC3`, their text unchanged: a row that is not found in it gives no spans.
+    """
+    with gzip.open(Path(folder) / "evidence.jsonl.gz", "rt", encoding="utf-8") as file:
+        codes_of_row = {(line := json.loads(row))["row_id"]: line["codes"] for row in file}
+    rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
+    table = find_tables(str(folder), ["NOTEEVENTS"])["NOTEEVENTS"]
+    for _, batch in read_table(table, ["ROW_ID", "HADM_ID", "TEXT"]):
+        for row_id, hadm_id, text in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
+            if int(row_id) in codes_of_row:
+                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[int(row_id)]))
+    located = []
+    for hadm_id, text in zip(hadm_ids, texts, strict=True):
+        spans: dict[str, list[list[int]]] = {}
+        for row_text, codes in rows.get(hadm_id, ()):
+            offset = text.find(row_text)
+            for code, own in codes.items() if offset >= 0 else ():
+                spans.setdefault(code, []).extend([start + offset, end + offset] for start, end in own)
+        located.append(spans)
+    return located
 
 
 def _check_arguments(

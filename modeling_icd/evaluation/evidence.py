@@ -1,0 +1,194 @@
+"""`python -m modeling_icd.evaluation.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
+
+The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
+corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpus (read as `mimic3`).
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from dataset_scripts import load_builder
+from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
+
+from ..pipeline_icd import evidence_spans
+from .icd_metrics.scores import divide
+
+
+NUM_SPANS = (1, 3, 5, 10)
+
+
+class EvidenceCounts:
+    """Words of given spans against words of gold spans, summed over pairs of a note and one of its codes.
+
+    A word is a run of characters that are not white space; it is in a span when they share a character. Precision,
+    recall and F1 are of words, micro over all pairs, after the token-level figures of explainable-medical-coding (arXiv
+    2406.08958). A pair is a hit when a word is in both. `chance` is the precision to expect of words drawn at random:
+    the share of the notes' words that are gold, the notes weighed by how many words were given.
+    """
+
+    def __init__(self) -> None:
+        self.pairs = self.hits = self.given = self.gold = self.both = 0
+        self.by_chance = 0.0
+
+    def add(self, note: str, given: Iterable[Sequence[int]], gold: Iterable[Sequence[int]]) -> None:
+        """Counts one code of one note, its spans being `(start, end)` characters."""
+        words = [match.span() for match in re.finditer(r"\S+", note)]
+        is_given, is_gold = (words_in(spans, words) for spans in (given, gold))
+        both = int((is_given & is_gold).sum())
+        self.pairs += 1
+        self.hits += both > 0
+        self.given += int(is_given.sum())
+        self.gold += int(is_gold.sum())
+        self.both += both
+        self.by_chance += float(is_given.sum() * is_gold.mean())
+
+    def compute(self) -> dict[str, float]:
+        """The figures; `words` and `gold_words` are means over the pairs. Where nothing was counted, 0."""
+        return {
+            "pairs": self.pairs,
+            "precision": float(divide(self.both, self.given)),
+            "recall": float(divide(self.both, self.gold)),
+            "f1": float(divide(2 * self.both, self.given + self.gold)),
+            "hit_rate": float(divide(self.hits, self.pairs)),
+            "words": float(divide(self.given, self.pairs)),
+            "gold_words": float(divide(self.gold, self.pairs)),
+            "chance": float(divide(self.by_chance, self.given)),
+        }
+
+
+def words_in(spans: Iterable[Sequence[int]], words: list[tuple[int, int]]) -> np.ndarray:
+    """Which of a note's words, `(start, end)` each, share a character with one of the spans: bool `(words,)`."""
+    starts, ends = np.array(words).reshape(-1, 2).T
+    inside = np.zeros(len(words), bool)
+    for start, end in spans:
+        inside |= (starts < end) & (ends > start)
+    return inside
+
+
+def gold_evidence(records, data_dir: str | Path) -> list[dict[str, list[list[int]]]]:
+    """Spans that justify each code of each record, as characters of its text.
+
+    Raises:
+        ValueError: where the data set marks no evidence.
+    """
+    if "evidence" in records.column_names:
+        names = records.features["codes"].feature.names
+        located: list[dict[str, list[list[int]]]] = []
+        for places in records["evidence"]:
+            spans: dict[str, list[list[int]]] = {}
+            for place in places:
+                spans.setdefault(names[place["code"]], []).extend(place["spans"])
+            located.append(spans)
+    elif Path(data_dir, MARKER_FILE).is_file():
+        located = locate_evidence(data_dir, records["hadm_id"], records["text"])
+    else:
+        located = []
+    if not any(located):
+        raise ValueError(
+            "These notes have no marked evidence: choose a Spanish configuration of codiesp, or a synthetic corpus with "
+            "its text unchanged."
+        )
+    return located
+
+
+@torch.no_grad()
+def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spans=NUM_SPANS) -> list[dict]:
+    """Figures of [`EvidenceCounts`] for the `k` heaviest spans of a code, for each `k`.
+
+    Args:
+        gold (`list[dict[str, list[list[int]]]]`): code to spans, for each note; codes that the model lacks are left out.
+
+    Returns:
+        Rows with `codes` (`"gold"`, or `"found"`: of these the ones that the model predicts) and `num_spans`.
+
+    Raises:
+        ValueError: where the head does not attend.
+    """
+    label2id = model.config.label2id
+    counts = {(codes, k): EvidenceCounts() for codes in ("gold", "found") for k in num_spans}
+    for note, marked in zip(tqdm(notes, desc="Reading", unit="note"), gold, strict=True):
+        marked = {code: spans for code, spans in marked.items() if code in label2id}
+        if not marked:
+            continue
+        encoded = tokenizer(note, return_tensors="pt", return_offsets_mapping=True, verbose=False)
+        offsets = encoded["offset_mapping"][0].tolist()
+        inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        output = model(**inputs, output_label_attentions=True)
+        if output.label_attentions is None:
+            raise ValueError(f"A head with `pooling` {model.config.pooling!r} does not say what it read a code from.")
+        scores = output.logits[0].float().sigmoid().cpu()
+        found = (scores > torch.as_tensor(model.config.threshold)).tolist()
+        for code, spans in marked.items():
+            weights = output.label_attentions[0, label2id[code]].float().tolist()
+            ranked = evidence_spans(note, offsets, weights, max(num_spans))
+            for k in num_spans:
+                given = [(span["start"], span["end"]) for span in ranked[:k]]
+                for codes in ("gold", "found") if found[label2id[code]] else ("gold",):
+                    counts[codes, k].add(note, given, spans)
+    return [{"codes": codes, "num_spans": k, **count.compute()} for (codes, k), count in counts.items()]
+
+
+def print_evidence(rows: list[dict], title: str) -> None:
+    """Prints the figures."""
+    table = Table(title=title)
+    table.add_column("codes")
+    for column in rows[0]:
+        if column != "codes":
+            table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m modeling_icd.evaluation.evidence",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="a model folder or Hub id")
+    parser.add_argument("--dataset", required=True, choices=("codiesp", "mimic3"))
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--num_spans", type=int, nargs="+", default=NUM_SPANS, help="spans that a code gets")
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument("--output_file", type=Path, help="where the figures go as JSON, which hold no text")
+    parser.add_argument("--trust_remote_code", action="store_true")
+    args = parser.parse_args(arguments)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            args.model, trust_remote_code=args.trust_remote_code
+        ).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+        trained_on = model.config.training_data or {}
+        config = args.dataset_config or (trained_on["config"] if trained_on.get("dataset") == args.dataset else None)
+        cache_dir = args.cache_dir or f"{Path(args.model)}-private/cache"
+        builder = load_builder(args.dataset, config, data_dir=args.data_dir, cache_dir=cache_dir)
+        records = builder.as_dataset(split=args.split)
+        gold = gold_evidence(records, args.data_dir)
+        rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
+    if args.output_file is not None:
+        args.output_file.parent.mkdir(parents=True, exist_ok=True)
+        args.output_file.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
