@@ -8,15 +8,10 @@ again.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.runs import train_and_score
+from benchmarks.runs import print_summary, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
 
@@ -43,17 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
             folder = args.output_dir / f"{config}-fold{fold}-seed{args.seed}"
             results = train_and_score(config, folder, args.data_dir, f"fold{fold}", args.seed)
             figures.setdefault(config, []).append(results["metrics"])
-    table = Table(title=f"CMC 2007, mean (standard deviation) over test folds {list(args.folds)}, seed {args.seed}")
-    table.add_column("model", no_wrap=True)
-    for metric in METRICS:
-        table.add_column(metric.replace("_", "\n"), justify="right")
-    summary = {}
-    for name, folds in figures.items():
-        values = {metric: [fold[metric] for fold in folds] for metric in METRICS}
-        summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "folds": v} for metric, v in values.items()}
-        table.add_row(name, *(f"{np.mean(v):.3f}\n({np.std(v):.3f})" for v in values.values()))
-    Console().print(table)
-    (args.output_dir / f"summary-seed{args.seed}.json").write_text(json.dumps(summary, indent=2))
+    print_summary(
+        figures,
+        METRICS,
+        f"CMC 2007, test folds {list(args.folds)}, seed {args.seed}",
+        args.output_dir / f"summary-seed{args.seed}.json",
+    )
     return 0
 
 

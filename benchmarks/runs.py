@@ -1,11 +1,15 @@
-"""One configuration trained and scored, once: what the comparisons have in common."""
+"""One configuration trained and scored, once, and several of them in a table: what the comparisons have in common."""
 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.results import summarize, write_results
@@ -57,3 +61,22 @@ def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, 
     results = {**summarize(scored)[0], "training_seconds": seconds}
     write_results(results, folder)
     return results
+
+
+def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title: str, file: Path) -> None:
+    """Prints mean and standard deviation of each model's runs, and writes them, and every run's figure, as JSON.
+
+    Args:
+        figures (`dict[str, list[dict]]`): for each model, the metrics of each of its runs.
+    """
+    table = Table(title=f"{title}: mean (standard deviation)")
+    table.add_column("model", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric.replace("_", "\n"), justify="right")
+    summary = {}
+    for name, runs in figures.items():
+        values = {metric: [run[metric] for run in runs] for metric in metrics}
+        summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "runs": v} for metric, v in values.items()}
+        table.add_row(name, *(f"{np.mean(v):.3f}\n({np.std(v):.3f})" for v in values.values()))
+    Console().print(table)
+    file.write_text(json.dumps(summary, indent=2))
