@@ -3,8 +3,9 @@
 A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into `features["codes"].feature.names`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import datasets
 
@@ -24,6 +25,7 @@ __all__ = [
     "kind_of",
     "load_builder",
     "load_split",
+    "parse_options",
     "record_features",
 ]
 
@@ -75,3 +77,41 @@ def load_split(
         options["unsplit"] = True
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
     return builder.as_dataset(split=split)
+
+
+def parse_options(dataset: str, pairs: Sequence[str], argument: str = "--option") -> dict[str, Any]:
+    """Read `NAME=VALUE` as options of a data set's configurations, for [`load_builder`]; a list is divided at commas.
+
+    Args:
+        argument (`str`): What the pairs were given as, for messages.
+
+    Raises:
+        ValueError: where a pair is none, or its value is not of the option's type.
+    """
+    if dataset not in BUILDERS:
+        raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
+    hints = get_type_hints(BUILDERS[dataset].BUILDER_CONFIG_CLASS)
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"`{argument} {pair}` must be NAME=VALUE, such as text=caml.")
+        # An unknown name is left to the builder, which says what there is.
+        types = [hint for hint in get_args(hints.get(name)) or [hints.get(name)] if hint is not type(None)]
+        try:
+            options[name] = _convert(value, types[0])
+        except ValueError as error:
+            raise ValueError(f"`{argument} {pair}` must be {error}.") from None
+    return options
+
+
+def _convert(value: str, kind: Any) -> Any:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise ValueError("true or false")
+        return value == "true"
+    if kind is int:
+        if not value.lstrip("-").isdecimal():
+            raise ValueError("a whole number")
+        return int(value)
+    return value.split(",") if kind == list[str] else value

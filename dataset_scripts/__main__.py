@@ -12,12 +12,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
 from datasets.exceptions import DatasetsError
 from rich.console import Console
 
-from . import BUILDERS, load_builder
+from . import BUILDERS, load_builder, parse_options
 from .describe import describe, draw_description, print_description
 from .mimic3 import MIMIC3
 from .records import ICDBuilder
@@ -98,34 +97,8 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
 
 def _load(args: argparse.Namespace) -> ICDBuilder:
-    options = _parse_options(args.option, BUILDERS[args.dataset])
+    options = parse_options(args.dataset, args.option)
     return load_builder(args.dataset, args.config, data_dir=args.data_dir, cache_dir=args.cache_dir, **options)
-
-
-def _parse_options(pairs: Sequence[str], builder: type[ICDBuilder]) -> dict[str, Any]:
-    """Read `NAME=VALUE` as the type of the configuration's field: a list is divided at commas."""
-    hints = get_type_hints(builder.BUILDER_CONFIG_CLASS)
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"`--option {pair}` must be NAME=VALUE, such as text=caml.")
-        # An unknown name is left to the builder, which says what there is.
-        types = [hint for hint in get_args(hints.get(name)) or [hints.get(name)] if hint is not type(None)]
-        options[name] = _convert(name, value, types[0])
-    return options
-
-
-def _convert(name: str, value: str, kind: Any) -> Any:
-    if kind is bool:
-        if value not in ("true", "false"):
-            raise ValueError(f"`--option {name}={value}` must be true or false.")
-        return value == "true"
-    if kind is int:
-        if not value.lstrip("-").isdecimal():
-            raise ValueError(f"`--option {name}={value}` must be a whole number.")
-        return int(value)
-    return value.split(",") if kind == list[str] else value
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import kind_of, load_builder
+from dataset_scripts import ICDBuilder, kind_of, load_builder, parse_options
 from dataset_scripts.hierarchy import CHAPTERS, family_of
 
 from ..modeling_llama_icd import pad_rows
@@ -67,12 +67,40 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
 
 
+def builder_for(
+    model_config,
+    dataset: str,
+    data_dir: str,
+    split: str,
+    config: str | None = None,
+    options: Sequence[str] = (),
+    cache_dir: str | None = None,
+) -> ICDBuilder:
+    """The data set that a model is held against; by default in the configuration, with the options, of its training.
+
+    The arguments are those of [`score_split`].
+    """
+    trained_on = model_config.training_data or {}
+    if config is None and trained_on.get("dataset") == dataset:
+        config = trained_on["config"]
+        options = [*trained_on.get("options", []), *options]
+    given = parse_options(dataset, options, "--dataset_options")
+    if split == "all":
+        given["unsplit"] = True
+        if dataset == "mimic3" and config not in (None, "full"):
+            # The code set is the one that the model was trained for, not the most frequent codes of another folder.
+            given = {name: value for name, value in given.items() if name not in ("num_codes", "codes_file")}
+            given["codes"] = list(model_config.label2id)
+    return load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **given)
+
+
 def score_split(
     model_id: str,
     dataset: str,
     data_dir: str,
     split: str,
     config: str | None = None,
+    options: Sequence[str] = (),
     *,
     cache_dir: str | None = None,
     batch_size: int = 8,
@@ -88,6 +116,7 @@ def score_split(
         model_id (`str`): a folder or Hub id.
         split (`str`): a split of the data set, or `all`: every record of the folder.
         config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
+        options (`Sequence[str]`): of the configuration, `NAME=VALUE`; before them, by default, those of training.
         cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
         batch_size (`int`): notes scored together.
         threshold (`float`, *optional*): in place of the model's own.
@@ -98,14 +127,7 @@ def score_split(
     model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
-    trained_on = model.config.training_data or {}
-    if config is None and trained_on.get("dataset") == dataset:
-        config = trained_on["config"]
-    builder_options: dict = {"unsplit": True} if split == "all" else {}
-    if split == "all" and dataset == "mimic3" and config not in (None, "full"):
-        # The code set is the one that the model was trained for, not the most frequent codes of another folder.
-        builder_options["codes"] = list(model.config.label2id)
-    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **builder_options)
+    builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
     records = builder.as_dataset(split=split)
     gold, unknown = gold_columns(records, model.config.label2id)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
@@ -138,7 +160,7 @@ def score_split(
         hadm_ids,
         num_words,
         decision,
-        training_counts=trained_on.get("code_counts"),
+        training_counts=(model.config.training_data or {}).get("code_counts"),
         attributes=code_attributes(codes),
         about=about,
     )
@@ -198,6 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument(
+        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration; as in training"
+    )
+    parser.add_argument(
         "--output_dir",
         type=Path,
         help="where results.json, the report and predictions.parquet go; default: MODEL/evaluation/SPLIT, and for the "
@@ -229,6 +254,7 @@ def report(args: argparse.Namespace) -> int:
         args.data_dir,
         args.split,
         args.dataset_config,
+        args.dataset_options,
         batch_size=args.batch_size,
         threshold=args.threshold,
         cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",

@@ -18,10 +18,10 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import load_builder
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import evidence_spans
+from .cli import builder_for
 from .icd_metrics.scores import divide
 
 
@@ -173,10 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
         ).eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-        trained_on = model.config.training_data or {}
-        config = args.dataset_config or (trained_on["config"] if trained_on.get("dataset") == args.dataset else None)
         cache_dir = args.cache_dir or f"{Path(args.model)}-private/cache"
-        builder = load_builder(args.dataset, config, data_dir=args.data_dir, cache_dir=cache_dir)
+        builder = builder_for(
+            model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir
+        )
         records = builder.as_dataset(split=args.split)
         gold = gold_evidence(records, args.data_dir)
         rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans))

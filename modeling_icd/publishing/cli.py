@@ -170,10 +170,10 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
     if len(real) > 1:
         raise ValueError(f"The model was trained on {' and '.join(sorted(real))}: only one data set can be compared.")
     dataset = args.dataset or next(iter(real), training_data.get("dataset", "unknown"))
-    config = args.dataset_config
+    config, options = args.dataset_config, []
     if config is None and dataset == training_data.get("dataset") and "earlier" not in training_data:
-        config = training_data["config"]
-    return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache")
+        config, options = training_data["config"], training_data.get("options", [])
+    return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache", options)
 
 
 def _check(

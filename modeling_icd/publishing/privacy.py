@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from huggingface_hub import get_token
 
-from dataset_scripts import load_builder
+from dataset_scripts import load_builder, parse_options
 
 from .folder import ModelFolder, safetensors_header
 
@@ -115,13 +115,19 @@ def local_names(folder: ModelFolder, public: str = "") -> LocalNames:
     )
 
 
-def load_notes(dataset: str, config: str | None, data_dir: str, cache_dir: str | Path) -> TrainingNotes:
+def load_notes(
+    dataset: str, config: str | None, data_dir: str, cache_dir: str | Path, options: Sequence[str] = ()
+) -> TrainingNotes:
     """Every record of the user's own copy of a data set, whichever its split, through its builder.
+
+    Args:
+        options (`Sequence[str]`): of the configuration, `NAME=VALUE`.
 
     Raises:
         ValueError, FileNotFoundError: where the builder finds a fault in the files.
     """
-    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True)
+    given = parse_options(dataset, options, "--dataset_options")
+    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
     records = builder.as_dataset(split="all").select_columns(["text", "hadm_id", "subject_id"])
     return TrainingNotes(records, list(builder.code_descriptions.values()))
 

@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 from trl import TrlParser
 
-from dataset_scripts import load_builder
+from dataset_scripts import load_builder, parse_options
 from dataset_scripts.synthetic import MARKER_FILE
 
 from ..configuration_icd import LlamaMultiResCNNConfig
@@ -163,11 +163,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     output_dir.mkdir(parents=True, exist_ok=True)
     # What can be turned back into notes never lies in the folder that is published.
     private_dir = Path(f"{output_dir}-private")
+    options = data_args.dataset_options or []
     builder = load_builder(
         data_args.dataset,
         data_args.dataset_config,
         data_dir=data_args.data_dir,
         cache_dir=data_args.data_cache_dir or private_dir / "cache",
+        **parse_options(data_args.dataset, options, "--dataset_options"),
     )
     train_split, validation_split = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
     if data_args.max_train_notes is not None:
@@ -181,6 +183,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     training_data = {
         "dataset": data_args.dataset,
         "config": builder.config.name,
+        # Evaluation reads its notes in the same way. A path is of this machine alone.
+        "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
         "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
         "code_counts": count_codes(*learned_splits),
     }

@@ -135,6 +135,21 @@ def test_an_undefined_figure_is_null_in_results_json(tmp_path):
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"auc_macro": None, "f1_micro": 0.5}
 
 
+def test_options_of_the_data_set_are_those_of_evaluation_too(corpus, backbone, tmp_path):
+    output = tmp_path / "model"
+    custom = {"dataset_config": "custom", "dataset_options": "num_codes=7", "num_train_epochs": 1}
+    trained = run("train.py", *tiny_frozen_run(corpus, backbone, output_dir=output, **custom))
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    codes = list(AutoModelForSequenceClassification.from_pretrained(output).config.label2id)
+    split = load_split("mimic3", "train", "custom", data_dir=corpus, cache_dir=tmp_path / "cache", num_codes=7)
+    assert codes == split.features["codes"].feature.names
+    for name in ("test", "all"):
+        evaluated = run("evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", f"--split={name}")
+        assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+        results = json.loads((output / "evaluation" / name / "results.json").read_text())
+        assert (results["config"], results["num_codes"]) == ("custom", 7)
+
+
 def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, backbone, tmp_path):
     options = tiny_frozen_run(
         corpus, backbone, num_train_epochs=3, refit_on_validation=True, output_dir=tmp_path / "model"
