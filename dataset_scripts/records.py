@@ -14,14 +14,16 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, icd9, sources, stratify
+from . import caml_splits, icd9, icd10, sources, stratify
+from .classification import ICD9, Classification
+from .hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
-# With a builder's own module, all the code that shapes a record.
-SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, sources, stratify)] + [Path(__file__)]
+# With the modules of a builder and of its base classes, all the code that shapes a record.
+SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, icd10, sources, stratify)]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:
@@ -84,9 +86,13 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             config_name=config_name,
             data_dir=config.data_dir,
             cache_dir=absolute_path(cache_dir) if cache_dir else None,
-            hash=fingerprint([*SHARED_CODE, Path(inspect.getfile(type(self)))], self._find_sources(config)),
+            hash=fingerprint([*SHARED_CODE, *self._own_code()], self._find_sources(config)),
             **{name: getattr(config, name) for name in options},
         )
+
+    @classmethod
+    def _own_code(cls) -> list[Path]:
+        return [Path(inspect.getfile(base)) for base in cls.__mro__ if issubclass(base, ICDBuilder)]
 
     def _find_sources(self, config: Any) -> list[Path]:
         """Find every file that the data set is made from, and remember it; one that is missing is an error."""
@@ -96,6 +102,16 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     def code_descriptions(self) -> Mapping[str, str]:
         """Long titles by dotted code; a code without a known title is not in it."""
         raise NotImplementedError
+
+    @property
+    def classification(self) -> Classification:
+        """What the codes are of."""
+        return ICD9
+
+    @cached_property
+    def code_families(self) -> dict[str, CodeFamily]:
+        """Chapter, block and category of each code of the data set, once it is built."""
+        return {code: self.classification.family_of(code) for code in self.info.features["codes"].feature.names}
 
     @cached_property
     def code_counts(self) -> dict[str, dict[str, int]]:

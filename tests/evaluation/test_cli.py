@@ -176,5 +176,15 @@ def test_attributes_of_codes():
         "kind": "diagnosis",
     }
     assert (of_codes["96.71"]["kind"], of_codes["96.71"]["category"]) == ("procedure", "96")
-    # One code of ICD-10 and the set is not ICD-9: V45.81 is a status in one and a bus accident in the other.
+    # One code of neither edition, and of all the category alone is known.
     assert code_attributes(["V45.81", "i10"]) == {"V45.81": {"category": "V45"}, "i10": {"category": "i10"}}
+
+
+def test_attributes_of_icd10_codes():
+    of_codes = code_attributes(["E11.9", "V45.81", "B20", "B2011ZZ"])
+    assert of_codes["E11.9"]["chapter"] == "E00-E89 Endocrine, nutritional and metabolic diseases"
+    assert (of_codes["E11.9"]["category"], of_codes["E11.9"]["kind"]) == ("E11", "diagnosis")
+    assert of_codes["V45.81"]["chapter"] == "V00-Y99 External causes of morbidity"  # a status in ICD-9-CM
+    # HIV disease and a radiograph of the heart share no group.
+    assert (of_codes["B2011ZZ"]["chapter"], of_codes["B2011ZZ"]["kind"]) == ("B Imaging", "procedure")
+    assert not {*of_codes["B20"].values()} & {*of_codes["B2011ZZ"].values()}
