@@ -29,7 +29,8 @@ from dataset_scripts.caml_splits import (
     read_split_list,
 )
 from dataset_scripts.hierarchy import read_titles
-from dataset_scripts.mimic3 import MIN_COUNT, caml_text, choose_most_frequent, read_codes, replace_deid_marks
+from dataset_scripts.mimic import MIN_COUNT, caml_text, choose_most_frequent, replace_marks
+from dataset_scripts.mimic3 import read_codes
 from dataset_scripts.sources import fingerprint
 from dataset_scripts.synthetic import write_corpus
 
@@ -208,7 +209,7 @@ def test_code_counts(build):
 
 def test_deid_marks(build, folder):
     marked = "Seen by [**Name (STitle) 12\n**] on [**2101-1-1**], [**3 units [sic] **."
-    assert replace_deid_marks(marked, "<*>") == "Seen by <*> on <*>, [**3 units [sic] **."
+    assert replace_marks(marked, MIMIC3.DEID_MARK, "<*>") == "Seen by <*> on <*>, [**3 units [sic] **."
     rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"First note", b"Mrs. [**Last Name**]"))
     assert build().as_dataset(split="train")[0]["text"].startswith("Mrs. [**Last Name**],")
     assert build(deid_token="[DEID]").as_dataset(split="train")[0]["text"].startswith("Mrs. [DEID],")
@@ -524,7 +525,9 @@ def test_missing_files_are_named(folder, tmp_path):
     (folder / "D_ICD_PROCEDURES.csv.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"No NOTEEVENTS.csv.gz, D_ICD_PROCEDURES.csv.gz .* \(physionet"):
         MIMIC3("full", data_dir=folder)
-    with pytest.raises(FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the MIMIC-III"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the tables NOTEEVENTS"
+    ):
         MIMIC3("full", data_dir=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         MIMIC3("full", data_dir=folder / "DIAGNOSES_ICD.csv.gz")
@@ -592,8 +595,8 @@ def test_wrong_argument(folder, arguments, message):
 
 
 def test_wrong_name(folder, build):
-    with pytest.raises(ValueError, match="Unknown data set 'mimic4': choose from mimic3, cmc2007"):
-        load_builder("mimic4", data_dir=folder)
+    with pytest.raises(ValueError, match="Unknown data set 'mimic2': choose from mimic3, mimic4, cmc2007"):
+        load_builder("mimic2", data_dir=folder)
     with pytest.raises(
         ValueError, match=r"No split 'dev' in configuration 'full' .*: choose from train, validation, test"
     ):
@@ -602,9 +605,9 @@ def test_wrong_name(folder, build):
 
 
 def test_most_frequent_wants_enough_codes():
-    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1) == {"401.9"}
-    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: .* smaller `num_codes`"):
-        choose_most_frequent({"401.9": 2, "038.9": 1}, 3)
+    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1, "") == {"401.9"}
+    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: take fewer\."):
+        choose_most_frequent({"401.9": 2, "038.9": 1}, 3, "take fewer")
 
 
 def test_missing_files_of_options_are_named(folder, tmp_path):
@@ -762,7 +765,7 @@ def published_counts(shared_dir):
 
 
 def test_two_codes_of_top50_are_not_the_most_frequent(shared_dir):
-    most = choose_most_frequent(published_counts(shared_dir), 50)
+    most = choose_most_frequent(published_counts(shared_dir), 50, "")
     assert most - CAML_TOP_50 == {"93.90", "V45.82"}
     assert CAML_TOP_50 - most == {"33.24", "45.13"}
 
