@@ -13,12 +13,14 @@ from .cmc2007 import CMC2007
 from .codiesp import CodiEsp
 from .icd9 import add_dot, kind_of
 from .mimic3 import MIMIC3
+from .mimic4 import MIMIC4
 from .records import ICDBuilder, record_features
 
 
 __all__ = [
     "CMC2007",
     "MIMIC3",
+    "MIMIC4",
     "CodiEsp",
     "ICDBuilder",
     "add_dot",
@@ -29,7 +31,7 @@ __all__ = [
     "record_features",
 ]
 
-BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "cmc2007": CMC2007, "codiesp": CodiEsp}
+BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "mimic4": MIMIC4, "cmc2007": CMC2007, "codiesp": CodiEsp}
 
 
 def load_builder(
@@ -43,12 +45,12 @@ def load_builder(
     """Build a data set, or find it in the cache.
 
     Args:
-        dataset (`str`): `"mimic3"`, `"cmc2007"` or `"codiesp"`.
+        dataset (`str`): `"mimic3"`, `"mimic4"`, `"cmc2007"` or `"codiesp"`.
         config (`str`, *optional*):
-            A configuration of it; `"full"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
+            A configuration of it; `"full"`, `"icd10"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
         data_dir (`str` or `Path`): The source files.
         cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
-        **options: See [`MIMIC3Config`], [`CMC2007Config`] and [`CodiEspConfig`].
+        **options: See [`MIMIC3Config`], [`MIMIC4Config`], [`CMC2007Config`] and [`CodiEspConfig`].
 
     Returns:
         The prepared builder: `builder.as_dataset(split=...)`, `builder.code_descriptions`.
