@@ -286,7 +286,7 @@ def read_codes_of_edition(
 
 def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
     """Read the titles of an edition's codes; the tables of ICD-10-PCS (`001`), which are among them, get their dash."""
-    titles = {}
+    titles: dict[str, str] = {}
     for first, batch in read_table(path, ["icd_code", "icd_version", "long_title"]):
         if kind == "procedure" and edition == 10:
             codes = pc.utf8_trim_whitespace(batch["icd_code"])

@@ -13,8 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.synthetic import write_corpus
+from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of
+from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.evaluation.results import read_results
 from modeling_icd.training.run import main as train_main
@@ -157,6 +159,28 @@ def test_the_test_split_cannot_influence_the_threshold(corpus, llama, tmp_path, 
     assert train_main([f"--{name}={value}" for name, value in options.items()]) == 0
     assert set(read) == {"train", "validation"}
     assert json.loads((tmp_path / "model" / "config.json").read_text())["threshold"] != 0.5
+
+
+def test_train_and_evaluate_on_icd10(llama, tmp_path):
+    """MIMIC-IV's format from train.py to the strata of ICD-10; `--split all` keeps the model's codes."""
+    write_mimic4(tmp_path / "corpus", num_admissions=160, length="short", show_progress=False)
+    model, data = tmp_path / "model", ["--dataset=mimic4", f"--data_dir={tmp_path / 'corpus'}"]
+    options = {"model": "direct", "pooling": "mean", "window_size": 32, "num_train_epochs": 1, "max_train_notes": 8}
+    options |= {"backbone": llama, "output_dir": model, "use_cpu": True, "report_to": "none"}
+    own = ["--dataset_config=icd10", "--dataset_options", "min_count=5"]
+    assert train_main([*data, *own, *(f"--{name}={value}" for name, value in options.items())]) == 0
+    config = json.loads((model / "config.json").read_text())
+    assert {"dataset": "mimic4", "config": "icd10", "synthetic": True}.items() <= config["training_data"].items()
+    assert config["code_descriptions"]["I10"] == "Essential (primary) hypertension"
+    for split in ("test", "all"):
+        assert evaluate_main([str(model), *data, f"--split={split}", f"--output_dir={tmp_path / split}"]) == 0
+        results = read_results(tmp_path / split / "results.json")
+        assert results["config"] == "icd10"
+        strata = {name: [row["stratum"] for row in rows] for name, rows in results["strata"].items()}
+        assert strata["kind"] == ["diagnosis", "procedure"]
+        assert "I00-I99 Diseases of the circulatory system" in strata["chapter"]
+        assert strata["level"] == ["chapter", "block", "category", "code"]
+    assert results["num_codes"] == len(config["label2id"])
 
 
 def test_predictions_stay_out_of_the_model_folder(tmp_path):
