@@ -10,13 +10,15 @@ user's own copy and writes only into the user's own cache.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -45,7 +47,9 @@ MIN_COUNT = 10
 CLEAN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # De-identification marks of MIMIC-III, such as [**2101-1-1**]; one may run over the end of a line.
-DEID_MARK = re.compile(r"\[\*\*[^\[\]]*\*\*\]")
+DEID_MARK = r"\[\*\*[^\[\]]*\*\*\]"
+# What becomes of each ASCII character in CAML's words: its lower case, or a space if it belongs to none.
+CAML_BYTES = re.sub(r"\W", " ", "".join(map(chr, range(128))).lower()).encode().ljust(256)
 
 DESCRIPTION = """\
 Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an admission."""
@@ -247,7 +251,7 @@ class MIMIC3(ICDBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"])
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
         rows_without_code = 0
         code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
         for table, kind in CODE_TABLES.items():
@@ -297,19 +301,23 @@ class MIMIC3(ICDBuilder):
         code2id = {code: i for i, code in enumerate(names)}
         kinds = [KINDS.index(kind_of(code)) for code in names]
         for hadm_id in hadm_ids:
-            text = notes.text(hadm_id)
-            if self.config.deid_token is not None:
-                text = replace_deid_marks(text, self.config.deid_token)
+            texts = notes.texts_of(hadm_id)
             ids = sorted(code2id[code] for code in codes[hadm_id])
             record = {
                 "subject_id": notes.subject_ids[hadm_id],
                 "hadm_id": hadm_id,
-                "text": caml_text(text) if self.config.text == "caml" else text,
+                "text": " ".join(filter(None, texts)) if self.config.text == "caml" else "\n\n".join(texts),
                 "codes": ids,
             }
             if self.config.code_kinds:
                 record["code_kinds"] = [kinds[code_id] for code_id in ids]
             yield hadm_id, record
+
+    def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
+        """Make of rows of NOTEEVENTS what the options ask for."""
+        if self.config.deid_token is not None:
+            texts = replace_deid_marks(texts, self.config.deid_token)
+        return caml_texts(texts) if self.config.text == "caml" else texts
 
     def _choose_codes(self, counts: Mapping[str, int]) -> set[str]:
         """Choose the codes of the configuration, given in how many admissions each occurs."""
@@ -382,40 +390,46 @@ class DischargeSummaries:
     in_error: int = 0
     without_admission: int = 0
 
-    def text(self, hadm_id: int) -> str:
-        return "\n\n".join(self.texts[row].as_py() for row in self.rows[hadm_id])
+    def texts_of(self, hadm_id: int) -> list[str]:
+        return [self.texts[row].as_py() for row in self.rows[hadm_id]]
 
 
-def read_discharge_summaries(path: Path) -> DischargeSummaries:
-    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB)."""
-    chunks: list[pa.Array] = []
+def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]) -> DischargeSummaries:
+    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
+
+    Args:
+        path (`Path`): The table.
+        prepare (`Callable`): Makes some rows' texts ready, in a second thread while the table is unpacked and read.
+    """
+    chunks: list[Future[pa.StringArray]] = []
     notes = DischargeSummaries(texts=pa.chunked_array([], type=pa.string()))
     count = 0
-    for first, batch in read_table(path, ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]):
-        admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
-        subjects = read_ids(batch, "SUBJECT_ID", path, first)
-        is_summary = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"])), "discharge summary")
-        is_error = pc.invert(pc.is_in(pc.utf8_trim_whitespace(batch["ISERROR"]), pa.array(["", "0"])))
-        has_admission = pc.is_valid(admissions)
-        notes.in_error += pc.sum(pc.and_(is_summary, is_error)).as_py() or 0
-        correct = pc.and_not(is_summary, is_error)
-        notes.without_admission += pc.sum(pc.and_not(correct, has_admission)).as_py() or 0
-        keep = pc.and_(correct, has_admission)
-        if not pc.any(keep).as_py():
-            continue
-        chunks.append(batch["TEXT"].filter(keep))
-        ids = zip(admissions.filter(keep).to_pylist(), subjects.filter(keep).to_pylist(), strict=True)
-        for hadm_id, subject_id in ids:
-            if notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
-                raise ValueError(f"{path}: HADM_ID {hadm_id} has two SUBJECT_IDs. Restore the original table.")
-            notes.rows.setdefault(hadm_id, []).append(count)
-            count += 1
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        for first, batch in read_table(path, ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]):
+            admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
+            subjects = read_ids(batch, "SUBJECT_ID", path, first)
+            is_summary = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"])), "discharge summary")
+            is_error = pc.invert(pc.is_in(pc.utf8_trim_whitespace(batch["ISERROR"]), pa.array(["", "0"])))
+            has_admission = pc.is_valid(admissions)
+            notes.in_error += pc.sum(pc.and_(is_summary, is_error)).as_py() or 0
+            correct = pc.and_not(is_summary, is_error)
+            notes.without_admission += pc.sum(pc.and_not(correct, has_admission)).as_py() or 0
+            keep = pc.and_(correct, has_admission)
+            if not pc.any(keep).as_py():
+                continue
+            chunks.append(worker.submit(prepare, batch["TEXT"].filter(keep)))
+            ids = zip(admissions.filter(keep).to_pylist(), subjects.filter(keep).to_pylist(), strict=True)
+            for hadm_id, subject_id in ids:
+                if notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
+                    raise ValueError(f"{path}: HADM_ID {hadm_id} has two SUBJECT_IDs. Restore the original table.")
+                notes.rows.setdefault(hadm_id, []).append(count)
+                count += 1
     if not notes.rows:
         raise ValueError(
             f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
-    notes.texts = pa.chunked_array(chunks)
+    notes.texts = pa.chunked_array([chunk.result() for chunk in chunks])
     return notes
 
 
@@ -446,12 +460,26 @@ def choose_most_frequent(counts: Mapping[str, int], num_codes: int) -> set[str]:
     return set(most_frequent(counts, num_codes))
 
 
-def replace_deid_marks(text: str, token: str) -> str:
+def replace_deid_marks(texts: pa.StringArray, token: str) -> pa.StringArray:
     """Put a token in the place of each de-identification mark."""
-    return DEID_MARK.sub(lambda mark: token, text)
+    return pc.replace_substring_regex(texts, DEID_MARK, token.replace("\\", r"\\"))
 
 
 def caml_text(text: str) -> str:
     """Cut a note into CAML's words: lower-cased runs of letters, digits and underscores that hold a letter."""
     words = re.findall(r"\w+", text.lower())
-    return " ".join(word for word in words if word.isalpha() or any(map(str.isalpha, word)))
+    return " ".join(word for word in words if any(map(str.isalpha, word)))
+
+
+def caml_texts(texts: pa.StringArray) -> pa.StringArray:
+    """Apply [`caml_text`] to many notes, the faster and without the interpreter's lock if all are ASCII."""
+    validity, offsets, data = texts.buffers()
+    characters = data.to_pybytes() if data is not None else b""
+    if not characters.isascii():
+        return pa.array([caml_text(text.as_py()) for text in texts], type=pa.string())
+    buffers = [validity, offsets, pa.py_buffer(characters.translate(CAML_BYTES))]
+    words = pc.ascii_split_whitespace(pa.Array.from_buffers(pa.string(), len(texts), buffers, offset=texts.offset))
+    kept = pc.ascii_is_lower(words.values)  # all letters are lower case, and there is one
+    kept_before = np.concatenate([[0], np.cumsum(kept.to_numpy(zero_copy_only=False))])
+    offsets = pa.array(kept_before[words.offsets.to_numpy()], type=pa.int32())
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, words.values.filter(kept)), " ")

@@ -14,14 +14,15 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, icd9, sources, stratify
+from . import caml_splits, hierarchy, icd9, sources, stratify
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
-# With a builder's own module, all the code that shapes a record.
-SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, sources, stratify)] + [Path(__file__)]
+# With a builder's own module, all the code that shapes a record or the report of what was left out.
+SHARED_MODULES = (caml_splits, hierarchy, icd9, sources, stratify)
+SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES] + [Path(__file__)]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:
@@ -40,8 +41,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     """A builder over files on the user's disk, whose cache is as fresh as they are.
 
     `builder.download_and_prepare()` reads the files and writes the data set into `cache_dir`,
-    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` reads without a cache. A
-    fault in the files is raised before anything is cached.
+    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` gives the same records
+    without building anything. A fault in the files is raised before anything is cached.
 
     Args:
         config_name (`str`, *optional*): One of the names in `BUILDER_CONFIGS`; the first if left out.
