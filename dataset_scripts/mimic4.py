@@ -10,7 +10,7 @@ module reads the user's own copy and writes only into the user's own cache.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from .icd9 import Kind
 from .mimic import (
     TOP_CODES,
     DischargeSummaries,
+    Gathering,
     MIMICBuilder,
     MIMICConfig,
     choose_frequent,
@@ -46,6 +47,7 @@ CODE_TABLES: dict[str, Kind] = {"diagnoses_icd": "diagnosis", "procedures_icd": 
 TITLE_TABLES: dict[str, Kind] = {"d_icd_diagnoses": "diagnosis", "d_icd_procedures": "procedure"}
 EDITIONS = {9: ICD9, 10: ICD10}
 NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
+DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
 
 DESCRIPTION = """\
 Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, one record an admission."""
@@ -133,7 +135,10 @@ class MIMIC4(MIMICBuilder):
         }.items()
     ]
     DEFAULT_CONFIG_NAME = "icd10"
-    DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
+
+    def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
+        # RE2, which the other release's marks are replaced by, does not look around.
+        return pa.array([DEID_MARK.sub(lambda mark: token, text) for text in texts.to_pylist()], type=pa.string())
 
     def _find_sources(self, config: MIMIC4Config) -> list[Path]:
         names = ["discharge", *CODE_TABLES, *TITLE_TABLES]
@@ -169,7 +174,7 @@ class MIMIC4(MIMICBuilder):
         for table, kind in CODE_TABLES.items():
             codings.read(self.tables[table], kind, self.config.edition)
         of_edition = codings.codes.keys() - codings.other_edition
-        notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition)
+        notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
         if not coded:
             raise ValueError(
@@ -302,34 +307,38 @@ def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
     return titles
 
 
-def read_discharge_summaries(path: Path, wanted: Collection[int]) -> tuple[DischargeSummaries, set[int]]:
+def read_discharge_summaries(
+    path: Path, wanted: Collection[int], prepare: Callable[[pa.StringArray], pa.StringArray]
+) -> tuple[DischargeSummaries, set[int]]:
     """Stream discharge.csv, keeping the texts of some admissions.
 
     Returns:
         The notes of those of the wanted admissions that have any, and all admissions that have a note.
     """
-    notes = DischargeSummaries(path)
     noted: set[int] = set()
     places: list[tuple[int, int]] = []  # of each row: its type's place in NOTE_TYPES, note_seq
     wanted_ids = pa.array(list(wanted), type=pa.int64())
     types = pa.array(NOTE_TYPES)
-    for first, batch in read_table(path, ["subject_id", "hadm_id", "note_type", "note_seq", "text"]):
-        admissions = read_ids(batch, "hadm_id", path, first, optional=True)
-        subjects = read_ids(batch, "subject_id", path, first)
-        orders = read_ids(batch, "note_seq", path, first)
-        type_ids = pc.index_in(pc.utf8_trim_whitespace(batch["note_type"]), types)
-        rest = pc.is_valid(type_ids)
-        notes.leave_out("rows that are neither discharge summary nor addendum", pc.invert(rest))
-        for reason, is_there in {
-            "discharge summary rows without an admission id": pc.is_valid(admissions),
-            "discharge summary rows without a text": pc.not_equal(batch["text"], ""),
-        }.items():
-            notes.leave_out(reason, pc.and_not(rest, is_there))
-            rest = pc.and_(rest, is_there)
-        noted.update(admissions.filter(rest).to_pylist())
-        keep = pc.and_(rest, pc.is_in(admissions, wanted_ids))
-        notes.add(admissions.filter(keep), subjects.filter(keep), batch["text"].filter(keep))
-        places += zip(type_ids.filter(keep).to_pylist(), orders.filter(keep).to_pylist(), strict=True)
+    gathering = Gathering(path, prepare)
+    notes = gathering.notes
+    with gathering:
+        for first, batch in read_table(path, ["subject_id", "hadm_id", "note_type", "note_seq", "text"]):
+            admissions = read_ids(batch, "hadm_id", path, first, optional=True)
+            subjects = read_ids(batch, "subject_id", path, first)
+            orders = read_ids(batch, "note_seq", path, first)
+            type_ids = pc.index_in(pc.utf8_trim_whitespace(batch["note_type"]), types)
+            rest = pc.is_valid(type_ids)
+            notes.leave_out("rows that are neither discharge summary nor addendum", pc.invert(rest))
+            for reason, is_there in {
+                "discharge summary rows without an admission id": pc.is_valid(admissions),
+                "discharge summary rows without a text": pc.not_equal(batch["text"], ""),
+            }.items():
+                notes.leave_out(reason, pc.and_not(rest, is_there))
+                rest = pc.and_(rest, is_there)
+            noted.update(admissions.filter(rest).to_pylist())
+            keep = pc.and_(rest, pc.is_in(admissions, wanted_ids))
+            gathering.add(admissions.filter(keep), subjects.filter(keep), batch["text"].filter(keep))
+            places += zip(type_ids.filter(keep).to_pylist(), orders.filter(keep).to_pylist(), strict=True)
     if not noted:
         raise ValueError(
             f"{path} holds no discharge summary with an admission id; the open MIMIC-IV demo comes without notes. Use the "

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, icd9, icd10, sources, stratify
+from . import caml_splits, classification, hierarchy, hierarchy10, icd9, icd10, sources, stratify
 from .classification import ICD9, Classification
 from .hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
@@ -22,8 +22,9 @@ from .sources import absolute_path, fingerprint
 
 logger = logging.getLogger(__name__)
 
-# With the modules of a builder and of its base classes, all the code that shapes a record.
-SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, icd10, sources, stratify)]
+# With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
+SHARED_MODULES = (caml_splits, classification, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
+SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:
@@ -42,8 +43,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     """A builder over files on the user's disk, whose cache is as fresh as they are.
 
     `builder.download_and_prepare()` reads the files and writes the data set into `cache_dir`,
-    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` reads without a cache. A
-    fault in the files is raised before anything is cached.
+    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` gives the same records
+    without building anything. A fault in the files is raised before anything is cached.
 
     Args:
         config_name (`str`, *optional*): One of the names in `BUILDER_CONFIGS`; the first if left out.
@@ -86,12 +87,13 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             config_name=config_name,
             data_dir=config.data_dir,
             cache_dir=absolute_path(cache_dir) if cache_dir else None,
-            hash=fingerprint([*SHARED_CODE, *self._own_code()], self._find_sources(config)),
+            hash=fingerprint([*SHARED_CODE, *self.own_code()], self._find_sources(config)),
             **{name: getattr(config, name) for name in options},
         )
 
     @classmethod
-    def _own_code(cls) -> list[Path]:
+    def own_code(cls) -> list[Path]:
+        """The modules of a builder and of its base classes."""
         return [Path(inspect.getfile(base)) for base in cls.__mro__ if issubclass(base, ICDBuilder)]
 
     def _find_sources(self, config: Any) -> list[Path]:
