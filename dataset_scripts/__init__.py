@@ -5,7 +5,7 @@ A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints, overload
 
 import datasets
 
@@ -13,12 +13,14 @@ from .cmc2007 import CMC2007
 from .codiesp import CodiEsp
 from .icd9 import add_dot, kind_of
 from .mimic3 import MIMIC3
+from .mimic4 import MIMIC4
 from .records import ICDBuilder, record_features
 
 
 __all__ = [
     "CMC2007",
     "MIMIC3",
+    "MIMIC4",
     "CodiEsp",
     "ICDBuilder",
     "add_dot",
@@ -29,7 +31,7 @@ __all__ = [
     "record_features",
 ]
 
-BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "cmc2007": CMC2007, "codiesp": CodiEsp}
+BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "mimic4": MIMIC4, "cmc2007": CMC2007, "codiesp": CodiEsp}
 
 
 def load_builder(
@@ -43,21 +45,45 @@ def load_builder(
     """Build a data set, or find it in the cache.
 
     Args:
-        dataset (`str`): `"mimic3"`, `"cmc2007"` or `"codiesp"`.
+        dataset (`str`): `"mimic3"`, `"mimic4"`, `"cmc2007"` or `"codiesp"`.
         config (`str`, *optional*):
-            A configuration of it; `"full"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
+            A configuration of it; `"full"`, `"icd10"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
         data_dir (`str` or `Path`): The source files.
         cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
-        **options: See [`MIMIC3Config`], [`CMC2007Config`] and [`CodiEspConfig`].
+        **options: See [`MIMIC3Config`], [`MIMIC4Config`], [`CMC2007Config`] and [`CodiEspConfig`].
 
     Returns:
         The prepared builder: `builder.as_dataset(split=...)`, `builder.code_descriptions`.
     """
-    if dataset not in BUILDERS:
-        raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
-    builder = BUILDERS[dataset](config, data_dir=data_dir, cache_dir=cache_dir, **options)
+    builder = _find_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
     builder.download_and_prepare()
     return builder
+
+
+@overload
+def load_split(
+    dataset: str,
+    split: str,
+    config: str | None = None,
+    *,
+    data_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    streaming: Literal[False] = False,
+    **options: Any,
+) -> datasets.Dataset: ...
+
+
+@overload
+def load_split(
+    dataset: str,
+    split: str,
+    config: str | None = None,
+    *,
+    data_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    streaming: Literal[True],
+    **options: Any,
+) -> datasets.IterableDataset: ...
 
 
 def load_split(
@@ -67,16 +93,28 @@ def load_split(
     *,
     data_dir: str | Path,
     cache_dir: str | Path | None = None,
+    streaming: bool = False,
     **options: Any,
-) -> datasets.Dataset:
+) -> datasets.Dataset | datasets.IterableDataset:
     """Load one split of a data set: `train`, `validation`, `test`, or `all` for every record of the folder.
 
-    `all` ignores the split lists or folds, and needs none. The other arguments are those of [`load_builder`].
+    `all` ignores the split lists or folds, and needs none. With `streaming`, the records are read from the source files
+    for a first look, and no data set is built: nothing is kept in the cache but split lists that had to be downloaded.
+    They are the records of the built data set, in its order. The other arguments are those of [`load_builder`].
     """
     if split == "all":
         options["unsplit"] = True
+    if streaming:
+        builder = _find_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
+        return builder.as_streaming_dataset(split=split)
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
     return builder.as_dataset(split=split)
+
+
+def _find_builder(dataset: str, config: str | None, **arguments: Any) -> ICDBuilder:
+    if dataset not in BUILDERS:
+        raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
+    return BUILDERS[dataset](config, **arguments)
 
 
 def parse_options(dataset: str, pairs: Sequence[str], argument: str = "--option") -> dict[str, Any]:

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
+from . import icd10
+from .classification import ICD10, Classification
 from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
 from .sources import list_folder
 from .stratify import hold_out
@@ -38,10 +40,7 @@ TABLES: dict[Kind, str] = {"diagnoses": "D", "procedures": "P"}  # trainD.tsv
 LABELS: dict[Kind, str] = {"diagnoses": "DIAGNOSTICO", "procedures": "PROCEDIMIENTO"}  # in trainX.tsv
 TEXT_FOLDERS = {"en": "text_files_en", "es": "text_files"}
 BACKGROUND = "background_en.jsonl.gz"
-PATTERNS: dict[Kind, re.Pattern[str]] = {
-    "diagnoses": re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?"),
-    "procedures": re.compile(r"[0-9A-HJ-NP-Z]{4}([0-9A-HJ-NP-Z]{3})?"),
-}
+PATTERNS = {"diagnoses": icd10.PATTERNS["diagnosis"], "procedures": icd10.PATTERNS["procedure"]}
 EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
 
@@ -138,6 +137,10 @@ class CodiEsp(ICDBuilder):
             file for folder in self.folders.values() for file in (*folder.tables.values(), *folder.texts.values())
         ]
         return sources if self.background_file is None else [*sources, self.background_file]
+
+    @property
+    def classification(self) -> Classification:
+        return ICD10
 
     @cached_property
     def code_descriptions(self) -> dict[str, str]:

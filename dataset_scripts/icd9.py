@@ -33,7 +33,7 @@ def add_dot(code: str, kind: Kind) -> str:
     dotted = _dotted(code.replace(".", "", 1), kind)
     if dotted is None or ("." in code and code != dotted):
         raise ValueError(
-            f"{_quote(code)} is not an ICD-9-CM {kind} code such as {EXAMPLES[kind]}. "
+            f"{quote_code(code)} is not an ICD-9-CM {kind} code such as {EXAMPLES[kind]}. "
             "If leading zeros were lost, the file was read as numbers: go back to the original."
         )
     return dotted
@@ -45,7 +45,7 @@ def kind_of(code: str) -> Kind:
         if _dotted(code.replace(".", "", 1), kind) == code:
             return kind
     raise ValueError(
-        f"{_quote(code)} is not a dotted ICD-9-CM code such as 401.9, V45.81, E885.9 (diagnoses) or 96.71 (procedure)."
+        f"{quote_code(code)} is not a dotted ICD-9-CM code such as 401.9, V45.81, E885.9 (diagnoses) or 96.71 (procedure)."
     )
 
 
@@ -57,6 +57,6 @@ def _dotted(digits: str, kind: Kind) -> str | None:
     return f"{digits[:category]}.{digits[category:]}" if len(digits) > category else digits
 
 
-def _quote(code: str) -> str:
+def quote_code(code: str) -> str:
     """Show a wrong code, unless it is too long to be one: a shifted column may hold a note."""
     return repr(code) if len(code) <= 10 else f"A value of {len(code)} characters"

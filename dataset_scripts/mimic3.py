@@ -8,13 +8,12 @@ MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data us
 user's own copy and writes only into the user's own cache.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -30,22 +29,28 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
-from .hierarchy import TITLE_TABLES, CodeFamily, family_of, load_titles
-from .icd9 import Kind, kind_of
-from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
+from .hierarchy import TITLE_TABLES, load_titles
+from .icd9 import Kind
+from .mimic import (
+    TOP_CODES,
+    DischargeSummaries,
+    Gathering,
+    MIMICBuilder,
+    MIMICConfig,
+    check_positive,
+    choose_frequent,
+    choose_most_frequent,
+    describe_config,
+    find_given_file,
+    stratify_by_subject,
+)
+from .records import count_unseen_codes
 from .sources import absolute_path, find_tables, read_dotted_codes, read_ids, read_table
-from .stratify import stratify_groups
 
 
 CODE_TABLES: dict[str, Kind] = {"DIAGNOSES_ICD": "diagnosis", "PROCEDURES_ICD": "procedure"}
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
-TOP_CODES = 50
-MIN_COUNT = 10
-CLEAN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
-KINDS: tuple[Kind, ...] = get_args(Kind)
-# De-identification marks of MIMIC-III, such as [**2101-1-1**]; one may run over the end of a line.
-DEID_MARK = re.compile(r"\[\*\*[^\[\]]*\*\*\]")
 
 DESCRIPTION = """\
 Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an admission."""
@@ -63,92 +68,49 @@ CITATION = """\
 
 
 @dataclass
-class MIMIC3Config(datasets.BuilderConfig):
-    """What to make of a folder of MIMIC-III tables.
+class MIMIC3Config(MIMICConfig):
+    """What to make of a folder of MIMIC-III tables. `min_count` and `seed` are options of `clean` alone.
 
     Args:
         splits_dir (`str`, *optional*):
             Folder with `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one. If left out,
             the folder of the tables; if that has none of the lists, they are downloaded from CAML's repository and
-            checked.
-        text (`str`):
-            `"raw"` for the notes as written, `"caml"` for CAML's words: lower-cased runs of letters and digits, those
-            without a letter dropped, one space between two. (CAML's own script drops purely numeric words only, so
-            that it also keeps a row of underscores.)
-        deid_token (`str`, *optional*):
-            What to put in the place of each de-identification mark, such as `[**2101-1-1**]`; marks are kept if left
-            out.
-        code_kinds (`bool`):
-            Add the column `code_kinds`: for each of the record's codes, whether it is a diagnosis or a procedure.
-        unsplit (`bool`):
-            Ignore the split lists and make one split, `unsplit`, of every admission in the folder.
-        codes (`list[str]`, *optional*):
-            Dotted codes to use in place of the configuration's own set. An admission with none of them is left out.
+            checked. `unsplit` needs none.
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
             For `custom`: a file of the codes to use, dotted, one a line.
-        min_count (`int`, *optional*):
-            For `clean`: in how many admissions a code must occur; 10 if left out.
-        seed (`int`, *optional*):
-            For `clean`: makes the splits; 0 if left out.
-        descriptions_file (`str`, *optional*):
-            CAML's `ICD9_descriptions.txt`, for the descriptions of codes that the D_ICD tables lack.
+        **options: See [`MIMICConfig`].
     """
 
     splits_dir: str | None = None
-    text: str = "raw"
-    deid_token: str | None = None
-    code_kinds: bool = False
-    unsplit: bool = False
-    codes: list[str] | None = None
     num_codes: int | None = None
     codes_file: str | None = None
-    min_count: int | None = None
-    seed: int | None = None
-    descriptions_file: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.text not in ("raw", "caml"):
-            raise ValueError(f"`text` ({self.text!r}) must be 'raw' or 'caml'.")
         for option, owner in OWN_OPTIONS.items():
             if getattr(self, option) is not None and self.name != owner:
                 raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
-        for option in ("num_codes", "min_count"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise ValueError(f"`{option}` ({value}) must be at least 1.")
-        for option in ("splits_dir", "codes_file", "descriptions_file"):
+        check_positive(self, "num_codes")
+        for option in ("splits_dir", "codes_file"):
             if getattr(self, option) is not None:
                 setattr(self, option, absolute_path(getattr(self, option)))
-        if self.codes is not None:
-            for code in self.codes:
-                kind_of(code)
-            self.codes = sorted(set(self.codes))
 
 
-def describe_config(config: MIMIC3Config) -> str:
-    """Say in words what a configuration and its options make, so that two data sets are never taken for each other."""
-    parts = [str(config.description)]
-    if config.codes is not None:
-        parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
+def describe_own_options(config: MIMIC3Config) -> list[str]:
+    """Say in words what the options make that are MIMIC-III's, or of some of its configurations, alone."""
+    parts = []
     if config.codes_file is not None:
         parts.append(f"The codes are those in {Path(config.codes_file).name}.")
     if config.num_codes is not None:
         parts.append(f"`num_codes` is {config.num_codes}.")
     if config.name == "clean":
-        parts.append(f"`min_count` is {config.min_count or MIN_COUNT}, `seed` {config.seed or 0}.")
-    if config.unsplit:
-        parts.append("In place of its splits: one split of every admission.")
-    if config.text == "caml":
-        parts.append("The text is cut into CAML's words.")
-    if config.deid_token is not None:
-        parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
-    return " ".join(parts)
+        parts.append(config.splits_note)
+    return parts
 
 
-class MIMIC3(ICDBuilder):
+class MIMIC3(MIMICBuilder):
     """Build data sets of discharge summaries and codes from MIMIC-III's tables, real or synthetic.
 
     | configuration | codes | splits |
@@ -180,7 +142,7 @@ class MIMIC3(ICDBuilder):
 
     **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes
     of fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given
-    to the splits by iterative stratification; see [`stratify_groups`]. Their list of admissions is not used: scores
+    to the splits by iterative stratification; see [`stratify_by_subject`]. Their list of admissions is not used: scores
     on these splits are comparable among themselves and not with theirs.
 
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
@@ -188,7 +150,7 @@ class MIMIC3(ICDBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC3Config
     BUILDER_CONFIGS = [
-        MIMIC3Config(name=name, version=ICDBuilder.VERSION, description=description)
+        MIMIC3Config(name=name, version=MIMICBuilder.VERSION, description=description)
         for name, description in {
             "full": "Every code of the admissions; CAML's splits.",
             "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
@@ -198,6 +160,7 @@ class MIMIC3(ICDBuilder):
         }.items()
     ]
     DEFAULT_CONFIG_NAME = "full"
+    DEID_MARK = r"\[\*\*[^\[\]]*\*\*\]"  # such as [**2101-1-1**]; one may run over the end of a line
 
     def _find_sources(self, config: MIMIC3Config) -> list[Path]:
         choices = [config.num_codes, config.codes_file, config.codes]
@@ -209,14 +172,10 @@ class MIMIC3(ICDBuilder):
         if config.name in LIST_SUFFIXES and not config.unsplit:
             self.split_lists = self._find_split_lists(config)
             sources += self.split_lists.values()
-        for option in ("codes_file", "descriptions_file"):
-            path = getattr(config, option)
-            if path is not None and not Path(path).is_file():
-                raise FileNotFoundError(f"`{option}` ({path}) is not a file.")
-        self.codes_file = Path(config.codes_file) if config.codes_file else None
+        self.codes_file = find_given_file(config, "codes_file")
         if config.name == "top50" and config.codes is None:
             self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
-        files = [self.codes_file, Path(config.descriptions_file) if config.descriptions_file else None]
+        files = [self.codes_file, find_given_file(config, "descriptions_file")]
         return sources + [file for file in files if file is not None]
 
     def _find_split_lists(self, config: MIMIC3Config) -> dict[str, Path]:
@@ -232,14 +191,10 @@ class MIMIC3(ICDBuilder):
         """
         return load_titles(self.config.data_dir, self.config.descriptions_file)
 
-    @cached_property
-    def code_families(self) -> dict[str, CodeFamily]:
-        """Chapter, block and category of each code of the data set, once it is built."""
-        return {code: family_of(code) for code in self.info.features["codes"].feature.names}
-
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {describe_config(self.config)}",
+            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: "
+            f"{describe_config(self.config, describe_own_options(self.config))}",
             citation=CITATION,
             homepage="https://physionet.org/content/mimiciii/1.4/",
             license="PhysioNet Credentialed Health Data License 1.5.0",
@@ -247,7 +202,7 @@ class MIMIC3(ICDBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"])
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
         rows_without_code = 0
         code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
         for table, kind in CODE_TABLES.items():
@@ -265,13 +220,10 @@ class MIMIC3(ICDBuilder):
         if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
 
-        self.info.features = record_features(sorted(names))
-        if self.config.code_kinds:
-            self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
+        self._set_features(names)
         self._report(
             {
-                "left out, discharge summary rows flagged as errors": notes.in_error,
-                "left out, discharge summary rows without an admission id": notes.without_admission,
+                **notes.left_out,
                 "left out, code rows without a code": rows_without_code,
                 "left out, admissions without codes": len(code_sets) - len(coded),
                 "left out, codes outside of the code set": len(counts.keys() - names),
@@ -285,31 +237,7 @@ class MIMIC3(ICDBuilder):
                 ),
             }
         )
-        return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"notes": notes, "codes": kept, "hadm_ids": tuple(hadm_ids)})
-            for name, hadm_ids in splits.items()
-        ]
-
-    def _generate_examples(
-        self, notes: "DischargeSummaries", codes: dict[int, set[str]], hadm_ids: Sequence[int]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        names = self.info.features["codes"].feature.names
-        code2id = {code: i for i, code in enumerate(names)}
-        kinds = [KINDS.index(kind_of(code)) for code in names]
-        for hadm_id in hadm_ids:
-            text = notes.text(hadm_id)
-            if self.config.deid_token is not None:
-                text = replace_deid_marks(text, self.config.deid_token)
-            ids = sorted(code2id[code] for code in codes[hadm_id])
-            record = {
-                "subject_id": notes.subject_ids[hadm_id],
-                "hadm_id": hadm_id,
-                "text": caml_text(text) if self.config.text == "caml" else text,
-                "codes": ids,
-            }
-            if self.config.code_kinds:
-                record["code_kinds"] = [kinds[code_id] for code_id in ids]
-            yield hadm_id, record
+        return self._make_generators(notes, kept, splits)
 
     def _choose_codes(self, counts: Mapping[str, int]) -> set[str]:
         """Choose the codes of the configuration, given in how many admissions each occurs."""
@@ -320,16 +248,17 @@ class MIMIC3(ICDBuilder):
         if self.config.name == "top50":
             return set(CAML_TOP_50)
         if self.config.name == "top50_corrected":
-            return choose_most_frequent(counts, TOP_CODES)
+            return choose_most_frequent(counts, TOP_CODES, "use configuration 'full'")
         if self.config.name == "custom":
-            return choose_most_frequent(counts, self.config.num_codes)
+            return choose_most_frequent(
+                counts, self.config.num_codes, "use configuration 'full', or a smaller `num_codes`"
+            )
         if self.config.name == "clean":
-            min_count = self.config.min_count or MIN_COUNT
-            return {code for code, count in counts.items() if count >= min_count}
+            return choose_frequent(counts, self.config)
         return set(counts)
 
     def _choose_admissions(
-        self, notes: "DischargeSummaries", kept: dict[int, set[str]]
+        self, notes: DischargeSummaries, kept: dict[int, set[str]]
     ) -> tuple[dict[str, list[int]], set[int]]:
         """Give each split its admissions that make a record, and all admissions that were to be given a split."""
         splits: dict[str, list[int]]
@@ -337,7 +266,7 @@ class MIMIC3(ICDBuilder):
         if self.config.unsplit:
             splits = {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
         elif self.config.name == "clean":
-            splits = self._stratify(notes, kept)
+            splits = stratify_by_subject(notes, kept, self.config.seed)
         else:
             lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
             listed = {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids}
@@ -351,71 +280,36 @@ class MIMIC3(ICDBuilder):
                     )
             check_subjects(subjects, self.split_lists)
             splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
-        for name, hadm_ids in splits.items():
-            if not hadm_ids:
-                raise ValueError(
-                    f"Split {name!r} of configuration {self.config.name!r} would be empty: none of its admissions in "
-                    f"{self.config.data_dir} has a chosen code."
-                )
         return splits, listed
 
-    def _stratify(self, notes: "DischargeSummaries", kept: dict[int, set[str]]) -> dict[str, list[int]]:
-        """Give each subject a split, and each split the admissions of its subjects in the order of the file."""
-        admissions: dict[int, list[set[str]]] = {}
-        for hadm_id, codes in kept.items():
-            admissions.setdefault(notes.subject_ids[hadm_id], []).append(codes)
-        split_of = stratify_groups(admissions, CLEAN_FRACTIONS, self.config.seed or 0)
-        splits: dict[str, list[int]] = {name: [] for name in CLEAN_FRACTIONS}
-        for hadm_id in notes.rows:
-            if hadm_id in kept:
-                splits[split_of[notes.subject_ids[hadm_id]]].append(hadm_id)
-        return splits
 
+def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]) -> DischargeSummaries:
+    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
 
-@dataclass
-class DischargeSummaries:
-    """The discharge summary rows of a NOTEEVENTS table, by admission, in the order of the file; shown without text."""
-
-    texts: pa.ChunkedArray = field(repr=False)
-    rows: dict[int, list[int]] = field(default_factory=dict)  # hadm_id -> indices into texts
-    subject_ids: dict[int, int] = field(default_factory=dict)
-    in_error: int = 0
-    without_admission: int = 0
-
-    def text(self, hadm_id: int) -> str:
-        return "\n\n".join(self.texts[row].as_py() for row in self.rows[hadm_id])
-
-
-def read_discharge_summaries(path: Path) -> DischargeSummaries:
-    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB)."""
-    chunks: list[pa.Array] = []
-    notes = DischargeSummaries(texts=pa.chunked_array([], type=pa.string()))
-    count = 0
-    for first, batch in read_table(path, ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]):
-        admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
-        subjects = read_ids(batch, "SUBJECT_ID", path, first)
-        is_summary = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"])), "discharge summary")
-        is_error = pc.invert(pc.is_in(pc.utf8_trim_whitespace(batch["ISERROR"]), pa.array(["", "0"])))
-        has_admission = pc.is_valid(admissions)
-        notes.in_error += pc.sum(pc.and_(is_summary, is_error)).as_py() or 0
-        correct = pc.and_not(is_summary, is_error)
-        notes.without_admission += pc.sum(pc.and_not(correct, has_admission)).as_py() or 0
-        keep = pc.and_(correct, has_admission)
-        if not pc.any(keep).as_py():
-            continue
-        chunks.append(batch["TEXT"].filter(keep))
-        ids = zip(admissions.filter(keep).to_pylist(), subjects.filter(keep).to_pylist(), strict=True)
-        for hadm_id, subject_id in ids:
-            if notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
-                raise ValueError(f"{path}: HADM_ID {hadm_id} has two SUBJECT_IDs. Restore the original table.")
-            notes.rows.setdefault(hadm_id, []).append(count)
-            count += 1
+    Args:
+        path (`Path`): The table.
+        prepare (`Callable`): Makes some rows' texts ready.
+    """
+    gathering = Gathering(path, prepare)
+    notes = gathering.notes
+    with gathering:
+        for first, batch in read_table(path, ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]):
+            admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
+            subjects = read_ids(batch, "SUBJECT_ID", path, first)
+            is_summary = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"])), "discharge summary")
+            is_error = pc.invert(pc.is_in(pc.utf8_trim_whitespace(batch["ISERROR"]), pa.array(["", "0"])))
+            has_admission = pc.is_valid(admissions)
+            notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
+            correct = pc.and_not(is_summary, is_error)
+            notes.leave_out("discharge summary rows without an admission id", pc.and_not(correct, has_admission))
+            keep = pc.and_(correct, has_admission)
+            if pc.any(keep).as_py():
+                gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
     if not notes.rows:
         raise ValueError(
             f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
-    notes.texts = pa.chunked_array(chunks)
     return notes
 
 
@@ -434,24 +328,3 @@ def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[in
         found += admissions.filter(keep).to_pylist()
         codes += dotted.filter(keep).to_pylist()
     return found, codes, empty
-
-
-def choose_most_frequent(counts: Mapping[str, int], num_codes: int) -> set[str]:
-    """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
-    if len(counts) < num_codes:
-        raise ValueError(
-            f"The admissions with a discharge summary have {len(counts)} codes, fewer than the {num_codes} asked for: "
-            "use configuration 'full', or 'custom' with a smaller `num_codes`."
-        )
-    return set(most_frequent(counts, num_codes))
-
-
-def replace_deid_marks(text: str, token: str) -> str:
-    """Put a token in the place of each de-identification mark."""
-    return DEID_MARK.sub(lambda mark: token, text)
-
-
-def caml_text(text: str) -> str:
-    """Cut a note into CAML's words: lower-cased runs of letters, digits and underscores that hold a letter."""
-    words = re.findall(r"\w+", text.lower())
-    return " ".join(word for word in words if word.isalpha() or any(map(str.isalpha, word)))

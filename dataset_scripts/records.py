@@ -14,14 +14,17 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, icd9, sources, stratify
+from . import caml_splits, classification, hierarchy, hierarchy10, icd9, icd10, sources, stratify
+from .classification import ICD9, Classification
+from .hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
-# With a builder's own module, all the code that shapes a record.
-SHARED_CODE = [Path(str(module.__file__)) for module in (caml_splits, icd9, sources, stratify)] + [Path(__file__)]
+# With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
+SHARED_MODULES = (caml_splits, classification, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
+SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:
@@ -40,8 +43,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     """A builder over files on the user's disk, whose cache is as fresh as they are.
 
     `builder.download_and_prepare()` reads the files and writes the data set into `cache_dir`,
-    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` reads without a cache. A
-    fault in the files is raised before anything is cached.
+    `builder.as_dataset(split=...)` returns it, and `builder.as_streaming_dataset(split=...)` gives the same records
+    without building anything. A fault in the files is raised before anything is cached.
 
     Args:
         config_name (`str`, *optional*): One of the names in `BUILDER_CONFIGS`; the first if left out.
@@ -84,9 +87,14 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             config_name=config_name,
             data_dir=config.data_dir,
             cache_dir=absolute_path(cache_dir) if cache_dir else None,
-            hash=fingerprint([*SHARED_CODE, Path(inspect.getfile(type(self)))], self._find_sources(config)),
+            hash=fingerprint([*SHARED_CODE, *self.own_code()], self._find_sources(config)),
             **{name: getattr(config, name) for name in options},
         )
+
+    @classmethod
+    def own_code(cls) -> list[Path]:
+        """The modules of a builder and of its base classes."""
+        return [Path(inspect.getfile(base)) for base in cls.__mro__ if issubclass(base, ICDBuilder)]
 
     def _find_sources(self, config: Any) -> list[Path]:
         """Find every file that the data set is made from, and remember it; one that is missing is an error."""
@@ -96,6 +104,16 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     def code_descriptions(self) -> Mapping[str, str]:
         """Long titles by dotted code; a code without a known title is not in it."""
         raise NotImplementedError
+
+    @property
+    def classification(self) -> Classification:
+        """What the codes are of."""
+        return ICD9
+
+    @cached_property
+    def code_families(self) -> dict[str, CodeFamily]:
+        """Chapter, block and category of each code of the data set, once it is built."""
+        return {code: self.classification.family_of(code) for code in self.info.features["codes"].feature.names}
 
     @cached_property
     def code_counts(self) -> dict[str, dict[str, int]]:

@@ -938,25 +938,24 @@ def write_corpus(
         other_rows_rate (`float`): Nursing and radiology rows per admission; some without HADM_ID, some marked as errors.
         show_progress (`bool`): Draw a progress bar on stderr.
     """
-    _check_arguments(num_admissions, seed, length, split_fractions, addendum_rate, other_rows_rate)
+    check_arguments(num_admissions, seed, length, addendum_rate=addendum_rate, other_rows_rate=other_rows_rate)
+    if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
+            "train, dev and test."
+        )
     output_dir = Path(output_dir)
-    _refuse_foreign_tables(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    partial = output_dir / PARTIAL_FOLDER
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        marker = {
-            "notice": "Invented text and codes; contains no patient data. Not MIMIC-III, only in its format.",
-            "version": CORPUS_VERSION,
-            "num_admissions": num_admissions,
-            "seed": seed,
-            "length": length,
-            "split_fractions": list(split_fractions),
-            "addendum_rate": addendum_rate,
-            "other_rows_rate": other_rows_rate,
-        }
-        (partial / MARKER_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    with complete_folder(output_dir, CORPUS_FILES) as partial:
+        write_marker(
+            partial,
+            "MIMIC-III",
+            num_admissions=num_admissions,
+            seed=seed,
+            length=length,
+            split_fractions=list(split_fractions),
+            addendum_rate=addendum_rate,
+            other_rows_rate=other_rows_rate,
+        )
         _write_dictionaries(partial)
         top_codes = _most_frequent_codes(num_admissions, seed, split_fractions)
         (partial / "TOP_50_CODES.csv").write_text("".join(f"{code}\n" for code in top_codes), encoding="utf-8")
@@ -964,10 +963,6 @@ def write_corpus(
             plan = plan_admissions(num_admissions, seed, split_fractions)
             for admission, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
                 files.add(admission, rng)
-        for name in CORPUS_FILES:  # the marker first: a folder with our tables is never without it
-            os.replace(partial / name, output_dir / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return CorpusSummary(
         output_dir=output_dir,
         num_admissions=num_admissions,
@@ -1007,41 +1002,59 @@ def locate_evidence(
     return located
 
 
-def _check_arguments(
-    num_admissions: int,
-    seed: int,
-    length: str,
-    split_fractions: Sequence[float],
-    addendum_rate: float,
-    other_rows_rate: float,
-) -> None:
+def check_arguments(num_admissions: int, seed: int, length: str, **rates: float) -> None:
     if num_admissions < 1:
         raise ValueError(f"`num_admissions` ({num_admissions}) must be at least 1.")
     if seed < 0:
         raise ValueError(f"`seed` ({seed}) must not be negative.")
     if length not in LENGTHS:
         raise ValueError(f"`length` ({length!r}) must be one of {', '.join(LENGTHS)}.")
-    if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
-            "train, dev and test."
-        )
-    for name, rate in (("addendum_rate", addendum_rate), ("other_rows_rate", other_rows_rate)):
+    for name, rate in rates.items():
         if not 0 <= rate <= 1:
             raise ValueError(f"`{name}` ({rate}) must be between 0 and 1.")
 
 
-def _refuse_foreign_tables(output_dir: Path) -> None:
-    """Keep real MIMIC-III, and split lists made for it, from being overwritten."""
+@contextmanager
+def complete_folder(output_dir: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Open a folder to write some files into, which appear in `output_dir` only when all are complete.
+
+    The marker must come first: a folder with our tables is never without it.
+    """
+    _refuse_foreign_tables(output_dir, files)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = output_dir / PARTIAL_FOLDER
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name in files:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        for name in files:
+            (output_dir / name).parent.mkdir(exist_ok=True)
+            os.replace(partial / name, output_dir / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_marker(folder: Path, release: str, **arguments: Any) -> None:
+    """Write the file that says that a folder is invented, and from which arguments it can be written again."""
+    notice = f"Invented text and codes; contains no patient data. Not {release}, only in its format."
+    marker = {"notice": notice, "version": CORPUS_VERSION, **arguments}
+    (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_foreign_tables(output_dir: Path, files: Sequence[str]) -> None:
+    """Keep real MIMIC, and split lists made for it, from being overwritten."""
     if output_dir.exists() and not output_dir.is_dir():
         raise NotADirectoryError(f"`output_dir` ({output_dir}) is a file; give a folder.")
     if not output_dir.exists() or (output_dir / MARKER_FILE).exists():
         return
-    ours = {name.lower().removesuffix(".gz") for name in CORPUS_FILES}
-    found = sorted(path.name for path in output_dir.iterdir() if path.name.lower().removesuffix(".gz") in ours)
+    ours = {Path(name).name.lower().removesuffix(".gz") for name in files}
+    folders = {output_dir, *(output_dir / Path(name).parent for name in files)}
+    inside = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    found = sorted(path.name for path in inside if path.name.lower().removesuffix(".gz") in ours)
     if found:
         raise FileExistsError(
-            f"`output_dir` ({output_dir}) holds {found[0]} but no {MARKER_FILE} file, so it looks like real MIMIC-III. "
+            f"`output_dir` ({output_dir}) holds {found[0]} but no {MARKER_FILE} file, so it looks like real MIMIC. "
             "Nothing was written; give another folder."
         )
 
@@ -1056,7 +1069,7 @@ def _most_frequent_codes(num_admissions: int, seed: int, split_fractions: tuple[
 
 
 @contextmanager
-def _open_gzip(path: Path) -> Iterator[IO[str]]:
+def open_gzip(path: Path) -> Iterator[IO[str]]:
     """Open a gzip file for text, whose bytes depend on nothing but the text and the name."""
     name = path.name.removesuffix(".gz")
     with (
@@ -1084,7 +1097,7 @@ def _write_dictionaries(folder: Path) -> None:
     """The two dictionaries of codes, by code."""
     for table, procedures in (("D_ICD_DIAGNOSES", False), ("D_ICD_PROCEDURES", True)):
         concepts = [concept for concept in CONCEPTS.values() if concept.is_procedure == procedures]
-        with _open_gzip(folder / f"{table}.csv.gz") as file:
+        with open_gzip(folder / f"{table}.csv.gz") as file:
             file.write(_csv_row(TABLES[table]))
             for row_id, concept in enumerate(sorted(concepts, key=lambda concept: concept.undotted), 1):
                 file.write(_csv_row((row_id, concept.undotted, concept.short_title, concept.long_title)))
@@ -1112,9 +1125,9 @@ class _CorpusFiles:
         with ExitStack() as opening:
             self.tables = {}
             for name in ("NOTEEVENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD"):
-                self.tables[name] = opening.enter_context(_open_gzip(self.folder / f"{name}.csv.gz"))
+                self.tables[name] = opening.enter_context(open_gzip(self.folder / f"{name}.csv.gz"))
                 self.tables[name].write(_csv_row(TABLES[name]))
-            self.evidence = opening.enter_context(_open_gzip(self.folder / "evidence.jsonl.gz"))
+            self.evidence = opening.enter_context(open_gzip(self.folder / "evidence.jsonl.gz"))
             self.lists = {
                 (split, code_set): opening.enter_context(
                     (self.folder / f"{split}_{code_set}_hadm_ids.csv").open("w", encoding="utf-8", newline="")

@@ -16,8 +16,8 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import ICDBuilder, kind_of, load_builder, parse_options
-from dataset_scripts.hierarchy import CHAPTERS, family_of
+from dataset_scripts import ICDBuilder, load_builder, parse_options
+from dataset_scripts.classification import classification_of
 
 from ..modeling_llama_icd import pad_rows
 from .compare import compare_runs, render_comparison, write_comparison
@@ -87,7 +87,7 @@ def builder_for(
     given = parse_options(dataset, options, "--dataset_options")
     if split == "all":
         given["unsplit"] = True
-        if dataset == "mimic3" and config not in (None, "full"):
+        if dataset == "mimic4" or (dataset == "mimic3" and config not in (None, "full")):
             # The code set is the one that the model was trained for, not the most frequent codes of another folder.
             given = {name: value for name, value in given.items() if name not in ("num_codes", "codes_file")}
             given["codes"] = list(model_config.label2id)
@@ -167,20 +167,19 @@ def score_split(
 
 
 def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
-    """What `strata` can know of codes: everything of ICD-9-CM; of another classification the category alone."""
-    try:
-        kinds = [kind_of(code) for code in codes]
-        families = [family_of(code) for code in codes]
-    except ValueError:
+    """What `strata` can know of codes: everything of ICD-9-CM and of ICD-10; of others the category alone."""
+    classification = classification_of(codes)
+    if classification is None:
         return {code: {"category": code.split(".")[0]} for code in codes}
+    families = {code: classification.family_of(code) for code in codes}
     return {
         code: {
-            "chapter": f"{family.chapter} {CHAPTERS[family.chapter]}",
+            "chapter": f"{family.chapter} {classification.chapters[family.chapter]}",
             "block": family.block,
             "category": family.category,
-            "kind": kind,
+            "kind": classification.kind_of(code),
         }
-        for code, kind, family in zip(codes, kinds, families, strict=True)
+        for code, family in families.items()
     }
 
 
@@ -215,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"
     )
-    parser.add_argument("--dataset", help="mimic3, cmc2007 or codiesp")
+    parser.add_argument("--dataset", help="mimic3, mimic4, cmc2007 or codiesp")
     parser.add_argument("--data_dir", help="the folder that holds the data set's own files")
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")

@@ -2,7 +2,8 @@
 
 What is known of a code comes in one mapping, `{code: {"chapter", "block", "category", "kind"}}`, any of them left out:
 
-- `category`: the code before the dot (401 of 401.9); `block` (401-405) and `chapter` (390-459) of the classification;
+- `category`: the code before the dot (401 of 401.9; the table 0BH- of an ICD-10-PCS code, which has no dot); `block`
+  (401-405) and `chapter` (390-459) of the classification;
 - `kind`: `"diagnosis"` or `"procedure"`.
 
 Counts of the strata of one kind add up to those of the split, except those of the levels of the hierarchy, where codes join.
@@ -241,7 +242,7 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
         excess = #{notes: a missed, b a false alarm} - m_a f_b / N
 
     Each pair has a relation: `ancestor` (one code is the start of the other: 250.0, 250.01), `sibling` (alike but for the
-    last digit), the closest of `category`, `block` and `chapter` that both share, or `none`.
+    last character, in one category), the closest of `category`, `block` and `chapter` that both share, or `none`.
 
     Returns:
         `pairs`, the 20 with the largest positive excess; `misses`: how many missed codes there are, by the closest relation
@@ -294,11 +295,13 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
 
 def relation_of(first: str, second: str, attributes: CodeAttributes) -> str:
     """The closest relation of two codes, one of `RELATIONS`; see `confusions`."""
-    longer, shorter = sorted((first, second), key=len, reverse=True)
-    if longer.startswith(shorter) and 0 < longer.find(".") <= len(shorter):
-        return "ancestor"
-    if len(first) == len(second) and "." in first and first[:-1] == second[:-1]:
-        return "sibling"
+    categories = {attributes.get(code, {}).get("category", code.split(".")[0]) for code in (first, second)}
+    if len(categories) == 1:
+        longer, shorter = sorted((first, second), key=len, reverse=True)
+        if longer.startswith(shorter):
+            return "ancestor"
+        if len(first) == len(second) and first[:-1] == second[:-1]:
+            return "sibling"
     for level in ("category", "block", "chapter"):
         groups = [attributes.get(code, {}).get(level) for code in (first, second)]
         if groups[0] is not None and groups[0] == groups[1]:

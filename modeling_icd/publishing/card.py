@@ -67,6 +67,12 @@ SYNTHETIC = DataSet(
     "The codes were drawn first and the notes were written to show them: results do not carry over to real notes.",
     "",
 )
+SYNTHETIC_MIMIC4 = SYNTHETIC._replace(
+    name="an invented corpus in MIMIC-IV's table format",
+    hub_id="synthetic-mimic4-format",
+    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic_mimic4` writes it again from its "
+    "seed",
+)
 DATASETS = {
     "mimic3": DataSet(
         "MIMIC-III v1.4",
@@ -81,6 +87,20 @@ DATASETS = {
         "  title={{MIMIC-III}, a freely accessible critical care database},\n"
         "  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},\n"
         "  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}\n}",
+    ),
+    "mimic4": DataSet(
+        "MIMIC-IV v2.2 and MIMIC-IV-Note v2.2",
+        "mimic4",
+        "discharge summary",
+        "ICD",
+        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
+        "none of its records is in this repository",
+        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
+        "in the model. The notes are of hospital admissions, 2008 to 2019.",
+        "@article{johnson2023mimic,\n"
+        "  title={{MIMIC-IV}, a freely accessible electronic health record dataset},\n"
+        "  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},\n"
+        "  journal={Scientific Data}, volume={10}, pages={1}, year={2023}\n}",
     ),
     "cmc2007": DataSet(
         "the radiology reports of the 2007 Computational Medicine Center challenge",
@@ -115,8 +135,10 @@ DATASETS = {
 def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
     """How to speak of the data that a model was trained on; of unknown data, that they are unknown."""
     if training_data and training_data.get("synthetic") is True:
-        return SYNTHETIC
+        return with_edition(SYNTHETIC_MIMIC4, training_data) if training_data.get("dataset") == "mimic4" else SYNTHETIC
     name = (training_data or {}).get("dataset", "unknown")
+    if training_data and name == "mimic4":
+        return with_edition(DATASETS[name], training_data)
     unknown = DataSet(
         f"`{name}`",
         name,
@@ -127,6 +149,11 @@ def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
         "",
     )
     return DATASETS.get(name, unknown)
+
+
+def with_edition(data: DataSet, training_data: Mapping[str, Any]) -> DataSet:
+    """MIMIC-IV is coded in two editions of ICD: name the one of the configuration."""
+    return data._replace(code_system="ICD-9-CM" if str(training_data.get("config")).startswith("icd9") else "ICD-10")
 
 
 def check_results(results: Mapping[str, Any]) -> None:

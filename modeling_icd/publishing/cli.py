@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .card import access_questions, build_card
-from .folder import ModelFolder, real_datasets
+from .folder import ModelFolder, real_datasets, trained_configs
 from .hub import PushError, push
 from .physionet import PROVENANCE, describe_provenance, write_package
 from .privacy import Finding, TrainingNotes, check_files, load_notes, local_names
@@ -173,6 +173,14 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
     config, options = args.dataset_config, []
     if config is None and dataset == training_data.get("dataset") and "earlier" not in training_data:
         config, options = training_data["config"], training_data.get("options", [])
+    if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
+        editions = {name.removesuffix("_top50") for name in trained_configs(training_data, dataset)}
+        if len(editions) != 1:
+            raise ValueError(
+                f"The model was trained on {' and '.join(sorted(editions)) or 'an unknown configuration'} of mimic4: only "
+                "one edition of ICD can be compared. Name it with `--dataset_config`, and check the other one yourself."
+            )
+        config, options = editions.pop(), ["min_count=1"]
     return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache", options)
 
 

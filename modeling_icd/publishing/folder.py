@@ -46,6 +46,12 @@ def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
     return own | earlier
 
 
+def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
+    """The configurations of a data set that a model was trained on, earlier runs included."""
+    earlier = trained_configs(training_data["earlier"], dataset) if "earlier" in training_data else set()
+    return earlier | ({training_data["config"]} if training_data.get("dataset") == dataset else set())
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """What `train.py` and `evaluate.py` wrote.

@@ -45,9 +45,9 @@ class ModelArguments:
 class DataArguments:
     """The data set, and where its files and caches are."""
 
-    dataset: str = field(metadata={"help": "`mimic3`, `cmc2007` or `codiesp`."})
+    dataset: str = field(metadata={"help": "`mimic3`, `mimic4`, `cmc2007` or `codiesp`."})
     data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
-    dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `fold0`."})
+    dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `icd10`, `fold0`."})
     dataset_options: list[str] | None = field(
         default=None,
         metadata={"help": "Options of the configuration as NAME=VALUE, e.g. `num_codes=100` of `custom`."},

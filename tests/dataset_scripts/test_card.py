@@ -9,8 +9,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 import dataset_scripts
-from dataset_scripts import MIMIC3, load_builder
-from dataset_scripts.mimic3 import MIMIC3Config
+from dataset_scripts import MIMIC3, MIMIC4, load_builder
 from dataset_scripts.synthetic import write_corpus
 
 
@@ -27,7 +26,7 @@ def test_metadata(card):
     assert data["language"] == ["en"]
     assert data["task_categories"] == ["text-classification"]
     assert data["task_ids"] == ["multi-label-classification"]
-    assert data["size_categories"] == ["10K<n<100K"]
+    assert data["size_categories"] == ["10K<n<100K", "100K<n<1M"]
     assert "configs" not in data  # no files are served
     assert DatasetCard(card.content).data.to_dict() == data
 
@@ -43,11 +42,12 @@ def test_sections(card):
 
 def test_configurations_and_options_are_all_there(card):
     tables = "\n".join(line for line in card.text.splitlines() if line.startswith("|"))
-    for config in MIMIC3.BUILDER_CONFIGS:
-        assert f"`{config.name}`" in tables
-    own = {field.name for field in fields(MIMIC3Config)} - {field.name for field in fields(datasets.BuilderConfig)}
-    for option in own:
-        assert f"`{option}`" in tables
+    for builder in (MIMIC3, MIMIC4):
+        for config in builder.BUILDER_CONFIGS:
+            assert f"`{config.name}`" in tables
+        known = {field.name for field in fields(builder.BUILDER_CONFIG_CLASS)}
+        for option in known - {field.name for field in fields(datasets.BuilderConfig)}:
+            assert f"`{option}`" in tables
 
 
 def test_fields_and_example(card, tmp_path):

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
+from dataset_scripts import BUILDERS, MIMIC3, add_dot, load_builder, load_split
 from dataset_scripts.caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
@@ -29,7 +31,9 @@ from dataset_scripts.caml_splits import (
     read_split_list,
 )
 from dataset_scripts.hierarchy import read_titles
-from dataset_scripts.mimic3 import MIN_COUNT, caml_text, choose_most_frequent, read_codes, replace_deid_marks
+from dataset_scripts.mimic import MIN_COUNT, caml_text, caml_texts, choose_most_frequent, replace_marks
+from dataset_scripts.mimic3 import read_codes
+from dataset_scripts.records import SHARED_CODE
 from dataset_scripts.sources import fingerprint
 from dataset_scripts.synthetic import write_corpus
 
@@ -114,6 +118,10 @@ def build(folder, tmp_path):
         return builder
 
     return build
+
+
+def cached_files(tmp_path):
+    return [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 
 def codes_of(dataset):
@@ -207,8 +215,10 @@ def test_code_counts(build):
 
 
 def test_deid_marks(build, folder):
-    marked = "Seen by [**Name (STitle) 12\n**] on [**2101-1-1**], [**3 units [sic] **."
-    assert replace_deid_marks(marked, "<*>") == "Seen by <*> on <*>, [**3 units [sic] **."
+    marked = pa.array(["Seen by [**Name (STitle) 12\n**] on [**2101-1-1**], [**3 units [sic] **."])
+    assert replace_marks(marked, MIMIC3.DEID_MARK, r"<\1>").to_pylist() == [
+        r"Seen by <\1> on <\1>, [**3 units [sic] **."
+    ]
     rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"First note", b"Mrs. [**Last Name**]"))
     assert build().as_dataset(split="train")[0]["text"].startswith("Mrs. [**Last Name**],")
     assert build(deid_token="[DEID]").as_dataset(split="train")[0]["text"].startswith("Mrs. [DEID],")
@@ -330,6 +340,16 @@ def test_streaming_gives_the_same_records(build):
         assert list(builder.as_streaming_dataset(split=split)) == list(builder.as_dataset(split=split))
 
 
+def test_streaming_builds_nothing(build, folder, tmp_path):
+    place = {"data_dir": folder, "cache_dir": tmp_path / "cache"}
+    for split, options in {"train": {}, "test": {"text": "caml"}, "all": {}}.items():
+        looked_at = list(load_split("mimic3", split, streaming=True, **place, **options))
+        assert cached_files(tmp_path) == []
+        assert looked_at == list(load_split("mimic3", split, cache_dir=tmp_path / "built", data_dir=folder, **options))
+    with pytest.raises(ValueError, match="Bad split: dev"):
+        load_split("mimic3", "dev", streaming=True, **place)
+
+
 def test_plain_tables_and_lower_case_names_pass(build, folder):
     expected = list(build().as_dataset(split="train"))
     for path in list(folder.glob("*.csv.gz")):
@@ -353,6 +373,12 @@ def test_caml_text(build):
     assert record["text"] == "addendum that comes first report that comes second"
 
 
+@given(st.lists(st.text(st.characters(max_codepoint=127))) | st.lists(st.text()))
+def test_many_caml_texts(texts):
+    array = pa.array(["cut off", *texts], type=pa.string())[1:]
+    assert caml_texts(array).to_pylist() == [caml_text(text) for text in texts]
+
+
 @given(st.text())
 def test_caml_text_is_stable(text):
     words = caml_text(text)
@@ -368,6 +394,31 @@ def test_cache_follows_files_and_options(build, folder):
     second = build()
     assert second.cache_dir != first.cache_dir
     assert second.as_dataset(split="train")[0]["text"].startswith("Another note")
+
+
+@pytest.mark.parametrize("builder", BUILDERS.values())
+def test_cache_follows_all_the_code(builder):
+    """Every module of the package that a builder imports, by whatever way, is in the fingerprint."""
+    needed, found = list(map(str, builder.own_code())), set()
+    by_name = {name: module for name, module in sys.modules.items() if name.startswith("dataset_scripts.")}
+    by_file = {module.__file__: module for module in by_name.values()}
+    while needed:
+        file = needed.pop()
+        found.add(Path(file))
+        for value in vars(by_file[file]).values():
+            module = by_name.get(getattr(value, "__module__", getattr(value, "__name__", None)))
+            if module is not None and Path(module.__file__) not in found:
+                needed.append(module.__file__)
+    assert found <= {*SHARED_CODE, *builder.own_code()}
+
+
+def test_cache_follows_code(build, tmp_path, monkeypatch):
+    code = tmp_path / "rules.py"
+    code.write_text("a = 1")
+    monkeypatch.setattr("dataset_scripts.records.SHARED_CODE", [*SHARED_CODE, code])
+    first = build().cache_dir
+    code.write_text("a = 2")
+    assert build().cache_dir != first
 
 
 def test_fingerprint_follows_code_and_sources(tmp_path):
@@ -449,7 +500,7 @@ def assert_clean(error, path, tmp_path):
     while exception is not None:
         assert SECRET not in str(exception)
         exception = exception.__cause__ or exception.__context__
-    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    assert cached_files(tmp_path) == []
 
 
 def test_interrupted_build_leaves_nothing(build, tmp_path, monkeypatch):
@@ -459,7 +510,7 @@ def test_interrupted_build_leaves_nothing(build, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MIMIC3, "_generate_examples", interrupted)
         build()
-    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
+    assert cached_files(tmp_path) == []
     assert build().as_dataset(split="train")["hadm_id"][:] == [101]
 
 
@@ -524,7 +575,9 @@ def test_missing_files_are_named(folder, tmp_path):
     (folder / "D_ICD_PROCEDURES.csv.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"No NOTEEVENTS.csv.gz, D_ICD_PROCEDURES.csv.gz .* \(physionet"):
         MIMIC3("full", data_dir=folder)
-    with pytest.raises(FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the MIMIC-III"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the tables NOTEEVENTS"
+    ):
         MIMIC3("full", data_dir=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         MIMIC3("full", data_dir=folder / "DIAGNOSES_ICD.csv.gz")
@@ -592,8 +645,8 @@ def test_wrong_argument(folder, arguments, message):
 
 
 def test_wrong_name(folder, build):
-    with pytest.raises(ValueError, match="Unknown data set 'mimic4': choose from mimic3, cmc2007"):
-        load_builder("mimic4", data_dir=folder)
+    with pytest.raises(ValueError, match="Unknown data set 'mimic2': choose from mimic3, mimic4, cmc2007"):
+        load_builder("mimic2", data_dir=folder)
     with pytest.raises(
         ValueError, match=r"No split 'dev' in configuration 'full' .*: choose from train, validation, test"
     ):
@@ -602,9 +655,9 @@ def test_wrong_name(folder, build):
 
 
 def test_most_frequent_wants_enough_codes():
-    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1) == {"401.9"}
-    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: .* smaller `num_codes`"):
-        choose_most_frequent({"401.9": 2, "038.9": 1}, 3)
+    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1, "") == {"401.9"}
+    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: take fewer\."):
+        choose_most_frequent({"401.9": 2, "038.9": 1}, 3, "take fewer")
 
 
 def test_missing_files_of_options_are_named(folder, tmp_path):
@@ -762,7 +815,7 @@ def published_counts(shared_dir):
 
 
 def test_two_codes_of_top50_are_not_the_most_frequent(shared_dir):
-    most = choose_most_frequent(published_counts(shared_dir), 50)
+    most = choose_most_frequent(published_counts(shared_dir), 50, "")
     assert most - CAML_TOP_50 == {"93.90", "V45.82"}
     assert CAML_TOP_50 - most == {"33.24", "45.13"}
 

@@ -390,7 +390,7 @@ def test_wrong_arguments_are_named(name, value, tmp_path):
 )
 def test_folder_of_real_tables_is_left_alone(name, tmp_path):
     (tmp_path / name).write_text("theirs")
-    with pytest.raises(FileExistsError, match="looks like real MIMIC-III"):
+    with pytest.raises(FileExistsError, match="looks like real MIMIC"):
         write_corpus(tmp_path, 2, show_progress=False)
     assert read_bytes(tmp_path) == {name: b"theirs"}
 

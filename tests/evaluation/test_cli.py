@@ -13,8 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.synthetic import write_corpus
+from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of
+from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.evaluation.results import read_results
 from modeling_icd.training.run import main as train_main
@@ -159,6 +161,28 @@ def test_the_test_split_cannot_influence_the_threshold(corpus, llama, tmp_path, 
     assert json.loads((tmp_path / "model" / "config.json").read_text())["threshold"] != 0.5
 
 
+def test_train_and_evaluate_on_icd10(llama, tmp_path):
+    """MIMIC-IV's format from train.py to the strata of ICD-10; `--split all` keeps the model's codes."""
+    write_mimic4(tmp_path / "corpus", num_admissions=160, length="short", show_progress=False)
+    model, data = tmp_path / "model", ["--dataset=mimic4", f"--data_dir={tmp_path / 'corpus'}"]
+    options = {"model": "direct", "pooling": "mean", "window_size": 32, "num_train_epochs": 1, "max_train_notes": 8}
+    options |= {"backbone": llama, "output_dir": model, "use_cpu": True, "report_to": "none"}
+    own = ["--dataset_config=icd10", "--dataset_options", "min_count=5"]
+    assert train_main([*data, *own, *(f"--{name}={value}" for name, value in options.items())]) == 0
+    config = json.loads((model / "config.json").read_text())
+    assert {"dataset": "mimic4", "config": "icd10", "synthetic": True}.items() <= config["training_data"].items()
+    assert config["code_descriptions"]["I10"] == "Essential (primary) hypertension"
+    for split in ("test", "all"):
+        assert evaluate_main([str(model), *data, f"--split={split}", f"--output_dir={tmp_path / split}"]) == 0
+        results = read_results(tmp_path / split / "results.json")
+        assert results["config"] == "icd10"
+        strata = {name: [row["stratum"] for row in rows] for name, rows in results["strata"].items()}
+        assert strata["kind"] == ["diagnosis", "procedure"]
+        assert "I00-I99 Diseases of the circulatory system" in strata["chapter"]
+        assert strata["level"] == ["chapter", "block", "category", "code"]
+    assert results["num_codes"] == len(config["label2id"])
+
+
 def test_predictions_stay_out_of_the_model_folder(tmp_path):
     model = tmp_path / "model"
     private = Path(f"{model}-private")
@@ -176,5 +200,15 @@ def test_attributes_of_codes():
         "kind": "diagnosis",
     }
     assert (of_codes["96.71"]["kind"], of_codes["96.71"]["category"]) == ("procedure", "96")
-    # One code of ICD-10 and the set is not ICD-9: V45.81 is a status in one and a bus accident in the other.
+    # One code of neither edition, and of all the category alone is known.
     assert code_attributes(["V45.81", "i10"]) == {"V45.81": {"category": "V45"}, "i10": {"category": "i10"}}
+
+
+def test_attributes_of_icd10_codes():
+    of_codes = code_attributes(["E11.9", "V45.81", "B20", "B2011ZZ"])
+    assert of_codes["E11.9"]["chapter"] == "E00-E89 Endocrine, nutritional and metabolic diseases"
+    assert (of_codes["E11.9"]["category"], of_codes["E11.9"]["kind"]) == ("E11", "diagnosis")
+    assert of_codes["V45.81"]["chapter"] == "V00-Y99 External causes of morbidity"  # a status in ICD-9-CM
+    # HIV disease and a radiograph of the heart share no group.
+    assert (of_codes["B2011ZZ"]["chapter"], of_codes["B2011ZZ"]["kind"]) == ("B Imaging", "procedure")
+    assert not {*of_codes["B20"].values()} & {*of_codes["B2011ZZ"].values()}

@@ -124,6 +124,17 @@ def test_relations():
     assert relation_of("486", "481", {}) == "none"  # two categories, nothing in common but digits
 
 
+def test_relations_of_codes_without_a_dot():
+    """ICD-10-PCS: the table takes the place of what is before the dot; a diagnosis of the same letters is apart."""
+    procedures = {code: {"category": "B20-"} for code in ("B2011ZZ", "B2011ZY", "B201", "B20YYZZ")}
+    attributes = {"B20": {"category": "B20"}, **procedures}
+    assert relation_of("B2011ZZ", "B201", attributes) == "ancestor"
+    assert relation_of("B2011ZZ", "B2011ZY", attributes) == "sibling"
+    assert relation_of("B2011ZZ", "B20YYZZ", attributes) == "category"
+    assert relation_of("B20", "B201", attributes) == "none"
+    assert relation_of("B20", "B2011ZZ", attributes) == "none"
+
+
 def test_confusions_by_hand():
     # 250.00 missed and 250.01 a false alarm in notes 0 and 1; 486 missed in note 2 with nothing predicted.
     outcomes = make([[0], [0, 3], [4], []], [[1], [1, 3], [], []])

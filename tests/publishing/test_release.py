@@ -4,7 +4,8 @@ import subprocess
 import pytest
 
 from dataset_scripts import load_split
-from modeling_icd.publishing.card import build_card
+from dataset_scripts.synthetic_mimic4 import write_corpus
+from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
 from modeling_icd.publishing.release import outgoing_files, plan_release
@@ -147,6 +148,27 @@ def test_real_data_must_be_named_for_the_check(model_dir, restricted, capsys):
     for command in (["privacy", str(model_dir)], [str(model_dir), "--repo_id", "someone/tiny-icd"]):
         assert main(command) == 2
         assert "--data_dir" in capsys.readouterr().err
+
+
+def test_models_of_mimic4_name_their_edition_and_are_compared_with_its_notes(model_dir, edit, bpe, tmp_path, capsys):
+    icd9 = {"dataset": "mimic4", "config": "icd9_top50", "synthetic": False}
+    icd10 = {**icd9, "config": "icd10"}
+    assert (data_access(icd9), describe_data(icd9).code_system) == ("restricted", "ICD-9-CM")
+    assert describe_data({**icd10, "synthetic": True}).name == "an invented corpus in MIMIC-IV's table format"
+
+    write_corpus(tmp_path / "notes", num_admissions=80, length="short", show_progress=False)
+    command = ["privacy", str(model_dir), "--data_dir", str(tmp_path / "notes")]
+    edit("config.json", training_data={**icd10, "earlier": icd9})
+    assert main(command) == 2  # no configuration has the notes of both
+    assert "trained on icd10 and icd9 of mimic4: only one edition" in capsys.readouterr().err
+    edit("config.json", training_data={**icd9, "earlier": {**icd9, "config": "icd9"}})
+    assert main(command) == 0
+    # A note whose codes are all rare, which the default `min_count` leaves out, is compared as well.
+    note = load_split("mimic4", "all", "icd9", data_dir=tmp_path / "notes", cache_dir=tmp_path, min_count=1)["text"][
+        -1
+    ]
+    edit("config.json", code_descriptions={"401.9": " ".join(note.split()[20:40])})
+    assert main(command) == 1
 
 
 def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):

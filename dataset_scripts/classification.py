@@ -1,0 +1,51 @@
+"""ICD-9 and ICD-10 through one interface: kinds, dots, hierarchy."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from . import hierarchy, hierarchy10, icd9, icd10
+from .hierarchy import CodeFamily
+from .icd9 import Kind
+
+
+@dataclass(frozen=True)
+class Classification:
+    """An edition of ICD: diagnoses and procedures with their dots.
+
+    Args:
+        name (`str`): What to call it.
+        add_dot, kind_of (`Callable`): See `icd9.py`.
+        family_of, parents_of (`Callable`): See `hierarchy.py`.
+        chapters (`Mapping[str, str]`): Titles of the chapters.
+    """
+
+    name: str
+    add_dot: Callable[[str, Kind], str]
+    kind_of: Callable[[str], Kind]
+    family_of: Callable[[str], CodeFamily]
+    parents_of: Callable[[str], tuple[str, ...]]
+    chapters: Mapping[str, str]
+
+
+ICD9 = Classification(
+    "ICD-9-CM", icd9.add_dot, icd9.kind_of, hierarchy.family_of, hierarchy.parents_of, hierarchy.CHAPTERS
+)
+ICD10 = Classification(
+    "ICD-10", icd10.add_dot, icd10.kind_of, hierarchy10.family_of, hierarchy10.parents_of, hierarchy10.CHAPTERS
+)
+
+
+def classification_of(codes: Collection[str]) -> Classification | None:
+    """Find the classification that all of some dotted codes belong to; None if there is none, or no code.
+
+    A few codes belong to both (V45.0 is a pacemaker in ICD-9-CM and a car accident in ICD-10-CM). A set of nothing
+    else is taken for ICD-9-CM.
+    """
+    for classification in (ICD9, ICD10) if codes else ():
+        try:
+            for code in codes:
+                classification.family_of(code)
+        except ValueError:
+            continue
+        return classification
+    return None

@@ -1,0 +1,313 @@
+"""What the builders of MIMIC-III and MIMIC-IV share: options, notes by admission, code sets, splits of our own, records.
+
+What is of one release alone (names of tables and columns, which rows count, published splits) is in its own module.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .caml_splits import check_subjects
+from .classification import ICD9, Classification
+from .icd9 import Kind
+from .records import ICDBuilder, most_frequent, record_features
+from .sources import absolute_path
+from .stratify import stratify_groups
+
+
+TOP_CODES = 50
+MIN_COUNT = 10
+OWN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# What becomes of each ASCII character in CAML's words: its lower case, or a space if it belongs to none.
+CAML_BYTES = re.sub(r"\W", " ", "".join(map(chr, range(128))).lower()).encode().ljust(256)
+
+
+@dataclass
+class MIMICConfig(datasets.BuilderConfig):
+    """What to make of a folder of MIMIC tables.
+
+    Args:
+        text (`str`):
+            `"raw"` for the notes as written, `"caml"` for CAML's words: lower-cased runs of letters and digits, those
+            without a letter dropped, one space between two. (CAML's own script drops purely numeric words only, so
+            that it also keeps a row of underscores.)
+        deid_token (`str`, *optional*):
+            What to put in the place of each de-identification mark: `[**2101-1-1**]` in MIMIC-III, `___` in MIMIC-IV;
+            marks are kept if left out.
+        code_kinds (`bool`):
+            Add the column `code_kinds`: for each of the record's codes, whether it is a diagnosis or a procedure.
+        unsplit (`bool`):
+            In place of the splits, make one, `unsplit`, of every admission in the folder.
+        codes (`list[str]`, *optional*):
+            Dotted codes to use in place of the configuration's own set. An admission with none of them is left out.
+        min_count (`int`, *optional*):
+            Where the splits are our own: in how many admissions a code must occur; 10 if left out.
+        seed (`int`, *optional*):
+            Where the splits are our own: makes them; 0 if left out.
+        descriptions_file (`str`, *optional*):
+            CAML's `ICD9_descriptions.txt`, for the descriptions of ICD-9-CM codes that the tables lack.
+    """
+
+    text: str = "raw"
+    deid_token: str | None = None
+    code_kinds: bool = False
+    unsplit: bool = False
+    codes: list[str] | None = None
+    min_count: int | None = None
+    seed: int | None = None
+    descriptions_file: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.text not in ("raw", "caml"):
+            raise ValueError(f"`text` ({self.text!r}) must be 'raw' or 'caml'.")
+        check_positive(self, "min_count")
+        if self.descriptions_file is not None:
+            self.descriptions_file = absolute_path(self.descriptions_file)
+        if self.codes is not None:
+            for code in self.codes:
+                self.classification.kind_of(code)
+            self.codes = sorted(set(self.codes))
+
+    @property
+    def classification(self) -> Classification:
+        return ICD9
+
+    @property
+    def splits_note(self) -> str:
+        """How splits of our own are made."""
+        return f"`min_count` is {self.min_count or MIN_COUNT}, `seed` {self.seed or 0}."
+
+
+def check_positive(config: MIMICConfig, option: str) -> None:
+    value = getattr(config, option)
+    if value is not None and value < 1:
+        raise ValueError(f"`{option}` ({value}) must be at least 1.")
+
+
+def find_given_file(config: MIMICConfig, option: str) -> Path | None:
+    """Find the file that an option gives; None if it gives none."""
+    path = getattr(config, option)
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"`{option}` ({path}) is not a file.")
+    return None if path is None else Path(path)
+
+
+def describe_config(config: MIMICConfig, own: Sequence[str]) -> str:
+    """Say in words what a configuration and its options make, so that two data sets are never taken for each other.
+
+    Args:
+        own (`Sequence[str]`): Sentences about the options that are the release's own.
+    """
+    parts = [str(config.description)]
+    if config.codes is not None:
+        parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
+    parts += own
+    if config.unsplit:
+        parts.append("In place of its splits: one split of every admission.")
+    if config.text == "caml":
+        parts.append("The text is cut into CAML's words.")
+    if config.deid_token is not None:
+        parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
+    return " ".join(parts)
+
+
+class MIMICBuilder(ICDBuilder):
+    """A builder of records from the discharge summaries and the codes of admissions."""
+
+    DEID_MARK: ClassVar[str]  # a regular expression of RE2
+
+    @property
+    def classification(self) -> Classification:
+        return self.config.classification
+
+    def _set_features(self, names: Collection[str]) -> None:
+        self.info.features = record_features(sorted(names))
+        if self.config.code_kinds:
+            self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
+
+    def _make_generators(
+        self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], splits: Mapping[str, list[int]]
+    ) -> list[datasets.SplitGenerator]:
+        """Make a generator of each split, given its admissions; one without any is refused."""
+        for name, hadm_ids in splits.items():
+            if not hadm_ids:
+                raise ValueError(
+                    f"Split {name!r} of configuration {self.config.name!r} would be empty: none of its admissions in "
+                    f"{self.config.data_dir} has a chosen code."
+                )
+        return [
+            datasets.SplitGenerator(
+                name=name, gen_kwargs={"notes": notes, "codes": codes, "hadm_ids": tuple(hadm_ids)}
+            )
+            for name, hadm_ids in splits.items()
+        ]
+
+    def _generate_examples(
+        self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        names = self.info.features["codes"].feature.names
+        code2id = {code: i for i, code in enumerate(names)}
+        kinds = [KINDS.index(self.classification.kind_of(code)) for code in names]
+        for hadm_id in hadm_ids:
+            texts = notes.texts_of(hadm_id)
+            ids = sorted(code2id[code] for code in codes[hadm_id])
+            record = {
+                "subject_id": notes.subject_ids[hadm_id],
+                "hadm_id": hadm_id,
+                "text": " ".join(filter(None, texts)) if self.config.text == "caml" else "\n\n".join(texts),
+                "codes": ids,
+            }
+            if self.config.code_kinds:
+                record["code_kinds"] = [kinds[code_id] for code_id in ids]
+            yield hadm_id, record
+
+    def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
+        """Make of rows of notes what the options ask for."""
+        if self.config.deid_token is not None:
+            texts = self._replace_marks(texts, self.config.deid_token)
+        return caml_texts(texts) if self.config.text == "caml" else texts
+
+    def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
+        return replace_marks(texts, self.DEID_MARK, token)
+
+
+@dataclass
+class DischargeSummaries:
+    """The discharge summary rows of a table of notes, by admission; shown without text.
+
+    Args:
+        path (`Path`): The table.
+        texts (`pa.ChunkedArray`): Texts of the rows, made ready, in the order of the file.
+        rows (`dict[int, list[int]]`): Numbers of each admission's rows, in the order in which its text has them.
+        subject_ids (`dict[int, int]`): Subject of each admission.
+        left_out (`Counter[str]`): How many rows were left out, by reason.
+    """
+
+    path: Path
+    texts: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()), repr=False)
+    rows: dict[int, list[int]] = field(default_factory=dict)
+    subject_ids: dict[int, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str, rows: pa.Array) -> None:
+        """Count rows, given as booleans, that are left out."""
+        self.left_out[f"left out, {reason}"] += pc.sum(rows).as_py() or 0
+
+    def texts_of(self, hadm_id: int) -> list[str]:
+        return [self.texts[row].as_py() for row in self.rows[hadm_id]]
+
+
+class Gathering:
+    """Gathers rows of a table into `notes`, whose texts are complete once the block is left.
+
+    Args:
+        path (`Path`): The table.
+        prepare (`Callable`): Makes some rows' texts ready, in a second thread while the table is unpacked and read.
+    """
+
+    def __init__(self, path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]):
+        self.notes = DischargeSummaries(path)
+        self.prepare = prepare
+        self.worker = ThreadPoolExecutor(max_workers=1)
+        self.chunks: list[Future[pa.StringArray]] = []
+        self.num_rows = 0
+
+    def __enter__(self) -> "Gathering":
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        self.worker.shutdown(cancel_futures=fault[0] is not None)
+        if fault[0] is None:
+            self.notes.texts = pa.chunked_array([chunk.result() for chunk in self.chunks], type=pa.string())
+
+    def add(self, hadm_ids: pa.Array, subject_ids: pa.Array, texts: pa.Array) -> None:
+        """Take over rows of the table, all of them with an admission."""
+        self.chunks.append(self.worker.submit(self.prepare, texts))
+        ids = zip(hadm_ids.to_pylist(), subject_ids.to_pylist(), strict=True)
+        for row, (hadm_id, subject_id) in enumerate(ids, start=self.num_rows):
+            if self.notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
+                raise ValueError(
+                    f"{self.notes.path}: HADM_ID {hadm_id} has two SUBJECT_IDs. Restore the original table."
+                )
+            self.notes.rows.setdefault(hadm_id, []).append(row)
+        self.num_rows += len(texts)
+
+
+def stratify_by_subject(
+    notes: DischargeSummaries, codes: Mapping[int, Collection[str]], seed: int | None
+) -> dict[str, list[int]]:
+    """Give each subject a split, and each split the admissions of its subjects in the order of the file.
+
+    After Edin et al. (arXiv 2304.10909): subjects, not admissions, are given to the splits by iterative stratification;
+    see [`stratify_groups`].
+
+    Args:
+        notes (`DischargeSummaries`): Whose admissions to split.
+        codes (`Mapping[int, Collection[str]]`): Codes of each admission; one that is not in it gets no split.
+        seed (`int`, *optional*): Makes the splits; 0 if left out.
+    """
+    admissions: dict[int, list[Collection[str]]] = {}
+    for hadm_id, of_admission in codes.items():
+        admissions.setdefault(notes.subject_ids[hadm_id], []).append(of_admission)
+    split_of = stratify_groups(admissions, OWN_FRACTIONS, seed or 0)
+    splits: dict[str, list[int]] = {name: [] for name in OWN_FRACTIONS}
+    for hadm_id in notes.rows:
+        if hadm_id in codes:
+            splits[split_of[notes.subject_ids[hadm_id]]].append(hadm_id)
+    check_subjects(
+        {name: {notes.subject_ids[hadm_id] for hadm_id in hadm_ids} for name, hadm_ids in splits.items()},
+        {name: f"split {name!r}" for name in splits},
+    )
+    return splits
+
+
+def choose_most_frequent(counts: Mapping[str, int], num_codes: int, remedy: str) -> set[str]:
+    """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
+    if len(counts) < num_codes:
+        raise ValueError(
+            f"The admissions with a discharge summary have {len(counts)} codes, fewer than the {num_codes} asked for: "
+            f"{remedy}."
+        )
+    return set(most_frequent(counts, num_codes))
+
+
+def choose_frequent(counts: Mapping[str, int], config: MIMICConfig) -> set[str]:
+    """Choose the codes of at least `min_count` admissions."""
+    min_count = config.min_count or MIN_COUNT
+    return {code for code, count in counts.items() if count >= min_count}
+
+
+def replace_marks(texts: pa.StringArray, mark: str, token: str) -> pa.StringArray:
+    """Put a token in the place of each de-identification mark."""
+    return pc.replace_substring_regex(texts, mark, token.replace("\\", r"\\"))
+
+
+def caml_text(text: str) -> str:
+    """Cut a note into CAML's words: lower-cased runs of letters, digits and underscores that hold a letter."""
+    words = re.findall(r"\w+", text.lower())
+    return " ".join(word for word in words if any(map(str.isalpha, word)))
+
+
+def caml_texts(texts: pa.StringArray) -> pa.StringArray:
+    """Apply [`caml_text`] to many notes, the faster and without the interpreter's lock if all are ASCII."""
+    validity, offsets, data = texts.buffers()
+    characters = data.to_pybytes() if data is not None else b""
+    if not characters.isascii():
+        return pa.array([caml_text(text.as_py()) for text in texts], type=pa.string())
+    buffers = [validity, offsets, pa.py_buffer(characters.translate(CAML_BYTES))]
+    words = pc.ascii_split_whitespace(pa.Array.from_buffers(pa.string(), len(texts), buffers, offset=texts.offset))
+    kept = pc.ascii_is_lower(words.values)  # all letters are lower case, and there is one
+    kept_before = np.concatenate([[0], np.cumsum(kept.to_numpy(zero_copy_only=False))])
+    offsets = pa.array(kept_before[words.offsets.to_numpy()], type=pa.int32())
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, words.values.filter(kept)), " ")

@@ -1,0 +1,354 @@
+"""MIMIC-IV discharge summaries and their ICD-9 or ICD-10 codes, on splits of our own.
+
+From raw tables to records: the codes of diagnoses_icd and procedures_icd say which admissions are of the edition that
+the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; subjects are
+given to the splits.
+
+MIMIC-IV v2.2 and MIMIC-IV-Note v2.2 are open to credentialed users of PhysioNet alone, under a data use agreement. This
+module reads the user's own copy and writes only into the user's own cache.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from . import hierarchy, hierarchy10
+from .classification import ICD9, ICD10, Classification
+from .icd9 import Kind
+from .mimic import (
+    TOP_CODES,
+    DischargeSummaries,
+    Gathering,
+    MIMICBuilder,
+    MIMICConfig,
+    choose_frequent,
+    choose_most_frequent,
+    describe_config,
+    find_given_file,
+    stratify_by_subject,
+)
+from .records import count_unseen_codes
+from .sources import find_tables, read_dotted_codes, read_ids, read_table
+
+
+RELEASE = (
+    "MIMIC-IV v2.2 (physionet.org/content/mimiciv/2.2, folder hosp) and MIMIC-IV-Note v2.2 "
+    "(physionet.org/content/mimic-iv-note/2.2, folder note)"
+)
+CODE_TABLES: dict[str, Kind] = {"diagnoses_icd": "diagnosis", "procedures_icd": "procedure"}
+TITLE_TABLES: dict[str, Kind] = {"d_icd_diagnoses": "diagnosis", "d_icd_procedures": "procedure"}
+EDITIONS = {9: ICD9, 10: ICD10}
+NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
+DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
+
+DESCRIPTION = """\
+Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, one record an admission."""
+CITATION = """\
+@article{johnson2023mimic,
+  title={{MIMIC-IV}, a freely accessible electronic health record dataset},
+  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},
+  journal={Scientific Data}, volume={10}, pages={1}, year={2023}
+}
+@misc{johnson2023note,
+  title={{MIMIC-IV-Note}: Deidentified free-text clinical notes (version 2.2)},
+  author={Johnson, Alistair and Pollard, Tom and Horng, Steven and Celi, Leo Anthony and Mark, Roger},
+  howpublished={PhysioNet}, year={2023}, doi={10.13026/1n74-ne17}
+}
+@inproceedings{edin2023automated,
+  title={Automated Medical Coding on {MIMIC-III} and {MIMIC-IV}: A Critical Review and Replicability Study},
+  author={Edin, Joakim and Junge, Alexander and Havtorn, Jakob D. and Borgholt, Lasse and Maistro, Maria and others},
+  booktitle={SIGIR}, year={2023}
+}"""
+
+
+@dataclass
+class MIMIC4Config(MIMICConfig):
+    """What to make of a folder of MIMIC-IV tables; the edition of ICD is in the `name`. See [`MIMICConfig`]."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.descriptions_file is not None and self.edition == 10:
+            raise ValueError(f"`descriptions_file` is an option of the ICD-9 configurations, not of {self.name!r}.")
+
+    @property
+    def edition(self) -> int:
+        return 9 if self.name.startswith("icd9") else 10
+
+    @property
+    def classification(self) -> Classification:
+        return EDITIONS[self.edition]
+
+
+class MIMIC4(MIMICBuilder):
+    """Build data sets of discharge summaries and codes from MIMIC-IV's tables, real or synthetic.
+
+    | configuration | codes | splits |
+    |---|---|---|
+    | `icd10` | ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % |
+    | `icd10_top50` | the 50 of them that most admissions have | those of `icd10` |
+    | `icd9` | ICD-9-CM codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % |
+    | `icd9_top50` | the 50 of them that most admissions have | those of `icd9` |
+
+    `data_dir` holds the five tables, or the folders `note` and `hosp` of PhysioNet with them.
+
+    **Editions.** An admission belongs to the edition that its codes are of. One with codes of both belongs to neither,
+    since in each it would miss codes that it has; these are counted. (Edin et al. put it into both data sets.)
+
+    **Notes.** A record's text is the rows of the admission in discharge.csv: discharge summaries (`DS`), then addenda
+    (`AD`), each in the order of `note_seq`, with an empty line between two. A row that repeats the text of another one
+    of the admission is left out, as in Edin et al., and so are rows without a text.
+
+    **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers; see
+    `icd9.py` and `icd10.py`. Codes of fewer than `min_count` (10) of the edition's admissions with a note are dropped,
+    after Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility); `min_count=1` keeps
+    all. An admission with none of the configuration's codes makes no record. The 50 most frequent are counted over all
+    admissions of the edition with a note, whatever their split; of two equally frequent codes the one that sorts first
+    wins.
+
+    **Splits.** Subjects, not admissions, are given to the splits by iterative stratification; see
+    [`stratify_by_subject`]. The splits depend on the edition, `min_count` and `seed` alone, so that no admission
+    changes its split between `icd10` and `icd10_top50`, or with other `codes`. Edin et al.'s list of admissions is not
+    used: scores on these splits are comparable among themselves and not with theirs. Nor are the splits of the two
+    editions one: a subject may be in train of `icd9` and in test of `icd10`.
+
+    See [`ICDBuilder`] for the arguments and [`MIMICConfig`] for the options.
+    """
+
+    BUILDER_CONFIG_CLASS = MIMIC4Config
+    BUILDER_CONFIGS = [
+        MIMIC4Config(
+            name=name, version=MIMICBuilder.VERSION, description=f"{description}; stratified splits of our own."
+        )
+        for name, description in {
+            "icd10": "ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions",
+            "icd10_top50": "The 50 ICD-10-CM and ICD-10-PCS codes of most admissions",
+            "icd9": "ICD-9-CM codes of at least `min_count` admissions",
+            "icd9_top50": "The 50 ICD-9-CM codes of most admissions",
+        }.items()
+    ]
+    DEFAULT_CONFIG_NAME = "icd10"
+
+    def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
+        # RE2, which the other release's marks are replaced by, does not look around.
+        return pa.array([DEID_MARK.sub(lambda mark: token, text) for text in texts.to_pylist()], type=pa.string())
+
+    def _find_sources(self, config: MIMIC4Config) -> list[Path]:
+        names = ["discharge", *CODE_TABLES, *TITLE_TABLES]
+        self.tables = find_tables(str(config.data_dir), names, RELEASE, subfolders=("note", "hosp"))
+        given = find_given_file(config, "descriptions_file")
+        return [*self.tables.values(), *([given] if given else [])]
+
+    @cached_property
+    def code_descriptions(self) -> dict[str, str]:
+        """Titles by dotted code, category, block and chapter of the edition: the long titles of the d_icd tables, then
+        those of simple-icd-10-cm (ICD-10-CM) or of `descriptions_file` (ICD-9-CM).
+        """
+        if self.config.edition == 10:
+            titles = hierarchy10.load_titles()
+        else:
+            titles = hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
+        for table, kind in TITLE_TABLES.items():
+            titles.update(read_titles(self.tables[table], kind, self.config.edition))
+        return titles
+
+    def _info(self) -> datasets.DatasetInfo:
+        described = describe_config(self.config, [self.config.splits_note])
+        return datasets.DatasetInfo(
+            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {described}",
+            citation=CITATION,
+            homepage="https://physionet.org/content/mimic-iv-note/2.2/",
+            license="PhysioNet Credentialed Health Data License 1.5.0",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        # Everything is read and checked here, before the first record is written.
+        codings = Codings()
+        for table, kind in CODE_TABLES.items():
+            codings.read(self.tables[table], kind, self.config.edition)
+        of_edition = codings.codes.keys() - codings.other_edition
+        notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
+        coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
+        if not coded:
+            raise ValueError(
+                f"{self.tables['discharge']}: none of its {len(noted):,} admissions has codes of "
+                f"{self.classification.name} alone in {self.tables['diagnoses_icd'].parent}. Are the tables of one release?"
+            )
+
+        counts = Counter(code for codes in coded.values() for code in codes)
+        frequent = choose_frequent(counts, self.config)
+        chosen = self._choose_codes(counts, frequent)
+        kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
+        splits = self._split(notes, coded, frequent, kept)
+        self._set_features(chosen)
+        mixed = codings.codes.keys() & codings.other_edition
+        self._report(
+            {
+                **notes.left_out,
+                "left out, code rows without a code": codings.rows_without_code,
+                "left out, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
+                "left out, admissions coded in the other edition": len(noted & codings.other_edition - mixed),
+                "left out, admissions without codes": len(noted - codings.codes.keys() - codings.other_edition),
+                "left out, codes outside of the code set": len(counts.keys() - chosen),
+                "left out, admissions with none of the chosen codes": len(coded) - len(kept),
+                "codes that no admission has": len(chosen - counts.keys()),
+                "codes without a description": len(chosen - self.code_descriptions.keys()),
+                "codes of other splits missing from train": count_unseen_codes(
+                    {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()}
+                ),
+            }
+        )
+        return self._make_generators(notes, kept, splits)
+
+    def _choose_codes(self, counts: Mapping[str, int], frequent: set[str]) -> set[str]:
+        if self.config.codes is not None:
+            return set(self.config.codes)
+        if self.config.name.endswith("_top50"):
+            remedy = f"use configuration {self.config.name.removesuffix('_top50')!r}"
+            return choose_most_frequent(counts, TOP_CODES, remedy)
+        if not frequent:
+            raise ValueError(
+                f"{self.config.data_dir}: no code of {self.classification.name} is in as many admissions as `min_count` "
+                f"asks for; the most frequent one is in {max(counts.values())}. Lower `min_count`."
+            )
+        return frequent
+
+    def _split(
+        self,
+        notes: DischargeSummaries,
+        coded: Mapping[int, set[str]],
+        frequent: set[str],
+        kept: Mapping[int, set[str]],
+    ) -> dict[str, list[int]]:
+        """Give each split its admissions that make a record; which split that is depends on the frequent codes alone."""
+        if self.config.unsplit:
+            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        splits = stratify_by_subject(
+            notes, {hadm_id: codes & frequent for hadm_id, codes in coded.items()}, self.config.seed
+        )
+        return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in splits.items()}
+
+
+@dataclass
+class Codings:
+    """The codes of admissions in one edition of ICD, and which admissions have codes of the other.
+
+    Args:
+        codes (`dict[int, set[str]]`): Dotted codes of each admission that has any.
+        other_edition (`set[int]`): Admissions with a code of the other edition.
+        rows_without_code (`int`): Rows whose code is empty.
+    """
+
+    codes: dict[int, set[str]] = field(default_factory=dict)
+    other_edition: set[int] = field(default_factory=set)
+    rows_without_code: int = 0
+
+    def read(self, path: Path, kind: Kind, edition: int) -> None:
+        """Add the codes of a table."""
+        for first, batch in read_table(path, ["hadm_id", "icd_code", "icd_version"]):
+            admissions = read_ids(batch, "hadm_id", path, first)
+            dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition)
+            self.rows_without_code += pc.sum(is_empty).as_py() or 0
+            self.other_edition.update(admissions.filter(is_other).to_pylist())
+            is_ours = pc.is_valid(dotted)
+            encoded = dotted.filter(is_ours).dictionary_encode()
+            codes = encoded.dictionary.to_pylist()  # one string for all rows that have the code
+            for hadm_id, i in zip(admissions.filter(is_ours).to_pylist(), encoded.indices.to_pylist(), strict=True):
+                self.codes.setdefault(hadm_id, set()).add(codes[i])
+
+
+def read_codes_of_edition(
+    batch: pa.RecordBatch, kind: Kind, path: Path, first: int, edition: int
+) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Read `icd_code` and `icd_version`.
+
+    Returns:
+        The dotted codes of the edition, null elsewhere; whether a row has a code of the other edition; whether it has
+        none.
+    """
+    editions = pc.utf8_trim_whitespace(batch["icd_version"])
+    known = pc.is_in(editions, pa.array([str(number) for number in EDITIONS]))
+    wrong = pc.index(known, False).as_py()
+    if wrong >= 0:
+        raise ValueError(
+            f"{path}: icd_version of record {first + wrong} is neither 9 nor 10. Restore the original table."
+        )
+    is_ours = pc.equal(editions, str(edition))
+    is_empty = pc.equal(pc.utf8_trim_whitespace(batch["icd_code"]), "")
+    ours = pc.if_else(is_ours, batch["icd_code"], "")
+    dotted = read_dotted_codes(
+        pa.RecordBatch.from_arrays([ours], ["icd_code"]), "icd_code", kind, path, first, EDITIONS[edition].add_dot
+    )
+    return dotted, pc.and_not(pc.invert(is_ours), is_empty), is_empty
+
+
+def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
+    """Read the titles of an edition's codes; the tables of ICD-10-PCS (`001`), which are among them, get their dash."""
+    titles: dict[str, str] = {}
+    for first, batch in read_table(path, ["icd_code", "icd_version", "long_title"]):
+        if kind == "procedure" and edition == 10:
+            codes = pc.utf8_trim_whitespace(batch["icd_code"])
+            is_table = pc.and_(pc.equal(pc.utf8_length(codes), 3), pc.equal(batch["icd_version"], "10"))
+            tables = codes.filter(is_table).to_pylist()
+            long_titles = batch["long_title"].filter(is_table).to_pylist()
+            titles.update(zip(map(hierarchy10.table_of, tables), long_titles, strict=True))
+            batch = batch.set_column(0, "icd_code", pc.if_else(is_table, "", codes))
+        dotted, _, _ = read_codes_of_edition(batch, kind, path, first, edition)
+        is_ours = pc.is_valid(dotted)
+        long_titles = batch["long_title"].filter(is_ours).to_pylist()
+        titles.update(zip(dotted.filter(is_ours).to_pylist(), long_titles, strict=True))
+    return titles
+
+
+def read_discharge_summaries(
+    path: Path, wanted: Collection[int], prepare: Callable[[pa.StringArray], pa.StringArray]
+) -> tuple[DischargeSummaries, set[int]]:
+    """Stream discharge.csv, keeping the texts of some admissions.
+
+    Returns:
+        The notes of those of the wanted admissions that have any, and all admissions that have a note.
+    """
+    noted: set[int] = set()
+    places: list[tuple[int, int]] = []  # of each row: its type's place in NOTE_TYPES, note_seq
+    wanted_ids = pa.array(list(wanted), type=pa.int64())
+    types = pa.array(NOTE_TYPES)
+    gathering = Gathering(path, prepare)
+    notes = gathering.notes
+    with gathering:
+        for first, batch in read_table(path, ["subject_id", "hadm_id", "note_type", "note_seq", "text"]):
+            admissions = read_ids(batch, "hadm_id", path, first, optional=True)
+            subjects = read_ids(batch, "subject_id", path, first)
+            orders = read_ids(batch, "note_seq", path, first)
+            type_ids = pc.index_in(pc.utf8_trim_whitespace(batch["note_type"]), types)
+            rest = pc.is_valid(type_ids)
+            notes.leave_out("rows that are neither discharge summary nor addendum", pc.invert(rest))
+            for reason, is_there in {
+                "discharge summary rows without an admission id": pc.is_valid(admissions),
+                "discharge summary rows without a text": pc.not_equal(batch["text"], ""),
+            }.items():
+                notes.leave_out(reason, pc.and_not(rest, is_there))
+                rest = pc.and_(rest, is_there)
+            noted.update(admissions.filter(rest).to_pylist())
+            keep = pc.and_(rest, pc.is_in(admissions, wanted_ids))
+            gathering.add(admissions.filter(keep), subjects.filter(keep), batch["text"].filter(keep))
+            places += zip(type_ids.filter(keep).to_pylist(), orders.filter(keep).to_pylist(), strict=True)
+    if not noted:
+        raise ValueError(
+            f"{path} holds no discharge summary with an admission id; the open MIMIC-IV demo comes without notes. Use the "
+            "table of MIMIC-IV-Note v2.2 or a synthetic corpus."
+        )
+    for hadm_id, rows in notes.rows.items():
+        if len(rows) > 1:
+            first_with: dict[str, int] = {}
+            for row in sorted(rows, key=places.__getitem__):
+                first_with.setdefault(notes.texts[row].as_py(), row)
+            notes.rows[hadm_id] = list(first_with.values())
+            notes.left_out["left out, rows that repeat another one's text"] += len(rows) - len(first_with)
+    return notes, noted
