@@ -1,7 +1,8 @@
 """Time and memory of `icd_metrics` beside what it replaces, on the same invented scores.
 
     python benchmarks/metrics.py                 # MIMIC-III's test split in size: 3,372 notes, 8,921 codes
-    python benchmarks/metrics.py --full          # the list path and the loop on all notes, too (minutes, 4 GB)
+    python benchmarks/metrics.py --full          # the slow ways on all notes, too (many minutes, most of them scikit-learn's)
+    python benchmarks/metrics.py --full --ways "icd_metrics, dense, float32" "CAML-style loop" "evaluate list path"
 
 Each way runs in a process of its own, which first makes the data; seconds leave that out, peak memory includes it. The slow
 ways run on a part of the notes unless `--full` is given; their seconds are then scaled up in proportion and marked `~`, an
@@ -22,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 BATCH_SIZE = 8
+BASELINE = "icd_metrics, dense, float32"
 SLOW = ("evaluate list path", "CAML-style loop", "scikit-learn")
 """Run on a part of the notes by default."""
 
@@ -160,7 +162,7 @@ def scikit_learn(scores, labels):
 
 WAYS = {
     "icd_metrics, evaluate.load, one call": icd_metrics_module,
-    "icd_metrics, dense, float32": icd_metrics_batches,
+    BASELINE: icd_metrics_batches,
     "icd_metrics, dense, uint16": lambda scores, labels: icd_metrics_batches(scores, labels, "uint16"),
     "icd_metrics, dense, histogram": lambda scores, labels: icd_metrics_batches(scores, labels, "histogram"),
     "icd_metrics, best 50 codes": icd_metrics_lists,
@@ -185,6 +187,9 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=8921)
     parser.add_argument("--part", type=float, default=0.1, help="share of the notes for the slow ways")
     parser.add_argument("--full", action="store_true", help="all notes for the slow ways, too")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="which ways, by name"
+    )
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
@@ -192,7 +197,7 @@ def main() -> None:
         return
 
     rows, exact = {}, None
-    for way in WAYS:
+    for way in dict.fromkeys([BASELINE, *args.ways]):
         share = args.part if way in SLOW and not args.full else 1.0
         command = [sys.executable, __file__, "--only", way]
         command += ["--notes", str(round(args.notes * share)), "--codes", str(args.codes)]
@@ -200,7 +205,7 @@ def main() -> None:
         row["share"], row["seconds"] = share, row["seconds"] / share
         rows[way] = row
         exact = exact or row["metrics"]
-    baseline = rows["icd_metrics, dense, float32"]["seconds"]
+    baseline = rows[BASELINE]["seconds"]
     print(f"{args.notes:,} notes x {args.codes:,} codes, batches of {BATCH_SIZE}; peak memory includes the data.\n")
     print("| way | seconds | times icd_metrics | peak GB | metrics | largest difference |")
     print("|---|---:|---:|---:|---:|---:|")

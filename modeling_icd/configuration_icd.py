@@ -1,11 +1,24 @@
 """Configurations of the two ICD coding models. Everything that defines a model is here and is saved with its weights."""
 
+import math
 from typing import Any
 
 from transformers import LlamaConfig
 
 
 POOLINGS = ("last", "mean", "label_attention")
+THRESHOLD_RULES = ("fixed", "global", "per_code", "top_k", "conformal")
+CALIBRATIONS = ("temperature", "platt")
+# How scores become decisions: fitted on validation notes, for these weights and codes.
+DECISION_FIELDS = (
+    "threshold",
+    "threshold_rule",
+    "predict_top_k",
+    "target_recall",
+    "calibration",
+    "review_threshold",
+    "review_precision",
+)
 
 # What a backbone's config must not hand down: they describe another class, another file layout or another label set.
 _NOT_INHERITED = (
@@ -19,12 +32,32 @@ _NOT_INHERITED = (
     "problem_type",
     "quantization_config",
     "transformers_version",
+    *DECISION_FIELDS,
 )
 
 
 def _require_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+
+
+def _check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
+    keys = {"method", "bands", "slopes", "intercepts", "band_of_code"}
+    if not isinstance(calibration, dict) or set(calibration) != keys:
+        raise ValueError(f"`calibration` must be a dict with the keys {', '.join(sorted(keys))}.")
+    if calibration["method"] not in CALIBRATIONS:
+        raise ValueError(f"`calibration` knows the methods {', '.join(CALIBRATIONS)}, got {calibration['method']!r}.")
+    slopes, intercepts, bands = calibration["slopes"], calibration["intercepts"], calibration["band_of_code"]
+    if not len(slopes) == len(intercepts) == len(calibration["bands"]):
+        raise ValueError("`calibration` needs one slope and one intercept for each band.")
+    if not all(math.isfinite(slope) and slope > 0 for slope in slopes):
+        raise ValueError(f"`calibration` needs slopes above 0, or a code's notes would change their order: {slopes}.")
+    if not all(math.isfinite(intercept) for intercept in intercepts):
+        raise ValueError(f"`calibration` needs finite intercepts, got {intercepts}.")
+    if len(bands) != num_labels or not all(band in range(len(slopes)) for band in bands):
+        raise ValueError(
+            f"`calibration` needs one of its {len(slopes)} bands for each of {num_labels} codes in `band_of_code`."
+        )
 
 
 class LlamaICDConfig(LlamaConfig):
@@ -55,6 +88,23 @@ class LlamaICDConfig(LlamaConfig):
             Whether the backbone is kept as it is (no gradient, no dropout).
         threshold (`float` or `list[float]`, defaults to 0.5):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
+        threshold_rule (`str`, defaults to `"fixed"`):
+            Where the threshold comes from: `"fixed"` (given), or chosen on validation: `"global"` (one for all codes),
+            `"per_code"`, `"top_k"` (the `predict_top_k` best codes, whatever their score) or `"conformal"` (one for all
+            codes that promises `target_recall`).
+        predict_top_k (`int`, *optional*):
+            How many codes every note gets; with `threshold_rule="top_k"` only.
+        target_recall (`float`, *optional*):
+            Mean recall of notes that the threshold promises; with `threshold_rule="conformal"` only.
+        calibration (`dict`, *optional*):
+            How logits become scores where the sigmoid alone does not do: `{"method": "temperature" or "platt", "bands":
+            names, "slopes", "intercepts": one per band, "band_of_code": the band's index of each code}`; see
+            `calibrated_scores`. The model's logits stay as they are.
+        review_threshold (`float`, *optional*):
+            A predicted code is `"confident"` when its score is greater than this, else one to `"review"`. `None`: the
+            model does not say.
+        review_precision (`float`, *optional*):
+            What share of the confident codes with any one score was right on validation, at least.
         code_descriptions (`dict[str, str]`, *optional*):
             Titles of the codes in `id2label`, for the pipeline and the card.
 
@@ -75,6 +125,12 @@ class LlamaICDConfig(LlamaConfig):
     normalize_hidden_states: bool = False
     freeze_backbone: bool = False
     threshold: float | list[float] = 0.5
+    threshold_rule: str = "fixed"
+    predict_top_k: int | None = None
+    target_recall: float | None = None
+    calibration: dict[str, Any] | None = None
+    review_threshold: float | None = None
+    review_precision: float | None = None
     code_descriptions: dict[str, str] | None = None
     training_data: dict[str, Any] | None = None
 
@@ -131,6 +187,35 @@ class LlamaICDConfig(LlamaConfig):
             )
         if not all(0 <= value <= 1 for value in thresholds):
             raise ValueError(f"`threshold` must be in [0, 1], got {self.threshold}.")
+        self._check_decision()
+        if self.calibration is not None:
+            _check_calibration(self.calibration, self.num_labels)
+
+    def _check_decision(self) -> None:
+        rule = self.threshold_rule
+        if rule not in THRESHOLD_RULES:
+            raise ValueError(f"`threshold_rule` must be one of {', '.join(THRESHOLD_RULES)}, got {rule!r}.")
+        if (rule == "top_k") != (self.predict_top_k is not None):
+            raise ValueError(f"`predict_top_k` ({self.predict_top_k}) and `threshold_rule` 'top_k' need each other.")
+        if self.predict_top_k is not None:
+            _require_positive("predict_top_k", self.predict_top_k)
+        if (rule == "conformal") != (self.target_recall is not None):
+            raise ValueError(
+                f"`target_recall` ({self.target_recall}) and `threshold_rule` 'conformal' need each other."
+            )
+        if self.target_recall is not None and not 0 < self.target_recall < 1:
+            raise ValueError(f"`target_recall` must lie between 0 and 1, got {self.target_recall}.")
+        if (self.review_threshold is None) != (self.review_precision is None):
+            raise ValueError(
+                f"`review_threshold` ({self.review_threshold}) and `review_precision` ({self.review_precision}) need "
+                "each other."
+            )
+        for name, value in (
+            ("review_threshold", self.review_threshold),
+            ("review_precision", self.review_precision),
+        ):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
 
     @property
     def reads_last_layer(self) -> bool:

@@ -5,6 +5,8 @@ import re
 import torch
 from transformers import Pipeline
 
+from .scores import calibrated_scores
+
 
 TASK = "icd-coding"
 CUSTOM_PIPELINES = {
@@ -26,9 +28,11 @@ class ICDCodingPipeline(Pipeline):
         num_spans (`int`, defaults to 3): how many evidence spans a code gets at most.
 
     Returns, for each note, a list by falling score of
-    `{"code", "description", "score", "evidence": [{"start", "end", "text", "weight"}]}`: character offsets into the note
-    as given, and the share of the code's attention inside the span. `description` is `None` where the model has none,
-    `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
+    `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
+    calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where fewer of such
+    predictions were right than the model was asked for, or `None` where it was asked for nothing. Evidence has character
+    offsets into the note as given, and the share of the code's attention inside the span. `description` is `None` where
+    the model has none, `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
     """
 
     _load_processor = False
@@ -67,8 +71,10 @@ class ICDCodingPipeline(Pipeline):
 
     def postprocess(self, outputs, threshold=None, top_k=None, num_spans=3):
         config = self.model.config
-        scores = outputs["logits"].float().sigmoid()
+        scores = calibrated_scores(outputs["logits"], config.calibration)
         order = scores.argsort(descending=True, stable=True).tolist()
+        if top_k is None and threshold is None:
+            top_k = config.predict_top_k
         if top_k is not None:
             chosen = order[:top_k]
         else:
@@ -80,13 +86,21 @@ class ICDCodingPipeline(Pipeline):
             {
                 "code": (code := config.id2label[i]),
                 "description": descriptions.get(code),
-                "score": scores[i].item(),
+                "score": (score := scores[i].item()),
+                "decision": decision_of(score, config.review_threshold),
                 "evidence": None
                 if attentions is None
                 else evidence_spans(outputs["note"], outputs["offsets"], attentions[i].float().tolist(), num_spans),
             }
             for i in chosen
         ]
+
+
+def decision_of(score: float, review_threshold: float | None) -> str | None:
+    """What to do with a predicted code: take it (`"confident"`) or look at it (`"review"`)."""
+    if review_threshold is None:
+        return None
+    return "confident" if score > review_threshold else "review"
 
 
 def evidence_spans(note: str, offsets: list, weights: list[float], num_spans: int) -> list[dict]:

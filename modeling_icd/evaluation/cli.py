@@ -18,8 +18,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.classification import classification_of
+from dataset_scripts.synthetic import MARKER_FILE
 
 from ..modeling_llama_icd import pad_rows
+from ..scores import calibrated_scores
+from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
 from .predictions import write_predictions
 from .report import write_report
@@ -33,9 +36,15 @@ TABLE_ROWS = (
 )
 
 
-@torch.no_grad()
 def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
-    """Scores `(N, C)` of whole notes, in the order given; notes of similar length share a batch.
+    """Scores `(N, C)` of whole notes, calibrated as the model's configuration says; see `logits_of_notes`."""
+    logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
+    return calibrated_scores(torch.from_numpy(logits), model.config.calibration).numpy()
+
+
+@torch.no_grad()
+def logits_of_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
+    """Logits `(N, C)` of whole notes, fp32, in the order given; notes of similar length share a batch.
 
     Args:
         store (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
@@ -44,14 +53,14 @@ def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: 
     if store is not None:
         store.fill(input_ids)
     order = sorted(range(len(notes)), key=lambda i: len(input_ids[i]))
-    scores = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
+    logits = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
     name, read = ("input_ids", torch.as_tensor) if store is None else ("hidden_states", store.read)
     for start in tqdm(range(0, len(notes), batch_size), desc="Scoring", unit="batch"):
         rows = order[start : start + batch_size]
         padded, mask = pad_rows([read(input_ids[i]) for i in rows])
-        logits = model(**{name: padded.to(model.device)}, attention_mask=mask.to(model.device)).logits
-        scores[rows] = logits.float().sigmoid().cpu().numpy()
-    return scores
+        output = model(**{name: padded.to(model.device)}, attention_mask=mask.to(model.device))
+        logits[rows] = output.logits.float().cpu().numpy()
+    return logits
 
 
 def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list[str]]:
@@ -132,13 +141,18 @@ def score_split(
     gold, unknown = gold_columns(records, model.config.label2id)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
     notes = list(records["text"])
-    scores = score_notes(model, tokenizer, notes, batch_size, store)
+    logits = torch.from_numpy(logits_of_notes(model, tokenizer, notes, batch_size, store))
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
-        scores = np.pad(scores, ((0, 0), (0, len(unknown))))
+
+    def scores_of(calibration) -> np.ndarray:
+        return np.pad(calibrated_scores(logits, calibration).numpy(), ((0, 0), (0, len(unknown))))
+
     decision = model.config.threshold if threshold is None else threshold
     if isinstance(decision, list):
         decision = np.array([*decision, *[1.0] * len(unknown)])
+    is_own, rule = threshold is None, model.config.threshold_rule
+    chosen = "fixed" if rule == "fixed" else "chosen on validation"
     codes = [model.config.id2label[i] for i in range(model.config.num_labels)] + unknown
     hadm_ids = list(records["hadm_id"])
     about = {
@@ -147,14 +161,16 @@ def score_split(
         "config": builder.config.name,
         "split": split,
         "num_notes": len(records),
-        "num_codes": scores.shape[1],
+        "num_codes": len(codes),
         "unknown_codes": unknown,
         "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
-        "threshold_source": "model configuration (chosen on validation)" if threshold is None else "--threshold",
+        "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
+        "threshold_rule": rule if is_own else "given",
+        "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
     }
     num_words = [len(note.split()) for note in notes]
     return ScoredSplit(
-        scores,
+        scores_of(model.config.calibration),
         gold,
         codes,
         hadm_ids,
@@ -163,6 +179,14 @@ def score_split(
         training_counts=(model.config.training_data or {}).get("code_counts"),
         attributes=code_attributes(codes),
         about=about,
+        descriptions=model.config.code_descriptions or {},
+        top_k=model.config.predict_top_k if is_own else None,
+        calibration=model.config.calibration,
+        uncalibrated=None if model.config.calibration is None else scores_of(None),
+        review=None
+        if model.config.review_threshold is None
+        else {"threshold": model.config.review_threshold, "precision_asked": model.config.review_precision},
+        target_recall=model.config.target_recall if is_own else None,
     )
 
 
@@ -231,12 +255,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--threshold", type=float, help="in place of the model's own")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples behind intervals and tests")
+    parser.add_argument(
+        "--audit",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="write audit.csv beside the predictions: the likely missed and the likely unsupported codes of each note, given "
+        "those that a coder assigned: the data set's own or, with FILE, lines `hadm_id|code|code...`",
+    )
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     if (args.model is None) == (args.compare is None):
         parser.error("give a model, or --compare and two or more folders")
     if args.model is not None and not (args.dataset and args.data_dir):
         parser.error("a model needs --dataset and --data_dir")
+    if args.compare is not None and args.audit is not None:
+        parser.error("--audit is for a model, not for --compare")
     try:
         return compare(args) if args.compare else report(args)
     except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError
@@ -246,6 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Evaluates a model and writes everything about it."""
+    if isinstance(args.audit, str) and not Path(args.audit).is_file():
+        raise FileNotFoundError(f"No file of assigned codes at {args.audit}.")
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
     scored = score_split(
         args.model,
@@ -259,10 +295,27 @@ def report(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",
         trust_remote_code=args.trust_remote_code,
     )
+    num_known = len(scored.codes) - len(scored.about["unknown_codes"])
+    assigned = dict(enumerate(scored.gold))
+    if isinstance(args.audit, str):
+        assigned, num_unknown = read_assigned(Path(args.audit), scored.hadm_ids, scored.codes[:num_known])
+        print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
     results, outcomes = summarize(scored, args.seed)
     print_table(results)
+    private_dir = predictions_dir_of(output_dir, args.model)
+    if args.audit is not None:
+        found = audit(
+            scored.scores,
+            outcomes,
+            assigned,
+            num_known=num_known,
+            hadm_ids=scored.hadm_ids,
+            codes=scored.codes,
+            descriptions=scored.descriptions,
+        )
+        print(write_audit(found, private_dir))
     predictions = write_predictions(
-        predictions_dir_of(output_dir, args.model),
+        private_dir,
         hadm_ids=scored.hadm_ids,
         num_words=scored.num_words,
         codes=scored.codes,

@@ -100,12 +100,20 @@ def setting_of(results: Mapping[str, Any]) -> Setting:
         split_name = "CAML test"
     else:
         split_name = f"{split} {results['data_fingerprint'][:8]}"
-    threshold = results["threshold"]
-    if results["threshold_source"] != "--threshold":
-        rule = f"per code, {TUNED}" if threshold == "per code" else TUNED
-    else:
-        rule = f"{threshold:g}"
-    return Setting(dataset, code_set, split_name, rule)
+    return Setting(dataset, code_set, split_name, threshold_rule_of(results))
+
+
+def threshold_rule_of(results: Mapping[str, Any]) -> str | None:
+    """The threshold rule in the words of `published.json`; None where it cannot be told."""
+    rule, threshold = results["threshold_rule"], results["threshold"]
+    if rule == "global":
+        return TUNED
+    if rule == "conformal":
+        promise = results["recall_promise"]
+        return promise and f"recall of {promise['target']:g} promised on validation"
+    if isinstance(threshold, str):  # per code, top k
+        return threshold if rule == "fixed" else f"{threshold}, {TUNED}"
+    return f"{threshold:g}"
 
 
 def read_published() -> list[dict[str, Any]]:

@@ -185,6 +185,25 @@ def bootstrap_intervals(
     return intervals
 
 
+def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Intervals of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
+
+    Args:
+        numerators (`(N, K)`), denominators (`(N,)`): What each note adds to K numerators and to the denominator of all.
+
+    Returns:
+        `(K, 2)`; a resample whose denominator is 0 is left out.
+    """
+    rng = np.random.default_rng(seed)
+    num_notes = len(denominators)
+    ratios = []
+    for count in _block_sizes(NUM_RESAMPLES, max(1, VALUES_PER_BLOCK // num_notes)):
+        drawn = rng.integers(num_notes, size=(count, num_notes))
+        weights = np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn])
+        ratios.append(divide(weights @ numerators, (weights @ denominators)[:, None], empty=math.nan))
+    return np.nanquantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
+
+
 class PairedTest(NamedTuple):
     """Outcome of `randomization_test` for one metric."""
 

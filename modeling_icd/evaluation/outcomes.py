@@ -32,23 +32,40 @@ class Outcomes(NamedTuple):
         return np.isin(self.predicted_notes * self.num_codes + self.predicted_codes, gold)
 
 
-def outcomes_of(scores: Any, labels: Any, threshold: Any) -> Outcomes:
-    """Outcomes of dense scores `(N, C)`, labels as in `ICDMetricsAccumulator.add_batch`, where `score > threshold`."""
+def outcomes_of(scores: Any, labels: Any, threshold: Any, top_k: int | None = None) -> Outcomes:
+    """Outcomes of dense scores `(N, C)`, labels as in `ICDMetricsAccumulator.add_batch`.
+
+    Predicted are the codes with `score > threshold`; where `top_k` is given, the k best of each note in place of those, of
+    equal scores the lower class ids.
+    """
     scores = check_scores(scores)
     threshold = check_threshold(threshold, scores.shape[1])
     notes, codes = gold_pairs(labels, *scores.shape)
-    predicted_notes, predicted_codes = np.nonzero(scores > threshold)
-    gold_scores = scores[notes, codes]
+    is_predicted = scores > threshold if top_k is None else is_among_best(scores, top_k)
+    predicted_notes, predicted_codes = np.nonzero(is_predicted)
     return Outcomes(
         num_notes=scores.shape[0],
         num_codes=scores.shape[1],
         gold_notes=notes,
         gold_codes=codes,
         gold_ranks=np.asarray(rank_gold(scores, notes, codes), np.int64),
-        is_hit=gold_scores > np.broadcast_to(threshold, scores.shape[1])[codes],
+        is_hit=is_predicted[notes, codes],
         predicted_notes=predicted_notes,
         predicted_codes=predicted_codes,
     )
+
+
+def is_among_best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Which scores are the k best of their note, `(N, C)`; of equal ones at the end those of the lower class ids."""
+    if scores.shape[1] <= k:
+        return np.ones(scores.shape, bool)
+    is_best = np.zeros(scores.shape, bool)
+    for note, row in enumerate(scores):
+        last = np.partition(row, -k)[-k]
+        above = np.flatnonzero(row > last)
+        is_best[note, above] = True
+        is_best[note, np.flatnonzero(row == last)[: k - len(above)]] = True
+    return is_best
 
 
 def counts_per_note(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -126,6 +126,16 @@ def plot_reliability(results: Mapping[str, Any]) -> Figure | None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     scores = [point["mean_score"] for point in bins]
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
+    before = results["curves"].get("reliability_uncalibrated")
+    if before:
+        upper.plot(
+            [point["mean_score"] for point in before],
+            [point["share_gold"] for point in before],
+            "^:",
+            color=ORANGE,
+            linewidth=1.2,
+            label="before calibration",
+        )
     upper.plot(scores, [point["share_gold"] for point in bins], "o-", color=BLUE, linewidth=1.8, label="this model")
     upper.set_ylim(-0.03, 1.03)
     upper.set_ylabel("share of gold")

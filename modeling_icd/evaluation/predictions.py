@@ -3,6 +3,7 @@
 `predictions.parquet` has one row a note:
 
 - `hadm_id`, `num_words` (length of the note), `gold` (class ids) and `gold_ranks` (rank of each in the note, from 0);
+- `predicted`: class ids of the codes that the model decided for;
 - `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best, the predicted and
   the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.
 
@@ -22,8 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .icd_metrics.scores import check_threshold
-from .outcomes import Outcomes
+from .outcomes import Outcomes, is_among_best
 
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -59,6 +59,7 @@ def write_predictions(
     is_listed = listed_codes(scores, outcomes)
     rows, ids = np.nonzero(is_listed)
     gold_per_note = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
+    predicted_per_note = np.bincount(outcomes.predicted_notes, minlength=outcomes.num_notes)
     metadata = {
         **about,
         "codes": list(codes),
@@ -71,6 +72,7 @@ def write_predictions(
             "num_words": pa.array(num_words, pa.int32()),
             "gold": _lists(outcomes.gold_codes, gold_per_note, pa.int32()),
             "gold_ranks": _lists(outcomes.gold_ranks, gold_per_note, pa.int32()),
+            "predicted": _lists(outcomes.predicted_codes, predicted_per_note, pa.int32()),
             "codes": _lists(ids, is_listed.sum(axis=1), pa.int32()),
             "scores": _lists(scores[rows, ids], is_listed.sum(axis=1), pa.float32()),
         }
@@ -97,15 +99,12 @@ def read_predictions(path: Path) -> Predictions:
         raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
     table = pq.read_table(path)
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
-    if packed is None:
-        raise ValueError(f"{path} was not written by evaluate.py: it has no code vocabulary.")
+    if packed is None or "predicted" not in table.column_names:
+        raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")
     about = json.loads(packed)
     codes = about.pop("codes")
-    threshold = check_threshold(about.pop("threshold"), len(codes))
     gold_notes, gold_codes = _pairs(table["gold"])
-    notes, ids = _pairs(table["codes"])
-    is_predicted = _flat(table["scores"]) > np.broadcast_to(threshold, len(codes))[ids]
-    predicted_notes, predicted_codes = notes[is_predicted], ids[is_predicted]
+    predicted_notes, predicted_codes = _pairs(table["predicted"])
     return Predictions(
         hadm_ids=table["hadm_id"].to_numpy(),
         num_words=table["num_words"].to_numpy(),
@@ -126,14 +125,9 @@ def read_predictions(path: Path) -> Predictions:
 
 def listed_codes(scores: np.ndarray, outcomes: Outcomes) -> np.ndarray:
     """Return which scores are written, `(N, C)`; of equal scores at the end of the best the lower class ids."""
-    if scores.size <= MAX_COMPLETE or scores.shape[1] <= NUM_BEST:
+    if scores.size <= MAX_COMPLETE:
         return np.ones(scores.shape, bool)
-    is_listed = np.zeros(scores.shape, bool)
-    for note, row in enumerate(scores):
-        last = np.partition(row, -NUM_BEST)[-NUM_BEST]
-        above = np.flatnonzero(row > last)
-        is_listed[note, above] = True
-        is_listed[note, np.flatnonzero(row == last)[: NUM_BEST - len(above)]] = True
+    is_listed = is_among_best(scores, NUM_BEST)
     is_listed[outcomes.gold_notes, outcomes.gold_codes] = True
     is_listed[outcomes.predicted_notes, outcomes.predicted_codes] = True
     return is_listed

@@ -70,7 +70,8 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     context = {
         "title": f"{Path(results['model']).name} on {results['dataset']} ({results['config']}), {results['split']}",
-        "subtitle": f"{results['num_notes']:,} notes, {results['num_codes']:,} codes. {threshold_text(results)}",
+        "subtitle": f"{results['num_notes']:,} {'synthetic ' if results['synthetic'] else ''}notes, "
+        f"{results['num_codes']:,} codes. {threshold_text(results)}",
         "sections": make_sections(results, plots),
     }
     paths = output_dir / "report.md", output_dir / "report.html"
@@ -92,7 +93,7 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
 def threshold_text(results: Mapping[str, Any]) -> str:
     threshold = results["threshold"]
     value = threshold if isinstance(threshold, str) else f"{threshold:.4f}"
-    return f"Decision threshold: {value}; from {results['threshold_source']}."
+    return f"Decision threshold: {value}; rule {results['threshold_rule']}, from {results['threshold_source']}."
 
 
 def markdown_cell(value: Any) -> str:
@@ -115,6 +116,8 @@ def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[
         for name, (title, column) in STRATA.items()
         if name in results["strata"]
     ]
+    trust = [make(results) for make in (_calibration, _promise, _review, _audit)]
+    sections += [section for section in trust if section is not None]
     return [*sections, *_error_sections(results["errors"]), _provenance(results)]
 
 
@@ -161,6 +164,79 @@ def _strata_section(title: str, column: str, strata: list[dict[str, Any]]) -> di
     }
     columns = (column, names[members], "gold", "predicted", "precision", "recall", "F1 micro", names[last])
     return _section(title, [], columns=columns, rows=rows)
+
+
+def _calibration(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    calibration = results["calibration"]
+    if calibration is None:
+        return None
+    curves = ", ".join(
+        f"{band['band']} ({band['num_codes']:,} codes): {band['slope']:.3f} and {band['intercept']:.3f}"
+        for band in calibration["bands"]
+    )
+    text = [
+        "Scores are sigmoid(slope * logit + intercept), fitted on validation. Slope and intercept by band of training "
+        f"frequency: {curves}.",
+        "ECE and Brier score run over all pairs of note and code, nearly all of them easy negatives.",
+    ]
+    rows = [
+        (name, *(f"{calibration[when][key]:.5f}" for when in ("before", "after")))
+        for name, key in (("ECE", "ece"), ("Brier score", "brier"))
+    ]
+    return _section(
+        f"Calibration: {calibration['method']}", text, columns=("metric", "sigmoid alone", "calibrated"), rows=rows
+    )
+
+
+def _promise(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    promise = results["recall_promise"]
+    if promise is None:
+        return None
+    low, high = promise["interval"]
+    return _section(
+        "Promised recall",
+        [
+            f"On notes drawn as the validation notes were, the threshold promises a mean recall of {promise['target']:g} (conformal "
+            "risk control, arXiv 2208.02814): of the mean over notes that have codes, not of every note or code, and as far as the "
+            "choice of checkpoint and calibration on the same notes has not used them up.",
+            f"Here: {promise['recall']:.4f} ({low:.4f} to {high:.4f}) over {promise['num_notes']:,} notes, with "
+            f"{promise['predicted_per_note']:.1f} predicted codes a note.",
+        ],
+    )
+
+
+def _review(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    review = results["review"]
+    if review is None:
+        return None
+    rows = []
+    for name in ("confident", "review"):
+        part = review[name]
+        precision = "" if part["precision"] is None else f"{part['precision']:.4f}"
+        rows.append((name, f"{part['predicted']:,}", f"{part['hits']:,}", precision))
+    text = (
+        f"A predicted code is confident where its score is greater than {review['threshold']:.4f}: from there on, of "
+        f"validation predictions with any one score at least {review['precision_asked']:.0%} were right."
+    )
+    return _section(
+        "Confident or to review", [text], columns=("decision", "predicted", "right", "precision"), rows=rows
+    )
+
+
+def _audit(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    audit = results["audit"]
+    if audit is None:
+        return None
+    rows = [
+        (f"recall at {k}", f"{value:.4f}", "{:.4f} to {:.4f}".format(*audit["intervals"][k]))
+        for k, value in audit["recall_at_k"].items()
+    ]
+    text = (
+        f"Of each note's gold codes {audit['share_removed']:.0%} are removed at random ({audit['num_removed']:,.0f} in all, mean of "
+        f"{audit['num_draws']} draws) and the others taken for assigned: how many of the removed ones are among the k best codes "
+        "that are not assigned."
+    )
+    return _section("Audit: codes found again", [text], columns=("metric", "value", "95% interval"), rows=rows)
 
 
 def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:

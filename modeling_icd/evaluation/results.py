@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .audit import recall_of_removed
+from .decisions import recall_figures, review_figures
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
@@ -23,11 +26,11 @@ from .icd_metrics.scores import (
     to_levels,
 )
 from .intervals import METHOD, auc_terms, bootstrap_intervals
-from .outcomes import Outcomes, counts_per_code, outcomes_of
+from .outcomes import Outcomes, counts_per_code, outcomes_of, weighted_metrics
 from .strata import CodeAttributes, make_errors, make_strata
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "numpy", "peft", "scikit-learn")
 NUM_CURVE_POINTS = 200
 CUTOFFS = (5, 8, 15)
@@ -43,9 +46,15 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "num_codes": int,
     "unknown_codes": list,
     "data_fingerprint": str,
+    "synthetic": bool,
     "threshold": (int, float, str),
     "thresholds": (dict, type(None)),
+    "threshold_rule": str,
     "threshold_source": str,
+    "calibration": (dict, type(None)),
+    "review": (dict, type(None)),
+    "recall_promise": (dict, type(None)),
+    "audit": (dict, type(None)),
     "seed": int,
     "code_version": str,
     "versions": dict,
@@ -72,6 +81,12 @@ class ScoredSplit(NamedTuple):
     training_counts: dict[str, int] | None
     attributes: CodeAttributes
     about: dict[str, Any]  # what was scored with what; goes into results.json
+    descriptions: Mapping[str, str] = {}  # titles of codes, as far as known
+    top_k: int | None = None  # codes that every note gets, in place of the threshold
+    calibration: dict[str, Any] | None = None  # as in the model's configuration
+    uncalibrated: np.ndarray | None = None  # (N, C) scores before it
+    review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
+    target_recall: float | None = None
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -83,28 +98,36 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold, k=CUTOFFS)
     accumulator.add_batch(split.scores, split.gold)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, split.threshold)
+    outcomes = outcomes_of(split.scores, split.gold, split.threshold, split.top_k)
+    if split.top_k is not None:  # the accumulator knows thresholds only
+        of_decision = weighted_metrics(outcomes, np.ones((1, outcomes.num_notes)), CUTOFFS)
+        metrics |= {name: float(value[0]) for name, value in of_decision.items()}
     auc = auc_terms(split.scores, split.gold)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
     hits, predicted, gold = counts_per_code(outcomes)
     counts = split.training_counts
-    is_global = np.isscalar(split.threshold)
+    per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
     results = {
         "metrics": metrics,
         "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, k=CUTOFFS, seed=seed),
         "interval_method": METHOD,
         **split.about,
-        "threshold": split.threshold if is_global else "per code",
-        "thresholds": None if is_global else dict(zip(split.codes, np.asarray(split.threshold).tolist(), strict=True)),
+        "threshold": name_threshold(split.threshold, split.top_k),
+        "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
+        "calibration": summarize_calibration(split, metrics),
+        "review": split.review
+        and {**split.review, **review_figures(split.scores, outcomes, split.review["threshold"])},
+        "recall_promise": summarize_promise(split, outcomes, seed),
+        "audit": recall_of_removed(outcomes, seed=seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
         "code_version": code_version(),
         "versions": library_versions(),
         "strata": strata,
         "errors": make_errors(outcomes, split.codes, strata, attributes=split.attributes),
-        "curves": make_curves(split.scores, outcomes),
+        "curves": make_curves(split.scores, outcomes, split.uncalibrated),
         "per_code": {
             "codes": split.codes,
             "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
@@ -117,13 +140,46 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     return results, outcomes
 
 
+def name_threshold(threshold: Any, top_k: int | None) -> float | str:
+    """The threshold as a number, or in words where it is not one number."""
+    if top_k is not None:
+        return f"top {top_k}"
+    return float(threshold) if np.isscalar(threshold) else "per code"
+
+
+def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
+    """The method, its numbers by band, and ECE and Brier score before and after it; `None` for a plain sigmoid."""
+    if split.calibration is None or split.uncalibrated is None:
+        return None
+    before = ICDMetricsAccumulator(len(split.codes), score_storage="histogram")
+    before.add_batch(split.uncalibrated, split.gold)
+    num_codes = Counter(split.calibration["band_of_code"])
+    bands = zip(*(split.calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
+    return {
+        "method": split.calibration["method"],
+        "bands": [
+            {"band": band, "num_codes": num_codes[i], "slope": slope, "intercept": intercept}
+            for i, (band, slope, intercept) in enumerate(bands)
+        ],
+        "before": nan_to_none(before.calibration_metrics()),
+        "after": nan_to_none({name: metrics[name] for name in ("ece", "brier")}),
+    }
+
+
+def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
+    """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
+    figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
+    return figures and {"target": split.target_recall, **figures}
+
+
 def check_results(results: Mapping[str, Any]) -> None:
     """Raise a `ValueError` that names what is missing from results, or wrong in them."""
     faults = [f"`{name}` is missing" for name in SCHEMA if name not in results]
     faults += [
         f"`{name}` is a {type(results[name]).__name__}"
         for name, kind in SCHEMA.items()
-        if name in results and (not isinstance(results[name], kind) or isinstance(results[name], bool))
+        if name in results
+        and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
     ]
     if not faults:
         faults = _faults_within(results)
@@ -211,29 +267,19 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def make_curves(scores: np.ndarray, outcomes: Outcomes) -> dict[str, list[dict[str, float]]]:
-    """Points of two curves over all pairs of note and code.
+def make_curves(
+    scores: np.ndarray, outcomes: Outcomes, uncalibrated: np.ndarray | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """Points of curves over all pairs of note and code.
 
     - `precision_recall`: at most 200 thresholds, about evenly spaced in recall; scores on 63,489 levels.
     - `reliability`: for each of the 15 bins of the ECE that holds scores their number, mean, and share of gold.
+    - `reliability_uncalibrated`: the same before calibration, where there was one.
     """
     levels = np.zeros(NUM_LEVELS, np.int64)
-    counts, sums = np.zeros(NUM_CALIBRATION_BINS, np.int64), np.zeros(NUM_CALIBRATION_BINS)
     for row in scores:
         levels += np.bincount(to_levels(row), minlength=NUM_LEVELS)
-        bins = calibration_bins(row)
-        counts += np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
-        sums += np.bincount(bins, row, NUM_CALIBRATION_BINS)
     gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
-    gold = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
-    reliability = [
-        {
-            "num_pairs": int(counts[i]),
-            "mean_score": float(sums[i] / counts[i]),
-            "share_gold": float(gold[i] / counts[i]),
-        }
-        for i in np.flatnonzero(counts)
-    ]
     gold_levels = np.bincount(to_levels(gold_scores), minlength=NUM_LEVELS)
     hits, predicted = np.cumsum(gold_levels[::-1]), np.cumsum(levels[::-1])
     recall, precision = divide(hits, len(gold_scores)), divide(hits, predicted)
@@ -248,4 +294,26 @@ def make_curves(scores: np.ndarray, outcomes: Outcomes) -> dict[str, list[dict[s
         }
         for i in chosen
     ]
-    return {"precision_recall": points, "reliability": reliability}
+    curves = {"precision_recall": points, "reliability": reliability_points(scores, outcomes)}
+    if uncalibrated is not None:
+        curves["reliability_uncalibrated"] = reliability_points(uncalibrated, outcomes)
+    return curves
+
+
+def reliability_points(scores: np.ndarray, outcomes: Outcomes) -> list[dict[str, float]]:
+    """See `make_curves`."""
+    counts, sums = np.zeros(NUM_CALIBRATION_BINS, np.int64), np.zeros(NUM_CALIBRATION_BINS)
+    for row in scores:
+        bins = calibration_bins(row)
+        counts += np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
+        sums += np.bincount(bins, row, NUM_CALIBRATION_BINS)
+    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
+    gold = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
+    return [
+        {
+            "num_pairs": int(counts[i]),
+            "mean_score": float(sums[i] / counts[i]),
+            "share_gold": float(gold[i] / counts[i]),
+        }
+        for i in np.flatnonzero(counts)
+    ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..evaluation.results import name_threshold
 from .folder import ModelFolder, project_file
 from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
 
@@ -179,9 +180,9 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     Raises:
         ValueError: where `results.json` was measured at the model's threshold, and that is no longer the model's.
     """
-    measured, own = folder.results["threshold"], folder.config.get("threshold", 0.5)
+    own = folder.config.get("threshold", 0.5)
     of_the_model = str(folder.results["threshold_source"]).startswith("model configuration")
-    if of_the_model and not isinstance(own, list) and measured != own:
+    if of_the_model and folder.results["threshold"] != name_threshold(own, folder.config.get("predict_top_k")):
         raise ValueError(
             "results.json was measured at another threshold than config.json has: run `evaluate.py` again."
         )
@@ -414,10 +415,18 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
         )
     own = folder.config.get("threshold", 0.5)
     used = folder.results["threshold"]
-    if isinstance(own, list):
-        model = "The model has a threshold of its own for each code, in `config.json`"
+    greater = "a code is suggested when its score is greater"
+    if folder.config.get("predict_top_k") is not None:
+        model = f"The model suggests the {folder.config['predict_top_k']} best codes of every note"
+    elif isinstance(own, list):
+        model = f"The model has a threshold of its own for each code, in `config.json`: {greater}"
     else:
-        model = f"The model's threshold is {own:.4f}, in `config.json`"
+        model = f"The model's threshold is {own:.4f}, in `config.json`: {greater}"
+    if folder.config.get("target_recall") is not None:
+        model += (
+            f". On notes drawn as the validation notes were, that promises a mean recall of {folder.config['target_recall']:g} "
+            "(conformal risk control)"
+        )
     measured = used if isinstance(used, str) else f"{used:.4f}"
     split = folder.results["split"]
     other_notes = (
@@ -426,7 +435,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
         else "the notes that it was chosen on may be among them, which flatters the model"
     )
     return (
-        f"{model}: a code is suggested when its score is greater. The results on `{split}` were measured at: {measured} "
+        f"{model}. The results on `{split}` were measured at: {measured} "
         f"(source: {folder.results['threshold_source']}); {other_notes}."
     )
 

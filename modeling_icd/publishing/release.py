@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..configuration_icd import DECISION_FIELDS
 from .folder import Access, ModelFolder, project_file
 
 
@@ -16,7 +17,7 @@ GATES = ("manual", "auto", "no")
 # Of the model folder, these and no others go out, as they are. Everything else in a release is written for it.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 COPIED = re.compile(
-    r"(configuration_icd|heads|modeling_llama_icd|modeling_baselines|pipeline_icd)\.py"
+    r"(configuration_icd|heads|modeling_llama_icd|modeling_baselines|pipeline_icd|scores)\.py"
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
     r"|chat_template\.jinja"
 )
@@ -29,6 +30,7 @@ PUBLIC_RESULTS = (
     "dataset",
     "config",
     "split",
+    "synthetic",
     "num_notes",
     "num_codes",
     "seed",
@@ -36,8 +38,13 @@ PUBLIC_RESULTS = (
     "versions",
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
-FITTED_CONFIG = ("threshold", "training_data")
-FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_source")  # follow from the notes: only where weights go out
+FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
+FITTED_RESULTS = (
+    "unknown_codes",
+    "threshold",
+    "threshold_rule",
+    "threshold_source",
+)  # follow from the notes: only where weights go out
 # What a training run did, as far as another run needs it.
 PUBLIC_TRAINING = (
     "seed",
@@ -57,6 +64,11 @@ PUBLIC_TRAINING = (
     "fp16",
     "early_stopping_patience",
     "refit_on_validation",
+    "threshold_rule",
+    "threshold_shrinkage",
+    "target_recall",
+    "calibration",
+    "review_precision",
 )
 PHYSIONET_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
 PHYSIONET_LICENSE_URL = "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/"

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
+
 
 @dataclass
 class ModelArguments:
@@ -87,6 +89,36 @@ class ICDTrainingArguments(TrainingArguments):
             "Needs a fixed number of epochs: no early stopping."
         },
     )
+    threshold_rule: str = field(
+        default="global",
+        metadata={
+            "help": "Which codes are predicted, chosen on validation: `fixed` (score above 0.5), `global` (one threshold "
+            "with the best micro-F1), `per_code` (each code's best, rare ones drawn toward the global one), `top_k` (as many "
+            "codes for every note) or `conformal` (one threshold that promises `target_recall`)."
+        },
+    )
+    threshold_shrinkage: float = field(
+        default=10.0,
+        metadata={
+            "help": "`per_code`: validation notes at which a code's own threshold weighs as much as the global."
+        },
+    )
+    target_recall: float | None = field(
+        default=None, metadata={"help": "`conformal`: the mean recall of notes that is promised, e.g. 0.9."}
+    )
+    calibration: str = field(
+        default="none",
+        metadata={
+            "help": "How logits become scores: `none` (the sigmoid), `temperature`, or `platt` for each band of training "
+            "frequency; fitted on validation."
+        },
+    )
+    review_precision: float | None = field(
+        default=None,
+        metadata={
+            "help": "Predictions with scores of which a smaller share than this was right on validation are marked for review."
+        },
+    )
     eval_strategy: str = "epoch"
     save_strategy: str = "best"
     save_total_limit: int | None = 1
@@ -101,7 +133,29 @@ class ICDTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_decision()
         if self.refit_on_validation and self.early_stopping_patience is not None:
             raise ValueError(
                 "`refit_on_validation` trains for `num_train_epochs`, which `early_stopping_patience` cuts short: choose one."
+            )
+
+    def _check_decision(self) -> None:
+        if self.threshold_rule not in THRESHOLD_RULES:
+            raise ValueError(
+                f"`threshold_rule` must be one of {', '.join(THRESHOLD_RULES)}, got {self.threshold_rule!r}."
+            )
+        if not self.threshold_shrinkage >= 0:
+            raise ValueError(f"`threshold_shrinkage` must be 0 or more, got {self.threshold_shrinkage}.")
+        if (self.threshold_rule == "conformal") != (self.target_recall is not None):
+            raise ValueError("`threshold_rule: conformal` and `target_recall` need each other.")
+        for name, value in (("target_recall", self.target_recall), ("review_precision", self.review_precision)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+        if self.calibration not in ("none", *CALIBRATIONS):
+            raise ValueError(
+                f"`calibration` must be one of none, {', '.join(CALIBRATIONS)}, got {self.calibration!r}."
+            )
+        if self.threshold_rule == "conformal" and self.refit_on_validation:
+            raise ValueError(
+                "`refit_on_validation` lets the model learn from the notes that `conformal` promises a recall for: choose one."
             )

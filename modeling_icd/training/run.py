@@ -24,7 +24,7 @@ from dataset_scripts.synthetic import MARKER_FILE
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
-from ..evaluation.thresholds import tune_bagged_threshold
+from ..evaluation.decisions import fit_decision, missable_notes
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
@@ -155,8 +155,9 @@ class ICDTrainer(Trainer):
 def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
     """Trains one model and writes it, its tokenizer and `run.json` to `args.output_dir`.
 
-    The decision threshold is chosen on the validation split and saved in the model's configuration. With
-    `refit_on_validation` the model that is saved has learned from validation too, after its threshold was chosen.
+    How scores become decisions (calibration, thresholds, what is to be reviewed) is fitted on the validation split and
+    saved in the model's configuration. With `refit_on_validation` the model that is saved has learned from validation too,
+    after that was fitted.
     """
     set_seed(args.seed)
     output_dir = Path(args.output_dir)
@@ -193,6 +194,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         "train": tokenize_split(train_split, tokenizer, model.config.label2id),
         "validation": tokenize_split(validation_split, tokenizer, model.config.label2id),
     }
+    gold = list(splits["validation"]["label_ids"])
+    num_unknown = [len(c) - len(known) for c, known in zip(validation_split["codes"], gold, strict=True)]
+    if args.target_recall is not None:
+        missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after training
     print(
         f"{len(train_split)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
@@ -212,7 +217,17 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         resume = last_complete_checkpoint(output_dir)
     trainer = make_trainer(model, args, splits["train"], splits["validation"], collator, tokenizer)
     trainer.train(resume_from_checkpoint=resume)
-    threshold = tune_bagged_threshold(*predict_scores(trainer, splits["validation"]))
+    decision = fit_decision(
+        predict_logits(trainer, splits["validation"]),
+        gold,
+        rule=args.threshold_rule,
+        shrinkage=args.threshold_shrinkage,
+        target_recall=args.target_recall,
+        calibration=args.calibration,
+        training_counts=[training_data["code_counts"].get(code, 0) for code in codes],
+        review_precision=args.review_precision,
+        num_unknown=num_unknown,
+    )
     log = trainer.state.log_history
     if args.refit_on_validation:
         set_seed(args.seed)
@@ -225,7 +240,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     final = trainer.accelerator.unwrap_model(trainer.model)
     if model_args.lora_r:
         final = final.merge_and_unload()
-    final.config.threshold = threshold
+    final.config.update(decision)
     save(final, tokenizer, output_dir)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
     run["log"] = log
@@ -268,20 +283,22 @@ def make_trainer(
     )
 
 
-def predict_scores(trainer: Trainer, split: datasets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and multi-hot labels of a split, both `(N, C)` and row by row of the same note.
+@torch.no_grad()
+def predict_logits(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
+    """Logits of a split, fp32 `(N, C)`, in its own order; notes of similar length share a batch.
 
-    The rows are not in the order of the split: the Trainer's loader groups notes by length. So the labels come out of
-    the batches that gave the scores.
+    The Trainer's own loader would give notes in another order than their labels.
     """
     trainer.model.eval()
-    scores: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for batch in trainer.get_test_dataloader(split):
-        labels.append(batch.pop("labels").cpu().numpy() > 0)
-        with torch.no_grad():
-            scores.append(trainer.model(**batch).logits.float().sigmoid().cpu().numpy())
-    return np.concatenate(scores), np.concatenate(labels)
+    order = np.argsort(split["length"], kind="stable")
+    logits = []
+    for start in range(0, len(order), trainer.args.eval_batch_size):
+        rows = order[start : start + trainer.args.eval_batch_size]
+        batch = trainer.data_collator([split[int(row)] for row in rows])
+        batch.pop("labels")
+        inputs = {name: values.to(trainer.args.device) for name, values in batch.items()}
+        logits.append(trainer.model(**inputs).logits.float().cpu().numpy())
+    return np.concatenate(logits)[np.argsort(order)]
 
 
 def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:

@@ -1,6 +1,9 @@
 """`evaluate.py` as a subprocess, on an invented corpus and a model of two layers."""
 
+import csv
+import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,11 +17,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
-from modeling_icd import LlamaForICDCoding
-from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.configuration_icd import DECISION_FIELDS
+from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.evaluation.predictions import read_predictions
-from modeling_icd.evaluation.results import read_results
+from modeling_icd.evaluation.results import read_results, summarize
 from modeling_icd.training.run import main as train_main
 
 
@@ -100,6 +104,14 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
     assert 2 * outcomes.is_hit.sum() / (len(outcomes.gold_codes) + len(outcomes.predicted_codes)) == pytest.approx(
         results["metrics"]["f1_micro"]
     )
+    assert results["synthetic"] and results["audit"]["num_removed"] > 0
+    # An audit of what the model itself predicted has nothing to doubt, and lists other codes alone.
+    audited = run(coder, *data, f"--output_dir={tmp_path / 'own'}", f"--audit={tmp_path / 'own' / 'preds_all.psv'}")
+    assert audited.returncode == 0, audited.stderr[-3000:]
+    with (tmp_path / "own" / "audit.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert {row["finding"] for row in found} == {"missed"} and {row["predicted"] for row in found} == {"no"}
+    assert len(found) == 20 * 60
     # Without --output_dir: figures into the model folder, which may be published, and patient data beside it.
     by_default = run(coder, *data, "--threshold=0.4")
     assert by_default.returncode == 0, by_default.stderr[-3000:]
@@ -124,6 +136,8 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
         (["model"], "--dataset and --data_dir"),
         (["--compare", "nowhere", "neither"], "nowhere"),
         (["--compare", "nowhere"], "at least 2"),
+        (["--compare", "nowhere", "neither", "--audit"], "--audit"),
+        (["model", "--dataset=mimic3", "--data_dir=.", "--audit=nowhere.psv"], "nowhere.psv"),
     ],
 )
 def test_a_mistake_is_one_message(arguments, message):
@@ -133,8 +147,36 @@ def test_a_mistake_is_one_message(arguments, message):
     assert "Traceback" not in failed.stderr
 
 
-def test_the_test_split_cannot_influence_the_threshold(corpus, llama, tmp_path, monkeypatch):
-    """Training, which chooses the threshold, never reads the test split."""
+def rewrite_test_codes(corpus: Path, folder: Path) -> Path:
+    """A copy of the corpus in which every diagnosis of a test admission is another one."""
+    shutil.copytree(corpus, folder)
+    tested = set((folder / "test_full_hadm_ids.csv").read_text().split())
+    path = folder / "DIAGNOSES_ICD.csv.gz"
+    with gzip.open(path, "rt", newline="") as file:
+        header, *rows = csv.reader(file)
+    hadm_id, code = header.index("HADM_ID"), header.index("ICD9_CODE")
+    changed = 0
+    for row in rows:
+        if row[hadm_id] in tested:
+            row[code], changed = "4280", changed + 1
+    assert changed
+    with gzip.open(path, "wt", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"threshold_rule": "per_code", "calibration": "temperature"},
+        {"threshold_rule": "top_k"},
+        {"threshold_rule": "conformal", "target_recall": 0.3, "calibration": "platt", "review_precision": 0.2},
+    ],
+    ids=lambda options: options.get("threshold_rule", "default"),
+)
+def test_the_test_split_cannot_influence_a_decision(options, corpus, llama, tmp_path, monkeypatch):
+    """Training never reads the test split, and another test split leaves every number of the configuration as it was."""
     read = []
     as_dataset = ICDBuilder.as_dataset
 
@@ -149,16 +191,48 @@ def test_the_test_split_cannot_influence_the_threshold(corpus, llama, tmp_path, 
         "backbone": llama,
         "window_size": 32,
         "dataset": "mimic3",
-        "data_dir": corpus,
-        "output_dir": tmp_path / "model",
         "num_train_epochs": 1,
-        "max_train_notes": 8,
         "use_cpu": True,
-        "report_to": "none",
+        **options,
     }
-    assert train_main([f"--{name}={value}" for name, value in options.items()]) == 0
+    decisions = []
+    for folder in (corpus, rewrite_test_codes(corpus, tmp_path / "other")):
+        output = tmp_path / "models" / folder.name
+        given = [f"--{name}={value}" for name, value in options.items()]
+        assert train_main([*given, f"--data_dir={folder}", f"--output_dir={output}"]) == 0
+        config = LlamaICDConfig.from_pretrained(output)
+        decisions.append({name: getattr(config, name) for name in (*DECISION_FIELDS, "label2id")})
     assert set(read) == {"train", "validation"}
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["threshold"] != 0.5
+    assert decisions[0] == decisions[1]
+    fitted = decisions[0]
+    assert fitted["threshold_rule"] == options.get("threshold_rule", "global")
+    assert (fitted["calibration"] or {}).get("method") == options.get("calibration")
+    if fitted["threshold_rule"] == "top_k":
+        assert fitted["predict_top_k"] >= 1
+    else:
+        assert fitted["threshold"] != 0.5
+    # `evaluate.py` decides by the configuration.
+    scored = score_split(str(output), "mimic3", str(folder), "validation", cache_dir=str(tmp_path / "cache"))
+    results, outcomes = summarize(scored)
+    assert results["synthetic"]
+    assert results["threshold_rule"] == fitted["threshold_rule"]
+    assert (results["calibration"] is None) == (fitted["calibration"] is None)
+    assert (results["review"] is None) == ("review_precision" not in options)
+    if fitted["threshold_rule"] == "conformal":
+        # On the notes that it was fitted on, unknown codes counted as missed, the promise holds in any case.
+        assert results["recall_promise"]["recall"] >= results["recall_promise"]["target"] == 0.3
+    if fitted["threshold_rule"] == "top_k":
+        assert len(outcomes.predicted_codes) == fitted["predict_top_k"] * outcomes.num_notes
+
+
+def test_a_recall_that_validation_cannot_promise_is_refused_before_training(corpus, llama, tmp_path, capsys):
+    options = ["--model=direct", "--dataset=mimic3", "--window_size=32", "--use_cpu=True", "--max_train_notes=8"]
+    paths = [f"--backbone={llama}", f"--data_dir={corpus}", f"--output_dir={tmp_path / 'model'}"]
+    promise = ["--threshold_rule=conformal", "--target_recall=0.99"]
+    assert train_main([*options, *paths, *promise]) == 2
+    assert "`target_recall` 0.99 cannot be promised" in capsys.readouterr().err
+    assert train_main([*options, *paths, "--threshold_rule=conformal"]) == 2
+    assert "need each other" in capsys.readouterr().err
 
 
 def test_train_and_evaluate_on_icd10(llama, tmp_path):

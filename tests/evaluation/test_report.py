@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from modeling_icd.evaluation import ICDMetricsAccumulator, predictions
 from modeling_icd.evaluation.compare import (
@@ -19,6 +20,7 @@ from modeling_icd.evaluation.compare import (
     read_published,
     render_comparison,
     run_names,
+    threshold_rule_of,
     write_comparison,
 )
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
@@ -33,6 +35,7 @@ from modeling_icd.evaluation.results import (
     summarize,
     write_results,
 )
+from modeling_icd.scores import calibrated_scores
 
 
 ICD9 = {
@@ -79,6 +82,8 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
             "num_codes": len(codes),
             "unknown_codes": codes[-1:],
             "data_fingerprint": data_fingerprint(hadm_ids, texts, [[codes[c] for c in row] for row in gold]),
+            "synthetic": False,
+            "threshold_rule": "global",
             "threshold_source": "model configuration (chosen on validation)",
         },
     )
@@ -129,6 +134,85 @@ def test_results_survive_the_disk_and_their_check(threshold, tmp_path):
     assert loaded["strata"]["frequency"][0]["stratum"] == "0"  # the code that the model does not know
 
 
+def make_trusted_split(**changes) -> ScoredSplit:
+    """A split of a model with calibrated scores, a promised recall and a threshold for review."""
+    split = make_split()
+    calibration = {
+        "method": "platt",
+        "bands": ["1-5", ">500"],
+        "slopes": [0.7, 0.9],
+        "intercepts": [-0.5, 0.25],
+        "band_of_code": [0, 0, 1, 1, 1, 1],
+    }
+    logits = np.log(split.scores[:, :-1]) - np.log1p(-split.scores[:, :-1])
+    scores = calibrated_scores(torch.from_numpy(logits), calibration).numpy()
+    trusted = split._replace(
+        scores=np.pad(scores, ((0, 0), (0, 1))),
+        uncalibrated=split.scores,
+        calibration=calibration,
+        review={"threshold": 0.8, "precision_asked": 0.9},
+        target_recall=0.85,
+        about={**split.about, "threshold_rule": "conformal", "synthetic": True},
+    )
+    return trusted._replace(**changes)
+
+
+def test_results_say_what_calibration_promise_and_review_came_to(tmp_path):
+    split = make_trusted_split()
+    summarized, _ = summarize(split)
+    results = read_results(write_results(summarized, tmp_path))
+    for when, scores in (("before", split.uncalibrated), ("after", split.scores)):
+        accumulator = ICDMetricsAccumulator()
+        accumulator.add_batch(scores, split.gold)
+        expected = accumulator.calibration_metrics()
+        assert results["calibration"][when] == pytest.approx(expected)
+    assert results["calibration"]["bands"][1] == {"band": ">500", "num_codes": 4, "slope": 0.9, "intercept": 0.25}
+    recalls = [np.mean(split.scores[i, codes] > 0.5) for i, codes in enumerate(split.gold) if codes]
+    assert results["recall_promise"]["recall"] == pytest.approx(np.mean(recalls))
+    low, high = results["recall_promise"]["interval"]
+    assert low < results["recall_promise"]["recall"] < high
+    assert results["review"]["confident"]["predicted"] == (split.scores > 0.8).sum()
+    parts = [results["review"][name] for name in ("confident", "review")]
+    assert sum(part["predicted"] for part in parts) == (split.scores > 0.5).sum()
+    markdown, _ = write_report(results, tmp_path)
+    text = markdown.read_text()
+    for title in ("Calibration: platt", "Promised recall", "Confident or to review", "Audit: codes found again"):
+        assert f"## {title}" in text
+    assert "60 synthetic notes" in text and f"{results['calibration']['before']['ece']:.5f}" in text
+    assert "before calibration" in (tmp_path / "plots" / "reliability.svg").read_text()
+
+
+def test_the_best_codes_of_every_note_are_a_decision_too(tmp_path):
+    split = make_split()._replace(top_k=2)
+    results = write_run(tmp_path, split)
+    predicted = np.zeros(split.scores.shape, bool)
+    np.put_along_axis(predicted, np.argsort(-split.scores, axis=1, kind="stable")[:, :2], True, axis=1)
+    accumulator = ICDMetricsAccumulator()  # scores of 0 and 1 make the same decision with a threshold
+    accumulator.add_batch(predicted.astype(np.float32), split.gold)
+    expected = accumulator.count_metrics()
+    assert {name: results["metrics"][name] for name in expected} == pytest.approx(expected)
+    assert results["threshold"] == "top 2"
+    loaded = read_predictions(tmp_path / PREDICTIONS_FILE)
+    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, 0.5, 2))
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "words"),
+    [
+        ("global", {"threshold": 0.4}, "tuned on validation"),
+        ("given", {"threshold": 0.4}, "0.4"),
+        ("fixed", {}, "0.5"),
+        ("per_code", {"threshold": np.full(7, 0.4)}, "per code, tuned on validation"),
+        ("top_k", {"top_k": 3}, "top 3, tuned on validation"),
+        ("conformal", {"target_recall": 0.9}, "recall of 0.9 promised on validation"),
+    ],
+)
+def test_runs_with_different_threshold_rules_are_told_apart(rule, changes, words):
+    split = make_split()
+    results, _ = summarize(split._replace(**changes, about={**split.about, "threshold_rule": rule}))
+    assert threshold_rule_of(results) == words
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -139,6 +223,8 @@ def test_results_survive_the_disk_and_their_check(threshold, tmp_path):
         ({"schema_version": 99}, "99"),
         ({"strata": {"kind": [{"stratum": "diagnosis"}]}}, "counts"),
         ({"threshold": "per code"}, "thresholds"),
+        ({"synthetic": "no"}, "synthetic"),
+        ({"calibration": 1.0}, "calibration"),
         ({"per_code": {"codes": ["401.9"]}}, "per_code"),
     ],
 )

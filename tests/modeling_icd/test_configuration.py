@@ -4,6 +4,15 @@ from transformers import LlamaConfig
 from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
 
 
+CALIBRATION = {
+    "method": "platt",
+    "bands": ["1-5", ">500"],
+    "slopes": [0.7, 0.9],
+    "intercepts": [-0.5, 0.25],
+    "band_of_code": [0, 0, 1, 1, 1],
+}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -16,6 +25,18 @@ from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
         ("threshold", 1.5),
         ("threshold", [0.5, 0.5, 0.5]),
         ("problem_type", "regression"),
+        ("threshold_rule", "best"),
+        ("predict_top_k", 3),
+        ("target_recall", 0.9),
+        ("review_threshold", 0.5),
+        ("review_precision", 0.9),
+        ("calibration", {"method": "temperature"}),
+        ("calibration", {**CALIBRATION, "method": "isotonic"}),
+        ("calibration", {**CALIBRATION, "slopes": [1.0, 0.0]}),
+        ("calibration", {**CALIBRATION, "slopes": [1.0]}),
+        ("calibration", {**CALIBRATION, "intercepts": [0.0, float("nan")]}),
+        ("calibration", {**CALIBRATION, "band_of_code": [0, 1]}),
+        ("calibration", {**CALIBRATION, "band_of_code": [0, 0, 0, 1, 2]}),
     ],
 )
 @pytest.mark.parametrize("config_class", [LlamaICDConfig, LlamaMultiResCNNConfig])
@@ -32,6 +53,26 @@ def test_an_ensemble_is_of_heads_that_attend():
 def test_stride_beyond_window_would_skip_tokens():
     with pytest.raises(ValueError, match="`window_stride` \\(9\\) must be between 1 and `window_size` \\(8\\)"):
         LlamaICDConfig(window_size=8, window_stride=9)
+
+
+@pytest.mark.parametrize(("rule", "field"), [("top_k", "predict_top_k"), ("conformal", "target_recall")])
+def test_a_rule_needs_its_number(rule, field):
+    with pytest.raises(ValueError, match=f"`{field}`"):
+        LlamaICDConfig(num_labels=5, threshold_rule=rule)
+
+
+def test_a_model_trained_further_takes_over_no_decision():
+    earlier = LlamaICDConfig(
+        num_labels=5,
+        threshold=[0.1] * 5,
+        threshold_rule="per_code",
+        calibration=CALIBRATION,
+        review_threshold=0.7,
+        review_precision=0.9,
+    )
+    config = LlamaICDConfig.from_backbone(earlier, num_labels=3)
+    assert (config.threshold, config.threshold_rule, config.calibration) == (0.5, "fixed", None)
+    assert config.review_threshold is None
 
 
 @pytest.mark.parametrize(
@@ -60,6 +101,10 @@ def test_round_trip_keeps_every_field(tmp_path):
         hidden_layer=20,
         filter_sizes=(3, 5),
         threshold=[0.4, 0.2],
+        threshold_rule="per_code",
+        calibration={**CALIBRATION, "band_of_code": [0, 1]},
+        review_threshold=0.7,
+        review_precision=0.9,
         code_descriptions={"401.9": "Unspecified essential hypertension"},
     )
     config.save_pretrained(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -255,6 +256,7 @@ def test_pipelines(name, backbone, tmp_path):
     coded = pipeline("icd-coding", model=str(tmp_path), trust_remote_code=True)(NOTE, top_k=5)
     assert {row["code"]: pytest.approx(row["score"]) for row in coded} == {r["label"]: r["score"] for r in scores}
     for row in coded:
+        assert row["decision"] is None
         assert row["description"] == ("Pneumonia, organism unspecified" if row["code"] == "486" else None)
         if name in ("last", "mean"):
             assert row["evidence"] is None
@@ -263,6 +265,39 @@ def test_pipelines(name, backbone, tmp_path):
             assert all(NOTE[s["start"] : s["end"]] == s["text"] and s["text"] for s in row["evidence"])
     default = pipeline("icd-coding", model=str(tmp_path), trust_remote_code=True)(NOTE)
     assert {row["code"] for row in default} == {row["label"] for row in scores if row["score"] > 0.5}
+
+
+def test_the_pipeline_calibrates_decides_and_says_what_to_review(backbone, tmp_path):
+    model = make("label_attention", backbone, window_size=8, window_stride=6)
+    calibration = {
+        "method": "platt",
+        "bands": ["rare", "frequent"],
+        "slopes": [0.5, 2.0],
+        "intercepts": [0.3, -0.3],
+        "band_of_code": [0, 0, 1, 1, 1],
+    }
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    logits = model(**tokenizer(NOTE, return_tensors="pt")).logits[0].tolist()
+    expected = [1 / (1 + math.exp(-(0.5 * x + 0.3 if i < 2 else 2 * x - 0.3))) for i, x in enumerate(logits)]
+    by_score = sorted(range(5), key=lambda i: -expected[i])
+    between = (expected[by_score[1]] + expected[by_score[2]]) / 2
+    model.config.update({"calibration": calibration, "review_threshold": between, "review_precision": 0.9})
+    labels = model.config.id2label
+
+    def code(**call):
+        model.save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        return pipeline("icd-coding", model=str(tmp_path), trust_remote_code=True)(NOTE, **call)
+
+    model.config.update({"threshold": 0.0})
+    rows = code()
+    assert [row["code"] for row in rows] == [labels[i] for i in by_score]
+    assert [row["score"] for row in rows] == pytest.approx([expected[i] for i in by_score])
+    assert [row["decision"] for row in rows] == ["confident"] * 2 + ["review"] * 3
+    model.config.update({"threshold_rule": "top_k", "predict_top_k": 3})
+    assert [row["code"] for row in code()] == [labels[i] for i in by_score[:3]]
+    assert [row["code"] for row in code(top_k=1)] == [labels[by_score[0]]]
+    assert [row["code"] for row in code(threshold=between)] == [labels[i] for i in by_score[:2]]
 
 
 CLEAN_PROCESS = """

@@ -5,6 +5,8 @@ import pytest
 
 from dataset_scripts import load_split
 from dataset_scripts.synthetic_mimic4 import write_corpus
+from modeling_icd import LlamaICDConfig
+from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
@@ -65,6 +67,34 @@ def test_without_weights_nothing_fitted_on_notes_goes_out(model_dir, restricted)
     results = json.loads(files["results.json"])
     assert not {"threshold", "unknown_codes", "model"} & results.keys()
     assert b"0.25" not in files["config.json"]
+
+
+def test_no_field_of_the_decision_goes_out_without_weights(model_dir, restricted, edit):
+    calibration = {
+        "method": "platt",
+        "bands": ["all"],
+        "slopes": [0.7],
+        "intercepts": [0.1],
+        "band_of_code": [0, 0, 0],
+    }
+    decision = {
+        "threshold": 0.25,
+        "threshold_rule": "conformal",
+        "target_recall": 0.9,
+        "calibration": calibration,
+        "review_threshold": 0.75,
+        "review_precision": 0.9,
+    }
+    edit("config.json", **decision)
+    fitted = {"calibration": {}, "review": {}, "recall_promise": {}, "audit": {}, "threshold_rule": "conformal"}
+    edit("results.json", **fitted)
+    _, files = release_of(model_dir)
+    config, results = json.loads(files["config.json"]), json.loads(files["results.json"])
+    assert not set(DECISION_FIELDS) & config.keys()
+    assert not fitted.keys() & results.keys()
+    LlamaICDConfig(**config)  # and what is left is a configuration
+    _, files = release_of(model_dir, permission="letter of 2026-03-01")
+    assert decision.items() <= json.loads(files["config.json"]).items()
 
 
 def test_counts_of_notes_in_the_training_data_stay_at_home(model_dir, edit):

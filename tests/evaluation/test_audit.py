@@ -1,0 +1,107 @@
+import csv
+
+import numpy as np
+import pytest
+
+from modeling_icd.evaluation import audit as auditing
+from modeling_icd.evaluation.audit import audit, read_assigned, recall_of_removed, write_audit
+from modeling_icd.evaluation.outcomes import outcomes_of
+
+
+CODES = ["401.9", "428.0", "486", "96.71", "E885.9"]
+SCORES = np.array([[0.9, 0.6, 0.2, 0.1, 0.0], [0.3, 0.3, 0.8, 0.7, 0.0]], np.float32)
+
+
+def test_findings_by_hand(tmp_path):
+    # Predicted are 401.9 and 428.0 of the first note, 486 and 96.71 of the second. The last code is unknown to the model.
+    outcomes = outcomes_of(SCORES, [[], []], 0.5)
+    rows = audit(
+        SCORES,
+        outcomes,
+        {0: [0, 3, 2, 4], 1: [2]},
+        num_known=4,
+        hadm_ids=[11, 12],
+        codes=CODES,
+        descriptions={"96.71": "Ventilation"},
+    )
+    found = [(row["hadm_id"], row["finding"], row["rank"], row["code"], row["predicted"]) for row in rows]
+    assert found == [
+        (11, "missed", 1, "428.0", "yes"),
+        (11, "unsupported", 1, "96.71", "no"),
+        (11, "unsupported", 2, "486", "no"),
+        (12, "missed", 1, "96.71", "yes"),
+        (12, "missed", 2, "401.9", "no"),  # before 428.0 with the same score
+        (12, "missed", 3, "428.0", "no"),
+    ]
+    with write_audit(rows, tmp_path).open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [row["code"] for row in written] == [row[3] for row in found]
+    assert written[1]["description"] == "Ventilation" and written[1]["score"] == "0.1000"
+
+
+def test_assigned_codes_come_from_a_file_as_evaluation_writes_it(tmp_path):
+    path = tmp_path / "assigned.psv"
+    path.write_text("12|486|V99|486\n11|\n")
+    assert read_assigned(path, [11, 12], CODES) == ({1: [2], 0: []}, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("12|486\n13|486\n", "line 2: this admission is not in the split"),
+        ("12|486\n12|401.9\n", "line 2: this admission has a line already"),
+        ("hadm_id|codes\n", "line 1: expected `hadm_id"),
+    ],
+)
+def test_a_fault_in_the_file_is_named(content, message, tmp_path):
+    path = tmp_path / "assigned.psv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_assigned(path, [11, 12], CODES)
+
+
+def test_recall_of_removed_codes_is_that_of_auditing_what_is_left(monkeypatch):
+    """Against the lists that an audit gives, draw by draw."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((40, 30)).astype(np.float32)
+    gold = [np.flatnonzero(row).tolist() for row in rng.random(scores.shape) < 0.2]
+    outcomes = outcomes_of(scores, gold, 0.5)
+    removed_in_draw = []
+
+    class Remember:
+        """Deals the same numbers, and keeps them."""
+
+        def __init__(self, seed):
+            self.rng = np.random.Generator(np.random.PCG64(seed))
+
+        def random(self, size):
+            removed_in_draw.append(self.rng.random(size))
+            return removed_in_draw[-1]
+
+        def integers(self, *args, **kwargs):
+            return self.rng.integers(*args, **kwargs)
+
+    monkeypatch.setattr(auditing.np.random, "default_rng", Remember)
+    figures = recall_of_removed(outcomes, seed=3)
+    by_rank = np.lexsort((outcomes.gold_ranks, outcomes.gold_notes))
+    pairs = list(zip(outcomes.gold_notes[by_rank].tolist(), outcomes.gold_codes[by_rank].tolist(), strict=True))
+    num_found = dict.fromkeys(auditing.CUTOFFS, 0)
+    num_removed = 0
+    for drawn in removed_in_draw:
+        removed = {pair for pair, value in zip(pairs, drawn, strict=True) if value < auditing.SHARE_REMOVED}
+        num_removed += len(removed)
+        for note, codes in enumerate(gold):
+            assigned = [code for code in codes if (note, code) not in removed]
+            for k in auditing.CUTOFFS:
+                listed = auditing.likely_missed(scores[note], assigned, k)
+                num_found[k] += sum((note, code) in removed for code in listed)
+    assert len(removed_in_draw) == auditing.NUM_DRAWS
+    for k in auditing.CUTOFFS:
+        assert figures["recall_at_k"][str(k)] == pytest.approx(num_found[k] / num_removed)
+        low, high = figures["intervals"][str(k)]
+        assert low <= figures["recall_at_k"][str(k)] <= high
+    assert figures["num_removed"] == pytest.approx(num_removed / auditing.NUM_DRAWS)
+
+
+def test_without_gold_codes_nothing_is_removed():
+    assert recall_of_removed(outcomes_of(SCORES, [[], []], 0.5)) is None

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+
+from modeling_icd import LlamaICDConfig
+from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
+from modeling_icd.evaluation.decisions import (
+    conformal_threshold,
+    fit_decision,
+    recall_figures,
+    review_figures,
+    tune_review_threshold,
+    tune_top_k,
+)
+from modeling_icd.evaluation.outcomes import outcomes_of
+from modeling_icd.scores import calibrated_scores
+
+
+def make_notes(rng, num_notes, num_codes=6, num_always=1):
+    """Logits `(N, C)` and gold codes of notes, each with at least `num_always` of them."""
+    labels = rng.random((num_notes, num_codes)) < 0.4
+    labels[:, :num_always] = True
+    logits = rng.normal(2.0 * labels - 2.5, 1.5).astype(np.float32)
+    return logits, [np.flatnonzero(row).tolist() for row in labels]
+
+
+def scores_of(logits):
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+# Conformal risk control
+
+
+def test_conformal_threshold_by_hand():
+    # Nine notes; to promise 0.75 at most 0.25 * 10 - 1 = 1.5 notes' worth of codes may be missed. Rising gold scores: 0.1 (one
+    # of two codes, 0.5), 0.2 (0.5, together 1), 0.3 (1, together 2): so 0.3 must be found. The next lower score is 0.26.
+    scores = np.full((9, 3), 0.9, np.float32)
+    scores[0, 0], scores[1, 0], scores[2, 0], scores[3, 2] = 0.1, 0.2, 0.3, 0.26
+    gold = [[0, 1], [0, 1], [0], *[[1]] * 6]
+    assert conformal_threshold(scores, gold, 0.75) == pytest.approx(0.28)
+    # A code without a column is missed whatever the threshold: 0.5 more, so 0.2 must be found; the next lower score is 0.1.
+    unknown = [0] * 8 + [1]
+    assert conformal_threshold(scores, gold, 0.75, unknown) == pytest.approx(0.28)
+    assert conformal_threshold(scores, gold, 0.75, [0] * 7 + [1, 1]) == pytest.approx(0.15)
+    # Notes without gold codes have no recall, and no part in it.
+    more = np.vstack([scores, np.zeros((5, 3), np.float32)])
+    assert conformal_threshold(more, [*gold, *[[]] * 5], 0.75) == pytest.approx(0.28)
+
+
+def test_equal_gold_scores_are_missed_or_found_together():
+    scores = np.array([[0.5]] * 5 + [[0.9]] * 14, np.float32)
+    # Of 19 notes 0.2 * 20 - 1 = 3 may be missed, but the five at 0.5 only together.
+    assert conformal_threshold(scores, [[0]] * 19, 0.8) == pytest.approx(0.25)
+
+
+def held_out_recall(rng, target, *, several_codes, num_calibration=20, num_held_out=20, num_draws=2000):
+    """Mean recall of notes that had no part in the choice, for each draw of them and of validation notes."""
+    recalls = []
+    for _ in range(num_draws):
+        labels = rng.random((num_calibration + num_held_out, 6)) < (0.4 if several_codes else 0)
+        labels[:, 0] = True
+        scores = (1 / (1 + np.exp(-rng.normal(2.0 * labels - 2.5, 1.5)))).astype(np.float32)
+        threshold = conformal_threshold(scores[:num_calibration], labels[:num_calibration], target)
+        is_found = (scores > np.float32(threshold)) & labels
+        recalls.append((is_found.sum(axis=1) / labels.sum(axis=1))[num_calibration:].mean())
+    return np.array(recalls)
+
+
+@pytest.mark.parametrize("several_codes", [False, True])
+@pytest.mark.parametrize("target", [0.7, 0.9])
+def test_the_promised_recall_is_kept_and_not_by_much_more(target, several_codes):
+    recalls = held_out_recall(np.random.default_rng(0), target, several_codes=several_codes)
+    error = 4 * recalls.std() / np.sqrt(len(recalls))
+    # Theorems 1 and 2 of the paper: at least the target, and at most 2 / (n + 1) more where losses have no common jumps.
+    assert target - error < recalls.mean() < target + 2 / 21 + error
+
+
+def test_without_the_finite_sample_correction_the_promise_would_be_broken():
+    # A promise of 20/21 * 0.9 is the threshold whose mean recall on the 20 validation notes themselves is at least 0.9. It
+    # lets two of them be missed, which in a new note means 3 chances of 21.
+    recalls = held_out_recall(np.random.default_rng(0), 20 / 21 * 0.9, several_codes=False)
+    assert recalls.mean() == pytest.approx(18 / 21, abs=0.01)
+
+
+def test_a_recall_that_cannot_be_promised_is_refused():
+    scores = np.full((9, 1), 0.5, np.float32)
+    # Nine notes promise 0.9 at most: 0.1 * 10 - 1 = 0.
+    conformal_threshold(scores, [[0]] * 9, 0.9)
+    with pytest.raises(ValueError, match=r"from 9 validation notes .* at most 0\.9\b"):
+        conformal_threshold(scores, [[0]] * 9, 0.95)
+    with pytest.raises(ValueError, match=r"5\.6% were in no training note: at most 0\.85\b"):
+        conformal_threshold(scores, [[0]] * 9, 0.9, [1] + [0] * 8)
+    with pytest.raises(ValueError, match="score 0"):
+        conformal_threshold(np.zeros((20, 1), np.float32), [[0]] * 20, 0.9)
+    for wrong in (0, 1, 1.5):
+        with pytest.raises(ValueError, match="`target_recall`"):
+            conformal_threshold(scores, [[0]] * 9, wrong)
+
+
+# The other rules
+
+
+def test_top_k_is_the_best_of_all():
+    scores = scores_of(make_notes(np.random.default_rng(3), 50)[0])
+    gold = make_notes(np.random.default_rng(3), 50)[1]
+
+    def f1(k):
+        outcomes = outcomes_of(scores, gold, 0.5, k)
+        assert len(outcomes.predicted_codes) == 50 * k
+        return 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
+
+    assert tune_top_k(scores, gold) == 1 + int(np.argmax([f1(k) for k in range(1, 7)]))
+
+
+def test_of_equal_scores_the_lower_class_ids_are_among_the_best():
+    outcomes = outcomes_of(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
+    assert outcomes.predicted_codes.tolist() == [0, 1]
+    assert outcomes.is_hit.tolist() == [True, False]
+
+
+def test_review_threshold_by_hand():
+    # Right: 0 of 2 at 0.3, 1 of 1 at 0.4, 0 of 1 at 0.5, 2 of 2 at 0.8. The closest function that never falls: 0, then 1/2 over
+    # 0.4 and 0.5, then 1.
+    scores = np.array([0.3, 0.3, 0.4, 0.5, 0.8, 0.8], np.float32)
+    is_right = np.array([False, False, True, False, True, True])
+    assert tune_review_threshold(scores, is_right, 0.5) == pytest.approx(0.35)
+    assert tune_review_threshold(scores, is_right, 0.6) == pytest.approx(0.65)
+    assert tune_review_threshold(scores[:4], is_right[:4], 0.6) == 1.0
+    assert tune_review_threshold(scores[4:], is_right[4:], 0.6) == pytest.approx(0.4)
+    assert tune_review_threshold(scores[:0], is_right[:0], 0.6) == 1.0
+
+
+def test_confident_predictions_are_right_as_often_as_was_asked():
+    rng = np.random.default_rng(0)
+    logits, gold = make_notes(rng, 4000)
+    decision = fit_decision(logits[:2000], gold[:2000], rule="global", review_precision=0.9)
+    scores = scores_of(logits[2000:])
+    figures = review_figures(
+        scores, outcomes_of(scores, gold[2000:], decision["threshold"]), decision["review_threshold"]
+    )
+    assert figures["confident"]["precision"] > 0.9
+    assert figures["review"]["precision"] < 0.9
+    assert figures["confident"]["predicted"] > 300 and figures["review"]["predicted"] > 300
+
+
+@pytest.mark.parametrize("calibration", ["none", "temperature", "platt"])
+@pytest.mark.parametrize("rule", THRESHOLD_RULES)
+def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibration):
+    logits, gold = make_notes(np.random.default_rng(1), 200)
+    decision = fit_decision(
+        logits,
+        gold,
+        rule=rule,
+        calibration=calibration,
+        training_counts=[600, 600, 40, 40, 3, 0],
+        target_recall=0.8 if rule == "conformal" else None,
+        review_precision=0.7,
+    )
+    assert tuple(decision) == DECISION_FIELDS
+    config = LlamaICDConfig(num_labels=6, **decision)
+    scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
+    threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold
+    outcomes = outcomes_of(scores, gold, threshold, config.predict_top_k)
+    f1 = 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
+    assert f1 > 0.5
+    if rule == "conformal":
+        assert recall_figures(outcomes)["recall"] >= 0.8
