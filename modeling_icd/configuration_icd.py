@@ -1,9 +1,13 @@
 """Configurations of the two ICD coding models. Everything that defines a model is here and is saved with its weights."""
 
+import re
 from typing import Any
 
 from transformers import LlamaConfig
 
+
+VERSION = "0.1.0"
+"""Of this project: the one place that the distribution, the package and every saved model take it from."""
 
 POOLINGS = ("last", "mean", "label_attention")
 
@@ -15,6 +19,7 @@ _NOT_INHERITED = (
     "id2label",
     "label2id",
     "model_type",
+    "modeling_icd_version",
     "num_labels",
     "problem_type",
     "quantization_config",
@@ -25,6 +30,33 @@ _NOT_INHERITED = (
 def _require_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+
+
+def check_version(version: str | None) -> None:
+    """Refuse a configuration that newer code has written: its fields or weights may mean something else here.
+
+    The layout of a saved model changes with the first two figures of the version, and older layouts are read.
+
+    Args:
+        version (`str`, *optional*): Of the code that wrote the configuration; none before this field was there.
+
+    Raises:
+        ValueError: where it is newer, or no version; the message says which code to use.
+    """
+    if version is None:
+        return
+    own_code = "the code that was saved with it (`trust_remote_code=True`, where modeling_icd has not been imported)"
+    match = re.match(r"(\d+)\.(\d+)(\.|$)", str(version))
+    if match is None:
+        raise ValueError(
+            f"`modeling_icd_version` ({version!r}) is no version, so the layout of this model is not known: load it with "
+            f"{own_code}."
+        )
+    if tuple(map(int, match.groups()[:2])) > tuple(map(int, VERSION.split(".")[:2])):
+        raise ValueError(
+            f"This model was saved by modeling-icd {version}, and this is {VERSION}, which does not know its layout: load "
+            f"it with modeling-icd {version} or newer, or with {own_code}."
+        )
 
 
 class LlamaICDConfig(LlamaConfig):
@@ -57,6 +89,8 @@ class LlamaICDConfig(LlamaConfig):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
         code_descriptions (`dict[str, str]`, *optional*):
             Titles of the codes in `id2label`, for the pipeline and the card.
+        modeling_icd_version (`str`, *optional*):
+            Of the code that saved it; set by `save_pretrained`. A newer one than this code's is refused.
 
     Raises:
         ValueError: where a field is out of range; the message names it.
@@ -77,8 +111,10 @@ class LlamaICDConfig(LlamaConfig):
     threshold: float | list[float] = 0.5
     code_descriptions: dict[str, str] | None = None
     training_data: dict[str, Any] | None = None
+    modeling_icd_version: str | None = None
 
     def __post_init__(self, **kwargs):
+        check_version(self.modeling_icd_version)
         super().__post_init__(**kwargs)
         self._check_fields()
 
@@ -131,6 +167,11 @@ class LlamaICDConfig(LlamaConfig):
             )
         if not all(0 <= value <= 1 for value in thresholds):
             raise ValueError(f"`threshold` must be in [0, 1], got {self.threshold}.")
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves the configuration, with the version of this code."""
+        self.modeling_icd_version = VERSION
+        super().save_pretrained(save_directory, **kwargs)
 
     @property
     def reads_last_layer(self) -> bool:
