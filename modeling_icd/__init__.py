@@ -3,11 +3,13 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_icd import LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import VERSION, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import LabelAttentionHead, MultiResCNNHead, PooledHead
 from .modeling_llama_icd import ICDCodingOutput, LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from .pipeline_icd import TASK, ICDCodingPipeline
 
+
+__version__ = VERSION
 
 for _config, _model in ((LlamaICDConfig, LlamaForICDCoding), (LlamaMultiResCNNConfig, LlamaMultiResCNNForICD)):
     AutoConfig.register(_config.model_type, _config)

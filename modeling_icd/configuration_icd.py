@@ -1,10 +1,14 @@
 """Configurations of the two ICD coding models. Everything that defines a model is here and is saved with its weights."""
 
 import math
+import re
 from typing import Any
 
 from transformers import LlamaConfig
 
+
+VERSION = "0.1.0"
+"""Of this project: the one place that the distribution, the package and every saved model take it from."""
 
 POOLINGS = ("last", "mean", "label_attention")
 THRESHOLD_RULES = ("fixed", "global", "per_code", "top_k", "conformal")
@@ -28,6 +32,7 @@ _NOT_INHERITED = (
     "id2label",
     "label2id",
     "model_type",
+    "modeling_icd_version",
     "num_labels",
     "problem_type",
     "quantization_config",
@@ -57,6 +62,33 @@ def _check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
     if len(bands) != num_labels or not all(band in range(len(slopes)) for band in bands):
         raise ValueError(
             f"`calibration` needs one of its {len(slopes)} bands for each of {num_labels} codes in `band_of_code`."
+        )
+
+
+def check_version(version: str | None) -> None:
+    """Refuse a configuration that newer code has written: its fields or weights may mean something else here.
+
+    The layout of a saved model changes with the first two figures of the version, and older layouts are read.
+
+    Args:
+        version (`str`, *optional*): Of the code that wrote the configuration; none before this field was there.
+
+    Raises:
+        ValueError: where it is newer, or no version; the message says which code to use.
+    """
+    if version is None:
+        return
+    own_code = "the code that was saved with it (`trust_remote_code=True`, where modeling_icd has not been imported)"
+    match = re.match(r"(\d+)\.(\d+)(\.|$)", str(version))
+    if match is None:
+        raise ValueError(
+            f"`modeling_icd_version` ({version!r}) is no version, so the layout of this model is not known: load it with "
+            f"{own_code}."
+        )
+    if tuple(map(int, match.groups()[:2])) > tuple(map(int, VERSION.split(".")[:2])):
+        raise ValueError(
+            f"This model was saved by modeling-icd {version}, and this is {VERSION}, which does not know its layout: load "
+            f"it with modeling-icd {version} or newer, or with {own_code}."
         )
 
 
@@ -107,6 +139,8 @@ class LlamaICDConfig(LlamaConfig):
             What share of the confident codes with any one score was right on validation, at least.
         code_descriptions (`dict[str, str]`, *optional*):
             Titles of the codes in `id2label`, for the pipeline and the card.
+        modeling_icd_version (`str`, *optional*):
+            Of the code that saved it; set by `save_pretrained`. A newer one than this code's is refused.
 
     Raises:
         ValueError: where a field is out of range; the message names it.
@@ -133,8 +167,10 @@ class LlamaICDConfig(LlamaConfig):
     review_precision: float | None = None
     code_descriptions: dict[str, str] | None = None
     training_data: dict[str, Any] | None = None
+    modeling_icd_version: str | None = None
 
     def __post_init__(self, **kwargs):
+        check_version(self.modeling_icd_version)
         super().__post_init__(**kwargs)
         self._check_fields()
 
@@ -216,6 +252,11 @@ class LlamaICDConfig(LlamaConfig):
         ):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves the configuration, with the version of this code."""
+        self.modeling_icd_version = VERSION
+        super().save_pretrained(save_directory, **kwargs)
 
     @property
     def reads_last_layer(self) -> bool:

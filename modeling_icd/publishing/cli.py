@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def run_push(arguments: list[str]) -> int:
-    """Check, show or push a model."""
+def run_push(arguments: list[str], token: str | None = None) -> int:
+    """Check, show or push a model; `token` in place of the one that `hf auth login` or HF_TOKEN left."""
     parser = _parser(PROGRAM, __doc__)
     parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
     _add_terms(parser)
@@ -63,7 +63,7 @@ def run_push(arguments: list[str]) -> int:
     if args.dry_run:
         print("Dry run: nothing was pushed.")
         return 0
-    revision = push(release, files)
+    revision = push(release, files, token)
     print(f"Pushed {len(files)} files to {release.target}, revision {revision}.")
     return 0
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -14,6 +15,7 @@ Access = Literal["synthetic", "open", "restricted"]
 
 # Data sets whose records anyone may have; a model of any other real data is as confidential as the data.
 OPEN_DATASETS = ("cmc2007", "codiesp")
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
@@ -114,20 +116,26 @@ class ModelFolder:
         )
 
     def base_model(self) -> str:
-        """The Hub id of the pretrained backbone.
+        """The Hub id of the pretrained backbone; see [`name_base_model`]."""
+        return name_base_model(self.runs)
 
-        Raises:
-            ValueError: where the first run started from a local folder.
-        """
-        backbone = self.runs[0]["model"]["backbone"]
-        if backbone == "smollm2":
-            return "HuggingFaceTB/SmolLM2-135M-Instruct"
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", backbone) or Path(backbone).exists():
-            raise ValueError(
-                "The model was trained from a local folder, so its pretrained backbone is not known: name it with "
-                "`--base_model ORGANISATION/NAME`."
-            )
-        return backbone
+
+def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The Hub id of the pretrained backbone that the first of these runs started from.
+
+    Raises:
+        ValueError: where it started from a local folder, and does not name what is in it.
+    """
+    model = runs[0]["model"]
+    backbone = model.get("base_model") or model["backbone"]
+    if backbone == "smollm2":
+        return "HuggingFaceTB/SmolLM2-135M-Instruct"
+    if not REPO_ID.fullmatch(backbone) or Path(backbone).exists():
+        raise ValueError(
+            "The model was trained from a local folder, so its pretrained backbone is not known: name it with "
+            "`--base_model ORGANISATION/NAME`."
+        )
+    return backbone
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -148,9 +156,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
     run = read_json(path / "run.json", "only a model that `train.py` trained can be published.")
     backbone = Path(run["model"]["backbone"])
-    if (backbone / "run.json").is_file() and backbone.resolve() != path.resolve():
-        return (*_read_runs(backbone), run)
-    return (run,)
+    return (*(earlier_runs(backbone) if backbone.resolve() != path.resolve() else ()), run)
+
+
+def earlier_runs(backbone: str | Path) -> tuple[dict[str, Any], ...]:
+    """The runs of ours that a backbone went through, the first one first; none for a pretrained one."""
+    return _read_runs(Path(backbone)) if Path(backbone, "run.json").is_file() else ()
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:

@@ -25,7 +25,17 @@ class PushError(Exception):
     """A push that did not come to its end; the message says why, and what to do."""
 
 
-def push(release: Release, files: Mapping[str, Path | bytes]) -> str:
+def check_token(repo_id: str, token: str | None = None) -> None:
+    """Ask the Hub whose token this is.
+
+    Raises:
+        PushError: where there is none, the Hub does not know it, or it cannot be reached.
+    """
+    with _explained(repo_id):
+        HfApi(library_name="modeling-icd", token=token).whoami()
+
+
+def push(release: Release, files: Mapping[str, Path | bytes], token: str | None = None) -> str:
     """Make the repository, or take up one of an earlier push, and commit the files.
 
     An interrupted push leaves a repository with the right settings and without a commit. Pushing again finds what was
@@ -34,6 +44,7 @@ def push(release: Release, files: Mapping[str, Path | bytes]) -> str:
     Args:
         release (`Release`): Where to, and under which settings.
         files (`dict`): Paths or contents by name.
+        token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
 
     Returns:
         The commit's id, the revision to load the model at.
@@ -41,7 +52,7 @@ def push(release: Release, files: Mapping[str, Path | bytes]) -> str:
     Raises:
         PushError: where the Hub refuses or cannot be reached, or the repository holds files of someone else.
     """
-    api = HfApi(library_name="modeling-icd")
+    api = HfApi(library_name="modeling-icd", token=token)
     repo_id = release.target
     with _explained(repo_id):
         api.whoami()

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.results import installed_version
 from .folder import ModelFolder
 from .release import Release, training_configs
 
@@ -24,7 +23,7 @@ def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[st
         "training": training_configs(folder, release),
         "results": {key: folder.results[key] for key in ("dataset", "config", "split", "num_notes", "num_codes")},
         "transformers_version": folder.config.get("transformers_version"),
-        "modeling_icd_version": installed_version("modeling-icd"),
+        "modeling_icd_version": folder.config.get("modeling_icd_version"),
         "weights": {name: sha256(content) for name, content in files.items() if name.endswith(".safetensors")},
     }
     return (json.dumps(provenance, indent=2) + "\n").encode()

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..configuration_icd import DECISION_FIELDS
-from .folder import Access, ModelFolder, project_file
+from .folder import REPO_ID, Access, ModelFolder, project_file
 
 
 GATES = ("manual", "auto", "no")
@@ -123,7 +123,7 @@ def plan_release(
         ValueError: where the repository id is not one, where weights of restricted data would be public or handed
             out unseen, where there are no weights to publish, or where the backbone is not known.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
     if gated not in GATES:
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
@@ -260,6 +260,7 @@ def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str
     model = {key: value for key, value in run["model"].items() if value is not None}
     if not model.get("lora_r"):
         model = {key: value for key, value in model.items() if not key.startswith("lora_")}
+    model.pop("base_model", None)
     model["backbone"] = base_model if number == 1 else f"OUTPUT_{number - 1}"
     data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
     training = {key: run["training"].get(key) for key in PUBLIC_TRAINING}

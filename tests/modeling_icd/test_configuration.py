@@ -1,7 +1,13 @@
-import pytest
-from transformers import LlamaConfig
+import importlib
+import json
+import tomllib
+from pathlib import Path
 
-from modeling_icd import LlamaICDConfig, LlamaMultiResCNNConfig
+import pytest
+from transformers import AutoConfig, LlamaConfig
+
+import modeling_icd
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig
 
 
 CALIBRATION = {
@@ -119,3 +125,43 @@ def test_the_backbone_gives_its_architecture_and_rope_scaling_but_not_its_labels
     assert config.num_labels == 50
     assert config.rope_parameters == backbone.rope_parameters
     assert config.model_type == "llama_icd"
+
+
+def test_a_saved_model_says_which_code_wrote_it_and_comes_back(tmp_path):
+    tiny = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    LlamaForICDCoding(LlamaICDConfig(num_labels=2, **tiny)).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["modeling_icd_version"] == modeling_icd.__version__
+    assert AutoConfig.from_pretrained(tmp_path).modeling_icd_version == modeling_icd.__version__
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (None, None),  # written before there was such a field
+        ("0.0.9", None),
+        (modeling_icd.__version__ + ".post1", None),
+        ("0.99.1", "saved by modeling-icd 0.99.1, and this is .*: load it with modeling-icd 0.99.1 or newer"),
+        ("2.0", "saved by modeling-icd 2.0"),
+        ("next", "`modeling_icd_version` .'next'. is no version"),
+        (3, "is no version"),
+    ],
+)
+def test_a_configuration_of_newer_code_says_which_version_to_use(version, message, tmp_path):
+    LlamaICDConfig(num_labels=2).save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    del fields["modeling_icd_version"]
+    if version is not None:
+        fields["modeling_icd_version"] = version
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    if message is None:
+        assert AutoConfig.from_pretrained(tmp_path).num_labels == 2
+    else:
+        with pytest.raises(ValueError, match=message):
+            AutoConfig.from_pretrained(tmp_path)
+
+
+def test_the_version_is_written_in_one_place():
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
+    module, name = project["tool"]["setuptools"]["dynamic"]["version"]["attr"].rsplit(".", 1)
+    assert project["project"]["dynamic"] == ["version"]
+    assert vars(importlib.import_module(module))[name] == modeling_icd.__version__

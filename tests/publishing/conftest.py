@@ -3,6 +3,8 @@ import shutil
 
 import pytest
 import torch
+from hub_server import HubServer
+from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -138,3 +140,13 @@ def bpe(model_dir):
     tokenizer = json.loads(path.read_text())
     tokenizer["model"] = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
     path.write_text(json.dumps(tokenizer))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = HubServer()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    yield server
+    server.close()

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
@@ -30,16 +29,6 @@ PUBLISHED = {
     "tokenizer_config.json",
     "train.yaml",
 }
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    server = HubServer()
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    yield server
-    server.close()
 
 
 def push(folder, *options, repo_id=REPO):

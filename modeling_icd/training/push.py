@@ -1,0 +1,92 @@
+"""`train.py --push_to_hub`: what `python -m modeling_icd.publishing` does with the model, right after training it.
+
+The Trainer's own upload is never used: it takes checkpoints and whatever else lies in the output folder, and its
+repository is neither gated nor checked for notes.
+"""
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers.trainer_utils import HubStrategy
+
+from ..evaluation import cli as evaluation
+from ..publishing import cli as publishing
+from ..publishing.folder import REPO_ID, earlier_runs, name_base_model, read_json, real_datasets
+from ..publishing.hub import PushError, check_token
+from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
+
+
+@dataclass(frozen=True)
+class PushPlan:
+    """Where a model goes once it is trained.
+
+    Args:
+        repo_id (`str`): OWNER/NAME.
+        private (`bool`): Whether the repository is private.
+        token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
+    """
+
+    repo_id: str
+    private: bool
+    token: str | None = field(default=None, repr=False)
+
+
+def take_push_plan(model_args: ModelArguments, args: ICDTrainingArguments) -> PushPlan | None:
+    """Read what the arguments say of the Hub and take it out of them, so that the Trainer uploads nothing.
+
+    What would stop the push after hours of training stops it here.
+
+    Returns:
+        Where to push, or `None` without `push_to_hub`.
+
+    Raises:
+        ValueError: where `hub_model_id` or the name of the pretrained backbone is missing, or where an argument asks
+            for what only the Trainer's own upload does.
+        PushError: where there is no token, the Hub does not know it, or it cannot be reached.
+    """
+    if not args.push_to_hub:
+        return None
+    if args.hub_model_id is None or not REPO_ID.fullmatch(args.hub_model_id):
+        given = "" if args.hub_model_id is None else f", got {args.hub_model_id!r}"
+        raise ValueError(f"`push_to_hub` needs `hub_model_id`, OWNER/NAME of the repository{given}.")
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(f"`hub_strategy` {args.hub_strategy.value!r} would upload checkpoints, which stay at home.")
+    for name in ("hub_always_push", "hub_revision"):
+        if getattr(args, name):
+            raise ValueError(f"`{name}` has no effect: the model is pushed once, when it is trained. Leave it out.")
+    name_base_model([*earlier_runs(model_args.backbone), {"model": asdict(model_args)}])
+    plan = PushPlan(args.hub_model_id, args.hub_private_repo is not False, args.hub_token)
+    check_token(plan.repo_id, plan.token)
+    args.push_to_hub, args.hub_token = False, None  # a checkpoint would keep the token
+    return plan
+
+
+def evaluate_and_push(plan: PushPlan, output_dir: Path, data_args: DataArguments, batch_size: int) -> int:
+    """Measure the model on the test split, for its card, then check, gate and push it.
+
+    Returns:
+        0 where it was pushed, 1 where the privacy check found something, 2 where it could not be. The model is on disk
+        in any case, and the message says how to go on.
+    """
+    cache = ["--cache_dir", data_args.data_cache_dir] if data_args.data_cache_dir else []
+    data = ["--dataset", data_args.dataset, "--data_dir", data_args.data_dir, *cache]
+    config = ["--dataset_config", data_args.dataset_config] if data_args.dataset_config else []
+    evaluate = [str(output_dir), *data, *config, "--split", "test", "--batch_size", str(batch_size)]
+    training_data = read_json(output_dir / "config.json", "did the training end?").get("training_data")
+    # Invented notes need no comparison, and notes of another data set do not lie in this folder.
+    compared = [*data, *config] if real_datasets(training_data) == {data_args.dataset} else []
+    push = [str(output_dir), "--repo_id", plan.repo_id, "--private" if plan.private else "--no-private", *compared]
+    try:
+        code = evaluation.main(evaluate) or publishing.run_push(push, token=plan.token)
+    except (ValueError, OSError, PushError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    if code:
+        print(
+            f"The model is in {output_dir} and was not pushed. Once the cause is gone:\n"
+            f"    python evaluate.py {shlex.join(evaluate)}\n    {publishing.PROGRAM} {shlex.join(push)}",
+            file=sys.stderr,
+        )
+    return code
