@@ -1,12 +1,12 @@
 """Time and memory of building `MIMIC3` at MIMIC-III's size, beside a csv-module pipeline that does CAML's steps.
 
     python -m benchmarks.dataset_build --published_dir DIR                        # 1/8, 1/4, 1/2 and all of it
-    python -m benchmarks.dataset_build --published_dir DIR --fractions 0.125      # half a minute
+    python -m benchmarks.dataset_build --published_dir DIR --fractions 0.125      # under a minute
 
-For each fraction an invented corpus is written (`mimic3_sized.py`; about 150 s and 1.2 GB of disk for all of it, 2.5 GB with
-what is built from it), measured and deleted. Each step runs in a process of its own; its seconds leave out the start of
-Python and the imports, its peak memory includes them. The largest fraction is also loaded again from the cache, streamed,
-and built with `text="caml"` beside the csv pipeline.
+For each fraction an invented corpus is written (`mimic3_sized.py`; the whole takes 1.2 GB of disk, and 1.6 GB more what is made
+of it), measured and deleted. Each step runs in a process of its own; its seconds leave out the start of Python and the
+imports, its peak memory includes them. The largest fraction is also loaded again from the cache, streamed, and built with
+`text="caml"` beside the csv pipeline.
 
 Unpacking the gzip files is the floor: it cannot be divided between cores, and takes as long whatever is read.
 """
@@ -273,7 +273,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--published_dir", help="folder with mimic3_code_distribution.csv")
     parser.add_argument("--splits_dir", help="CAML's split lists; lists of their length are made up if left out")
     parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS, help="of MIMIC-III, at most 1")
-    parser.add_argument("--work_dir", type=Path, help="where the corpora go while they are measured; /tmp if left out")
+    parser.add_argument(
+        "--work_dir", type=Path, help="where the corpora go while they are measured; the temporary folder if left out"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/dataset_build.json"))
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)
