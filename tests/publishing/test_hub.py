@@ -25,6 +25,7 @@ PUBLISHED = {
     "modeling_llama_icd.py",
     "pipeline_icd.py",
     "results.json",
+    "scores.py",
     "tokenizer.json",
     "tokenizer_config.json",
     "train.yaml",
