@@ -187,7 +187,9 @@ def main() -> None:
     parser.add_argument("--codes", type=int, default=8921)
     parser.add_argument("--part", type=float, default=0.1, help="share of the notes for the slow ways")
     parser.add_argument("--full", action="store_true", help="all notes for the slow ways, too")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="which ways, by name")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="which ways, by name"
+    )
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:

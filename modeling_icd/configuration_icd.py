@@ -191,7 +191,9 @@ class LlamaICDConfig(LlamaConfig):
         if self.predict_top_k is not None:
             _require_positive("predict_top_k", self.predict_top_k)
         if (rule == "conformal") != (self.target_recall is not None):
-            raise ValueError(f"`target_recall` ({self.target_recall}) and `threshold_rule` 'conformal' need each other.")
+            raise ValueError(
+                f"`target_recall` ({self.target_recall}) and `threshold_rule` 'conformal' need each other."
+            )
         if self.target_recall is not None and not 0 < self.target_recall < 1:
             raise ValueError(f"`target_recall` must lie between 0 and 1, got {self.target_recall}.")
         if (self.review_threshold is None) != (self.review_precision is None):

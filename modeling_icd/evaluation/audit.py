@@ -91,7 +91,9 @@ def audit(
 def write_audit(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write `audit.csv`, whole or not at all. It names admissions and codes: as confidential as the data set."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, newline="", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=folder, suffix=".tmp", delete=False, newline="", encoding="utf-8"
+    ) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
@@ -153,7 +155,8 @@ def recall_of_removed(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | 
     found = np.zeros((outcomes.num_notes, len(CUTOFFS)))
     for _ in range(NUM_DRAWS):
         is_removed = rng.random(len(notes)) < SHARE_REMOVED
-        kept_before = np.cumsum(~is_removed) - ~is_removed  # over all notes
+        is_kept = (~is_removed).astype(np.int64)
+        kept_before: np.ndarray = np.cumsum(is_kept) - is_kept  # over all notes
         first_of_note = np.searchsorted(notes, notes)
         place = ranks - (kept_before - kept_before[first_of_note])
         num_removed += np.bincount(notes[is_removed], minlength=outcomes.num_notes)

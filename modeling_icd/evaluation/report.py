@@ -218,7 +218,9 @@ def _review(results: Mapping[str, Any]) -> dict[str, Any] | None:
         f"A predicted code is confident where its score is greater than {review['threshold']:.4f}: from there on, of "
         f"validation predictions with any one score at least {review['precision_asked']:.0%} were right."
     )
-    return _section("Confident or to review", [text], columns=("decision", "predicted", "right", "precision"), rows=rows)
+    return _section(
+        "Confident or to review", [text], columns=("decision", "predicted", "right", "precision"), rows=rows
+    )
 
 
 def _audit(results: Mapping[str, Any]) -> dict[str, Any] | None:

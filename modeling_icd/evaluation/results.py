@@ -117,8 +117,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "threshold": name_threshold(split.threshold, split.top_k),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
-        "review": split.review
-        and {**split.review, **review_figures(split.scores, outcomes, split.review["threshold"])},
+        "review": summarize_review(split, outcomes),
         "recall_promise": summarize_promise(split, outcomes, seed),
         "audit": recall_of_removed(outcomes, seed=seed),
         "seed": seed,
@@ -144,7 +143,7 @@ def name_threshold(threshold: Any, top_k: int | None) -> float | str:
     """The threshold as a number, or in words where it is not one number."""
     if top_k is not None:
         return f"top {top_k}"
-    return float(threshold) if np.isscalar(threshold) else "per code"
+    return "per code" if np.ndim(threshold) else float(threshold)
 
 
 def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
@@ -166,6 +165,14 @@ def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> d
     }
 
 
+def summarize_review(split: ScoredSplit, outcomes: Outcomes) -> dict[str, Any] | None:
+    """The band for review, and what came of it; `None` where the model does not say what to review."""
+    if split.review is None:
+        return None
+    figures = review_figures(split.scores, outcomes, split.review["threshold"])
+    return dict(split.review) | figures
+
+
 def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
     """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
     figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
@@ -178,7 +185,8 @@ def check_results(results: Mapping[str, Any]) -> None:
     faults += [
         f"`{name}` is a {type(results[name]).__name__}"
         for name, kind in SCHEMA.items()
-        if name in results and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
+        if name in results
+        and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
     ]
     if not faults:
         faults = _faults_within(results)

@@ -39,7 +39,8 @@ PUBLIC_RESULTS = (
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
-FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")  # follow from the notes: only where weights go out
+# These follow from the notes, too.
+FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run did, as far as another run needs it.
 PUBLIC_TRAINING = (
     "seed",

@@ -92,7 +92,9 @@ class ICDTrainingArguments(TrainingArguments):
     )
     threshold_shrinkage: float = field(
         default=10.0,
-        metadata={"help": "`per_code`: validation notes at which a code's own threshold weighs as much as the global."},
+        metadata={
+            "help": "`per_code`: validation notes at which a code's own threshold weighs as much as the global."
+        },
     )
     target_recall: float | None = field(
         default=None, metadata={"help": "`conformal`: the mean recall of notes that is promised, e.g. 0.9."}

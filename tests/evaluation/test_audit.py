@@ -85,7 +85,7 @@ def test_recall_of_removed_codes_is_that_of_auditing_what_is_left(monkeypatch):
     figures = recall_of_removed(outcomes, seed=3)
     by_rank = np.lexsort((outcomes.gold_ranks, outcomes.gold_notes))
     pairs = list(zip(outcomes.gold_notes[by_rank].tolist(), outcomes.gold_codes[by_rank].tolist(), strict=True))
-    num_found = {k: 0 for k in auditing.CUTOFFS}
+    num_found = dict.fromkeys(auditing.CUTOFFS, 0)
     num_removed = 0
     for drawn in removed_in_draw:
         removed = {pair for pair, value in zip(pairs, drawn, strict=True) if value < auditing.SHARE_REMOVED}

@@ -104,9 +104,7 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
     )
     assert results["synthetic"] and results["audit"]["num_removed"] > 0
     # An audit of what the model itself predicted has nothing to doubt, and lists other codes alone.
-    audited = run(
-        coder, *data, f"--output_dir={tmp_path / 'own'}", f"--audit={tmp_path / 'own' / 'preds_all.psv'}"
-    )
+    audited = run(coder, *data, f"--output_dir={tmp_path / 'own'}", f"--audit={tmp_path / 'own' / 'preds_all.psv'}")
     assert audited.returncode == 0, audited.stderr[-3000:]
     with (tmp_path / "own" / "audit.csv").open(newline="") as file:
         found = list(csv.DictReader(file))

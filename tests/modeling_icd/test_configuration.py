@@ -12,6 +12,7 @@ CALIBRATION = {
     "band_of_code": [0, 0, 1, 1, 1],
 }
 
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

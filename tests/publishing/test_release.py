@@ -69,7 +69,13 @@ def test_without_weights_nothing_fitted_on_notes_goes_out(model_dir, restricted)
 
 
 def test_no_field_of_the_decision_goes_out_without_weights(model_dir, restricted, edit):
-    calibration = {"method": "platt", "bands": ["all"], "slopes": [0.7], "intercepts": [0.1], "band_of_code": [0, 0, 0]}
+    calibration = {
+        "method": "platt",
+        "bands": ["all"],
+        "slopes": [0.7],
+        "intercepts": [0.1],
+        "band_of_code": [0, 0, 0],
+    }
     decision = {
         "threshold": 0.25,
         "threshold_rule": "conformal",
