@@ -203,7 +203,7 @@ def _license(release: Release) -> Path | bytes:
     if not release.holds_restricted_weights:
         return project_file("LICENSE")
     return (
-        f"The weights, the thresholds in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
+        f"The weights, the thresholds and calibration in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
         f"other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of the source data:\n"
         f"{PHYSIONET_LICENSE_URL}\n\nThe Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
     ).encode()
