@@ -121,7 +121,7 @@ def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> 
             if not fields:
                 continue
             where = f"{path.name}, line {number}"
-            if not fields[0].strip().isdigit():
+            if not fields[0].strip().isdecimal():
                 raise ValueError(f"{where}: expected `hadm_id|code|code...`, and a whole number as hadm_id.")
             row = row_of.get(int(fields[0]))
             if row is None:
