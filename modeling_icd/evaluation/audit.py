@@ -121,7 +121,7 @@ def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> 
             if not fields:
                 continue
             where = f"{path.name}, line {number}"
-            if not fields[0].strip().isdigit():
+            if not fields[0].strip().isdecimal():
                 raise ValueError(f"{where}: expected `hadm_id|code|code...`, and a whole number as hadm_id.")
             row = row_of.get(int(fields[0]))
             if row is None:
@@ -155,7 +155,8 @@ def recall_of_removed(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | 
     found = np.zeros((outcomes.num_notes, len(CUTOFFS)))
     for _ in range(NUM_DRAWS):
         is_removed = rng.random(len(notes)) < SHARE_REMOVED
-        kept_before = np.cumsum(~is_removed) - ~is_removed  # over all notes
+        is_kept = (~is_removed).astype(np.int64)
+        kept_before: np.ndarray = np.cumsum(is_kept) - is_kept  # over all notes
         first_of_note = np.searchsorted(notes, notes)
         place = ranks - (kept_before - kept_before[first_of_note])
         num_removed += np.bincount(notes[is_removed], minlength=outcomes.num_notes)

@@ -14,9 +14,8 @@ from sklearn.isotonic import isotonic_regression
 
 from ..scores import calibrated_scores
 from .calibration import fit_platt, fit_temperature
-from .icd_metrics.scores import check_scores, cut_between, divide, gold_pairs, rank_gold
-from .intervals import ratio_interval
-from .outcomes import Outcomes, counts_per_note, outcomes_of
+from .icd_metrics.scores import check_scores, cut_between, gold_pairs, rank_gold
+from .outcomes import outcomes_of
 from .thresholds import tune_bagged_threshold, tune_per_code_thresholds
 
 
@@ -185,32 +184,3 @@ def tune_review_threshold(scores: np.ndarray, is_right: np.ndarray, precision: f
         return 1.0
     first = int(reached[0])
     return float(cut_between(values[first - 1] if first else 0, values[first]))
-
-
-def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
-    """How many predictions of a split are `confident` and how many are for `review`, and how many of each were right."""
-    is_confident = scores[outcomes.predicted_notes, outcomes.predicted_codes] > np.float32(review_threshold)
-    is_right = outcomes.predicted_is_hit
-    figures = {}
-    for name, members in (("confident", is_confident), ("review", ~is_confident)):
-        predicted, hits = int(members.sum()), int(is_right[members].sum())
-        figures[name] = {"predicted": predicted, "hits": hits, "precision": hits / predicted if predicted else None}
-    return figures
-
-
-def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:
-    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it.
-
-    `None` for a split without gold codes.
-    """
-    hits, predicted, gold = counts_per_note(outcomes)
-    has_gold = gold > 0
-    if not has_gold.any():
-        return None
-    recall = divide(hits, gold)[has_gold]
-    return {
-        "recall": float(recall.mean()),
-        "interval": ratio_interval(recall[:, None], np.ones(len(recall)), seed=seed)[0].tolist(),
-        "num_notes": int(has_gold.sum()),
-        "predicted_per_note": float(predicted.mean()),
-    }

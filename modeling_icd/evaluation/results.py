@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .audit import recall_of_removed
-from .decisions import recall_figures, review_figures
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
@@ -25,8 +24,8 @@ from .icd_metrics.scores import (
     nan_to_none,
     to_levels,
 )
-from .intervals import METHOD, auc_terms, bootstrap_intervals
-from .outcomes import Outcomes, counts_per_code, outcomes_of, weighted_metrics
+from .intervals import METHOD, auc_terms, bootstrap_intervals, ratio_interval
+from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of, weighted_metrics
 from .strata import CodeAttributes, make_errors, make_strata
 
 
@@ -117,8 +116,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "threshold": name_threshold(split.threshold, split.top_k),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
-        "review": split.review
-        and {**split.review, **review_figures(split.scores, outcomes, split.review["threshold"])},
+        "review": summarize_review(split, outcomes),
         "recall_promise": summarize_promise(split, outcomes, seed),
         "audit": recall_of_removed(outcomes, seed=seed),
         "seed": seed,
@@ -144,7 +142,7 @@ def name_threshold(threshold: Any, top_k: int | None) -> float | str:
     """The threshold as a number, or in words where it is not one number."""
     if top_k is not None:
         return f"top {top_k}"
-    return float(threshold) if np.isscalar(threshold) else "per code"
+    return "per code" if np.ndim(threshold) else float(threshold)
 
 
 def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
@@ -166,10 +164,47 @@ def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> d
     }
 
 
+def summarize_review(split: ScoredSplit, outcomes: Outcomes) -> dict[str, Any] | None:
+    """The band for review, and what came of it; `None` where the model does not say what to review."""
+    if split.review is None:
+        return None
+    figures = review_figures(split.scores, outcomes, split.review["threshold"])
+    return dict(split.review) | figures
+
+
 def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
     """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
     figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
     return figures and {"target": split.target_recall, **figures}
+
+
+def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
+    """How many predictions of a split are `confident` and how many are for `review`, and how many of each were right."""
+    is_confident = scores[outcomes.predicted_notes, outcomes.predicted_codes] > np.float32(review_threshold)
+    is_right = outcomes.predicted_is_hit
+    figures = {}
+    for name, members in (("confident", is_confident), ("review", ~is_confident)):
+        predicted, hits = int(members.sum()), int(is_right[members].sum())
+        figures[name] = {"predicted": predicted, "hits": hits, "precision": hits / predicted if predicted else None}
+    return figures
+
+
+def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:
+    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it.
+
+    `None` for a split without gold codes.
+    """
+    hits, predicted, gold = counts_per_note(outcomes)
+    has_gold = gold > 0
+    if not has_gold.any():
+        return None
+    recall = divide(hits, gold)[has_gold]
+    return {
+        "recall": float(recall.mean()),
+        "interval": ratio_interval(recall[:, None], np.ones(len(recall)), seed=seed)[0].tolist(),
+        "num_notes": int(has_gold.sum()),
+        "predicted_per_note": float(predicted.mean()),
+    }
 
 
 def check_results(results: Mapping[str, Any]) -> None:

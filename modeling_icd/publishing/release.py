@@ -39,12 +39,8 @@ PUBLIC_RESULTS = (
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
-FITTED_RESULTS = (
-    "unknown_codes",
-    "threshold",
-    "threshold_rule",
-    "threshold_source",
-)  # follow from the notes: only where weights go out
+# These follow from the notes, too.
+FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run did, as far as another run needs it.
 PUBLIC_TRAINING = (
     "seed",
@@ -207,7 +203,7 @@ def _license(release: Release) -> Path | bytes:
     if not release.holds_restricted_weights:
         return project_file("LICENSE")
     return (
-        f"The weights, the thresholds in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
+        f"The weights, the thresholds and calibration in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
         f"other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of the source data:\n"
         f"{PHYSIONET_LICENSE_URL}\n\nThe Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
     ).encode()

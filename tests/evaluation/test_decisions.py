@@ -7,12 +7,11 @@ from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
 from modeling_icd.evaluation.decisions import (
     conformal_threshold,
     fit_decision,
-    recall_figures,
-    review_figures,
     tune_review_threshold,
     tune_top_k,
 )
 from modeling_icd.evaluation.outcomes import outcomes_of
+from modeling_icd.evaluation.results import recall_figures, review_figures
 from modeling_icd.scores import calibrated_scores
 
 

@@ -67,6 +67,16 @@ BATCH_LISTS = (
 RUNNING_SUMS = ("_predicted_per_code", "_scores_in_bin", "_sum_of_squares", "_level_counts", "_code_histogram")
 
 
+def append_joined(parts: list[np.ndarray], part: np.ndarray) -> None:
+    """Append an array, joined with those before it that are not longer: of n small ones log n remain.
+
+    Thousands of small arrays between the large ones that come and go with each batch would keep those from being reused.
+    """
+    while parts and len(parts[-1]) <= len(part):
+        part = np.concatenate([parts.pop(), part])
+    parts.append(part)
+
+
 class Counts(NamedTuple):
     """Gold, predicted and rightly predicted pairs by code `(C,)` and by note `(N,)`."""
 
@@ -132,6 +142,7 @@ class ICDMetricsAccumulator:
         self._depths: list[np.ndarray] = []  # down to which rank the order of a note is known
         self._predicted_per_note: list[np.ndarray] = []
         self._batches: list[np.ndarray] = []  # float32 or uint16 (B, C)
+        self._room: np.ndarray | None = None  # what the last of them is a part of
         self._lists: list[tuple[np.ndarray, np.ndarray]] = []  # class ids and scores (B, K)
         self._cached_ranks: dict[str, GoldRanks] = {}
 
@@ -190,7 +201,7 @@ class ICDMetricsAccumulator:
         # With all its gold codes listed, or all codes, nothing about a note is unknown.
         num_listed = (ids >= 0).sum(axis=1)
         is_known = (np.bincount(rows[~is_listed], minlength=len(ids)) == 0) | (num_listed == num_labels)
-        self._depths.append(np.where(is_known, UNLISTED, num_listed))
+        append_joined(self._depths, np.where(is_known, UNLISTED, num_listed))
 
     def merge(self, other: ICDMetricsAccumulator) -> None:
         """Take in the notes of another accumulator with the same arguments, such as that of another process."""
@@ -205,6 +216,7 @@ class ICDMetricsAccumulator:
             return
         self._start(other.num_labels, other.is_sparse)
         self.num_notes += other.num_notes
+        self._room = None
         for name in BATCH_LISTS:
             getattr(self, name).extend(getattr(other, name))
         for name in RUNNING_SUMS:
@@ -462,20 +474,20 @@ class ICDMetricsAccumulator:
 
     def _add_block(self, scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> None:
         self._add_gold(rows, codes, scores[rows, codes], rank_gold(scores, rows, codes), len(scores))
-        self._depths.append(np.full(len(scores), UNLISTED))
+        append_joined(self._depths, np.full(len(scores), UNLISTED))
 
         is_predicted = scores > self.threshold
         self._predicted_per_code += np.count_nonzero(is_predicted, axis=0)
-        self._predicted_per_note.append(np.count_nonzero(is_predicted, axis=1))
+        append_joined(self._predicted_per_note, np.count_nonzero(is_predicted, axis=1))
 
         flat = scores.astype(np.float64).ravel()
         self._scores_in_bin += np.bincount(calibration_bins(scores).ravel(), flat, NUM_CALIBRATION_BINS)
         self._sum_of_squares += np.square(flat).sum()  # a product of BLAS would wait for threads
 
         if self.score_storage == "float32":
-            self._batches.append(scores.copy())
+            self._keep(scores)
         elif self.score_storage == "uint16":
-            self._batches.append(to_levels(scores))
+            self._keep(to_levels(scores))
         else:
             levels = to_levels(scores)
             self._level_counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
@@ -483,12 +495,22 @@ class ICDMetricsAccumulator:
             for note_bins in to_bins(levels):
                 self._code_histogram[first_bins + note_bins] += 1  # every code once, so no index repeats
 
+    def _keep(self, scores: np.ndarray) -> None:
+        """Copy scores behind those of the batch before: arrays of their own would scatter over memory, and as much be lost."""
+        filled = len(self._batches[-1]) if self._room is not None else 0
+        if self._room is None or filled + len(scores) > len(self._room):
+            num_rows = max(len(scores), SCORES_PER_BLOCK // max(1, scores.shape[1]))
+            self._room, filled = np.empty((num_rows, scores.shape[1]), scores.dtype), 0
+            self._batches.append(self._room)
+        self._room[filled : filled + len(scores)] = scores
+        self._batches[-1] = self._room[: filled + len(scores)]
+
     def _add_gold(self, rows: Any, codes: Any, scores: Any, ranks: Any, num_notes: int) -> None:
         self.num_notes += num_notes
-        self._gold_codes.append(codes.astype(np.int32))
-        self._gold_scores.append(scores.astype(np.float32))
-        self._gold_ranks.append(ranks.astype(np.int32))
-        self._gold_per_note.append(np.bincount(rows, minlength=num_notes))
+        append_joined(self._gold_codes, codes.astype(np.int32))
+        append_joined(self._gold_scores, scores.astype(np.float32))
+        append_joined(self._gold_ranks, ranks.astype(np.int32))
+        append_joined(self._gold_per_note, np.bincount(rows, minlength=num_notes))
 
     # Reading out
 

@@ -11,7 +11,7 @@ import numpy as np
 
 
 NUM_CALIBRATION_BINS = 15
-CODES_PER_BLOCK = 512
+SCORES_PER_COLUMN_BLOCK = 1 << 20  # bounds what looking at scores code by code takes, however many the notes
 MAX_VALUES_TO_COMPARE = 16
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
@@ -240,8 +240,9 @@ def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np
 
 def column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
     """Yield `(first code, scores (codes of the block, N))` from batches `(B, C)`."""
-    for first in range(0, batches[0].shape[1], CODES_PER_BLOCK):
-        columns = np.concatenate([batch[:, first : first + CODES_PER_BLOCK] for batch in batches])
+    width = max(1, SCORES_PER_COLUMN_BLOCK // max(1, sum(map(len, batches))))
+    for first in range(0, batches[0].shape[1], width):
+        columns = np.concatenate([batch[:, first : first + width] for batch in batches])
         yield first, np.ascontiguousarray(columns.T)
 
 
