@@ -38,7 +38,7 @@ class PooledHead(nn.Linear):
         if self.pooling == "last":
             positions = torch.arange(attention_mask.shape[1], device=hidden_states.device)
             last = (positions * attention_mask).argmax(dim=1)  # (B,)
-            pooled = hidden_states[torch.arange(len(last), device=hidden_states.device), last]
+            pooled = hidden_states[torch.arange(last.shape[0], device=hidden_states.device), last]
         else:
             weights = attention_mask.float() / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
             pooled = torch.einsum("bl,bld->bd", weights, hidden_states.float()).to(hidden_states.dtype)
@@ -121,6 +121,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def forward(self, states, mask):  # type: ignore[override]
         """`states` `(B, F, L)`, `mask` `(B, 1, L)` bool; padded positions come out as 0."""
+        if not self.training:  # running statistics: every token alone, so nothing has to be picked out
+            return super().forward(states) * mask
         real = mask.squeeze(1)  # (B, L)
         rows = states.transpose(1, 2)  # (B, L, F)
         normed = super().forward(rows[real])  # (tokens, F)

@@ -4,6 +4,7 @@
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
     python -m modeling_icd.publishing privacy MODEL                  the check alone
     python -m modeling_icd.publishing physionet MODEL --output_dir DIR     the package for PhysioNet
+    python -m modeling_icd.publishing onnx MODEL --output_dir DIR     ONNX files of model and head, for your own use
 
 A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights.
 """
@@ -13,9 +14,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformers import AutoModelForSequenceClassification
+
 from .card import access_questions, build_card
 from .folder import ModelFolder, real_datasets, trained_configs
 from .hub import PushError, push
+from .onnx_export import export_onnx
 from .physionet import PROVENANCE, describe_provenance, write_package
 from .privacy import Finding, TrainingNotes, check_files, load_notes, local_names
 from .release import GATES, Release, outgoing_files, plan_physionet_release, plan_release
@@ -31,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 where it did what it says, 1 where the privacy check found something, 2 where it could not.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"privacy": run_privacy, "physionet": run_physionet}
+    commands = {"privacy": run_privacy, "physionet": run_physionet, "onnx": run_onnx}
     command = commands.get(arguments[0]) if arguments else None
     try:
         return command(arguments[1:]) if command is not None else run_push(arguments)
@@ -92,6 +96,18 @@ def run_physionet(arguments: list[str]) -> int:
     if _check(folder, release, files, _notes(folder, args)):
         return 1
     print(write_package(files, args.output_dir))
+    return 0
+
+
+def run_onnx(arguments: list[str]) -> int:
+    """Write ONNX files of a model and of its head. They hold the weights: never a part of a release."""
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} onnx", description=run_onnx.__doc__)
+    parser.add_argument("model", help="a folder or Hub id")
+    parser.add_argument("--output_dir", required=True, help="a folder that is not there yet")
+    args = parser.parse_args(arguments)
+    model = AutoModelForSequenceClassification.from_pretrained(args.model)
+    for file, difference in export_onnx(model, args.output_dir).items():
+        print(f"{Path(args.output_dir, file)}: logits within {difference:.1e} of the model's")
     return 0
 
 

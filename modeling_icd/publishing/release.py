@@ -21,6 +21,9 @@ COPIED = re.compile(
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
     r"|chat_template\.jinja"
 )
+# For Inference Endpoints, where there are weights to run: beside the package's other remote code, in no model folder.
+HANDLER = Path(__file__).resolve().parents[1] / "handler.py"
+HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
     "schema_version",
@@ -192,6 +195,8 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
     files["config.json"] = _json(public_config(folder.config, release))
     files["results.json"] = _json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
+    if release.with_weights:
+        files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
     files["LICENSE"] = _license(release)
     if release.holds_restricted_weights:
         files["LICENSE-CODE"] = project_file("LICENSE")

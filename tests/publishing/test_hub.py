@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +22,12 @@ PUBLISHED = {
     "README.md",
     "config.json",
     "configuration_icd.py",
+    "handler.py",
     "heads.py",
     "model.safetensors",
     "modeling_llama_icd.py",
     "pipeline_icd.py",
+    "requirements.txt",
     "results.json",
     "scores.py",
     "tokenizer.json",
@@ -128,7 +132,7 @@ def test_a_model_of_restricted_notes_goes_without_weights_and_they_with_permissi
     model_dir, restricted, bpe, notes, hub
 ):
     assert push(model_dir, "--data_dir", str(notes), "--no-private", "--gated", "no") == 0
-    assert hub.files(REPO).keys() == PUBLISHED - {"model.safetensors"}
+    assert hub.files(REPO).keys() == PUBLISHED - {"model.safetensors", "handler.py", "requirements.txt"}
     assert b"**This repository holds no weights.**" in hub.files(REPO)["README.md"]
     permission = ("--i_have_written_permission", "letter of 2026-03-01")
     assert push(model_dir, "--data_dir", str(notes), "--no-private", *permission) == 2
@@ -211,3 +215,54 @@ def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_and_then_offli
     for logits in loaded["logits"]:
         torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
     assert (loaded["text"], len(loaded["coded"]), loaded["shown"]) == (3, 2, [1, 3])
+
+
+ENDPOINT = """
+import importlib.util, json, sys
+folder, output = sys.argv[1:]
+assert importlib.util.find_spec("modeling_icd") is None, "the project must not be importable here"
+spec = importlib.util.spec_from_file_location("handler", f"{folder}/handler.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+handler = module.EndpointHandler(folder)
+note = "fever cough no evidence of acute renal failure"
+faults = []
+for request in ({}, {"inputs": ""}, {"inputs": 5}, {"inputs": note, "parameters": {"temperature": 1}}):
+    try:
+        handler(request)
+    except ValueError as error:
+        faults.append(str(error))
+answers = [handler({"inputs": note, "parameters": {"top_k": 2}}), handler({"inputs": [note, "fever"]})]
+open(output, "w").write(json.dumps({"answers": answers, "faults": faults}))
+"""
+
+
+def test_the_published_folder_serves_an_endpoint_in_a_clean_process(finished_run, hub, tmp_path):
+    assert push(finished_run) == 0
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name, data in hub.files(REPO).items():
+        (folder / name).write_bytes(data)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", ENDPOINT, str(folder), str(tmp_path / "answers.json")],
+        cwd=tmp_path,
+        env={**environment, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    answered = json.loads((tmp_path / "answers.json").read_text())
+    one, several = answered["answers"]
+    assert [sorted(code) for code in one] == [["code", "description", "evidence", "score"]] * 2
+    assert len(several) == 2 and all(isinstance(codes, list) for codes in several)
+    assert [fault.split(":")[0] for fault in answered["faults"]] == [
+        *['A request needs "inputs"'] * 3,
+        "Unknown arguments ['temperature']",
+    ]
+
+
+def test_an_endpoint_gets_the_transformers_that_the_project_needs(finished_run, hub):
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    assert push(finished_run) == 0
+    assert hub.files(REPO)["requirements.txt"].decode().strip() in project["dependencies"]

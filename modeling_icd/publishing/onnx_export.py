@@ -1,0 +1,125 @@
+"""ONNX files of a model and of its head, each held against the model before it is written.
+
+A graph reads a note in one pass: cutting a long note into windows and stitching their states is Python, which ONNX has
+not. So `model.onnx` takes notes of up to `window_size` tokens, and `head.onnx` the stitched states of a note of any length.
+"""
+
+import copy
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..modeling_llama_icd import LlamaICDPreTrainedModel
+
+
+TOLERANCE = 1e-4
+MAX_BATCH, MAX_HEAD_LENGTH = 1024, 1 << 20
+# Batch and length of the notes that an exported graph is compared on; the first is also what it is traced with.
+SHAPES = ((2, 7), (1, 1), (3, 16))
+
+
+class _Logits(nn.Module):
+    """A model as a graph has it: one input of tokens or states, the mask, and logits out."""
+
+    def __init__(self, model: LlamaICDPreTrainedModel, input_name: str):
+        super().__init__()
+        self.model = model
+        self.input_name = input_name
+
+    def forward(self, notes: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(**{self.input_name: notes}, attention_mask=attention_mask).logits
+
+
+def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[str, float]:
+    """Write `model.onnx` (`input_ids` in) and `head.onnx` (`hidden_states` in), both with `attention_mask` in and `logits` out.
+
+    All dimensions but the hidden size and the number of codes are free. The labels, the threshold and the window are in
+    the `config.json` beside them.
+
+    Args:
+        model ([`LlamaICDPreTrainedModel`]): In fp32.
+        output_dir (`str` or `Path`): A folder that is not there yet.
+
+    Returns:
+        The largest difference to the model's own logits, by file.
+
+    Raises:
+        FileExistsError: where `output_dir` is there.
+        ValueError: where onnx, onnxscript or onnxruntime is not installed, or a graph's logits differ by more than 1e-4.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists():
+        raise FileExistsError(f"`output_dir` ({output_dir}) exists: give another one.")
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - which torch exports with
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: run `pip install modeling-icd[onnx]`.") from None
+    model = copy.deepcopy(model).float().eval()
+    config = model.config
+    longest = config.window_size or config.max_position_embeddings
+    parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", MAX_HEAD_LENGTH)}
+    partial = output_dir.with_name(f"{output_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    differences = {}
+    for file, (input_name, longest) in parts.items():
+        _export(_Logits(model, input_name), partial / file, longest)
+        session = onnxruntime.InferenceSession(str(partial / file), providers=["CPUExecutionProvider"])
+        differences[file] = _largest_difference(session, model, input_name, longest)
+        if not differences[file] <= TOLERANCE:
+            raise ValueError(
+                f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
+            )
+    config.save_pretrained(partial)
+    os.replace(partial, output_dir)
+    return differences
+
+
+def _export(wrapped: _Logits, path: Path, longest: int) -> None:
+    dimensions = {
+        0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
+        1: torch.export.Dim("length", min=1, max=longest),
+    }
+    program = torch.onnx.export(
+        wrapped,
+        _random_notes(wrapped.model, wrapped.input_name, *SHAPES[0], longest),
+        dynamo=True,
+        dynamic_shapes={"notes": dimensions, "attention_mask": dimensions},
+        input_names=[wrapped.input_name, "attention_mask"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    program.save(path, external_data=True)  # type: ignore[union-attr]  # a single file would end at 2 GB
+
+
+def _largest_difference(session: Any, model: LlamaICDPreTrainedModel, input_name: str, longest: int) -> float:
+    largest = 0.0
+    for batch, length in SHAPES:
+        notes, mask = _random_notes(model, input_name, batch, length, longest)
+        with torch.no_grad():
+            expected = model(**{input_name: notes}, attention_mask=mask).logits.numpy()
+        (logits,) = session.run(None, {input_name: notes.numpy(), "attention_mask": mask.numpy()})
+        largest = max(largest, float(np.abs(logits - expected).max()))
+    return largest
+
+
+def _random_notes(
+    model: LlamaICDPreTrainedModel, input_name: str, batch: int, length: int, longest: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens or states that stand for notes, the last one padded where there are several."""
+    length = min(length, longest)
+    generator = torch.Generator().manual_seed(0)
+    if input_name == "input_ids":
+        notes = torch.randint(model.config.vocab_size, (batch, length), generator=generator)
+    else:
+        notes = torch.randn(batch, length, model.config.hidden_size, generator=generator)
+    mask = torch.ones(batch, length, dtype=torch.long)
+    if batch > 1:
+        mask[-1, (length + 1) // 2 :] = 0
+    return notes, mask

@@ -1,0 +1,62 @@
+"""ONNX files hold the model's own logits. Skipped without `pip install modeling-icd[onnx]`."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
+from modeling_icd.publishing.cli import main
+
+
+CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8, "hidden_layer": 1}
+MODELS = {
+    "last": (LlamaForICDCoding, {"pooling": "last"}),
+    "mean": (LlamaForICDCoding, {"pooling": "mean", "normalize_hidden_states": True}),
+    "label_attention": (LlamaForICDCoding, {"pooling": "label_attention"}),
+    "multirescnn": (LlamaMultiResCNNForICD, CNN),
+    "ensemble": (LlamaMultiResCNNForICD, {**CNN, "head_ensemble_size": 2, "freeze_backbone": True}),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "multirescnn" else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
+def test_model_and_head_give_the_models_logits(name, backbone, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model_class, fields = MODELS[name]
+    torch.manual_seed(1)
+    model = model_class.from_pretrained(backbone, num_labels=5, window_size=16, window_stride=12, **fields).eval()
+    model.save_pretrained(tmp_path / "model")
+    assert main(["onnx", str(tmp_path / "model"), "--output_dir", str(tmp_path / "onnx")]) == 0, (
+        capsys.readouterr().err
+    )
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["window_size"] == 16
+
+    def run(file, notes, mask):
+        session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / file), providers=["CPUExecutionProvider"])
+        return session.run(["logits"], {session.get_inputs()[0].name: notes.numpy(), "attention_mask": mask.numpy()})[
+            0
+        ]
+
+    with torch.no_grad():
+        # a batch of five with padding, of a shape that the export did not see
+        ids = torch.randint(1, 40, (5, 11), generator=torch.Generator().manual_seed(3))
+        mask = (torch.arange(11) < torch.tensor([11, 1, 5, 8, 2])[:, None]).long()
+        np.testing.assert_allclose(run("model.onnx", ids, mask), model(ids, mask).logits, atol=1e-4)
+        # and a note of three windows, whose stitched states go into the head
+        ids = torch.randint(1, 40, (1, 37), generator=torch.Generator().manual_seed(4))
+        states = model.read_hidden_states(ids, torch.ones_like(ids))
+        np.testing.assert_allclose(
+            run("head.onnx", states, torch.ones_like(ids)), model(ids, torch.ones_like(ids)).logits, atol=1e-4
+        )
+
+
+def test_without_the_libraries_it_says_what_to_install(finished_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert main(["onnx", str(finished_run), "--output_dir", str(tmp_path / "onnx")]) == 2
+    assert "pip install modeling-icd[onnx]" in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
