@@ -23,7 +23,7 @@ class EndpointHandler:
                 `inputs`, a note or a list of notes, and, if wanted, `parameters`: `threshold`, `top_k`, `num_spans`.
 
         Returns:
-            For a note its codes, `{"code", "description", "score", "evidence"}`; for a list of notes a list of these.
+            For a note its codes, `{"code", "description", "score", "decision", "evidence"}`; for a list of notes a list of these.
 
         Raises:
             ValueError: where `inputs` hold no note, or a parameter is not one of these.
