@@ -254,7 +254,7 @@ def test_the_published_folder_serves_an_endpoint_in_a_clean_process(finished_run
     assert run.returncode == 0, run.stderr[-3000:]
     answered = json.loads((tmp_path / "answers.json").read_text())
     one, several = answered["answers"]
-    assert [sorted(code) for code in one] == [["code", "description", "evidence", "score"]] * 2
+    assert [sorted(code) for code in one] == [["code", "decision", "description", "evidence", "score"]] * 2
     assert len(several) == 2 and all(isinstance(codes, list) for codes in several)
     assert [fault.split(":")[0] for fault in answered["faults"]] == [
         *['A request needs "inputs"'] * 3,
