@@ -30,6 +30,7 @@ from .strata import CodeAttributes, make_errors, make_strata
 
 
 SCHEMA_VERSION = 2
+MEMBERSHIP_FILE = "membership.json"
 LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "numpy", "peft", "scikit-learn")
 NUM_CURVE_POINTS = 200
 CUTOFFS = (5, 8, 15)
@@ -276,6 +277,22 @@ def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Itera
     for hadm_id, text, of_note in zip(hadm_ids, texts, codes, strict=True):
         digest.update(f"{hadm_id}\0{len(text)}\0{text}\0{' '.join(sorted(of_note))}\0".encode())
     return digest.hexdigest()
+
+
+def weights_digest(folder: str | Path) -> str:
+    """SHA-256 over the model's safetensors files, which tells whose figures these are.
+
+    Raises:
+        FileNotFoundError: where there are none.
+    """
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"No model*.safetensors in {folder}: give the `output_dir` of a training run.")
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def code_version() -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.results import name_threshold
+from ..evaluation.results import name_threshold, weights_digest
 from .folder import ModelFolder, project_file
 from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
 
@@ -188,6 +188,18 @@ def check_they_belong_together(folder: ModelFolder) -> None:
         )
 
 
+def check_membership(folder: ModelFolder) -> None:
+    """Refuse membership figures of other weights, since they speak of a risk.
+
+    Raises:
+        ValueError: where `membership.json` was measured with other weights than the folder's.
+    """
+    if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
+        raise ValueError(
+            "membership.json was measured with other weights: run `python -m modeling_icd.evaluation.membership` again."
+        )
+
+
 def build_card(folder: ModelFolder, release: Release) -> str:
     """Write the card of a model.
 
@@ -201,6 +213,7 @@ def build_card(folder: ModelFolder, release: Release) -> str:
     """
     check_results(folder.results)
     check_they_belong_together(folder)
+    check_membership(folder)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
     template = environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
     card = template.render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
@@ -354,6 +367,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "does not know them, and each counts as missed."
         if unknown
         else "Every code of the split is one that the model knows.",
+        "membership": describe_membership(folder),
         "compute": describe_compute(folder),
         "note_lines": INVENTED_NOTE,
         "is_plain_classifier": is_plain_classifier(config),
@@ -437,6 +451,22 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
     return (
         f"{model}. The results on `{split}` were measured at: {measured} "
         f"(source: {folder.results['threshold_source']}); {other_notes}."
+    )
+
+
+def describe_membership(folder: ModelFolder) -> str:
+    measured = folder.membership
+    if measured is None:
+        return "Not measured. `python -m modeling_icd.evaluation.membership MODEL --data_dir DIR` measures it."
+    aucs = {
+        name: f"{figure(measured[f'{name}_auc'])} (95% interval {interval_text(measured[f'{name}_interval'])})"
+        for name in ("loss", "reference")
+    }
+    return (
+        f"{measured['num_members']:,} notes that the model was trained on and {measured['num_unseen']:,} of "
+        f"`{measured['split']}`, told apart by the model's loss on the note and its codes: AUC {aucs['loss']}. With the loss "
+        f"of a TF-IDF model that has not read the note taken off: AUC {aucs['reference']}. 0.5 is chance; these are two simple "
+        "attacks, and stronger ones may tell more."
     )
 
 

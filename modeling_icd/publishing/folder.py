@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ..evaluation.results import MEMBERSHIP_FILE
+
 
 Access = Literal["synthetic", "open", "restricted"]
 
@@ -65,12 +67,14 @@ class ModelFolder:
         runs (`tuple[dict, ...]`):
             Its `run.json`, behind those of the models that it was trained further from, the first one first.
         results (`dict`): Its `results.json`.
+        membership (`dict`, *optional*): Its `membership.json`.
     """
 
     path: Path
     config: dict[str, Any]
     runs: tuple[dict[str, Any], ...]
     results: dict[str, Any]
+    membership: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path, results: str | Path | None = None) -> "ModelFolder":
@@ -92,7 +96,9 @@ class ModelFolder:
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         found = next((file for file in candidates if file.is_file()), candidates[-1])
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
-        return cls(path, config, _read_runs(path), read_json(found, remedy))
+        measured = path / MEMBERSHIP_FILE
+        membership = read_json(measured, "measure it again.") if measured.is_file() else None
+        return cls(path, config, _read_runs(path), read_json(found, remedy), membership)
 
     @cached_property
     def weights(self) -> list[Path]:

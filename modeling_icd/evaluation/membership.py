@@ -1,0 +1,179 @@
+"""`python -m modeling_icd.evaluation.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
+
+Two attacks by someone who has a note, its codes and the model's scores. Loss-based (arXiv 1709.01604): a lower loss
+speaks for a training note. Reference-based (difficulty calibration, arXiv 2111.08440): the same with the loss of a TF-IDF
+model that has not read the note taken off, since some notes are easy for any model. An AUC of 0.5 is chance.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from dataset_scripts import load_builder
+
+from .cli import gold_columns, score_notes
+from .results import MEMBERSHIP_FILE, weights_digest
+
+
+NUM_FOLDS, NUM_RESAMPLES = 5, 1000
+RIDGE = 1.0
+# Scores nearer to 0 or 1 than this count as this near: one confident miss must not decide over a note's mean loss.
+LEAST_SCORE = 1e-4
+
+
+def note_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean binary cross-entropy of each note, `(N,)`, of scores and 0/1 labels, both `(N, C)`."""
+    scores = np.clip(scores.astype(np.float64), LEAST_SCORE, 1 - LEAST_SCORE)
+    return -np.where(labels > 0, np.log(scores), np.log1p(-scores)).mean(axis=1)
+
+
+def reference_losses(notes: list[str], labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Loss of each note `(N,)` under a model that was fitted on the other folds, so that it has read no note that it scores.
+
+    The model is a ridge regression of the labels `(N, C)` on TF-IDF, solved for all codes at once.
+    """
+    features = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b").fit_transform(notes)
+    similarity = np.asarray((features @ features.T).todense())
+    fold = np.random.default_rng(seed).permutation(len(notes)) % NUM_FOLDS
+    scores = np.zeros(labels.shape)
+    for i in range(NUM_FOLDS):
+        fitted, held_out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
+        mean = labels[fitted].mean(axis=0)
+        kernel = similarity[np.ix_(fitted, fitted)] + RIDGE * np.eye(len(fitted))
+        weights = np.linalg.solve(kernel, labels[fitted] - mean)
+        scores[held_out] = mean + similarity[np.ix_(held_out, fitted)] @ weights
+    return note_losses(scores, labels)
+
+
+def auc_with_interval(members: np.ndarray, unseen: np.ndarray, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """How often a training note gets the higher value than an unseen one (a tie counts half), and a 95% interval.
+
+    The interval is the percentile one over resamples of both groups of notes, drawn apart.
+    """
+    wins = (members[:, None] > unseen).astype(np.float32) + 0.5 * (members[:, None] == unseen)
+    generator = np.random.default_rng(seed)
+    draws = [
+        generator.multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES).astype(np.float32) / n for n in wins.shape
+    ]
+    resampled = ((draws[0] @ wins) * draws[1]).sum(axis=1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(wins.mean()), (float(low), float(high))
+
+
+def measure_membership(
+    folder: Path,
+    data_dir: str,
+    *,
+    dataset: str | None = None,
+    config: str | None = None,
+    split: str = "test",
+    num_notes: int = 2000,
+    batch_size: int = 8,
+    cache_dir: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Attack a model with notes that it was trained on and notes that it was not.
+
+    Args:
+        folder (`Path`): The `output_dir` of a training run.
+        data_dir (`str`): The files of the data set that it was trained on.
+        dataset, config (`str`, *optional*): Its name and configuration; by default as the model names them.
+        split (`str`): Of the unseen notes.
+        num_notes (`int`): At most so many of each kind, drawn at random.
+
+    Returns:
+        What `membership.json` holds: counts, both AUCs and their intervals; nothing of a single note.
+
+    Raises:
+        ValueError: where the model does not say what it was trained on, or there are fewer notes than folds.
+    """
+    digest = weights_digest(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trained_on = model.config.training_data or {}
+    dataset, config = dataset or trained_on.get("dataset"), config or trained_on.get("config")
+    if dataset is None:
+        raise ValueError(f"{folder} does not say what it was trained on: name it with `--dataset`.")
+    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir or f"{folder}-private/cache")
+    learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
+    learned = learned.select(range(min(len(learned), _max_train_notes(folder) or len(learned))))
+    generator = np.random.default_rng(seed)
+    groups = [
+        records.select(np.sort(generator.permutation(len(records))[:num_notes])) for records in (learned, unseen)
+    ]
+    sizes = [len(group) for group in groups]
+    if min(sizes) < NUM_FOLDS:
+        raise ValueError(f"{sizes[0]} training notes and {sizes[1]} others are too few: at least {NUM_FOLDS} of each.")
+    notes = [note for group in groups for note in group["text"]]
+    labels = np.zeros((len(notes), model.config.num_labels))
+    for row, columns in enumerate(c for group in groups for c in gold_columns(group, model.config.label2id)[0]):
+        labels[row, [c for c in columns if c < model.config.num_labels]] = (
+            1  # a code that it never learned has no score
+        )
+    losses = note_losses(score_notes(model, tokenizer, notes, batch_size), labels)
+    calibrated = losses - reference_losses(notes, labels, seed)
+    results: dict[str, Any] = {"dataset": dataset, "config": builder.config.name, "split": split}
+    results |= {"num_members": sizes[0], "num_unseen": sizes[1], "seed": seed, "weights": digest}
+    for name, values in (("loss", losses), ("reference", calibrated)):
+        auc, interval = auc_with_interval(-values[: sizes[0]], -values[sizes[0] :], seed)
+        results |= {f"{name}_auc": auc, f"{name}_interval": interval}
+    return results
+
+
+def _max_train_notes(folder: Path) -> int | None:
+    run = folder / "run.json"
+    return json.loads(run.read_text())["data"].get("max_train_notes") if run.is_file() else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m modeling_icd.evaluation.membership",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="the `output_dir` of a training run; membership.json goes there")
+    parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
+    parser.add_argument("--dataset", help="its name; default: as the model names it")
+    parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
+    parser.add_argument("--split", default="test", help="of the notes that it has not seen; default: test")
+    parser.add_argument("--num_notes", type=int, default=2000, help="at most so many of each kind; default: 2000")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws, folds and resamples")
+    args = parser.parse_args(arguments)
+    try:
+        results = measure_membership(
+            args.model,
+            args.data_dir,
+            dataset=args.dataset,
+            config=args.dataset_config,
+            split=args.split,
+            num_notes=args.num_notes,
+            batch_size=args.batch_size,
+            cache_dir=args.cache_dir,
+            seed=args.seed,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    partial = args.model / f"{MEMBERSHIP_FILE}.partial"
+    partial.write_text(json.dumps(results, indent=2), encoding="utf-8")
+    os.replace(partial, args.model / MEMBERSHIP_FILE)
+    print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")
+    for name in ("loss", "reference"):
+        low, high = results[f"{name}_interval"]
+        print(f"  {name}-based  {results[f'{name}_auc']:.3f}  {low:.3f} to {high:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
