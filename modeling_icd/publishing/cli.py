@@ -4,6 +4,7 @@
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
     python -m modeling_icd.publishing privacy MODEL                  the check alone
     python -m modeling_icd.publishing physionet MODEL --output_dir DIR     the package for PhysioNet
+    python -m modeling_icd.publishing dataset --repo_id OWNER/NAME     the data set's card, builders and metric, no data
     python -m modeling_icd.publishing onnx MODEL --output_dir DIR     ONNX files of model and head, for your own use
 
 A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights.
@@ -17,7 +18,8 @@ from pathlib import Path
 from transformers import AutoModelForSequenceClassification
 
 from .card import access_questions, build_card
-from .folder import ModelFolder, real_datasets, trained_configs
+from .dataset import check_dataset, dataset_files
+from .folder import REPO_ID, ModelFolder, real_datasets, trained_configs
 from .hub import PushError, push
 from .onnx_export import export_onnx
 from .physionet import PROVENANCE, describe_provenance, write_package
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 where it did what it says, 1 where the privacy check found something, 2 where it could not.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"privacy": run_privacy, "physionet": run_physionet, "onnx": run_onnx}
+    commands = {"privacy": run_privacy, "physionet": run_physionet, "onnx": run_onnx, "dataset": run_dataset}
     command = commands.get(arguments[0]) if arguments else None
     try:
         return command(arguments[1:]) if command is not None else run_push(arguments)
@@ -67,7 +69,14 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
     if args.dry_run:
         print("Dry run: nothing was pushed.")
         return 0
-    revision = push(release, files, token)
+    revision = push(
+        release.target,
+        files,
+        private=release.private,
+        gated=release.gated,
+        message="Publish the model" if release.with_weights else "Publish the model without its weights",
+        token=token,
+    )
     print(f"Pushed {len(files)} files to {release.target}, revision {revision}.")
     return 0
 
@@ -99,6 +108,42 @@ def run_physionet(arguments: list[str]) -> int:
     return 0
 
 
+def run_dataset(arguments: list[str]) -> int:
+    """Push the data set's repository: its card, the builders and the metric, and no data at all."""
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} dataset", description=run_dataset.__doc__)
+    parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
+    parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--data_dir", help="your own copy of the data, with whose notes and ids the files are compared"
+    )
+    parser.add_argument("--dataset", default="mimic3", help="its name; default: mimic3")
+    parser.add_argument("--dataset_config", help="its configuration")
+    parser.add_argument("--cache_dir", help="with --data_dir: where the built data set, notes included, goes")
+    parser.add_argument("--dry_run", action="store_true", help="show files and sizes; push nothing")
+    args = parser.parse_args(arguments)
+    if not REPO_ID.fullmatch(args.repo_id):
+        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {args.repo_id!r}.")
+    if args.data_dir and not args.cache_dir:
+        raise ValueError("`--cache_dir` is missing: the built data set holds the notes, so say where it may lie.")
+    files = dataset_files()
+    if args.dry_run:
+        visibility = "private" if args.private else "public"
+        print(f"{args.repo_id}, a data set: {visibility}; not gated, since it holds no data")
+        print_files(files)
+    notes = None
+    if args.data_dir:
+        notes = load_notes(args.dataset, args.dataset_config, args.data_dir, args.cache_dir)
+    if _report(check_dataset(files, local_names(public=args.repo_id), notes), len(files)):
+        return 1
+    if args.dry_run:
+        print("Dry run: nothing was pushed.")
+        return 0
+    message = "Publish the builders, without data"
+    revision = push(args.repo_id, files, private=args.private, gated="no", message=message, repo_type="dataset")
+    print(f"Pushed {len(files)} files to the data set {args.repo_id}, revision {revision}.")
+    return 0
+
+
 def run_onnx(arguments: list[str]) -> int:
     """Write ONNX files of a model and of its head. They hold the weights: never a part of a release."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} onnx", description=run_onnx.__doc__)
@@ -113,9 +158,6 @@ def run_onnx(arguments: list[str]) -> int:
 
 def print_release(release: Release, files: Mapping[str, Path | bytes]) -> None:
     """Show settings, and every file with its size."""
-    sizes = {
-        name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()
-    }
     visibility = "private" if release.private else "public"
     print(f"{release.target}: {visibility}, gated: {release.gated}, trained on {release.access} data")
     print(f"weights: {'yes' if release.with_weights else 'no'}; written permission: {release.permission or 'none'}")
@@ -123,6 +165,14 @@ def print_release(release: Release, files: Mapping[str, Path | bytes]) -> None:
         print("access questions:")
         for question, kind in access_questions(release)["extra_gated_fields"].items():
             print(f"  {question} ({kind})")
+    print_files(files)
+
+
+def print_files(files: Mapping[str, Path | bytes]) -> None:
+    """Show every file with its size."""
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()
+    }
     print(f"{len(sizes)} files, {sum(sizes.values()):,} bytes:")
     for name, size in sizes.items():
         print(f"  {size:>15,}  {name}")
@@ -207,11 +257,14 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
 def _check(
     folder: ModelFolder, release: Release, files: Mapping[str, Path | bytes], notes: TrainingNotes | None
 ) -> list[Finding]:
-    findings = check_files(files, local_names(folder, public=release.target), notes)
+    return _report(check_files(files, local_names(folder, public=release.target), notes), len(files))
+
+
+def _report(findings: list[Finding], num_files: int) -> list[Finding]:
     if not findings:
-        print(f"Privacy check: nothing found in {len(files)} files.")
+        print(f"Privacy check: nothing found in {num_files} files.")
     for finding in findings:
         print(f"Privacy check: {finding}", file=sys.stderr)
     if findings:
-        print("Nothing was written or pushed: take these out of the model folder first.", file=sys.stderr)
+        print("Nothing was written or pushed: take these out first.", file=sys.stderr)
     return findings

@@ -14,8 +14,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from .release import Release
-
 
 HUB_GATES: dict[str, Literal["manual", "auto", False]] = {"manual": "manual", "auto": "auto", "no": False}
 HUBS_OWN_FILES = {".gitattributes"}
@@ -35,15 +33,28 @@ def check_token(repo_id: str, token: str | None = None) -> None:
         HfApi(library_name="modeling-icd", token=token).whoami()
 
 
-def push(release: Release, files: Mapping[str, Path | bytes], token: str | None = None) -> str:
+def push(
+    repo_id: str,
+    files: Mapping[str, Path | bytes],
+    *,
+    private: bool,
+    gated: str,
+    message: str,
+    repo_type: Literal["model", "dataset"] = "model",
+    token: str | None = None,
+) -> str:
     """Make the repository, or take up one of an earlier push, and commit the files.
 
     An interrupted push leaves a repository with the right settings and without a commit. Pushing again finds what was
     uploaded and goes on.
 
     Args:
-        release (`Release`): Where to, and under which settings.
+        repo_id (`str`): OWNER/NAME.
         files (`dict`): Paths or contents by name.
+        private (`bool`): Whether the repository is private.
+        gated (`str`): `manual`, `auto` or `no`: how access is granted.
+        message (`str`): Of the commit.
+        repo_type (`str`): `model` or `dataset`.
         token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
 
     Returns:
@@ -53,34 +64,35 @@ def push(release: Release, files: Mapping[str, Path | bytes], token: str | None 
         PushError: where the Hub refuses or cannot be reached, or the repository holds files of someone else.
     """
     api = HfApi(library_name="modeling-icd", token=token)
-    repo_id = release.target
     with _explained(repo_id):
         api.whoami()
-        present = _present_files(api, repo_id)
+        present = _present_files(api, repo_id, repo_type)
         foreign = sorted(present - files.keys() - HUBS_OWN_FILES)
         if foreign:
             raise PushError(
                 f"{repo_id} exists and holds {len(foreign)} files that are not part of this release, e.g. {foreign[0]}. "
                 "Delete them there, or take another `--repo_id`."
             )
-        api.create_repo(repo_id, private=release.private, exist_ok=True)
-        api.update_repo_settings(repo_id, private=release.private, gated=HUB_GATES[release.gated])
-        info = api.model_info(repo_id)
-        if bool(info.private) != release.private or (info.gated or False) != HUB_GATES[release.gated]:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        api.update_repo_settings(repo_id, repo_type=repo_type, private=private, gated=HUB_GATES[gated])
+        info = api.repo_info(repo_id, repo_type=repo_type)
+        if bool(info.private) != private or (info.gated or False) != HUB_GATES[gated]:
             raise PushError(
                 f"{repo_id} did not take its settings (private, gated); nothing was uploaded. Set them there."
             )
         commit = api.create_commit(
             repo_id,
             [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message="Publish the model" if release.with_weights else "Publish the model without its weights",
+            commit_message=message,
+            repo_type=repo_type,
         )
     return commit.oid
 
 
-def _present_files(api: HfApi, repo_id: str) -> set[str]:
+def _present_files(api: HfApi, repo_id: str, repo_type: str) -> set[str]:
     try:
-        return {file.rfilename for file in api.model_info(repo_id).siblings or []}
+        info = api.repo_info(repo_id, repo_type=repo_type)
+        return {file.rfilename for file in info.siblings or []}  # type: ignore[union-attr]
     except RepositoryNotFoundError:
         return set()
 

@@ -59,6 +59,8 @@ MARK, WHOLE_MARK = re.compile(r"\[\*\*"), re.compile(r"\[\*\*[^\]\n]{1,80}\*\*\]
 ACCOUNTS_OF_NOBODY = {"root", "user", "users", "admin", "ubuntu", "runner", "docker", "jovyan", "data", "home", "work"}
 # A single long number that equals an id is one; short numbers are so common that it takes several.
 LONG_ID_DIGITS, MIN_SHORT_IDS = 6, 5
+# Published numbers that may equal an id: the article number of MIMIC-III's paper, which the cards cite.
+PUBLIC_NUMBERS = {160035}
 
 
 class Finding(NamedTuple):
@@ -100,10 +102,12 @@ class LocalNames:
     public: str = ""
 
 
-def local_names(folder: ModelFolder, public: str = "") -> LocalNames:
+def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNames:
     """The names of this machine, and those that a model's runs were given."""
-    paths = {str(Path.home()), str(Path.cwd()), str(folder.path), str(folder.path.resolve())}
-    for run in folder.runs:
+    paths = {str(Path.home()), str(Path.cwd())}
+    if folder is not None:
+        paths |= {str(folder.path), str(folder.path.resolve())}
+    for run in folder.runs if folder is not None else ():
         paths |= {str(value) for key, value in run["data"].items() if key.endswith("_dir") and value}
         paths.add(run["training"]["output_dir"])
     users = {os.environ.get(variable, "") for variable in ("LOGNAME", "USER", "USERNAME")} | {Path.home().name}
@@ -208,7 +212,7 @@ def find_training_text(
     public = [hash_spans(hash_words(title)) for title in notes.titles]
     outgoing = np.setdiff1d(np.concatenate([*spans.values(), _NO_SPANS]), np.concatenate([*public, _NO_SPANS]))
     numbers = {
-        name: {int(number) for number in WHOLE_NUMBER.findall(text)}
+        name: {int(number) for number in WHOLE_NUMBER.findall(text)} - PUBLIC_NUMBERS
         for name, text in texts.items()
         if name not in VOCABULARY_FILES
     }

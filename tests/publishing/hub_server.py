@@ -12,7 +12,7 @@ import yaml
 
 
 class HubServer:
-    """Repositories of one owner in memory, behind a port of this machine.
+    """Repositories of one owner, models and data sets, in memory, behind a port of this machine.
 
     Args:
         owner (`str`): Whose repositories may be written.
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self, body):
         request = json.loads(body)
         owner = request.get("organization") or self.hub.owner
-        repo_id = f"{owner}/{request['name']}"
+        repo_id = f"{'datasets/' if request.get('type') == 'dataset' else ''}{owner}/{request['name']}"
         if not self.may_write(owner):
             return None
         url = {"url": f"{self.hub.url}/{repo_id}"}
@@ -120,23 +120,19 @@ class _Handler(BaseHTTPRequestHandler):
         return self.send(url)
 
     def settings(self, body, repo_id):
-        if self.may_write(repo_id.split("/")[0]) and (repo := self.visible(repo_id)) is not None:
+        if self.may_write(repo_id.split("/")[-2]) and (repo := self.visible(repo_id)) is not None:
             request = json.loads(body)
             repo["gated"] = request.get("gated", repo["gated"])
             repo["private"] = request.get("visibility", "private" if repo["private"] else "public") == "private"
             self.send({})
 
     def validate(self, body):
-        content = json.loads(body)["content"]
-        metadata = yaml.safe_load(content.split("---")[1])
-        missing = {
-            "license",
-            "language",
-            "library_name",
-            "pipeline_tag",
-            "base_model",
-            "model-index",
-        } - metadata.keys()
+        request = json.loads(body)
+        metadata = yaml.safe_load(request["content"].split("---")[1])
+        wanted = {"license", "language"}
+        if request["repoType"] == "model":
+            wanted |= {"library_name", "pipeline_tag", "base_model", "model-index"}
+        missing = wanted - metadata.keys()
         errors = [{"message": f"{name} is required"} for name in missing]
         self.send({"errors": errors, "warnings": []}, 400 if errors else 200)
 
@@ -162,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def preupload(self, body, repo_id):
-        if self.may_write(repo_id.split("/")[0]):
+        if self.may_write(repo_id.split("/")[-2]):
             present = self.hub.files(repo_id)
             answer = []
             for file in json.loads(body)["files"]:
@@ -174,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send({"files": answer})
 
     def batch(self, body, repo_id):
-        if self.may_write(repo_id.split("/")[0]):
+        if self.may_write(repo_id.split("/")[-2]):
             objects = []
             for item in json.loads(body)["objects"]:
                 entry = {"oid": item["oid"], "size": item["size"]}
@@ -188,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send({})
 
     def commit(self, body, repo_id):
-        if not self.may_write(repo_id.split("/")[0]):
+        if not self.may_write(repo_id.split("/")[-2]):
             return
         repo, files = self.hub.repos[repo_id], dict(self.hub.files(repo_id))
         for line in body.splitlines():
@@ -229,18 +225,20 @@ def git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-REPO = r"([\w.-]+/[\w.-]+)"
+# By its kind: `OWNER/NAME` of a model, `datasets/OWNER/NAME` of a data set.
+REPO = r"((?:datasets/)?[\w.-]+/[\w.-]+)"
+API = r"/api/(?:models/)?((?:datasets/)?[\w.-]+/[\w.-]+)"
 ROUTES = (
     (("GET",), "/api/whoami-v2", _Handler.whoami),
     (("POST",), "/api/repos/create", _Handler.create),
     (("POST",), "/api/validate-yaml", _Handler.validate),
-    (("PUT",), f"/api/models/{REPO}/settings", _Handler.settings),
-    (("GET",), f"/api/models/{REPO}", _Handler.info),
-    (("GET",), f"/api/models/{REPO}/revision/([^/]+)", _Handler.info),
-    (("GET",), f"/api/models/{REPO}/tree/([^/]+)/?(.*)", _Handler.tree),
-    (("POST",), f"/api/models/{REPO}/preupload/main", _Handler.preupload),
+    (("PUT",), f"{API}/settings", _Handler.settings),
+    (("GET",), f"{API}", _Handler.info),
+    (("GET",), f"{API}/revision/([^/]+)", _Handler.info),
+    (("GET",), f"{API}/tree/([^/]+)/?(.*)", _Handler.tree),
+    (("POST",), f"{API}/preupload/main", _Handler.preupload),
     (("POST",), f"/{REPO}.git/info/lfs/objects/batch", _Handler.batch),
     (("PUT",), "/blobs/([0-9a-f]+)", _Handler.put_blob),
-    (("POST",), f"/api/models/{REPO}/commit/main", _Handler.commit),
+    (("POST",), f"{API}/commit/main", _Handler.commit),
     (("GET", "HEAD"), f"/{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
 )
