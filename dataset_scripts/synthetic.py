@@ -62,7 +62,7 @@ from .synthetic_concepts import (
 
 
 CORPUS_VERSION = "1.0"
-MARKER_FILE = "SYNTHETIC"
+MARKER_FILE, EVIDENCE_FILE = "SYNTHETIC", "evidence.jsonl.gz"
 PARTIAL_FOLDER = ".synthetic-partial"
 SPLITS = ("train", "dev", "test")
 NUM_TOP_CODES = 50
@@ -89,7 +89,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 CORPUS_FILES = (
     MARKER_FILE,
     *(f"{table}.csv.gz" for table in TABLES),
-    "evidence.jsonl.gz",
+    EVIDENCE_FILE,
     *(f"{split}_{code_set}_hadm_ids.csv" for code_set in ("full", "50") for split in SPLITS),
     "TOP_50_CODES.csv",
 )
@@ -983,7 +983,7 @@ def locate_evidence(
         folder (`str` or `Path`): The synthetic corpus.
         hadm_ids, texts: Of the records of `MIMIC3`, their text unchanged: a row that is not found in it gives no spans.
     """
-    with gzip.open(Path(folder) / "evidence.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(Path(folder) / EVIDENCE_FILE, "rt", encoding="utf-8") as file:
         codes_of_row = {(line := json.loads(row))["row_id"]: line["codes"] for row in file}
     rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
     table = find_tables(str(folder), ["NOTEEVENTS"])["NOTEEVENTS"]
@@ -1127,7 +1127,7 @@ class _CorpusFiles:
             for name in ("NOTEEVENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD"):
                 self.tables[name] = opening.enter_context(open_gzip(self.folder / f"{name}.csv.gz"))
                 self.tables[name].write(_csv_row(TABLES[name]))
-            self.evidence = opening.enter_context(open_gzip(self.folder / "evidence.jsonl.gz"))
+            self.evidence = opening.enter_context(open_gzip(self.folder / EVIDENCE_FILE))
             self.lists = {
                 (split, code_set): opening.enter_context(
                     (self.folder / f"{split}_{code_set}_hadm_ids.csv").open("w", encoding="utf-8", newline="")
@@ -1222,16 +1222,19 @@ class _CorpusFiles:
         return self.num_rows[table]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset_scripts.synthetic",
-        description="Write an invented corpus in the shape of MIMIC-III v1.4.",
-    )
+def corpus_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser of the options that every corpus has."""
+    parser = argparse.ArgumentParser(prog=f"python -m dataset_scripts.{module}", description=description)
     parser.add_argument("--output_dir", required=True, help="folder for the corpus")
     parser.add_argument("--num_admissions", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", default="default", help=f"words per note: {', '.join(LENGTHS)}")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
+    parser = corpus_parser("synthetic", "Write an invented corpus in the shape of MIMIC-III v1.4.")
     parser.add_argument(
         "--split_fractions", type=float, nargs=3, default=(0.8, 0.08, 0.12), metavar=("TRAIN", "DEV", "TEST")
     )

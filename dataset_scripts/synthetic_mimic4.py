@@ -10,7 +10,6 @@ A subject's admissions are coded in ICD-9 up to some day and in ICD-10 from then
 codes whose concept has a certain one; see `synthetic_icd10.py`. A few admissions have codes of both editions.
 """
 
-import argparse
 import csv
 import json
 import random
@@ -26,7 +25,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .mimic3 import MIMIC3
 from .synthetic import (
+    EVIDENCE_FILE,
     LENGTHS,
     MARKER_FILE,
     Admission,
@@ -34,6 +35,7 @@ from .synthetic import (
     NoteWriter,
     check_arguments,
     complete_folder,
+    corpus_parser,
     open_gzip,
     plan_admissions,
     write_marker,
@@ -58,10 +60,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "hosp/d_icd_diagnoses": ("icd_code", "icd_version", "long_title"),
     "hosp/d_icd_procedures": ("icd_code", "icd_version", "long_title"),
 }
-EVIDENCE_FILE = "evidence.jsonl.gz"
 CORPUS_FILES = (MARKER_FILE, *(f"{table}.csv.gz" for table in TABLES), EVIDENCE_FILE)
 FIRST_SUBJECT_ID, FIRST_HADM_ID = 10_000_000, 20_000_000
-_DEID_MARK = re.compile(r"\[\*\*[^\[\]]*\*\*\]")
+_DEID_MARK = re.compile(MIMIC3.DEID_MARK)
 _BLANK = "___"
 
 
@@ -268,14 +269,9 @@ class _Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset_scripts.synthetic_mimic4",
-        description="Write an invented corpus in the shape of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.",
+    parser = corpus_parser(
+        "synthetic_mimic4", "Write an invented corpus in the shape of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2."
     )
-    parser.add_argument("--output_dir", required=True, help="folder for the corpus")
-    parser.add_argument("--num_admissions", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--length", default="default", help=f"words per note: {', '.join(LENGTHS)}")
     parser.add_argument("--icd10_rate", type=float, default=0.5, help="admissions coded in ICD-10, about")
     parser.add_argument("--mixed_rate", type=float, default=0.005, help="admissions with codes of both editions")
     parser.add_argument("--addendum_rate", type=float, default=0.05, help="admissions with an addendum")

@@ -1,8 +1,9 @@
 """Heads: hidden states of a note in, one logit per code out.
 
 Every head is `forward(hidden_states (B, L, D), attention_mask (B, L)) -> logits (B, C), label_attentions (B, C, L) or
-None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the logits of its members apart. Padding changes no answer: masked positions are left out of
-every softmax and average, out of the batch norm's statistics, and are zero before every convolution.
+None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the logits of its members apart,
+`(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and average, out of the batch
+norm's statistics, and are zero before every convolution.
 """
 
 import itertools

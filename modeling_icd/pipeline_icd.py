@@ -72,14 +72,6 @@ class ICDCodingPipeline(Pipeline):
     def postprocess(self, outputs, threshold=None, top_k=None, num_spans=3):
         config = self.model.config
         scores = calibrated_scores(outputs["logits"], config.calibration)
-        order = scores.argsort(descending=True, stable=True).tolist()
-        if top_k is None and threshold is None:
-            top_k = config.predict_top_k
-        if top_k is not None:
-            chosen = order[:top_k]
-        else:
-            limits = torch.as_tensor(config.threshold if threshold is None else threshold).expand(len(scores))
-            chosen = [i for i in order if scores[i] > limits[i]]
         attentions = outputs["label_attentions"]
         descriptions = config.code_descriptions or {}
         return [
@@ -92,8 +84,25 @@ class ICDCodingPipeline(Pipeline):
                 if attentions is None
                 else evidence_spans(outputs["note"], outputs["offsets"], attentions[i].float().tolist(), num_spans),
             }
-            for i in chosen
+            for i in predicted_codes(scores, config, threshold, top_k)
         ]
+
+
+def predicted_codes(scores, config, threshold: float | None = None, top_k: int | None = None) -> list[int]:
+    """Class ids of a note's predicted codes by falling score, after the model's own rule unless another one is given.
+
+    Args:
+        scores (`torch.Tensor` of shape `(C,)`): calibrated.
+        config (`LlamaICDConfig`): of the model.
+        threshold, top_k (*optional*): as in the pipeline's call.
+    """
+    order = scores.argsort(descending=True, stable=True).tolist()
+    if top_k is None and threshold is None:
+        top_k = config.predict_top_k
+    if top_k is not None:
+        return order[:top_k]
+    limits = torch.as_tensor(config.threshold if threshold is None else threshold).expand(len(scores))
+    return [i for i in order if scores[i] > limits[i]]
 
 
 def decision_of(score: float, review_threshold: float | None) -> str | None:

@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dataset_scripts.synthetic import write_corpus
+
 
 TINY = {
     "vocab_size": 40,
@@ -60,3 +62,11 @@ def backbone(tmp_path_factory) -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """An invented corpus of 60 admissions in MIMIC-III's files; to be read, not to be changed."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
+    return folder

@@ -16,7 +16,6 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.classification import classification_of
 from dataset_scripts.synthetic import MARKER_FILE
 
@@ -24,6 +23,7 @@ from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
+from .data import builder_for
 from .predictions import write_predictions
 from .report import write_report
 from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
@@ -74,33 +74,6 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     unknown = [names[i] for i in used if names[i] not in label2id]
     columns = {**label2id, **{code: len(label2id) + i for i, code in enumerate(unknown)}}
     return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
-
-
-def builder_for(
-    model_config,
-    dataset: str,
-    data_dir: str,
-    split: str,
-    config: str | None = None,
-    options: Sequence[str] = (),
-    cache_dir: str | None = None,
-) -> ICDBuilder:
-    """The data set that a model is held against; by default in the configuration, with the options, of its training.
-
-    The arguments are those of [`score_split`].
-    """
-    trained_on = model_config.training_data or {}
-    if config is None and trained_on.get("dataset") == dataset:
-        config = trained_on["config"]
-        options = [*trained_on.get("options", []), *options]
-    given = parse_options(dataset, options, "--dataset_options")
-    if split == "all":
-        given["unsplit"] = True
-        if dataset == "mimic4" or (dataset == "mimic3" and config not in (None, "full")):
-            # The code set is the one that the model was trained for, not the most frequent codes of another folder.
-            given = {name: value for name, value in given.items() if name not in ("num_codes", "codes_file")}
-            given["codes"] = list(model_config.label2id)
-    return load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **given)
 
 
 def score_split(

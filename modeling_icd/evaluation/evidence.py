@@ -5,7 +5,6 @@ corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the sy
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
-from ..pipeline_icd import evidence_spans
-from .cli import builder_for
+from ..pipeline_icd import evidence_spans, predicted_codes
+from ..scores import calibrated_scores
+from .data import builder_for
 from .icd_metrics.scores import divide
+from .results import write_json
 
 
 NUM_SPANS = (1, 3, 5, 10)
@@ -127,14 +128,13 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
         output = model(**inputs, output_label_attentions=True)
         if output.label_attentions is None:
             raise ValueError(f"A head with `pooling` {model.config.pooling!r} does not say what it read a code from.")
-        scores = output.logits[0].float().sigmoid().cpu()
-        found = (scores > torch.as_tensor(model.config.threshold)).tolist()
+        found = set(predicted_codes(calibrated_scores(output.logits[0], model.config.calibration), model.config))
         for code, spans in marked.items():
             weights = output.label_attentions[0, label2id[code]].float().tolist()
             ranked = evidence_spans(note, offsets, weights, max(num_spans))
             for k in num_spans:
                 given = [(span["start"], span["end"]) for span in ranked[:k]]
-                for codes in ("gold", "found") if found[label2id[code]] else ("gold",):
+                for codes in ("gold", "found") if label2id[code] in found else ("gold",):
                     counts[codes, k].add(note, given, spans)
     return [{"codes": codes, "num_spans": k, **count.compute()} for (codes, k), count in counts.items()]
 
@@ -185,8 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
     if args.output_file is not None:
-        args.output_file.parent.mkdir(parents=True, exist_ok=True)
-        args.output_file.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+        write_json(rows, args.output_file)
     return 0
 
 

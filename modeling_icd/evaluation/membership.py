@@ -7,7 +7,6 @@ model that has not read the note taken off, since some notes are easy for any mo
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dataset_scripts import load_builder
-
 from .cli import gold_columns, score_notes
-from .results import MEMBERSHIP_FILE, weights_digest
+from .data import builder_for
+from .results import MEMBERSHIP_FILE, weights_digest, write_json
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
@@ -100,10 +98,11 @@ def measure_membership(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     trained_on = model.config.training_data or {}
-    dataset, config = dataset or trained_on.get("dataset"), config or trained_on.get("config")
+    dataset = dataset or trained_on.get("dataset")
     if dataset is None:
         raise ValueError(f"{folder} does not say what it was trained on: name it with `--dataset`.")
-    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir or f"{folder}-private/cache")
+    cache_dir = cache_dir or f"{folder}-private/cache"
+    builder = builder_for(model.config, dataset, data_dir, "train", config, cache_dir=cache_dir)
     learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
     learned = learned.select(range(min(len(learned), _max_train_notes(folder) or len(learned))))
     generator = np.random.default_rng(seed)
@@ -165,9 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    partial = args.model / f"{MEMBERSHIP_FILE}.partial"
-    partial.write_text(json.dumps(results, indent=2), encoding="utf-8")
-    os.replace(partial, args.model / MEMBERSHIP_FILE)
+    write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")
     for name in ("loss", "reference"):
         low, high = results[f"{name}_interval"]

@@ -252,13 +252,18 @@ def _faults_within(results: Mapping[str, Any]) -> list[str]:
 
 def write_results(results: dict, output_dir: Path) -> Path:
     """Writes `results.json`, whole or not at all; a figure that is undefined is null."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=output_dir, suffix=".tmp", delete=False) as file:
-        json.dump({**results, "metrics": nan_to_none(results["metrics"])}, file, indent=2, allow_nan=False)
     path = output_dir / "results.json"
+    write_json({**results, "metrics": nan_to_none(results["metrics"])}, path)
+    return path
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes a JSON file, whole or not at all, and the folder that it is to lie in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        json.dump(content, file, indent=2, allow_nan=False)
     os.replace(file.name, path)
     path.chmod(0o644)
-    return path
 
 
 def read_results(path: Path) -> dict[str, Any]:

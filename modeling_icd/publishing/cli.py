@@ -17,6 +17,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification
 
+from ..evaluation.data import as_in_training
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
 from .folder import REPO_ID, ModelFolder, real_datasets, trained_configs
@@ -190,6 +191,9 @@ def _parser(program: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", help="the folder of the training data, which the privacy check compares with")
     parser.add_argument("--dataset", help="its name; default: as the model names it")
     parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
+    parser.add_argument(
+        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration; as in training"
+    )
     parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
     return parser
 
@@ -240,9 +244,9 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
     if len(real) > 1:
         raise ValueError(f"The model was trained on {' and '.join(sorted(real))}: only one data set can be compared.")
     dataset = args.dataset or next(iter(real), training_data.get("dataset", "unknown"))
-    config, options = args.dataset_config, []
-    if config is None and dataset == training_data.get("dataset") and "earlier" not in training_data:
-        config, options = training_data["config"], training_data.get("options", [])
+    config, options = args.dataset_config, args.dataset_options
+    if config is not None or "earlier" not in training_data:
+        config, options = as_in_training(training_data, dataset, config, options)
     if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
         editions = {name.removesuffix("_top50") for name in trained_configs(training_data, dataset)}
         if len(editions) != 1:

@@ -73,6 +73,7 @@ def evaluate_and_push(plan: PushPlan, output_dir: Path, data_args: DataArguments
     cache = ["--cache_dir", data_args.data_cache_dir] if data_args.data_cache_dir else []
     data = ["--dataset", data_args.dataset, "--data_dir", data_args.data_dir, *cache]
     config = ["--dataset_config", data_args.dataset_config] if data_args.dataset_config else []
+    config += ["--dataset_options", *data_args.dataset_options] if data_args.dataset_options else []
     evaluate = [str(output_dir), *data, *config, "--split", "test", "--batch_size", str(batch_size)]
     training_data = read_json(output_dir / "config.json", "did the training end?").get("training_data")
     # Invented notes need no comparison, and notes of another data set do not lie in this folder.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from faults import SECRET, assert_clean, cached_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,8 +43,6 @@ NOTE_COLUMNS = [
     "ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "STORETIME", "CATEGORY", "DESCRIPTION", "CGID",
     "ISERROR", "TEXT",
 ]  # fmt: skip
-SECRET = "Xylophonia"  # a word of the invented notes that no message may hold
-
 # (subject, admission, category, description, iserror, text), in the order of the file
 NOTES = [
     (1, 101, "Discharge summary", "Report", "", "First note,\nwith a line break and \"quotes\"."),
@@ -118,10 +117,6 @@ def build(folder, tmp_path):
         return builder
 
     return build
-
-
-def cached_files(tmp_path):
-    return [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"]
 
 
 def codes_of(dataset):
@@ -491,16 +486,6 @@ def test_damaged_gzip(build, folder, tmp_path, change):
     with pytest.raises(ValueError, match=r"checksum|empty") as error:
         build()
     assert_clean(error, path, tmp_path)
-
-
-def assert_clean(error, path, tmp_path):
-    """The message names the file, nothing in the chain of errors quotes a note, nothing is cached."""
-    assert str(path) in str(error.value)
-    exception = error.value
-    while exception is not None:
-        assert SECRET not in str(exception)
-        exception = exception.__cause__ or exception.__context__
-    assert cached_files(tmp_path) == []
 
 
 def test_interrupted_build_leaves_nothing(build, tmp_path, monkeypatch):

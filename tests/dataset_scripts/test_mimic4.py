@@ -3,13 +3,12 @@ import gzip
 import logging
 
 import pytest
+from faults import assert_clean
 
 from dataset_scripts import MIMIC4, load_builder, load_split
 from dataset_scripts.mimic4 import read_titles
 from dataset_scripts.synthetic_mimic4 import write_corpus
 
-
-SECRET = "Xylophonia"  # a word of the invented notes that no message may hold
 
 # (subject, admission, type, seq, text), in the order of the file
 NOTES = [
@@ -268,16 +267,6 @@ def test_cut_gzip(build, folder, tmp_path):
     with pytest.raises(ValueError, match="checksum") as error:
         build()
     assert_clean(error, path, tmp_path)
-
-
-def assert_clean(error, path, tmp_path):
-    """The message names the file, nothing in the chain of errors quotes a note, nothing is cached."""
-    assert str(path) in str(error.value)
-    exception = error.value
-    while exception is not None:
-        assert SECRET not in str(exception)
-        exception = exception.__cause__ or exception.__context__
-    assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
 
 
 def test_missing_and_doubled_files_are_named(folder):

@@ -10,58 +10,25 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from dataset_scripts import ICDBuilder, load_builder
-from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.evaluation.data import as_in_training
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.evaluation.results import read_results, summarize
 from modeling_icd.training.run import main as train_main
 
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["fever", "cough", "pneumonia", "the", "patient", "chest", "pain", "renal", "no"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        initializer_range=0.3,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    vocabulary = {"[PAD]": 0, "[UNK]": 1, **{word: i + 2 for i, word in enumerate(WORDS)}}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def coder(corpus, llama, tmp_path_factory) -> Path:
+def coder(corpus, backbone, tmp_path_factory) -> Path:
     """A model that knows half of the corpus's codes; it is not trained."""
     folder = tmp_path_factory.mktemp("coder")
     train = load_builder("mimic3", data_dir=corpus, cache_dir=folder.parent / "cache").as_dataset(split="train")
@@ -69,7 +36,7 @@ def coder(corpus, llama, tmp_path_factory) -> Path:
     counts = Counter(names[code] for codes in train["codes"] for code in codes)
     codes = sorted(code for code, _ in counts.most_common(len(counts) // 2))
     model = LlamaForICDCoding.from_pretrained(
-        llama,
+        backbone,
         id2label=dict(enumerate(codes)),
         label2id={code: i for i, code in enumerate(codes)},
         window_size=32,
@@ -78,7 +45,7 @@ def coder(corpus, llama, tmp_path_factory) -> Path:
         training_data={"dataset": "mimic3", "config": "full", "code_counts": dict(counts)},
     )
     model.save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(llama).save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(backbone).save_pretrained(folder)
     return folder
 
 
@@ -128,6 +95,15 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
     assert "## Paired tests" in compared.stdout
 
 
+def test_options_of_training_count_where_the_configuration_is_that_of_training():
+    trained = {"dataset": "mimic3", "config": "custom", "options": ["num_codes=7"]}
+    assert as_in_training(trained, "mimic3", None, ["text=caml"]) == ("custom", ["num_codes=7", "text=caml"])
+    assert as_in_training(trained, "mimic3", "custom") == ("custom", ["num_codes=7"])
+    assert as_in_training(trained, "mimic3", "full", ["text=caml"]) == ("full", ["text=caml"])
+    assert as_in_training(trained, "mimic4", None) == (None, [])
+    assert as_in_training(None, "mimic3", None) == (None, [])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,7 +151,7 @@ def rewrite_test_codes(corpus: Path, folder: Path) -> Path:
     ],
     ids=lambda options: options.get("threshold_rule", "default"),
 )
-def test_the_test_split_cannot_influence_a_decision(options, corpus, llama, tmp_path, monkeypatch):
+def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, tmp_path, monkeypatch):
     """Training never reads the test split, and another test split leaves every number of the configuration as it was."""
     read = []
     as_dataset = ICDBuilder.as_dataset
@@ -188,7 +164,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, llama, tmp_
     options = {
         "model": "direct",
         "pooling": "mean",
-        "backbone": llama,
+        "backbone": backbone,
         "window_size": 32,
         "dataset": "mimic3",
         "num_train_epochs": 1,
@@ -225,9 +201,9 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, llama, tmp_
         assert len(outcomes.predicted_codes) == fitted["predict_top_k"] * outcomes.num_notes
 
 
-def test_a_recall_that_validation_cannot_promise_is_refused_before_training(corpus, llama, tmp_path, capsys):
+def test_a_recall_that_validation_cannot_promise_is_refused_before_training(corpus, backbone, tmp_path, capsys):
     options = ["--model=direct", "--dataset=mimic3", "--window_size=32", "--use_cpu=True", "--max_train_notes=8"]
-    paths = [f"--backbone={llama}", f"--data_dir={corpus}", f"--output_dir={tmp_path / 'model'}"]
+    paths = [f"--backbone={backbone}", f"--data_dir={corpus}", f"--output_dir={tmp_path / 'model'}"]
     promise = ["--threshold_rule=conformal", "--target_recall=0.99"]
     assert train_main([*options, *paths, *promise]) == 2
     assert "`target_recall` 0.99 cannot be promised" in capsys.readouterr().err
@@ -235,12 +211,12 @@ def test_a_recall_that_validation_cannot_promise_is_refused_before_training(corp
     assert "need each other" in capsys.readouterr().err
 
 
-def test_train_and_evaluate_on_icd10(llama, tmp_path):
+def test_train_and_evaluate_on_icd10(backbone, tmp_path):
     """MIMIC-IV's format from train.py to the strata of ICD-10; `--split all` keeps the model's codes."""
     write_mimic4(tmp_path / "corpus", num_admissions=160, length="short", show_progress=False)
     model, data = tmp_path / "model", ["--dataset=mimic4", f"--data_dir={tmp_path / 'corpus'}"]
     options = {"model": "direct", "pooling": "mean", "window_size": 32, "num_train_epochs": 1, "max_train_notes": 8}
-    options |= {"backbone": llama, "output_dir": model, "use_cpu": True, "report_to": "none"}
+    options |= {"backbone": backbone, "output_dir": model, "use_cpu": True, "report_to": "none"}
     own = ["--dataset_config=icd10", "--dataset_options", "min_count=5"]
     assert train_main([*data, *own, *(f"--{name}={value}" for name, value in options.items())]) == 0
     config = json.loads((model / "config.json").read_text())

@@ -2,14 +2,13 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from dataset_scripts import load_split
-from dataset_scripts.synthetic import locate_evidence, write_corpus
+from dataset_scripts.synthetic import locate_evidence
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.evaluation.evidence import EvidenceCounts, gold_evidence, judge_evidence, main
 
@@ -24,13 +23,6 @@ class CharacterTokenizer:
             "attention_mask": torch.ones(1, length, dtype=torch.long),
             "offset_mapping": torch.tensor([[[i, i + 1] for i in range(length)]]),
         }
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
-    return folder
 
 
 def test_counts_by_hand():
@@ -97,6 +89,10 @@ def test_a_head_that_attends_to_the_evidence_scores_higher_than_chance(backbone)
     assert (gold["codes"], gold["pairs"], gold["hit_rate"]) == ("gold", 2, 0.5)
     assert (found["codes"], found["pairs"], found["f1"]) == ("found", 1, 1.0)
     assert found["chance"] == pytest.approx(1 / 6)
+    # What is found follows the model's own rule: here the two best codes of every note.
+    model.config.update({"threshold_rule": "top_k", "predict_top_k": 2})
+    _, found = judge_evidence(model, CharacterTokenizer(), [note], [{"486": [[19, 24]], "401.9": [[3, 8]]}], (1,))
+    assert found["pairs"] == 2
 
 
 def test_the_command_writes_a_row_for_each_number_of_spans(corpus, backbone, tmp_path, capsys):

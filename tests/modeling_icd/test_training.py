@@ -13,7 +13,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import modeling_icd
 from dataset_scripts import load_split
-from dataset_scripts.synthetic import write_corpus
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
 from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
 from modeling_icd.training import hidden_states
@@ -27,13 +26,6 @@ MODES = {
     "lora": {"model": "direct", "pooling": "label_attention", "lora_r": 2, "head_learning_rate": 0.01},
     "full": {"model": "direct", "pooling": "mean"},
 }
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
-    return folder
 
 
 def f1_at(scores, gold, threshold) -> float:

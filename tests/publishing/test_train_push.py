@@ -9,19 +9,12 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dataset_scripts.synthetic import MARKER_FILE, write_corpus
+from dataset_scripts.synthetic import MARKER_FILE
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.run import main, train
 
 
 REPO = "someone/tiny-icd"
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, num_admissions=60, length="short", show_progress=False)
-    return folder
 
 
 @pytest.fixture
@@ -86,6 +79,16 @@ def test_weights_of_notes_that_may_be_real_stay_at_home(train_and_push, hub, rea
     assert train_and_push(data_dir=real_corpus) == 0, capsys.readouterr().err
     assert hub.files(REPO).keys() >= {"README.md", "config.json", "train.yaml"}
     assert not [name for name in hub.files(REPO) if "safetensors" in name]
+
+
+def test_options_of_the_data_set_reach_evaluation_and_the_privacy_check(
+    train_and_push, hub, real_corpus, tmp_path, capsys
+):
+    options = {"dataset_config": "custom", "dataset_options": "num_codes=7"}
+    assert train_and_push(data_dir=real_corpus, **options) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "model" / "evaluation" / "test" / "results.json").read_text())
+    assert (results["config"], results["num_codes"]) == ("custom", 7)
+    assert "README.md" in hub.files(REPO)
 
 
 def test_a_finding_of_the_privacy_check_stops_the_push_and_keeps_the_model(
