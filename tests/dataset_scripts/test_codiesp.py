@@ -367,10 +367,16 @@ def test_wrong_arguments(corpus, build):
         build("diagnoses_en", min_count=21)
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A folder for files that each example writes anew."""
+    return tmp_path_factory.mktemp("scratch")
+
+
 @given(st.data())
-def test_a_background_cut_anywhere_is_refused(tmp_path_factory, data):
+def test_a_background_cut_anywhere_is_refused(scratch, data):
     whole = gzip.compress(CASE * 3)
-    path = tmp_path_factory.mktemp("cut") / "background_en.jsonl.gz"
+    path = scratch / "background_en.jsonl.gz"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(ValueError, match=r"background_en.jsonl.gz: the gzip stream is cut short, damaged or empty"):
         read_background(path)
@@ -384,16 +390,16 @@ def test_a_background_cut_anywhere_is_refused(tmp_path_factory, data):
         min_size=1,
     )
 )
-def test_a_table_reads_as_it_was_written(tmp_path_factory, rows):  # whatever else parts lines elsewhere: \x85, \u2028
-    path = tmp_path_factory.mktemp("rows") / "trainD.tsv"
+def test_a_table_reads_as_it_was_written(scratch, rows):  # whatever else parts lines elsewhere: \x85, \u2028
+    path = scratch / "trainD.tsv"
     for end in ("\n", "\r\n"):
         path.write_bytes("".join("\t".join(row) + end for row in rows).encode())
         assert list(read_rows(path, 2)) == list(enumerate(rows, start=1))
 
 
 @given(st.binary())
-def test_any_bytes_are_a_table_or_one_clear_error(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("bytes") / "trainD.tsv"
+def test_any_bytes_are_a_table_or_one_clear_error(scratch, data):
+    path = scratch / "trainD.tsv"
     path.write_bytes(data)
     try:
         assert all(len(values) == 2 for _, values in read_rows(path, 2))

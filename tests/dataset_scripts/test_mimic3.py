@@ -429,7 +429,7 @@ def test_fingerprint_follows_code_and_sources(tmp_path):
     assert len({first, second, fingerprint([code], [source])}) == 3
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 def test_any_text_survives(folder, tmp_path, text):
     notes = [(1, 1, 101, "", "", "", "Discharge summary", "Report", "", "", text)]
