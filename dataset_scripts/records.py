@@ -159,7 +159,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 def is_disk_full(error: BaseException | None) -> bool:
     """Tell whether an error, or one that it was raised for, is that of a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        # `datasets` refuses to begin on a disk without a byte left, by an error that has no number.
+        if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "Not enough disk space" in str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
