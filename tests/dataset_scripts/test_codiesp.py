@@ -120,6 +120,21 @@ def test_english_has_no_evidence_and_needs_no_table_of_it(corpus, build):
     assert all(evidence == [] for split in splits.values() for evidence in split["evidence"])
 
 
+def test_the_description_tells_configurations_apart(build):
+    english, spanish = (
+        build(config, min_count=min_count, unsplit=True).info.description
+        for config, min_count in (("diagnoses_en_top50", 0), ("both_es", 2))
+    )
+    assert (
+        "\n\nConfiguration diagnoses_en_top50: The 50 most frequent diagnoses; text machine-translated into English, "
+        "without evidence, whose offsets are of the Spanish text. In place of the splits: one split" in english
+    )
+    assert (
+        "\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. `min_count` is 2."
+        in spanish
+    )
+
+
 def test_background(corpus, build):
     splits = build().as_dataset()
     assert {name: len(split) for name, split in splits.items()} == {
