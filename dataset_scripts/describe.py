@@ -66,7 +66,7 @@ def describe(builder: ICDBuilder) -> Description:
     names = splits[reference].features["codes"].feature.names
     counts = {split: np.array([of_split[name] for name in names]) for split, of_split in builder.code_counts.items()}
     return Description(
-        title=f"{type(builder).__name__}, configuration {builder.config.name}",
+        title=", ".join([f"{type(builder).__name__}, configuration {builder.config.name}", *_show_options(builder)]),
         names=names,
         splits={
             split: SplitDescription(
@@ -163,6 +163,19 @@ def draw_description(description: Description, path: Path) -> None:
     partial = path.with_name(f"partial-{path.name}")
     figure.savefig(partial, dpi=120)
     partial.replace(path)
+
+
+def _show_options(builder: ICDBuilder) -> list[str]:
+    """Write the options that are not the defaults; of a path the last part, of a list how long it is."""
+    shown = {}
+    for name, value in builder.options.items():
+        if isinstance(value, list):
+            shown[name] = f"{len(value)} given"
+        elif name.endswith(("_dir", "_file")):
+            shown[name] = Path(value).name
+        else:
+            shown[name] = repr(value)
+    return [f"{name}={value}" for name, value in shown.items()]
 
 
 def _count_words(dataset: datasets.Dataset) -> np.ndarray:

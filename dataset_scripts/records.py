@@ -83,6 +83,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         defaults = {field.name: field.default for field in fields(self.BUILDER_CONFIG_CLASS)}
         # Saying what is the default anyway names the same data set, and so the same folder of the cache.
         options = {name: value for name, value in options.items() if value is not None and value != defaults[name]}
+        self.options = options
         config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
         self.downloads_dir = Path(absolute_path(cache_dir or datasets.config.HF_DATASETS_CACHE), "downloads")
         super().__init__(

@@ -179,6 +179,24 @@ def test_describe(corpus, tmp_path, capsys, monkeypatch):
     assert description.splits["test"].unseen_occurrences_share == len(unseen) / len(gold)
 
 
+def test_the_title_names_the_options(corpus, tmp_path):
+    (tmp_path / "codes.csv").write_text("401.9\n")
+    titles = []
+    for config, options in {
+        "full": {"text": "raw"},  # as it is anyway
+        "top50": {"codes": ["401.9", "428.0"], "text": "caml", "unsplit": True},
+        "custom": {"codes_file": tmp_path / "codes.csv"},
+    }.items():
+        builder = MIMIC3(config, data_dir=corpus, cache_dir=tmp_path, **options)
+        builder.download_and_prepare()
+        titles.append(describe(builder).title)
+    assert titles == [
+        "MIMIC3, configuration full",
+        "MIMIC3, configuration top50, codes=2 given, text='caml', unsplit=True",
+        "MIMIC3, configuration custom, codes_file=codes.csv",
+    ]
+
+
 def test_a_split_without_codes_is_not_drawn_as_one_with_them(tmp_path, monkeypatch):
     """CodiEsp's background: no share of unseen codes, no curve, and no bar at 0 beside which the others vanish."""
     figure_module = pytest.importorskip("matplotlib.figure")
