@@ -4,6 +4,7 @@ They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT)
 """
 
 import hashlib
+import http.client
 import os
 import re
 import tempfile
@@ -138,17 +139,19 @@ def _download_list(path: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             content = response.read()
-    except (urllib.error.URLError, OSError) as error:
+        if _sha256(content) == SPLITS_SHA256[path.name]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                partial = Path(folder, path.name)
+                partial.write_bytes(content)
+                os.replace(partial, path)
+            return
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(
             f"No {path.name} in `data_dir`, and it cannot be downloaded from {url} ({reason}). {advice}"
         ) from None
-    if _sha256(content) != SPLITS_SHA256[path.name]:
-        raise ValueError(f"{url} is not the list that papers report on: its SHA-256 is another one. {advice}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-        partial.write(content)
-    os.replace(partial.name, path)
+    raise ValueError(f"{url} is not the list that papers report on: its SHA-256 is another one. {advice}")
 
 
 def _sha256(content: bytes) -> str:

@@ -225,7 +225,9 @@ def read_documents(path: Path) -> list[Document]:
 def _read_document(element: ET.Element, number: int, path: Path) -> Document:
     doc_id = element.get("id", "").strip()
     if not re.fullmatch(r"[0-9]{1,18}", doc_id):
-        raise ValueError(f"{path}: document {number} has no id, or one that is not a whole number.")
+        raise ValueError(
+            f"{path}: document {number} has no id, or one that is not a whole number. Restore the original file."
+        )
     where = f"{path}: document {doc_id}"
 
     texts = {text.get("type"): (text.text or "").strip() for text in element.iterfind("texts/text")}

@@ -39,6 +39,10 @@ SEED = 2020
 TABLES: dict[Kind, str] = {"diagnoses": "D", "procedures": "P"}  # trainD.tsv
 LABELS: dict[Kind, str] = {"diagnoses": "DIAGNOSTICO", "procedures": "PROCEDIMIENTO"}  # in trainX.tsv
 TEXT_FOLDERS = {"en": "text_files_en", "es": "text_files"}
+LANGUAGES = {
+    "en": "text machine-translated into English, without evidence, whose offsets are of the Spanish text",
+    "es": "text in Spanish, with evidence",
+}
 BACKGROUND = "background_en.jsonl.gz"
 PATTERNS = {"diagnoses": icd10.PATTERNS["diagnosis"], "procedures": icd10.PATTERNS["procedure"]}
 EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
@@ -86,6 +90,17 @@ class CodiEspConfig(datasets.BuilderConfig):
     @property
     def is_top50(self) -> bool:
         return self.name.endswith("_top50")
+
+    def describe(self) -> str:
+        """Say in words what the configuration and its options make."""
+        parts = [
+            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(self.kinds)}; {LANGUAGES[self.language]}."
+        ]
+        if self.min_count:
+            parts.append(f"`min_count` is {self.min_count}.")
+        if self.unsplit:
+            parts.append("In place of the splits: one split of every case with codes.")
+        return " ".join(parts)
 
 
 class CodiEsp(ICDBuilder):
@@ -157,7 +172,7 @@ class CodiEsp(ICDBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description=DESCRIPTION,
+            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {self.config.describe()}",
             citation=CITATION,
             homepage="https://temu.bsc.es/codiesp/",
             license="CC BY 4.0",

@@ -66,7 +66,7 @@ def describe(builder: ICDBuilder) -> Description:
     names = splits[reference].features["codes"].feature.names
     counts = {split: np.array([of_split[name] for name in names]) for split, of_split in builder.code_counts.items()}
     return Description(
-        title=f"{type(builder).__name__}, configuration {builder.config.name}",
+        title=", ".join([f"{type(builder).__name__}, configuration {builder.config.name}", *_show_options(builder)]),
         names=names,
         splits={
             split: SplitDescription(
@@ -127,9 +127,10 @@ def print_description(description: Description, builder: ICDBuilder, console: Co
 
 
 def draw_description(description: Description, path: Path) -> None:
-    """Draw splits, lengths and the frequency curve into a PNG file."""
+    """Draw splits, lengths and the frequency curve into a PNG file; a split without any code has no curve and no codes."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise ImportError(f"{path} is not drawn, since matplotlib is missing: `pip install matplotlib`.") from None
 
@@ -138,7 +139,10 @@ def draw_description(description: Description, path: Path) -> None:
     figure.suptitle(description.title)
 
     bars = sizes.bar(list(description.splits), [len(split.codes) for split in description.splits.values()])
-    labels = [f"{len(split.codes):,}\n{split.unseen_share:.1%}" for split in description.splits.values()]
+    labels = [
+        f"{len(split.codes):,}\n{f'{split.unseen_share:.1%}' if split.counts.any() else 'no codes'}"
+        for split in description.splits.values()
+    ]
     sizes.bar_label(bars, labels)
     sizes.margins(y=0.15)
     sizes.set(title=f"Records, and the share of codes never seen in {description.reference}", ylabel="records")
@@ -148,14 +152,30 @@ def draw_description(description: Description, path: Path) -> None:
         frequencies = np.sort(split.counts[split.counts > 0])[::-1]
         if len(frequencies):
             curve.loglog(np.arange(1, len(frequencies) + 1), frequencies, label=name)
+            codes.hist(split.codes, bins=np.arange(most_codes + 2) - 0.5, density=True, histtype="step", label=name)
         words.hist(split.words, bins=30, range=(0, longest), density=True, histtype="step", label=name)
-        codes.hist(split.codes, bins=np.arange(most_codes + 2) - 0.5, density=True, histtype="step", label=name)
     curve.set(title="Frequency of the codes", xlabel="rank of the code", ylabel="records that have it")
     words.set(title="Length of the text", xlabel="words", ylabel="share of records per word")
     codes.set(title="Codes of a record", xlabel="codes", ylabel="share of records")
     for axes in (curve, words, codes):
         axes.legend()
-    figure.savefig(path, dpi=120)
+    codes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    partial = path.with_name(f"partial-{path.name}")
+    figure.savefig(partial, dpi=120)
+    partial.replace(path)
+
+
+def _show_options(builder: ICDBuilder) -> list[str]:
+    """Write the options that are not the defaults; of a path the last part, of a list how long it is."""
+    shown = {}
+    for name, value in builder.options.items():
+        if isinstance(value, list):
+            shown[name] = f"{len(value)} given"
+        elif name.endswith(("_dir", "_file")):
+            shown[name] = Path(value).name
+        else:
+            shown[name] = repr(value)
+    return [f"{name}={value}" for name, value in shown.items()]
 
 
 def _count_words(dataset: datasets.Dataset) -> np.ndarray:

@@ -143,8 +143,9 @@ class MIMICBuilder(ICDBuilder):
         for name, hadm_ids in splits.items():
             if not hadm_ids:
                 raise ValueError(
-                    f"Split {name!r} of configuration {self.config.name!r} would be empty: none of its admissions in "
-                    f"{self.config.data_dir} has a chosen code."
+                    f"Split {name!r} of configuration {self.config.name!r} would be empty: {self.config.data_dir} has no "
+                    "admission with a chosen code for it. Choose more codes, or read all admissions as one split with "
+                    "`unsplit=True`."
                 )
         return [
             datasets.SplitGenerator(

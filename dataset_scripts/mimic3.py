@@ -26,6 +26,7 @@ from .caml_splits import (
     find_split_lists,
     find_top_codes,
     has_split_lists,
+    is_official,
     read_code_list,
     read_split_list,
 )
@@ -136,9 +137,10 @@ class MIMIC3(MIMICBuilder):
     600.00 become one code, and so do 038.42 and 38.42.
 
     **The 50 codes.** `top50` uses `TOP_50_CODES*.csv` of the folder of split lists, and without such a file CAML's 50
-    codes. It never counts. Two of CAML's, 33.24 and 45.13, are not among the 50 most frequent, and 93.90 and V45.82
-    are. `top50_corrected` and `custom` count the admissions of each code, over all admissions with a discharge
-    summary, whatever their split; of two equally frequent codes the one that sorts first wins.
+    codes. It never counts. The description of the data set names lists that are not CAML's. Two of CAML's, 33.24 and
+    45.13, are not among the 50 most frequent, and 93.90 and V45.82 are. `top50_corrected` and `custom` count the
+    admissions of each code, over all admissions with a discharge summary, whatever their split; of two equally
+    frequent codes the one that sorts first wins.
 
     **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes
     of fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given
@@ -194,11 +196,26 @@ class MIMIC3(MIMICBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: "
-            f"{describe_config(self.config, describe_own_options(self.config))}",
+            f"{describe_config(self.config, [*describe_own_options(self.config), *self._describe_lists()])}",
             citation=CITATION,
             homepage="https://physionet.org/content/mimiciii/1.4/",
             license="PhysioNet Credentialed Health Data License 1.5.0",
         )
+
+    def _describe_lists(self) -> list[str]:
+        """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
+        parts = []
+        others = [path.name for path in self.split_lists.values() if not is_official(path)]
+        if others:
+            parts.append(f"Of the split lists these are not CAML's, byte for byte: {', '.join(others)}.")
+        if self.config.name == "top50" and self.codes_file is not None:
+            codes = read_code_list(self.codes_file)
+            if codes != CAML_TOP_50:
+                shared = len(codes & CAML_TOP_50)
+                parts.append(
+                    f"The {len(codes)} codes are those in {self.codes_file.name}; CAML's 50 have {shared} of them."
+                )
+        return parts
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.

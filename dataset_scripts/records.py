@@ -83,6 +83,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         defaults = {field.name: field.default for field in fields(self.BUILDER_CONFIG_CLASS)}
         # Saying what is the default anyway names the same data set, and so the same folder of the cache.
         options = {name: value for name, value in options.items() if value is not None and value != defaults[name]}
+        self.options = options
         config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
         self.downloads_dir = Path(absolute_path(cache_dir or datasets.config.HF_DATASETS_CACHE), "downloads")
         super().__init__(
@@ -159,7 +160,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 def is_disk_full(error: BaseException | None) -> bool:
     """Tell whether an error, or one that it was raised for, is that of a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        # `datasets` refuses to begin on a disk without a byte left, by an error that has no number.
+        if isinstance(error, OSError) and (error.errno == errno.ENOSPC or "Not enough disk space" in str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -141,7 +141,10 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Rec
                 "download the file again and compare its checksum"
             )
     if fault is None and stream.quotes % 2:
-        fault = f"a quote opened in or before record {first - 1} is never closed: the file is cut short or was edited"
+        fault = (
+            f"a quote opened in or before record {first - 1} is never closed: "
+            "the file is cut short or was edited. Restore the original table"
+        )
     if fault is not None:  # raised here, outside of the `except`, so that no traceback carries the parser's message
         raise ValueError(f"{path}: {fault}.")
 
@@ -206,7 +209,7 @@ def _read_header(path: Path, columns: Sequence[str]) -> list[str]:
     header = None
     try:
         with _open(path) as file:
-            header = next(csv.reader([file.readline(1 << 16).decode("utf-8-sig")]), [])
+            header = next(csv.reader([file.readline(1 << 16).decode("utf-8-sig")], strict=True), [])
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error):
         pass
     if header is None:

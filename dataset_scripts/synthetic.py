@@ -977,20 +977,23 @@ def write_corpus(
 def locate_evidence(
     folder: str | Path, hadm_ids: Iterable[int], texts: Iterable[str]
 ) -> list[dict[str, list[list[int]]]]:
-    """Spans that justify each code, as characters of a record's text rather than of one row of NOTEEVENTS.
+    """Spans that justify each code, as characters of a record's text rather than of one row of the table of notes.
 
     Args:
-        folder (`str` or `Path`): The synthetic corpus.
-        hadm_ids, texts: Of the records of `MIMIC3`, their text unchanged: a row that is not found in it gives no spans.
+        folder (`str` or `Path`): The synthetic corpus, in MIMIC-III's or MIMIC-IV's format.
+        hadm_ids, texts:
+            Of the records of `MIMIC3` or `MIMIC4`, their text unchanged: a row that is not found in it gives no spans.
     """
     with gzip.open(Path(folder) / EVIDENCE_FILE, "rt", encoding="utf-8") as file:
-        codes_of_row = {(line := json.loads(row))["row_id"]: line["codes"] for row in file}
+        lines = [json.loads(row) for row in file]
+    row_id, name = ("note_id", "discharge") if "note_id" in lines[0] else ("row_id", "NOTEEVENTS")
+    codes_of_row = {str(line[row_id]): line["codes"] for line in lines}
     rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
-    table = find_tables(str(folder), ["NOTEEVENTS"])["NOTEEVENTS"]
-    for _, batch in read_table(table, ["ROW_ID", "HADM_ID", "TEXT"]):
-        for row_id, hadm_id, text in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
-            if int(row_id) in codes_of_row:
-                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[int(row_id)]))
+    table = find_tables(str(folder), [name], subfolders=("note",))[name]
+    for _, batch in read_table(table, [row_id, "hadm_id", "text"]):
+        for own_id, hadm_id, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if own_id in codes_of_row:
+                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[own_id]))
     located = []
     for hadm_id, text in zip(hadm_ids, texts, strict=True):
         spans: dict[str, list[list[int]]] = {}

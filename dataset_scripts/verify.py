@@ -105,7 +105,7 @@ def read_distribution(path: Path) -> dict[str, dict[str, int]]:
             f"No {path.name} in `published_dir` ({path.parent}): expected a table code,{','.join(columns.values())}."
         )
     distribution = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         if not {"code", *columns.values()} <= set(reader.fieldnames or []):
             raise ValueError(f"{path}: line 1 must be the header code,{','.join(columns.values())}.")

@@ -1,7 +1,8 @@
 """`python -m modeling_icd.evaluation.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
 
 The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
-corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpus (read as `mimic3`).
+corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpora (read as `mimic3` and
+`mimic4`).
 """
 
 import argparse
@@ -158,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="a model folder or Hub id")
-    parser.add_argument("--dataset", required=True, choices=("codiesp", "mimic3"))
+    parser.add_argument("--dataset", required=True, choices=("codiesp", "mimic3", "mimic4"))
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")

@@ -1,5 +1,6 @@
 """The data set card, dataset_scripts/README.md."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,15 @@ def test_metadata(card):
     assert data["task_categories"] == ["text-classification"]
     assert data["task_ids"] == ["multi-label-classification"]
     assert data["size_categories"] == ["10K<n<100K", "100K<n<1M"]
+    known = {
+        name: json.loads((Path(datasets.__file__).parent / f"utils/resources/{name}.json").read_text())
+        for name in ("creators", "languages", "multilingualities", "size_categories")
+    }
+    assert set(data["annotations_creators"]) <= set(known["creators"]["annotations"])
+    assert set(data["language_creators"]) <= set(known["creators"]["language"])
+    assert set(data["language"]) <= known["languages"].keys()
+    assert set(data["multilinguality"]) <= known["multilingualities"].keys()
+    assert set(data["size_categories"]) <= set(known["size_categories"])
     assert "configs" not in data  # no files are served
     assert DatasetCard(card.content).data.to_dict() == data
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faults import assert_clean
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,21 @@ def test_english_has_no_evidence_and_needs_no_table_of_it(corpus, build):
     splits = build("both_en").as_dataset()
     assert set(splits["test"]["text"]) == {ENGLISH}
     assert all(evidence == [] for split in splits.values() for evidence in split["evidence"])
+
+
+def test_the_description_tells_configurations_apart(build):
+    english, spanish = (
+        build(config, min_count=min_count, unsplit=True).info.description
+        for config, min_count in (("diagnoses_en_top50", 0), ("both_es", 2))
+    )
+    assert (
+        "\n\nConfiguration diagnoses_en_top50: The 50 most frequent diagnoses; text machine-translated into English, "
+        "without evidence, whose offsets are of the Spanish text. In place of the splits: one split" in english
+    )
+    assert (
+        "\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. `min_count` is 2."
+        in spanish
+    )
 
 
 def test_background(corpus, build):
@@ -331,10 +347,7 @@ def test_fault_in_the_files(corpus, tmp_path, config, change, message):
     builder = CodiEsp(config, data_dir=corpus, cache_dir=tmp_path / "cache")
     with pytest.raises(ValueError, match=message) as error:
         builder.download_and_prepare()
-    assert str(corpus) in str(error.value)
-    shown = f"{error.value!s} {error.value.__cause__} {error.value.__context__}"
-    assert not any(word in shown for word in ("inventado", "Invented", "fiebre"))
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert_clean(error, corpus, tmp_path, ("inventado", "Invented", "fiebre"))
 
 
 @pytest.mark.parametrize(
@@ -367,10 +380,16 @@ def test_wrong_arguments(corpus, build):
         build("diagnoses_en", min_count=21)
 
 
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A folder for files that each example writes anew."""
+    return tmp_path_factory.mktemp("scratch")
+
+
 @given(st.data())
-def test_a_background_cut_anywhere_is_refused(tmp_path_factory, data):
+def test_a_background_cut_anywhere_is_refused(scratch, data):
     whole = gzip.compress(CASE * 3)
-    path = tmp_path_factory.mktemp("cut") / "background_en.jsonl.gz"
+    path = scratch / "background_en.jsonl.gz"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(ValueError, match=r"background_en.jsonl.gz: the gzip stream is cut short, damaged or empty"):
         read_background(path)
@@ -384,16 +403,16 @@ def test_a_background_cut_anywhere_is_refused(tmp_path_factory, data):
         min_size=1,
     )
 )
-def test_a_table_reads_as_it_was_written(tmp_path_factory, rows):  # whatever else parts lines elsewhere: \x85, \u2028
-    path = tmp_path_factory.mktemp("rows") / "trainD.tsv"
+def test_a_table_reads_as_it_was_written(scratch, rows):  # whatever else parts lines elsewhere: \x85, \u2028
+    path = scratch / "trainD.tsv"
     for end in ("\n", "\r\n"):
         path.write_bytes("".join("\t".join(row) + end for row in rows).encode())
         assert list(read_rows(path, 2)) == list(enumerate(rows, start=1))
 
 
 @given(st.binary())
-def test_any_bytes_are_a_table_or_one_clear_error(tmp_path_factory, data):
-    path = tmp_path_factory.mktemp("bytes") / "trainD.tsv"
+def test_any_bytes_are_a_table_or_one_clear_error(scratch, data):
+    path = scratch / "trainD.tsv"
     path.write_bytes(data)
     try:
         assert all(len(values) == 2 for _, values in read_rows(path, 2))

@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dataset_scripts import MIMIC3, kind_of
 from dataset_scripts.__main__ import main
 from dataset_scripts.caml_splits import SPLITS_SHA256, find_split_lists, read_split_list
-from dataset_scripts.describe import describe
+from dataset_scripts.describe import Description, SplitDescription, describe, draw_description
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.verify import PUBLISHED, Published, read_distribution
 
@@ -142,13 +143,14 @@ def test_verify_finds_other_differences(corpus, matching, capsys):
         ("code,count\n", "line 1 must be the header code,total,train,dev,test"),
         ("code,total,train,dev,test\n401.9,3,1,1,1\n038.9,3,1,1,x\n", "line 3 holds a count that is no whole number"),
         ("code,total,train,dev,test\n401.9,4,1,1,1\n", "line 2: the total is not the sum"),
+        ("code,total,train,dev,test\n401.9,\xff,1,1,1\n", "line 2 holds a count that is no whole number"),
     ],
 )
 def test_fault_in_published_counts(tmp_path, content, message):
     path = tmp_path / "counts.csv"
     with pytest.raises(FileNotFoundError, match=r"No counts.csv in `published_dir`"):
         read_distribution(path)
-    path.write_text(content)
+    path.write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_distribution(path)
 
@@ -177,6 +179,45 @@ def test_describe(corpus, tmp_path, capsys, monkeypatch):
     assert description.splits["test"].unseen_occurrences_share == len(unseen) / len(gold)
 
 
+def test_the_title_names_the_options(corpus, tmp_path):
+    (tmp_path / "codes.csv").write_text("401.9\n")
+    titles = []
+    for config, options in {
+        "full": {"text": "raw"},  # as it is anyway
+        "top50": {"codes": ["401.9", "428.0"], "text": "caml", "unsplit": True},
+        "custom": {"codes_file": tmp_path / "codes.csv"},
+    }.items():
+        builder = MIMIC3(config, data_dir=corpus, cache_dir=tmp_path, **options)
+        builder.download_and_prepare()
+        titles.append(describe(builder).title)
+    assert titles == [
+        "MIMIC3, configuration full",
+        "MIMIC3, configuration top50, codes=2 given, text='caml', unsplit=True",
+        "MIMIC3, configuration custom, codes_file=codes.csv",
+    ]
+
+
+def test_a_split_without_codes_is_not_drawn_as_one_with_them(tmp_path, monkeypatch):
+    """CodiEsp's background: no share of unseen codes, no curve, and no bar at 0 beside which the others vanish."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    figures = []
+    save = figure_module.Figure.savefig
+    monkeypatch.setattr(
+        figure_module.Figure,
+        "savefig",
+        lambda self, *args, **options: figures.append(self) or save(self, *args, **options),
+    )
+    labelled = SplitDescription(np.array([5]), np.array([1]), 1, np.array([1, 0]), np.array([False, False]))
+    background = SplitDescription(np.array([7]), np.array([0]), 1, np.array([0, 0]), np.array([False, False]))
+    description = Description("Invented", ["A", "B"], {"train": labelled, "background": background}, "train")
+    draw_description(description, tmp_path / "x.png")
+    sizes, curve, words, codes = figures[0].axes
+    assert [text.get_text() for text in sizes.texts] == ["1\n0.0%", "1\nno codes"]
+    legends = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in (curve, words, codes)]
+    assert legends == [["train"], ["train", "background"], ["train"]]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
 def test_describe_prints_without_matplotlib(corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["describe", str(corpus), "--cache_dir", str(tmp_path), "--png", str(tmp_path / "x.png")]) == 2
@@ -191,7 +232,8 @@ def test_build(corpus, tmp_path, capsys):
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "5 codes; records: train " in out
-    assert "`num_codes` is 5. The text is cut into" in " ".join(out.split())
+    said = " ".join(out.split())
+    assert "`num_codes` is 5." in said and "The text is cut into CAML's words." in said
 
 
 @pytest.mark.parametrize(

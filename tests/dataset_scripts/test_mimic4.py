@@ -238,7 +238,9 @@ FAULTS = {
     # record 1 is the header, so Xylophonia's note, the sixth, is record 7
     "columns": ("discharge", lambda data: data.replace(b"00:00:00,,500", b"00:00:00,500"), "record 7 has 7 columns instead of 8"),
     "utf-8": ("discharge", lambda data: data.replace(b"Xylo", b"Xylo\xff"), "record 7 is not valid UTF-8"),
-    "quote": ("discharge", lambda data: data.replace(b'quotes"".', b'quotes".'), "is never closed|cannot be read|columns instead of 8"),
+    "quote": ("discharge", lambda data: data.replace(b'\n_____"', b"\n_____"), "record 2 has 9 columns instead of 8"),
+    "last quote": ("discharge", lambda data: data.replace(b'later."', b"later."), "in or before record 13 is never closed"),
+    "quote in the header": ("discharge", lambda data: data.replace(b",text", b',"text', 1), "cannot be read as a gzipped CSV table"),
     "hadm_id": ("discharge", lambda data: data.replace(b",103,", b",103.0,"), "hadm_id of record 7 is not a whole number"),
     "note_seq": ("discharge", lambda data: data.replace(b"103,DS,1", b"103,DS,x"), "note_seq of record 7 is not a whole number"),
     "version": ("diagnoses_icd", lambda data: data.replace(b"I10,10", b"I10,11", 1), "icd_version of record 2 is neither 9 nor 10"),
@@ -261,10 +263,14 @@ def test_fault_in_a_table(build, folder, tmp_path, table, change, message):
     assert_clean(error, path, tmp_path)
 
 
-def test_cut_gzip(build, folder, tmp_path):
-    path = path_of(folder, "discharge")
-    path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(ValueError, match="checksum") as error:
+@pytest.mark.parametrize("table", ["discharge", "diagnoses_icd", "d_icd_procedures"])
+@pytest.mark.parametrize("left", [-1, -8, 100])
+def test_cut_gzip(build, folder, tmp_path, table, left):
+    path = path_of(folder, table)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(
+        ValueError, match=r"(cut short .* after record [0-9]+|cannot be read .*): download .* checksum"
+    ) as error:
         build()
     assert_clean(error, path, tmp_path)
 

@@ -44,7 +44,7 @@ def test_platt_finds_the_curve_of_each_band_again():
     assert after["brier"] < before["brier"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.booleans())
 def test_notes_of_a_code_keep_their_order(seed, is_upside_down):
     logits, labels = make_notes(60, seed)

@@ -1,7 +1,9 @@
 """Spans against gold spans: counts by hand, offsets of the synthetic corpus, and the command."""
 
+import csv
 import gzip
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -9,8 +11,16 @@ from transformers import AutoTokenizer
 
 from dataset_scripts import load_split
 from dataset_scripts.synthetic import locate_evidence
+from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4_corpus
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.evaluation.evidence import EvidenceCounts, gold_evidence, judge_evidence, main
+
+
+@pytest.fixture(scope="module")
+def mimic4_corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mimic4_corpus")
+    write_mimic4_corpus(folder, num_admissions=60, length="short", addendum_rate=0.3, show_progress=False)
+    return folder
 
 
 class CharacterTokenizer:
@@ -66,6 +76,33 @@ def test_evidence_of_the_corpus_is_where_the_record_says_it(corpus, tmp_path):
     assert {code: [[s + 4, e + 4] for s, e in found] for code, found in located[0].items()} == moved
 
 
+@pytest.mark.parametrize("config", ["icd9", "icd10"])
+def test_evidence_of_the_corpus_in_the_format_of_mimic4(mimic4_corpus, tmp_path, config):
+    options = {"data_dir": mimic4_corpus, "cache_dir": tmp_path, "min_count": 1}
+    records = load_split("mimic4", "all", config, **options)
+    names = records.features["codes"].feature.names
+    found = Counter()
+    for record, of_note in zip(records, gold_evidence(records, mimic4_corpus), strict=True):
+        assert of_note.keys() == {names[i] for i in record["codes"]}  # every code is told in the note
+        for code, spans in of_note.items():
+            found.update((record["hadm_id"], code, record["text"][start:end]) for start, end in spans)
+    with gzip.open(mimic4_corpus / "note/discharge.csv.gz", "rt", newline="") as file:
+        texts = {row["note_id"]: row["text"] for row in csv.DictReader(file)}
+    expected = Counter()
+    addenda = 0
+    with gzip.open(mimic4_corpus / "evidence.jsonl.gz", "rt") as file:
+        for line in map(json.loads, file):
+            if line["hadm_id"] in records["hadm_id"]:
+                addenda += "-AD-" in line["note_id"] and bool(line["codes"])
+                for code, spans in line["codes"].items():
+                    text = texts[line["note_id"]]
+                    expected.update((line["hadm_id"], code, text[start:end]) for start, end in spans)
+    assert found == expected and addenda > 0
+    replaced = load_split("mimic4", "all", config, deid_token="[DEID]", **options)
+    with pytest.raises(ValueError, match="its text unchanged"):
+        gold_evidence(replaced, mimic4_corpus)
+
+
 def test_a_head_that_attends_to_the_evidence_scores_higher_than_chance(backbone):
     model = LlamaForICDCoding.from_pretrained(
         backbone, id2label={0: "486", 1: "401.9"}, label2id={"486": 0, "401.9": 1}, pooling="label_attention"
@@ -95,12 +132,18 @@ def test_a_head_that_attends_to_the_evidence_scores_higher_than_chance(backbone)
     assert found["pairs"] == 2
 
 
-def test_the_command_writes_a_row_for_each_number_of_spans(corpus, backbone, tmp_path, capsys):
-    codes = ["401.9", "427.31", "428.0"]
+@pytest.mark.parametrize(
+    ("dataset", "fixture", "codes"),
+    [("mimic3", "corpus", ["401.9", "427.31", "428.0"]), ("mimic4", "mimic4_corpus", ["I10", "I48.91", "I50.9"])],
+)
+def test_the_command_writes_a_row_for_each_number_of_spans(
+    dataset, fixture, codes, request, backbone, tmp_path, capsys
+):
     fields = {"id2label": dict(enumerate(codes)), "label2id": {code: i for i, code in enumerate(codes)}}
     folder = tmp_path / "model"
     AutoTokenizer.from_pretrained(backbone).save_pretrained(folder)
-    options = ["--dataset=mimic3", f"--data_dir={corpus}", "--num_spans", "1", "3"]
+    data_dir = request.getfixturevalue(fixture)
+    options = [f"--dataset={dataset}", f"--data_dir={data_dir}", "--split=all", "--num_spans", "1", "3"]
     LlamaForICDCoding.from_pretrained(backbone, window_size=32, pooling="label_attention", **fields).save_pretrained(
         folder
     )

@@ -86,7 +86,7 @@ def test_agrees_with_caml(shared_dir, name, storage):
         assert results[our_name] == pytest.approx(value, abs=tolerance), our_name
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(splits())
 def test_agrees_with_scikit_learn(split):
     scores, labels = split
@@ -122,7 +122,7 @@ def test_agrees_with_scikit_learn(split):
     assert results["num_codes_in_auc_macro"] == with_both.sum()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(splits(), st.integers(1, 8))
 def test_ranking_agrees_with_its_definition(split, k):
     scores, labels = split
@@ -257,7 +257,7 @@ def test_per_code():
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(split=splits(), first=st.integers(0, 7))
 def test_batches_lists_and_merging_change_nothing(storage, split, first):
     scores, labels = split
@@ -271,7 +271,7 @@ def test_batches_lists_and_merging_change_nothing(storage, split, first):
 
 
 @pytest.mark.parametrize("storage", ["uint16", "histogram"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6))
 def test_binned_scores_cost_no_more_than_the_bound(storage, seed):
     random = np.random.default_rng(seed)
@@ -298,7 +298,7 @@ def test_levels_keep_order_and_decisions():
         np.testing.assert_array_equal(scores > threshold, levels > to_levels(np.array([threshold])))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(split=splits(), k=st.integers(1, 6))
 def test_lists_of_the_best_codes_are_exact_or_nan(split, k):
     scores, labels = split

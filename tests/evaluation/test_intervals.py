@@ -38,7 +38,7 @@ def weighted_splits(draw):
     return np.array(scores, np.float32).reshape(shape), np.array(labels).reshape(shape), np.array(weights)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(weighted_splits())
 def test_weighted_metrics_are_those_of_repeated_notes(split):
     scores, labels, weights = split

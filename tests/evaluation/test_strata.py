@@ -65,7 +65,7 @@ def outcomes_and_counts(draw):
     return make(draw(notes), draw(notes)), words, counts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(outcomes_and_counts())
 def test_strata_sum_to_the_whole(drawn):
     outcomes, words, counts = drawn

@@ -34,7 +34,7 @@ def best_f1_by_trying_all(scores, labels):
     return max(f1_at(scores, labels, candidate) for candidate in candidates)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(splits())
 def test_global_threshold_is_the_best_of_all(split):
     scores, labels = split
@@ -63,7 +63,7 @@ def test_bagged_threshold_takes_lists_and_notes_in_any_order():
     assert 0.4 <= threshold <= 0.9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(splits())
 def test_per_code_thresholds_without_shrinkage_are_each_code_s_best(split):
     scores, labels = split
@@ -74,7 +74,7 @@ def test_per_code_thresholds_without_shrinkage_are_each_code_s_best(split):
 
 
 @pytest.mark.parametrize("score_storage", ["float32", "uint16", "histogram"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(split=splits())
 def test_accumulator_finds_a_threshold_with_the_f1_it_reports(score_storage, split):
     scores, labels = split
