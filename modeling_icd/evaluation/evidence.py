@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -142,11 +143,11 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
 
 def print_evidence(rows: list[dict], title: str) -> None:
     """Prints the figures."""
-    table = Table(title=title)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # narrow enough for 80 columns
     table.add_column("codes")
     for column in rows[0]:
         if column != "codes":
-            table.add_column(column.replace("_", " "), justify="right")
+            table.add_column(column.replace("_", "\n"), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
