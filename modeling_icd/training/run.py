@@ -227,12 +227,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     decision = fit_decision(
         predict_logits(trainer, splits["validation"]),
         gold,
-        rule=args.threshold_rule,
-        shrinkage=args.threshold_shrinkage,
-        target_recall=args.target_recall,
-        calibration=args.calibration,
+        args,
         training_counts=[training_data["code_counts"].get(code, 0) for code in codes],
-        review_precision=args.review_precision,
         num_unknown=num_unknown,
     )
     log = trainer.state.log_history
@@ -286,7 +282,9 @@ def make_trainer(
         train_dataset=train_split,
         eval_dataset=validation_split,
         data_collator=collator,
-        compute_metrics=make_compute_metrics(collator.num_labels, tune_threshold=True),
+        compute_metrics=make_compute_metrics(
+            collator.num_labels, tune_threshold=True, score_storage=args.score_storage
+        ),
         processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
     )
