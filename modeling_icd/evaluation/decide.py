@@ -8,7 +8,7 @@ are, and no other split is read. Results measured before are of the old decision
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def refit_decision(
     options: Sequence[str] = (),
     cache_dir: str | None = None,
     batch_size: int = 8,
+    make_store: Callable | None = None,
 ) -> dict[str, Any]:
     """Fit a decision on the validation split of the data that a model was trained on, and write it to the model's folder.
 
@@ -38,6 +39,7 @@ def refit_decision(
         data_dir (`str`): The files of the data set that it was trained on.
         args (`DecisionArguments`): What to fit.
         options (`Sequence[str]`): Of the data set's configuration, `NAME=VALUE`; before them come those of training.
+        make_store (`Callable`, *optional*): As in [`~modeling_icd.evaluation.cli.score_split`].
 
     Returns:
         The fields that `fit_decision` gives.
@@ -72,8 +74,10 @@ def refit_decision(
         missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after scoring
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    store = make_store(model) if make_store is not None and config.freeze_backbone else None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     decision = fit_decision(
-        logits_of_notes(model, AutoTokenizer.from_pretrained(folder), list(records["text"]), batch_size),
+        logits_of_notes(model, tokenizer, list(records["text"]), batch_size, store),
         gold,
         args,
         training_counts=counts and [counts.get(config.id2label[i], 0) for i in range(config.num_labels)],
