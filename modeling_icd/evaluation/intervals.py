@@ -189,7 +189,8 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: in
     """Intervals of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
 
     Args:
-        numerators (`(N, K)`), denominators (`(N,)`): What each note adds to K numerators and to the denominator of all.
+        numerators (`(N, K)`), denominators (`(N,)` or `(N, K)`): What each note adds to K numerators and to the denominator
+            of all, or of each.
 
     Returns:
         `(K, 2)`; a resample whose denominator is 0 is left out.
@@ -200,7 +201,7 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: in
     for count in _block_sizes(NUM_RESAMPLES, max(1, VALUES_PER_BLOCK // num_notes)):
         drawn = rng.integers(num_notes, size=(count, num_notes))
         weights = np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn])
-        ratios.append(divide(weights @ numerators, (weights @ denominators)[:, None], empty=math.nan))
+        ratios.append(divide(weights @ numerators, (weights @ denominators).reshape(count, -1), empty=math.nan))
     return np.nanquantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
 
 

@@ -116,7 +116,7 @@ def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[
         for name, (title, column) in STRATA.items()
         if name in results["strata"]
     ]
-    trust = [make(results) for make in (_calibration, _promise, _review, _audit)]
+    trust = [make(results) for make in (_calibration, _promise, _review, _audit, _audit_unsupported)]
     sections += [section for section in trust if section is not None]
     return [*sections, *_error_sections(results["errors"]), _provenance(results)]
 
@@ -236,7 +236,29 @@ def _audit(results: Mapping[str, Any]) -> dict[str, Any] | None:
         f"{audit['num_draws']} draws) and the others taken for assigned: how many of the removed ones are among the k best codes "
         "that are not assigned."
     )
-    return _section("Audit: codes found again", [text], columns=("metric", "value", "95% interval"), rows=rows)
+    return _section("Audit: missed codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
+
+
+def _audit_unsupported(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    audit = (results["audit"] or {}).get("unsupported")
+    if audit is None:
+        return None
+    rows = [
+        (
+            f"{name} at {k}",
+            f"{value:.4f}",
+            "{:.4f} to {:.4f}".format(*interval) if (interval := audit[f"{name}_intervals"][k]) else "",
+        )
+        for name in ("recall", "precision")
+        for k, value in audit[f"{name}_at_k"].items()
+    ]
+    text = (
+        f"For {audit['share_planted']:.0%} of the gold codes one that the note does not have, drawn by training frequency, is added to "
+        f"its assigned ones ({audit['num_planted']:,.0f} of {audit['num_assigned']:,.0f} in all, mean of {audit['num_draws']} draws). "
+        "Recall: how many of the added codes are among the first k of the assigned codes that the model does not predict, the lowest "
+        "score first. Precision: how many of those listed were added; the others are gold codes that the model misses."
+    )
+    return _section("Audit: unsupported codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
 
 
 def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:

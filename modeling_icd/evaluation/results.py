@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .audit import recall_of_removed
+from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
@@ -119,7 +119,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
         "recall_promise": summarize_promise(split, outcomes, seed),
-        "audit": recall_of_removed(outcomes, seed=seed),
+        "audit": summarize_audit(split, outcomes, seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
         "code_version": code_version(),
@@ -177,6 +177,20 @@ def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict
     """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
     figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
     return figures and {"target": split.target_recall, **figures}
+
+
+def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
+    """How good an audit's two lists are: see `recall_of_removed`, and under `unsupported` `planted_found`.
+
+    Codes are planted by their number of training notes or, where that is not known, of notes of this split.
+    """
+    figures = recall_of_removed(outcomes, seed=seed)
+    if figures is None:
+        return None
+    counts = split.training_counts or dict(zip(split.codes, counts_per_code(outcomes)[2].tolist(), strict=True))
+    frequency = [counts.get(code, 0) for code in split.codes]
+    num_known = len(split.codes) - len(split.about["unknown_codes"])
+    return figures | {"unsupported": planted_found(split.scores, outcomes, frequency, num_known=num_known, seed=seed)}
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:

@@ -127,6 +127,18 @@ def test_a_mistake_is_one_message(arguments, message):
     assert "Traceback" not in failed.stderr
 
 
+def test_a_file_to_audit_is_read_before_a_note_is_scored(coder, corpus, tmp_path, capsys, monkeypatch):
+    def score(*_):
+        raise AssertionError("scored first")
+
+    monkeypatch.setattr("modeling_icd.evaluation.cli.logits_of_notes", score)
+    path = tmp_path / "assigned.psv"
+    path.write_text("7|401.9\n")
+    data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", f"--audit={path}"]
+    assert evaluate_main([str(coder), *data]) == 2
+    assert "assigned.psv, line 1: this admission is not in the split" in capsys.readouterr().err
+
+
 def rewrite_test_codes(corpus: Path, folder: Path) -> Path:
     """A copy of the corpus in which every diagnosis of a test admission is another one."""
     shutil.copytree(corpus, folder)

@@ -176,7 +176,13 @@ def test_results_say_what_calibration_promise_and_review_came_to(tmp_path):
     assert sum(part["predicted"] for part in parts) == (split.scores > 0.5).sum()
     markdown, _ = write_report(results, tmp_path)
     text = markdown.read_text()
-    for title in ("Calibration: platt", "Promised recall", "Confident or to review", "Audit: codes found again"):
+    for title in (
+        "Calibration: platt",
+        "Promised recall",
+        "Confident or to review",
+        "Audit: missed codes",
+        "Audit: unsupported codes",
+    ):
         assert f"## {title}" in text
     assert "60 synthetic notes" in text and f"{results['calibration']['before']['ece']:.5f}" in text
     assert "before calibration" in (tmp_path / "plots" / "reliability.svg").read_text()
