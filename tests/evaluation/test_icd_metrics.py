@@ -9,7 +9,7 @@ import evaluate
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -86,6 +86,26 @@ def test_agrees_with_caml(shared_dir, name, storage):
         assert results[our_name] == pytest.approx(value, abs=tolerance), our_name
 
 
+# What `splits` may draw and must not leave to chance.
+EDGES = {
+    "codes without positives": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[1, 0, 0], [1, 0, 0]]),
+    "no positives at all": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[0, 0, 0], [0, 0, 0]]),
+    "nothing but positives": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[1, 1, 1], [1, 1, 1]]),
+    "all-zero scores": ([[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 1, 1]]),
+    "nothing predicted": ([[0.4, 0.2, 0.1], [0.3, 0.5, 0.1]], [[1, 0, 0], [0, 1, 1]]),
+    "ties across gold and others": ([[0.5, 0.5, 0.8], [0.8, 0.5, 0.8]], [[1, 0, 0], [0, 1, 1]]),
+    "one note": ([[0.9, 0.2, 0.7, 0.2]], [[0, 1, 1, 0]]),
+    "one note without codes": ([[0.9, 0.2, 0.7, 0.2]], [[0, 0, 0, 0]]),
+}
+
+
+def with_edges(test):
+    for name, (scores, labels) in EDGES.items():
+        test = example((np.array(scores, np.float32), np.array(labels))).via(name)(test)
+    return test
+
+
+@with_edges
 @settings(max_examples=200, deadline=None)
 @given(splits())
 def test_agrees_with_scikit_learn(split):
