@@ -24,6 +24,8 @@ HEADLINES = {
     "map": "MAP: mean over notes of average precision",
     "r_precision": "R-precision",
     "exact_match": "exact match",
+    "ece": "ECE: calibration error over all pairs, 15 bins",
+    "brier": "Brier score over all pairs",
 }
 PLOTS = {
     "f1_by_frequency": (
@@ -292,7 +294,8 @@ def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
         found = errors[name]
         rows = [(row["code"], row["gold"]) for row in found["codes"]]
-        text = [f"{found['num_codes']:,} codes with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
+        number = "1 code" if found["num_codes"] == 1 else f"{found['num_codes']:,} codes"
+        text = [f"{number} with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
         if found["num_codes"] > len(rows):
             text.append(f"The {len(rows)} most frequent:")
         sections.append(_section(title, text, columns=("code", "gold notes"), rows=rows))

@@ -334,6 +334,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "note_kind": data.note_kind,
         "num_labels": f"{len(folder.codes):,}",
         "has_evidence": config.get("pooling", "label_attention") == "label_attention",
+        "is_calibrated": config.get("calibration") is not None,
         "with_weights": release.with_weights,
         "access": release.access,
         "permission": release.permission,

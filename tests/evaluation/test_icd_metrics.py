@@ -1,7 +1,11 @@
 import json
 import math
+import shutil
+import threading
 import tracemalloc
 import warnings
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -443,6 +447,25 @@ def test_module_gives_what_the_accumulator_gives(load):
     # A second round starts afresh, and other modules can stand beside it.
     assert_same(metric.compute(predictions=scores, references=labels), expected)
     assert_same(evaluate.combine([metric]).compute(predictions=scores, references=labels), expected)
+
+
+def test_module_loads_from_a_space(tmp_path, monkeypatch):
+    """The folder as it is, uploaded to the Hub, is the metric; the files that it imports come along."""
+    space = tmp_path / "spaces" / "someone" / "icd_metrics" / "resolve" / "main"
+    shutil.copytree(ICD_METRICS_PATH, space, ignore=shutil.ignore_patterns("__pycache__"))
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(evaluate.config, "HUB_EVALUATE_URL", url + "/spaces/{path}/resolve/{revision}/{name}")
+    metric = evaluate.load("someone/icd_metrics", revision="main", cache_dir=str(tmp_path / "cache"))
+    server.shutdown()
+    server.server_close()
+    assert metric.compute(predictions=[[0.9, 0.2, 0.6]], references=[[0]])["f1_micro"] == pytest.approx(2 / 3)
 
 
 def test_module_takes_lists_of_the_best_codes(load):
