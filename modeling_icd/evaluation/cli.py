@@ -242,6 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("give a model, or --compare and two or more folders")
     if args.model is not None and not (args.dataset and args.data_dir):
         parser.error("a model needs --dataset and --data_dir")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
     try:

@@ -1,6 +1,7 @@
 """`report.md`, `report.html` and their plots, made from `results.json` and nothing else: so no note can be in them."""
 
 import base64
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jinja2
 
 from .plots import make_plots
+from .results import write_text
 
 
 # The name, and what a reader must know to compare it.
@@ -64,12 +66,9 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
 
     The HTML is one file, plots included. Values from outside (codes, names) are escaped in both.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     plots = make_plots(results)
-    folder = output_dir / "plots"
-    folder.mkdir(exist_ok=True)
     for name, svg in plots.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        write_text(svg, output_dir / "plots" / f"{name}.svg")
     context = {
         "title": f"{Path(results['model']).name} on {results['dataset']} ({results['config']}), {results['split']}",
         "subtitle": f"{results['num_notes']:,} {'synthetic ' if results['synthetic'] else ''}notes, "
@@ -88,7 +87,7 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
             keep_trailing_newline=True,
         )
         environment.filters["cell"] = markdown_cell
-        path.write_text(environment.get_template(f"{path.name}.j2").render(context), encoding="utf-8")
+        write_text(environment.get_template(f"{path.name}.j2").render(context), path)
     return paths
 
 
@@ -120,7 +119,8 @@ def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[
     ]
     trust = [make(results) for make in (_calibration, _promise, _review, _audit, _audit_unsupported)]
     sections += [section for section in trust if section is not None]
-    return [*sections, *_error_sections(results["errors"]), _provenance(results)]
+    errors = _error_sections(results["errors"], results.get("descriptions", {}))
+    return [*sections, *errors, _provenance(results)]
 
 
 def _section(title: str, text: list[str], **parts: Any) -> dict[str, Any]:
@@ -263,7 +263,10 @@ def _audit_unsupported(results: Mapping[str, Any]) -> dict[str, Any] | None:
     return _section("Audit: unsupported codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
 
 
-def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
+    def titled(code: str) -> str:
+        return textwrap.shorten(f"{code} {descriptions.get(code, '')}", 48, placeholder=" ...")
+
     confusions, hierarchical = errors["confusions"], errors["hierarchical"]
     misses = ", ".join(f"{name} {count:,}" for name, count in confusions["misses"].items())
     text = [
@@ -274,7 +277,7 @@ def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
     if confusions["num_notes_left_out"]:
         text.append(f"{confusions['num_notes_left_out']} notes with very many false alarms are left out.")
     pairs = [
-        (pair["gold"], pair["predicted"], pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
+        (titled(pair["gold"]), titled(pair["predicted"]), pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
         for pair in confusions["pairs"]
     ]
     sections = [
@@ -293,7 +296,7 @@ def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
         found = errors[name]
-        rows = [(row["code"], row["gold"]) for row in found["codes"]]
+        rows = [(titled(row["code"]), row["gold"]) for row in found["codes"]]
         number = "1 code" if found["num_codes"] == 1 else f"{found['num_codes']:,} codes"
         text = [f"{number} with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
         if found["num_codes"] > len(rows):

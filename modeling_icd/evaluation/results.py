@@ -126,6 +126,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "versions": library_versions(),
         "strata": strata,
         "errors": make_errors(outcomes, split.codes, strata, attributes=split.attributes),
+        "descriptions": {code: split.descriptions[code] for code in split.codes if code in split.descriptions},
         "curves": make_curves(split.scores, outcomes, split.uncalibrated),
         "per_code": {
             "codes": split.codes,
@@ -273,9 +274,14 @@ def write_results(results: dict, output_dir: Path) -> Path:
 
 def write_json(content: Any, path: Path) -> None:
     """Writes a JSON file, whole or not at all, and the folder that it is to lie in."""
+    write_text(json.dumps(content, indent=2, allow_nan=False), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a file, whole or not at all, and the folder that it is to lie in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump(content, file, indent=2, allow_nan=False)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
     os.replace(file.name, path)
     path.chmod(0o644)
 

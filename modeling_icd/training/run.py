@@ -27,6 +27,7 @@ from dataset_scripts.synthetic import MARKER_FILE
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.decisions import fit_decision, missable_notes
+from ..evaluation.results import write_text
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
@@ -249,7 +250,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     save(final, tokenizer, output_dir)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
     run["log"] = log
-    (output_dir / "run.json").write_text(json.dumps(run, indent=2, default=str))
+    write_text(json.dumps(run, indent=2, default=str), output_dir / "run.json")
     return output_dir
 
 
