@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.classification import classification_of
 from dataset_scripts.synthetic import MARKER_FILE
@@ -242,6 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("give a model, or --compare and two or more folders")
     if args.model is not None and not (args.dataset and args.data_dir):
         parser.error("a model needs --dataset and --data_dir")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
     try:
@@ -251,10 +253,25 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:
+    """Reads the codes to audit, before a note is scored: a mistake in the file shows at once."""
+    path = Path(args.audit)
+    if not path.is_file():
+        raise FileNotFoundError(f"No file of assigned codes at {path}.")
+    config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    builder = builder_for(
+        config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
+    )
+    codes = [config.id2label[i] for i in range(config.num_labels)]
+    assigned, num_unknown = read_assigned(path, list(builder.as_dataset(split=args.split)["hadm_id"]), codes)
+    print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
+    return assigned
+
+
 def report(args: argparse.Namespace) -> int:
     """Evaluates a model and writes everything about it."""
-    if isinstance(args.audit, str) and not Path(args.audit).is_file():
-        raise FileNotFoundError(f"No file of assigned codes at {args.audit}.")
+    cache_dir = args.cache_dir or f"{Path(args.model)}-private/cache"
+    assigned = read_audit_file(args, cache_dir) if isinstance(args.audit, str) else None
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
     scored = score_split(
         args.model,
@@ -265,14 +282,9 @@ def report(args: argparse.Namespace) -> int:
         args.dataset_options,
         batch_size=args.batch_size,
         threshold=args.threshold,
-        cache_dir=args.cache_dir or f"{Path(args.model)}-private/cache",
+        cache_dir=cache_dir,
         trust_remote_code=args.trust_remote_code,
     )
-    num_known = len(scored.codes) - len(scored.about["unknown_codes"])
-    assigned = dict(enumerate(scored.gold))
-    if isinstance(args.audit, str):
-        assigned, num_unknown = read_assigned(Path(args.audit), scored.hadm_ids, scored.codes[:num_known])
-        print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
     results, outcomes = summarize(scored, args.seed)
     print_table(results)
     private_dir = predictions_dir_of(output_dir, args.model)
@@ -280,8 +292,8 @@ def report(args: argparse.Namespace) -> int:
         found = audit(
             scored.scores,
             outcomes,
-            assigned,
-            num_known=num_known,
+            dict(enumerate(scored.gold)) if assigned is None else assigned,
+            num_known=len(scored.codes) - len(scored.about["unknown_codes"]),
             hadm_ids=scored.hadm_ids,
             codes=scored.codes,
             descriptions=scored.descriptions,

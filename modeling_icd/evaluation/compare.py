@@ -15,7 +15,7 @@ from .intervals import holm, randomization_test
 from .outcomes import Outcomes
 from .predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from .report import markdown_cell
-from .results import read_results
+from .results import read_results, write_json, write_text
 
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -264,10 +264,9 @@ def render_comparison(comparison: Mapping[str, Any]) -> str:
 
 def write_comparison(comparison: Mapping[str, Any], output_dir: Path) -> Path:
     """Write `comparison.json` and `comparison.md`; returns the second."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "comparison.json").write_text(json.dumps(comparison, indent=2), encoding="utf-8")
+    write_json(comparison, output_dir / "comparison.json")
     path = output_dir / "comparison.md"
-    path.write_text(render_comparison(comparison), encoding="utf-8")
+    write_text(render_comparison(comparison), path)
     return path
 
 

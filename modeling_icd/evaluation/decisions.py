@@ -6,12 +6,14 @@ never the test split.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.isotonic import isotonic_regression
 
+from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
 from ..scores import calibrated_scores
 from .calibration import fit_platt, fit_temperature
 from .icd_metrics.scores import check_scores, cut_between, gold_pairs, rank_gold
@@ -19,16 +21,65 @@ from .outcomes import outcomes_of
 from .thresholds import tune_bagged_threshold, tune_per_code_thresholds
 
 
+@dataclass
+class DecisionArguments:
+    """How codes are decided on; options of `train.py` and of `python -m modeling_icd.evaluation.decide`."""
+
+    threshold_rule: str = field(
+        default="global",
+        metadata={
+            "help": "Which codes are predicted, chosen on validation: `fixed` (score above 0.5), `global` (one threshold "
+            "with the best micro-F1), `per_code` (each code's best, rare ones drawn toward the global one), `top_k` (as many "
+            "codes for every note) or `conformal` (one threshold that promises `target_recall`)."
+        },
+    )
+    threshold_shrinkage: float = field(
+        default=10.0,
+        metadata={
+            "help": "`per_code`: validation notes at which a code's own threshold weighs as much as the global."
+        },
+    )
+    target_recall: float | None = field(
+        default=None, metadata={"help": "`conformal`: the mean recall of notes that is promised, e.g. 0.9."}
+    )
+    calibration: str = field(
+        default="none",
+        metadata={
+            "help": "How logits become scores: `none` (the sigmoid), `temperature`, or `platt` for each band of training "
+            "frequency; fitted on validation."
+        },
+    )
+    review_precision: float | None = field(
+        default=None,
+        metadata={
+            "help": "Predictions with scores of which a smaller share than this was right on validation are marked for review."
+        },
+    )
+
+    def __post_init__(self):
+        if self.threshold_rule not in THRESHOLD_RULES:
+            raise ValueError(
+                f"`threshold_rule` must be one of {', '.join(THRESHOLD_RULES)}, got {self.threshold_rule!r}."
+            )
+        if not self.threshold_shrinkage >= 0:
+            raise ValueError(f"`threshold_shrinkage` must be 0 or more, got {self.threshold_shrinkage}.")
+        if (self.threshold_rule == "conformal") != (self.target_recall is not None):
+            raise ValueError("`threshold_rule: conformal` and `target_recall` need each other.")
+        for name, value in (("target_recall", self.target_recall), ("review_precision", self.review_precision)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+        if self.calibration not in ("none", *CALIBRATIONS):
+            raise ValueError(
+                f"`calibration` must be one of none, {', '.join(CALIBRATIONS)}, got {self.calibration!r}."
+            )
+
+
 def fit_decision(
     logits: np.ndarray,
     gold: list[list[int]],
+    args: DecisionArguments,
     *,
-    rule: str = "global",
-    shrinkage: float = 10.0,
-    target_recall: float | None = None,
-    calibration: str = "none",
     training_counts: Sequence[int] | None = None,
-    review_precision: float | None = None,
     num_unknown: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Calibrate scores, choose thresholds on them, and say which predictions are to be reviewed.
@@ -36,53 +87,47 @@ def fit_decision(
     Args:
         logits (array of shape `(N, C)`): Of the validation split.
         gold (`list[list[int]]` of length N): Class ids.
-        rule (`str`): `fixed` (0.5), `global`, `per_code`, `top_k` or `conformal`.
-        shrinkage (`float`): Of `per_code`; see `tune_per_code_thresholds`.
-        target_recall (`float`, *optional*): Of `conformal`; see `conformal_threshold`.
-        calibration (`str`): `none`, `temperature` or `platt`.
+        args (`DecisionArguments`): What to fit.
         training_counts (`Sequence[int]` of length C, *optional*): Training notes of each code, for `platt`.
-        review_precision (`float`, *optional*): See `tune_review_threshold`; `None`: predictions carry no decision.
         num_unknown (`Sequence[int]` of length N, *optional*): Gold codes of each note that the model does not know.
 
     Returns:
         Every field of `DECISION_FIELDS`, ready for JSON.
     """
     fitted = None
-    if calibration == "temperature":
+    if args.calibration == "temperature":
         fitted = fit_temperature(logits, gold)
-    elif calibration == "platt":
+    elif args.calibration == "platt":
         if training_counts is None:
             raise ValueError("Calibration by bands of training frequency needs the training notes of each code.")
         fitted = fit_platt(logits, gold, training_counts)
     scores = calibrated_scores(torch.from_numpy(logits), fitted).numpy()
     threshold: float | list[float] = 0.5
     top_k = None
-    if rule == "global":
+    if args.threshold_rule == "global":
         threshold = tune_bagged_threshold(scores, gold)
-    elif rule == "per_code":
-        threshold = tune_per_code_thresholds(scores, gold, shrinkage).tolist()
-    elif rule == "top_k":
+    elif args.threshold_rule == "per_code":
+        threshold = tune_per_code_thresholds(scores, gold, args.threshold_shrinkage).tolist()
+    elif args.threshold_rule == "top_k":
         top_k = tune_top_k(scores, gold)
-    elif rule == "conformal":
-        if target_recall is None:
-            raise ValueError("`conformal` needs a `target_recall`.")
-        threshold = conformal_threshold(scores, gold, target_recall, num_unknown)
-    elif rule != "fixed":
-        raise ValueError(f"No threshold rule {rule!r}.")
+    elif args.target_recall is not None:
+        threshold = conformal_threshold(scores, gold, args.target_recall, num_unknown)
     review_threshold = None
-    if review_precision is not None:
+    if args.review_precision is not None:
         outcomes = outcomes_of(scores, gold, threshold, top_k)
         review_threshold = tune_review_threshold(
-            scores[outcomes.predicted_notes, outcomes.predicted_codes], outcomes.predicted_is_hit, review_precision
+            scores[outcomes.predicted_notes, outcomes.predicted_codes],
+            outcomes.predicted_is_hit,
+            args.review_precision,
         )
     return {
         "threshold": threshold,
-        "threshold_rule": rule,
+        "threshold_rule": args.threshold_rule,
         "predict_top_k": top_k,
-        "target_recall": target_recall,
+        "target_recall": args.target_recall,
         "calibration": fitted,
         "review_threshold": review_threshold,
-        "review_precision": review_precision,
+        "review_precision": args.review_precision,
     }
 
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .icd_metrics.scores import (
+    NUM_CALIBRATION_BINS,
     NUM_LEVELS,
+    calibration_bins,
     check_scores,
     column_blocks,
     divide,
@@ -131,11 +133,35 @@ def weighted_auc(terms: AUCTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
     return {"auc_micro": micro, "auc_macro": macro + (weights - 1) @ terms.macro_slopes}
 
 
+def calibration_terms(scores: Any, labels: Any) -> np.ndarray:
+    """What each note adds to the ECE and the Brier score, `(N, 16)`.
+
+    For each of the 15 bins the sum of its scores less its number of gold codes, and last the sum of (score - gold)^2.
+    """
+    scores = check_scores(scores)
+    notes, codes = gold_pairs(labels, *scores.shape)
+    gold_scores = scores[notes, codes]
+    terms = np.zeros((len(scores), NUM_CALIBRATION_BINS + 1))
+    for note, row in enumerate(scores):
+        terms[note, :-1] = np.bincount(calibration_bins(row), row, NUM_CALIBRATION_BINS)
+        terms[note, -1] = np.square(row.astype(np.float64)).sum()
+    np.subtract.at(terms, (notes, calibration_bins(gold_scores)), 1)
+    terms[:, -1] += np.bincount(notes, 1 - 2 * gold_scores.astype(np.float64), len(scores))
+    return terms
+
+
+def weighted_calibration(terms: np.ndarray, weights: np.ndarray, num_codes: int) -> dict[str, np.ndarray]:
+    """`ece` and `brier` of notes that count `weights` `(W, N)` times; see `calibration_terms`."""
+    sums = weights @ terms / (weights.sum(axis=1, keepdims=True) * num_codes)
+    return {"ece": np.abs(sums[:, :-1]).sum(axis=1), "brier": sums[:, -1]}
+
+
 def bootstrap_intervals(
     outcomes: Outcomes,
     figures: Mapping[str, float],
     *,
     auc: AUCTerms | None = None,
+    calibration: np.ndarray | None = None,
     k: Sequence[int] = (5, 8, 15),
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
@@ -153,10 +179,11 @@ def bootstrap_intervals(
         outcomes (`Outcomes`): Of the split.
         figures (`Mapping[str, float]`): Metrics as `ICDMetricsAccumulator.compute` names them.
         auc (`AUCTerms`, *optional*): Without it the AUCs get no interval.
+        calibration (`(N, 16)`, *optional*): From `calibration_terms`; without it ECE and Brier score get none.
         k, seed, num_resamples, level: Cut-offs of the `_at_k` metrics; seed of the resamples, their number, coverage.
 
     Returns:
-        `[low, high]`, within 0..1, for every figure that has one; not for average precision over codes, ECE and Brier score.
+        `[low, high]`, within 0..1, for every figure that has one; the two average precisions over notes have none.
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
@@ -171,6 +198,7 @@ def bootstrap_intervals(
             {
                 **weighted_metrics(outcomes, weights, k),
                 **({} if auc is None else weighted_auc(auc, weights)),
+                **({} if calibration is None else weighted_calibration(calibration, weights, outcomes.num_codes)),
             }
         )
     intervals = {}
@@ -189,7 +217,8 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: in
     """Intervals of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
 
     Args:
-        numerators (`(N, K)`), denominators (`(N,)`): What each note adds to K numerators and to the denominator of all.
+        numerators (`(N, K)`), denominators (`(N,)` or `(N, K)`): What each note adds to K numerators and to the denominator
+            of all, or of each.
 
     Returns:
         `(K, 2)`; a resample whose denominator is 0 is left out.
@@ -200,7 +229,7 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: in
     for count in _block_sizes(NUM_RESAMPLES, max(1, VALUES_PER_BLOCK // num_notes)):
         drawn = rng.integers(num_notes, size=(count, num_notes))
         weights = np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn])
-        ratios.append(divide(weights @ numerators, (weights @ denominators)[:, None], empty=math.nan))
+        ratios.append(divide(weights @ numerators, (weights @ denominators).reshape(count, -1), empty=math.nan))
     return np.nanquantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .icd_metrics.scores import divide
 
@@ -62,14 +63,18 @@ def plot_f1_by_frequency(results: Mapping[str, Any]) -> Figure | None:
     f1 = divide(2 * hits, predicted + gold)
     figure = Figure(figsize=(6.5, 3.8))
     axes = figure.subplots()
+    size = 20 if shown.sum() < 500 else 9
     axes.scatter(
-        frequency[shown], f1[shown], s=9, color=GREY, alpha=0.45, linewidths=0, label="one code", rasterized=True
+        frequency[shown], f1[shown], s=size, color=GREY, alpha=0.5, linewidths=0, label="one code", rasterized=True
     )
     bins = np.floor(np.log2(frequency[shown])).astype(int)
     centres = [np.exp(np.log(frequency[shown][bins == i]).mean()) for i in np.unique(bins)]
     means = [f1[shown][bins == i].mean() for i in np.unique(bins)]
     axes.plot(centres, means, "o-", color=BLUE, linewidth=1.8, label="mean of codes, by doubling")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("training notes with the code" if is_trained else "notes of this split with the code")
     axes.set_ylabel("F1 of the code")
@@ -84,12 +89,9 @@ def plot_precision_recall(results: Mapping[str, Any]) -> Figure | None:
         return None
     figure = Figure(figsize=(4.8, 4.2))
     axes = figure.subplots()
-    recall = np.linspace(0.01, 1, 200)
     for f1 in F1_LINES:
-        inside = 2 * recall - f1 > 0
-        precision = f1 * recall[inside] / (2 * recall[inside] - f1)
-        visible = precision <= 1
-        axes.plot(recall[inside][visible], precision[visible], ":", color=GREY, linewidth=0.9)
+        recall = np.linspace(f1 / (2 - f1), 1, 200)  # from where precision is 1
+        axes.plot(recall, f1 * recall / (2 * recall - f1), ":", color=GREY, linewidth=0.9)
         axes.annotate(
             f"F1 {f1}", (1.0, f1 / (2 - f1)), color=GREY, fontsize=8, xytext=(3, 0), textcoords="offset points"
         )
@@ -125,7 +127,7 @@ def plot_reliability(results: Mapping[str, Any]) -> Figure | None:
     figure = Figure(figsize=(4.8, 4.8))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     scores = [point["mean_score"] for point in bins]
-    upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
+    upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect")
     before = results["curves"].get("reliability_uncalibrated")
     if before:
         upper.plot(
@@ -139,7 +141,7 @@ def plot_reliability(results: Mapping[str, Any]) -> Figure | None:
     upper.plot(scores, [point["share_gold"] for point in bins], "o-", color=BLUE, linewidth=1.8, label="this model")
     upper.set_ylim(-0.03, 1.03)
     upper.set_ylabel("share of gold")
-    upper.legend(frameon=False, loc="upper left")
+    upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1, fontsize=9)
     lower.bar(scores, [point["num_pairs"] for point in bins], width=0.04, color=BLUE)
     lower.set_yscale("log")
     lower.set_xlim(-0.03, 1.03)
@@ -157,8 +159,8 @@ def plot_f1_by_length(results: Mapping[str, Any]) -> Figure | None:
     axes.bar(place, [row["f1_micro"] for row in rows], width=0.6, color="#9CC9E3", edgecolor=BLUE, label="F1 (micro)")
     for row, x in zip(rows, place, strict=True):
         axes.annotate(f"{row['f1_micro']:.2f}", (x, 0.02), ha="center", fontsize=9)
-    axes.plot(place, [row["precision"] for row in rows], "^", color=BLUE, markersize=7, label="precision")
-    axes.plot(place, [row["recall"] for row in rows], "v", color=ORANGE, markersize=7, label="recall")
+    axes.plot(place - 0.12, [row["precision"] for row in rows], "^", color=BLUE, markersize=7, label="precision")
+    axes.plot(place + 0.12, [row["recall"] for row in rows], "v", color=ORANGE, markersize=7, label="recall")
     axes.set_xticks(place, [f"{row['stratum']}\n({row['num_notes']} notes)" for row in rows])
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("words of the note")

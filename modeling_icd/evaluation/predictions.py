@@ -15,6 +15,7 @@ is as confidential as the data set, and its place is not the folder of a model t
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,9 @@ def write_predictions(
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     path = folder / PREDICTIONS_FILE
-    pq.write_table(table, path, compression="zstd")
+    partial = folder / f"{PREDICTIONS_FILE}.tmp"
+    pq.write_table(table, partial, compression="zstd")
+    os.replace(partial, path)
     split = about["split"]
     write_psv(folder / f"preds_{CAML_FOLDS.get(split, split)}.psv", hadm_ids, codes, outcomes)
     return path
@@ -87,10 +90,12 @@ def write_predictions(
 def write_psv(path: Path, hadm_ids: Sequence[int], codes: Sequence[str], outcomes: Outcomes) -> None:
     """Write the predicted codes of each note in CAML's format; a note without any has an empty second field."""
     bounds = np.searchsorted(outcomes.predicted_notes, np.arange(outcomes.num_notes + 1))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    partial = path.with_name(f"{path.name}.tmp")
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="|")
         for hadm_id, start, stop in zip(hadm_ids, bounds[:-1], bounds[1:], strict=True):
             writer.writerow([hadm_id, *([codes[c] for c in outcomes.predicted_codes[start:stop]] or [""])])
+    os.replace(partial, path)
 
 
 def read_predictions(path: Path) -> Predictions:

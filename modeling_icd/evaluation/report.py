@@ -1,6 +1,7 @@
 """`report.md`, `report.html` and their plots, made from `results.json` and nothing else: so no note can be in them."""
 
 import base64
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jinja2
 
 from .plots import make_plots
+from .results import write_text
 
 
 # The name, and what a reader must know to compare it.
@@ -24,6 +26,8 @@ HEADLINES = {
     "map": "MAP: mean over notes of average precision",
     "r_precision": "R-precision",
     "exact_match": "exact match",
+    "ece": "ECE: calibration error over all pairs, 15 bins",
+    "brier": "Brier score over all pairs",
 }
 PLOTS = {
     "f1_by_frequency": (
@@ -62,12 +66,9 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
 
     The HTML is one file, plots included. Values from outside (codes, names) are escaped in both.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
     plots = make_plots(results)
-    folder = output_dir / "plots"
-    folder.mkdir(exist_ok=True)
     for name, svg in plots.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        write_text(svg, output_dir / "plots" / f"{name}.svg")
     context = {
         "title": f"{Path(results['model']).name} on {results['dataset']} ({results['config']}), {results['split']}",
         "subtitle": f"{results['num_notes']:,} {'synthetic ' if results['synthetic'] else ''}notes, "
@@ -86,7 +87,7 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
             keep_trailing_newline=True,
         )
         environment.filters["cell"] = markdown_cell
-        path.write_text(environment.get_template(f"{path.name}.j2").render(context), encoding="utf-8")
+        write_text(environment.get_template(f"{path.name}.j2").render(context), path)
     return paths
 
 
@@ -116,9 +117,10 @@ def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[
         for name, (title, column) in STRATA.items()
         if name in results["strata"]
     ]
-    trust = [make(results) for make in (_calibration, _promise, _review, _audit)]
+    trust = [make(results) for make in (_calibration, _promise, _review, _audit, _audit_unsupported)]
     sections += [section for section in trust if section is not None]
-    return [*sections, *_error_sections(results["errors"]), _provenance(results)]
+    errors = _error_sections(results["errors"], results.get("descriptions", {}))
+    return [*sections, *errors, _provenance(results)]
 
 
 def _section(title: str, text: list[str], **parts: Any) -> dict[str, Any]:
@@ -236,10 +238,35 @@ def _audit(results: Mapping[str, Any]) -> dict[str, Any] | None:
         f"{audit['num_draws']} draws) and the others taken for assigned: how many of the removed ones are among the k best codes "
         "that are not assigned."
     )
-    return _section("Audit: codes found again", [text], columns=("metric", "value", "95% interval"), rows=rows)
+    return _section("Audit: missed codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
 
 
-def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _audit_unsupported(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    audit = (results["audit"] or {}).get("unsupported")
+    if audit is None:
+        return None
+    rows = [
+        (
+            f"{name} at {k}",
+            f"{value:.4f}",
+            "{:.4f} to {:.4f}".format(*interval) if (interval := audit[f"{name}_intervals"][k]) else "",
+        )
+        for name in ("recall", "precision")
+        for k, value in audit[f"{name}_at_k"].items()
+    ]
+    text = (
+        f"For {audit['share_planted']:.0%} of the gold codes one that the note does not have, drawn by training frequency, is added to "
+        f"its assigned ones ({audit['num_planted']:,.0f} of {audit['num_assigned']:,.0f} in all, mean of {audit['num_draws']} draws). "
+        "Recall: how many of the added codes are among the first k of the assigned codes that the model does not predict, the lowest "
+        "score first. Precision: how many of those listed were added; the others are gold codes that the model misses."
+    )
+    return _section("Audit: unsupported codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
+
+
+def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
+    def titled(code: str) -> str:
+        return textwrap.shorten(f"{code} {descriptions.get(code, '')}", 48, placeholder=" ...")
+
     confusions, hierarchical = errors["confusions"], errors["hierarchical"]
     misses = ", ".join(f"{name} {count:,}" for name, count in confusions["misses"].items())
     text = [
@@ -250,7 +277,7 @@ def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
     if confusions["num_notes_left_out"]:
         text.append(f"{confusions['num_notes_left_out']} notes with very many false alarms are left out.")
     pairs = [
-        (pair["gold"], pair["predicted"], pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
+        (titled(pair["gold"]), titled(pair["predicted"]), pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
         for pair in confusions["pairs"]
     ]
     sections = [
@@ -269,8 +296,9 @@ def _error_sections(errors: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
     for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
         found = errors[name]
-        rows = [(row["code"], row["gold"]) for row in found["codes"]]
-        text = [f"{found['num_codes']:,} codes with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
+        rows = [(titled(row["code"]), row["gold"]) for row in found["codes"]]
+        number = "1 code" if found["num_codes"] == 1 else f"{found['num_codes']:,} codes"
+        text = [f"{number} with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
         if found["num_codes"] > len(rows):
             text.append(f"The {len(rows)} most frequent:")
         sections.append(_section(title, text, columns=("code", "gold notes"), rows=rows))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .audit import recall_of_removed
+from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
@@ -24,7 +24,7 @@ from .icd_metrics.scores import (
     nan_to_none,
     to_levels,
 )
-from .intervals import METHOD, auc_terms, bootstrap_intervals, ratio_interval
+from .intervals import METHOD, auc_terms, bootstrap_intervals, calibration_terms, ratio_interval
 from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of, weighted_metrics
 from .strata import CodeAttributes, make_errors, make_strata
 
@@ -102,7 +102,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     if split.top_k is not None:  # the accumulator knows thresholds only
         of_decision = weighted_metrics(outcomes, np.ones((1, outcomes.num_notes)), CUTOFFS)
         metrics |= {name: float(value[0]) for name, value in of_decision.items()}
-    auc = auc_terms(split.scores, split.gold)
+    auc, calibration = auc_terms(split.scores, split.gold), calibration_terms(split.scores, split.gold)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
@@ -111,7 +111,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
     results = {
         "metrics": metrics,
-        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, k=CUTOFFS, seed=seed),
+        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, calibration=calibration, k=CUTOFFS, seed=seed),
         "interval_method": METHOD,
         **split.about,
         "threshold": name_threshold(split.threshold, split.top_k),
@@ -119,13 +119,14 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
         "recall_promise": summarize_promise(split, outcomes, seed),
-        "audit": recall_of_removed(outcomes, seed=seed),
+        "audit": summarize_audit(split, outcomes, seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
         "code_version": code_version(),
         "versions": library_versions(),
         "strata": strata,
         "errors": make_errors(outcomes, split.codes, strata, attributes=split.attributes),
+        "descriptions": {code: split.descriptions[code] for code in split.codes if code in split.descriptions},
         "curves": make_curves(split.scores, outcomes, split.uncalibrated),
         "per_code": {
             "codes": split.codes,
@@ -177,6 +178,20 @@ def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict
     """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
     figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
     return figures and {"target": split.target_recall, **figures}
+
+
+def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
+    """How good an audit's two lists are: see `recall_of_removed`, and under `unsupported` `planted_found`.
+
+    Codes are planted by their number of training notes or, where that is not known, of notes of this split.
+    """
+    figures = recall_of_removed(outcomes, seed=seed)
+    if figures is None:
+        return None
+    counts = split.training_counts or dict(zip(split.codes, counts_per_code(outcomes)[2].tolist(), strict=True))
+    frequency = [counts.get(code, 0) for code in split.codes]
+    num_known = len(split.codes) - len(split.about["unknown_codes"])
+    return figures | {"unsupported": planted_found(split.scores, outcomes, frequency, num_known=num_known, seed=seed)}
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
@@ -259,9 +274,14 @@ def write_results(results: dict, output_dir: Path) -> Path:
 
 def write_json(content: Any, path: Path) -> None:
     """Writes a JSON file, whole or not at all, and the folder that it is to lie in."""
+    write_text(json.dumps(content, indent=2, allow_nan=False), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a file, whole or not at all, and the folder that it is to lie in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump(content, file, indent=2, allow_nan=False)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
     os.replace(file.name, path)
     path.chmod(0o644)
 

@@ -175,16 +175,32 @@ def check_results(results: Mapping[str, Any]) -> None:
 
 
 def check_they_belong_together(folder: ModelFolder) -> None:
-    """Refuse results of other weights, as far as the threshold gives them away.
+    """Refuse results of another decision, or of other weights as far as the decision gives them away.
 
     Raises:
-        ValueError: where `results.json` was measured at the model's threshold, and that is no longer the model's.
+        ValueError: where `results.json` was measured with the model's calibration, or at its threshold, and that is no
+            longer the model's.
     """
-    own = folder.config.get("threshold", 0.5)
-    of_the_model = str(folder.results["threshold_source"]).startswith("model configuration")
-    if of_the_model and folder.results["threshold"] != name_threshold(own, folder.config.get("predict_top_k")):
+    config, results = folder.config, folder.results
+    own = config.get("threshold", 0.5)
+    per_code = dict(zip(folder.codes, own, strict=True)) if isinstance(own, list) else {}
+    measured = results.get("thresholds") or {}
+    if str(results["threshold_source"]).startswith("model configuration") and (
+        results["threshold"] != name_threshold(own, config.get("predict_top_k"))
+        or any(measured.get(code) != value for code, value in per_code.items())
+    ):
         raise ValueError(
             "results.json was measured at another threshold than config.json has: run `evaluate.py` again."
+        )
+    curves = [
+        [(band["slope"], band["intercept"]) for band in (results.get("calibration") or {}).get("bands", [])],
+        list(
+            zip(*((config.get("calibration") or {}).get(name, []) for name in ("slopes", "intercepts")), strict=True)
+        ),
+    ]
+    if curves[0] != curves[1]:
+        raise ValueError(
+            "results.json was measured with another calibration than config.json has: run `evaluate.py` again."
         )
 
 
@@ -318,6 +334,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "note_kind": data.note_kind,
         "num_labels": f"{len(folder.codes):,}",
         "has_evidence": config.get("pooling", "label_attention") == "label_attention",
+        "is_calibrated": config.get("calibration") is not None,
         "with_weights": release.with_weights,
         "access": release.access,
         "permission": release.permission,

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
+from ..evaluation.decisions import DecisionArguments
+from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 
 
 @dataclass
@@ -85,8 +86,8 @@ class DataArguments:
 
 
 @dataclass
-class ICDTrainingArguments(TrainingArguments):
-    """transformers' own, with the defaults that this task wants, and early stopping."""
+class ICDTrainingArguments(DecisionArguments, TrainingArguments):
+    """transformers' own, with the defaults that this task wants, early stopping, and how codes are decided on."""
 
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better validation micro-F1."}
@@ -101,34 +102,11 @@ class ICDTrainingArguments(TrainingArguments):
             "Needs a fixed number of epochs: no early stopping."
         },
     )
-    threshold_rule: str = field(
-        default="global",
+    score_storage: str = field(
+        default="uint16",
         metadata={
-            "help": "Which codes are predicted, chosen on validation: `fixed` (score above 0.5), `global` (one threshold "
-            "with the best micro-F1), `per_code` (each code's best, rare ones drawn toward the global one), `top_k` (as many "
-            "codes for every note) or `conformal` (one threshold that promises `target_recall`)."
-        },
-    )
-    threshold_shrinkage: float = field(
-        default=10.0,
-        metadata={
-            "help": "`per_code`: validation notes at which a code's own threshold weighs as much as the global."
-        },
-    )
-    target_recall: float | None = field(
-        default=None, metadata={"help": "`conformal`: the mean recall of notes that is promised, e.g. 0.9."}
-    )
-    calibration: str = field(
-        default="none",
-        metadata={
-            "help": "How logits become scores: `none` (the sigmoid), `temperature`, or `platt` for each band of training "
-            "frequency; fitted on validation."
-        },
-    )
-    review_precision: float | None = field(
-        default=None,
-        metadata={
-            "help": "Predictions with scores of which a smaller share than this was right on validation are marked for review."
+            "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code), "
+            "`histogram` (4 KB a code, nothing for each note; AUC approximate) or `float32`."
         },
     )
     eval_strategy: str = "epoch"
@@ -144,28 +122,15 @@ class ICDTrainingArguments(TrainingArguments):
     report_to: str | None = "none"
 
     def __post_init__(self):
-        super().__post_init__()
-        self._check_decision()
+        TrainingArguments.__post_init__(self)
+        DecisionArguments.__post_init__(self)
+        if self.score_storage not in SCORE_STORAGES:
+            raise ValueError(
+                f"`score_storage` must be one of {', '.join(SCORE_STORAGES)}, got {self.score_storage!r}."
+            )
         if self.refit_on_validation and self.early_stopping_patience is not None:
             raise ValueError(
                 "`refit_on_validation` trains for `num_train_epochs`, which `early_stopping_patience` cuts short: choose one."
-            )
-
-    def _check_decision(self) -> None:
-        if self.threshold_rule not in THRESHOLD_RULES:
-            raise ValueError(
-                f"`threshold_rule` must be one of {', '.join(THRESHOLD_RULES)}, got {self.threshold_rule!r}."
-            )
-        if not self.threshold_shrinkage >= 0:
-            raise ValueError(f"`threshold_shrinkage` must be 0 or more, got {self.threshold_shrinkage}.")
-        if (self.threshold_rule == "conformal") != (self.target_recall is not None):
-            raise ValueError("`threshold_rule: conformal` and `target_recall` need each other.")
-        for name, value in (("target_recall", self.target_recall), ("review_precision", self.review_precision)):
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
-        if self.calibration not in ("none", *CALIBRATIONS):
-            raise ValueError(
-                f"`calibration` must be one of none, {', '.join(CALIBRATIONS)}, got {self.calibration!r}."
             )
         if self.threshold_rule == "conformal" and self.refit_on_validation:
             raise ValueError(

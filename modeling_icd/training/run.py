@@ -27,6 +27,7 @@ from dataset_scripts.synthetic import MARKER_FILE
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.decisions import fit_decision, missable_notes
+from ..evaluation.results import write_text
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
@@ -227,12 +228,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     decision = fit_decision(
         predict_logits(trainer, splits["validation"]),
         gold,
-        rule=args.threshold_rule,
-        shrinkage=args.threshold_shrinkage,
-        target_recall=args.target_recall,
-        calibration=args.calibration,
+        args,
         training_counts=[training_data["code_counts"].get(code, 0) for code in codes],
-        review_precision=args.review_precision,
         num_unknown=num_unknown,
     )
     log = trainer.state.log_history
@@ -253,7 +250,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     save(final, tokenizer, output_dir)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
     run["log"] = log
-    (output_dir / "run.json").write_text(json.dumps(run, indent=2, default=str))
+    write_text(json.dumps(run, indent=2, default=str), output_dir / "run.json")
     return output_dir
 
 
@@ -286,7 +283,9 @@ def make_trainer(
         train_dataset=train_split,
         eval_dataset=validation_split,
         data_collator=collator,
-        compute_metrics=make_compute_metrics(collator.num_labels, tune_threshold=True),
+        compute_metrics=make_compute_metrics(
+            collator.num_labels, tune_threshold=True, score_storage=args.score_storage
+        ),
         processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_icd.evaluation import audit as auditing
-from modeling_icd.evaluation.audit import audit, read_assigned, recall_of_removed, write_audit
+from modeling_icd.evaluation.audit import audit, planted_found, read_assigned, recall_of_removed, write_audit
 from modeling_icd.evaluation.outcomes import outcomes_of
 
 
@@ -103,5 +103,47 @@ def test_recall_of_removed_codes_is_that_of_auditing_what_is_left(monkeypatch):
     assert figures["num_removed"] == pytest.approx(num_removed / auditing.NUM_DRAWS)
 
 
-def test_without_gold_codes_nothing_is_removed():
-    assert recall_of_removed(outcomes_of(SCORES, [[], []], 0.5)) is None
+def test_planted_codes_by_hand(monkeypatch):
+    """A code for every gold code, and always the same one: 96.71. The last column is unknown to the model."""
+    monkeypatch.setattr(auditing, "SHARE_PLANTED", 1.0)
+    scores = np.array(
+        [
+            [0.9, 0.6, 0.2, 0.1, 0.0],  # doubted: 96.71 (planted), 486
+            [0.3, 0.9, 0.8, 0.4, 0.0],  # doubted: 401.9, 96.71 (planted)
+            [0.9, 0.1, 0.2, 0.7, 0.0],  # 96.71 is planted and predicted: nothing is doubted
+            [0.1, 0.9, 0.2, 0.3, 0.0],  # 96.71 is gold, so not planted, and doubted
+            [0.1, 0.1, 0.2, 0.3, 0.0],  # no gold code that the model knows: nothing is planted
+        ],
+        np.float32,
+    )
+    gold = [[0, 2, 4], [0, 1], [0], [3], [4]]
+    figures = planted_found(scores, outcomes_of(scores, gold, 0.5), [0, 0, 0, 7, 9], num_known=4)
+    assert (figures["num_planted"], figures["num_assigned"]) == (3, 9)
+    assert figures["recall_at_k"] == {"1": pytest.approx(1 / 3), **dict.fromkeys(("5", "10", "20"), 2 / 3)}
+    assert figures["precision_at_k"] == {"1": pytest.approx(1 / 3), **dict.fromkeys(("5", "10", "20"), 2 / 5)}
+    for name in ("recall", "precision"):
+        for k, (low, high) in figures[f"{name}_intervals"].items():
+            assert 0 <= low <= figures[f"{name}_at_k"][k] <= high <= 1
+
+
+def test_codes_are_planted_by_their_frequency_and_the_seed():
+    scores = np.tile(np.float32([0.1, 0.2, 0.3]), (500, 1))
+    outcomes = outcomes_of(scores, [[2]] * 500, 0.5)
+    figures = planted_found(scores, outcomes, [3, 1, 0], num_known=3)
+    assert figures["num_planted"] == pytest.approx(100, abs=10)
+    assert figures["recall_at_k"]["1"] == 1  # each below the gold code
+    # A code of the second column, which scores above the third's gold where that is 0.1: not the first doubted one.
+    figures = planted_found(scores[:, [1, 2, 0]], outcomes, [3, 1, 0], num_known=3)
+    assert (figures["recall_at_k"]["1"], figures["recall_at_k"]["5"]) == (0, 1)
+    scores[:, 1] = 0.4  # now only the first column, three times as frequent, comes before the gold code
+    figures = planted_found(scores, outcomes, [3, 1, 0], num_known=3)
+    assert figures["recall_at_k"]["1"] == pytest.approx(0.75, abs=0.03)
+    assert figures == planted_found(scores, outcomes, [3, 1, 0], num_known=3)
+    assert figures != planted_found(scores, outcomes, [3, 1, 0], num_known=3, seed=1)
+
+
+def test_without_gold_codes_nothing_is_removed_or_planted():
+    outcomes = outcomes_of(SCORES, [[], []], 0.5)
+    assert recall_of_removed(outcomes) is None
+    assert planted_found(SCORES, outcomes, [1] * 5, num_known=5) is None
+    assert planted_found(SCORES, outcomes_of(SCORES, [[0], []], 0.5), [0] * 5, num_known=5) is None

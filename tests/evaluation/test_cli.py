@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,15 @@ from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.evaluation.data import as_in_training
+from modeling_icd.evaluation.decide import main as decide_main
+from modeling_icd.evaluation.decisions import DecisionArguments
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.evaluation.results import read_results, summarize
 from modeling_icd.training.run import main as train_main
 
 
 ROOT = Path(__file__).resolve().parents[2]
+DECISION_OPTIONS = [option.name for option in fields(DecisionArguments)]
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +118,28 @@ def test_options_of_training_count_where_the_configuration_is_that_of_training()
         (["--compare", "nowhere"], "at least 2"),
         (["--compare", "nowhere", "neither", "--audit"], "--audit"),
         (["model", "--dataset=mimic3", "--data_dir=.", "--audit=nowhere.psv"], "nowhere.psv"),
+        (["model", "--dataset=mimic3", "--data_dir=.", "--threshold=1.5"], "--threshold must be in"),
     ],
 )
-def test_a_mistake_is_one_message(arguments, message):
-    failed = run(*arguments)
-    assert failed.returncode == 2
-    assert message in failed.stderr
-    assert "Traceback" not in failed.stderr
+def test_a_mistake_is_one_message(arguments, message, capsys):
+    try:
+        code = evaluate_main(arguments)
+    except SystemExit as leave:  # of argparse
+        code = leave.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_to_audit_is_read_before_a_note_is_scored(coder, corpus, tmp_path, capsys, monkeypatch):
+    def score(*_):
+        raise AssertionError("scored first")
+
+    monkeypatch.setattr("modeling_icd.evaluation.cli.logits_of_notes", score)
+    path = tmp_path / "assigned.psv"
+    path.write_text("7|401.9\n")
+    data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", f"--audit={path}"]
+    assert evaluate_main([str(coder), *data]) == 2
+    assert "assigned.psv, line 1: this admission is not in the split" in capsys.readouterr().err
 
 
 def rewrite_test_codes(corpus: Path, folder: Path) -> Path:
@@ -152,7 +171,10 @@ def rewrite_test_codes(corpus: Path, folder: Path) -> Path:
     ids=lambda options: options.get("threshold_rule", "default"),
 )
 def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, tmp_path, monkeypatch):
-    """Training never reads the test split, and another test split leaves every number of the configuration as it was."""
+    """Training never reads the test split, and another test split leaves every number of the configuration as it was.
+
+    Nor does `decide`, which finds the decision of training again.
+    """
     read = []
     as_dataset = ICDBuilder.as_dataset
 
@@ -172,7 +194,8 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         **options,
     }
     decisions = []
-    for folder in (corpus, rewrite_test_codes(corpus, tmp_path / "other")):
+    folders = (corpus, rewrite_test_codes(corpus, tmp_path / "other"))
+    for folder in folders:
         output = tmp_path / "models" / folder.name
         given = [f"--{name}={value}" for name, value in options.items()]
         assert train_main([*given, f"--data_dir={folder}", f"--output_dir={output}"]) == 0
@@ -199,6 +222,59 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         assert results["recall_promise"]["recall"] >= results["recall_promise"]["target"] == 0.3
     if fitted["threshold_rule"] == "top_k":
         assert len(outcomes.predicted_codes) == fitted["predict_top_k"] * outcomes.num_notes
+    read.clear()
+    weights = (output / "model.safetensors").read_bytes()
+    for folder in folders:
+        assert decide_main([str(output), f"--data_dir={folder}", "--threshold_rule=fixed"]) == 0
+        config = LlamaICDConfig.from_pretrained(output)
+        assert (config.threshold, config.calibration, config.predict_top_k) == (0.5, None, None)
+        given = [f"--{name}={value}" for name, value in options.items() if name in DECISION_OPTIONS]
+        assert decide_main([str(output), f"--data_dir={folder}", *given]) == 0
+        config = LlamaICDConfig.from_pretrained(output)
+        for name in DECISION_FIELDS:
+            assert_close(getattr(config, name), fitted[name])
+    assert set(read) == {"validation"}
+    assert (output / "model.safetensors").read_bytes() == weights
+    trained_with = json.loads((output / "run.json").read_text())["training"]
+    assert {name: trained_with[name] for name in options if name in DECISION_OPTIONS} == {
+        name: value for name, value in options.items() if name in DECISION_OPTIONS
+    }
+
+
+def assert_close(value, expected):
+    """Equal but for rounding, in whatever they hold."""
+    if isinstance(expected, dict):
+        assert value.keys() == expected.keys()
+        for name in expected:
+            assert_close(value[name], expected[name])
+    elif isinstance(expected, list) and not all(isinstance(item, str) for item in expected):
+        assert value == pytest.approx(expected, rel=1e-3)
+    else:
+        assert value == (pytest.approx(expected, rel=1e-3) if isinstance(expected, float) else expected)
+
+
+def test_what_cannot_be_decided_again_is_refused(coder, corpus, tmp_path, capsys):
+    def refused(folder, *options):
+        assert decide_main([str(folder), f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", *options]) == 2
+        return capsys.readouterr().err
+
+    def change(name, **values):
+        folder = shutil.copytree(coder, tmp_path / name)
+        config = json.loads((folder / "config.json").read_text())
+        config["training_data"] |= values
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    assert "output_dir" in refused(tmp_path / "nowhere")
+    assert "need each other" in refused(coder, "--threshold_rule=conformal")
+    promise = ["--threshold_rule=conformal", "--target_recall=0.99"]
+    assert "cannot be promised" in refused(coder, *promise)
+    assert "how many training notes" in refused(change("uncounted", code_counts={}), "--calibration=platt")
+    refitted = change("refitted")
+    (refitted / "run.json").write_text(json.dumps({"training": {"refit_on_validation": True}}))
+    assert "has learned from its validation notes" in refused(refitted)
+    # Nothing was written.
+    assert json.loads((coder / "config.json").read_text())["threshold_rule"] == "fixed"
 
 
 def test_a_recall_that_validation_cannot_promise_is_refused_before_training(corpus, backbone, tmp_path, capsys):

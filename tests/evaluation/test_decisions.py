@@ -5,6 +5,7 @@ import torch
 from modeling_icd import LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
 from modeling_icd.evaluation.decisions import (
+    DecisionArguments,
     conformal_threshold,
     fit_decision,
     tune_review_threshold,
@@ -132,7 +133,7 @@ def test_review_threshold_by_hand():
 def test_confident_predictions_are_right_as_often_as_was_asked():
     rng = np.random.default_rng(0)
     logits, gold = make_notes(rng, 4000)
-    decision = fit_decision(logits[:2000], gold[:2000], rule="global", review_precision=0.9)
+    decision = fit_decision(logits[:2000], gold[:2000], DecisionArguments(review_precision=0.9))
     scores = scores_of(logits[2000:])
     figures = review_figures(
         scores, outcomes_of(scores, gold[2000:], decision["threshold"]), decision["review_threshold"]
@@ -146,15 +147,13 @@ def test_confident_predictions_are_right_as_often_as_was_asked():
 @pytest.mark.parametrize("rule", THRESHOLD_RULES)
 def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibration):
     logits, gold = make_notes(np.random.default_rng(1), 200)
-    decision = fit_decision(
-        logits,
-        gold,
-        rule=rule,
+    args = DecisionArguments(
+        threshold_rule=rule,
         calibration=calibration,
-        training_counts=[600, 600, 40, 40, 3, 0],
         target_recall=0.8 if rule == "conformal" else None,
         review_precision=0.7,
     )
+    decision = fit_decision(logits, gold, args, training_counts=[600, 600, 40, 40, 3, 0])
     assert tuple(decision) == DECISION_FIELDS
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()

@@ -1,7 +1,11 @@
 import json
 import math
+import shutil
+import threading
 import tracemalloc
 import warnings
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +13,7 @@ import evaluate
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -86,6 +90,26 @@ def test_agrees_with_caml(shared_dir, name, storage):
         assert results[our_name] == pytest.approx(value, abs=tolerance), our_name
 
 
+# What `splits` may draw and must not leave to chance.
+EDGES = {
+    "codes without positives": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[1, 0, 0], [1, 0, 0]]),
+    "no positives at all": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[0, 0, 0], [0, 0, 0]]),
+    "nothing but positives": ([[0.9, 0.2, 0.7], [0.3, 0.6, 0.1]], [[1, 1, 1], [1, 1, 1]]),
+    "all-zero scores": ([[0, 0, 0], [0, 0, 0]], [[1, 0, 0], [0, 1, 1]]),
+    "nothing predicted": ([[0.4, 0.2, 0.1], [0.3, 0.5, 0.1]], [[1, 0, 0], [0, 1, 1]]),
+    "ties across gold and others": ([[0.5, 0.5, 0.8], [0.8, 0.5, 0.8]], [[1, 0, 0], [0, 1, 1]]),
+    "one note": ([[0.9, 0.2, 0.7, 0.2]], [[0, 1, 1, 0]]),
+    "one note without codes": ([[0.9, 0.2, 0.7, 0.2]], [[0, 0, 0, 0]]),
+}
+
+
+def with_edges(test):
+    for name, (scores, labels) in EDGES.items():
+        test = example((np.array(scores, np.float32), np.array(labels))).via(name)(test)
+    return test
+
+
+@with_edges
 @settings(max_examples=200)
 @given(splits())
 def test_agrees_with_scikit_learn(split):
@@ -423,6 +447,25 @@ def test_module_gives_what_the_accumulator_gives(load):
     # A second round starts afresh, and other modules can stand beside it.
     assert_same(metric.compute(predictions=scores, references=labels), expected)
     assert_same(evaluate.combine([metric]).compute(predictions=scores, references=labels), expected)
+
+
+def test_module_loads_from_a_space(tmp_path, monkeypatch):
+    """The folder as it is, uploaded to the Hub, is the metric; the files that it imports come along."""
+    space = tmp_path / "spaces" / "someone" / "icd_metrics" / "resolve" / "main"
+    shutil.copytree(ICD_METRICS_PATH, space, ignore=shutil.ignore_patterns("__pycache__"))
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(evaluate.config, "HUB_EVALUATE_URL", url + "/spaces/{path}/resolve/{revision}/{name}")
+    metric = evaluate.load("someone/icd_metrics", revision="main", cache_dir=str(tmp_path / "cache"))
+    server.shutdown()
+    server.server_close()
+    assert metric.compute(predictions=[[0.9, 0.2, 0.6]], references=[[0]])["f1_micro"] == pytest.approx(2 / 3)
 
 
 def test_module_takes_lists_of_the_best_codes(load):

@@ -7,9 +7,11 @@ from modeling_icd.evaluation import ICDMetricsAccumulator
 from modeling_icd.evaluation.intervals import (
     auc_terms,
     bootstrap_intervals,
+    calibration_terms,
     holm,
     randomization_test,
     weighted_auc,
+    weighted_calibration,
 )
 from modeling_icd.evaluation.outcomes import outcomes_of, weighted_metrics
 
@@ -84,17 +86,38 @@ def test_auc_terms_give_the_auc_itself_and_nearly_that_of_resamples():
         assert np.std(projected[name]) == pytest.approx(np.std(exact[name]), rel=0.1), name
 
 
+def test_calibration_terms_give_the_figures_of_repeated_notes():
+    rng = np.random.default_rng(0)
+    scores, labels = make_split(rng, 40)
+    repeats = rng.integers(0, 3, 40)
+    weighted = weighted_calibration(
+        calibration_terms(scores, labels), np.stack([np.ones(40), repeats.astype(float)]), scores.shape[1]
+    )
+    for row, drawn in enumerate((np.arange(40), np.repeat(np.arange(40), repeats))):
+        expected = metrics_of(scores[drawn], labels[drawn])
+        for name in ("ece", "brier"):
+            assert weighted[name][row] == pytest.approx(expected[name], abs=1e-6), name
+
+
 def test_intervals_cover_the_expected_figure():
     """95 % intervals of 150 splits of 100 notes: the share that holds the mean over splits lies near 95 %."""
     rng = np.random.default_rng(0)
     names = ("f1_micro", "f1_macro", "f1_macro_seen", "f1_instance", "auc_micro", "auc_macro", "map", "precision_at_5")
+    names += ("ece", "brier")
     figures, intervals = [], []
     for seed in range(150):
         scores, labels = make_split(rng, 100, num_codes=12)
         figures.append(metrics_of(scores, labels))
         outcomes = outcomes_of(scores, labels, 0.5)
         intervals.append(
-            bootstrap_intervals(outcomes, figures[-1], auc=auc_terms(scores, labels), seed=seed, num_resamples=200)
+            bootstrap_intervals(
+                outcomes,
+                figures[-1],
+                auc=auc_terms(scores, labels),
+                calibration=calibration_terms(scores, labels),
+                seed=seed,
+                num_resamples=200,
+            )
         )
     for name in names:
         expected = np.mean([figure[name] for figure in figures])

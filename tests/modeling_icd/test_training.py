@@ -16,8 +16,10 @@ from dataset_scripts import load_split
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
 from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
 from modeling_icd.training import hidden_states
+from modeling_icd.training.arguments import ICDTrainingArguments
+from modeling_icd.training.collator import ICDCollator
 from modeling_icd.training.hidden_states import HiddenStates
-from modeling_icd.training.run import ShuffledLengthGroupedSampler
+from modeling_icd.training.run import ShuffledLengthGroupedSampler, make_trainer
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,6 +195,15 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, back
     weights = [load_file(folder / "model.safetensors") for folder in (killed, whole)]
     for name, weight in weights[1].items():
         torch.testing.assert_close(weights[0][name], weight, msg=name)
+
+
+def test_what_evaluation_keeps_is_chosen_in_the_configuration(tmp_path):
+    for storage in ("uint16", "histogram"):
+        args = ICDTrainingArguments(str(tmp_path), score_storage=storage, use_cpu=True)
+        trainer = make_trainer(torch.nn.Linear(1, 3), args, [{}], None, ICDCollator(3, pad_token_id=0), None)
+        assert trainer.compute_metrics.accumulator.score_storage == storage
+    with pytest.raises(ValueError, match="`score_storage` must be one of"):
+        ICDTrainingArguments(str(tmp_path), score_storage="float16", use_cpu=True)
 
 
 def test_batches_hold_notes_of_similar_length_in_no_order_of_length():

@@ -65,8 +65,30 @@ def test_a_missing_file_is_an_error_that_names_it(name, model_dir):
 
 
 def test_results_of_another_threshold_are_refused(model_dir, edit):
+    assert "calibration in `config.json`" not in card_of(model_dir)
     edit("config.json", threshold=0.3)
     with pytest.raises(ValueError, match="another threshold"):
+        card_of(model_dir)
+
+
+def test_results_of_other_thresholds_of_single_codes_are_refused(model_dir, edit):
+    edit("config.json", threshold=[0.3, 0.4, 0.5], threshold_rule="per_code")
+    thresholds = {"401.9": 0.3, "428.0": 0.4, "96.71": 0.5}
+    edit("results.json", threshold="per code", thresholds={**thresholds, "an unknown code": 1.0})
+    card_of(model_dir)
+    edit("results.json", thresholds={**thresholds, "428.0": 0.6})
+    with pytest.raises(ValueError, match="another threshold"):
+        card_of(model_dir)
+
+
+def test_results_of_another_calibration_are_refused(model_dir, edit):
+    calibration = {"method": "temperature", "bands": ["all"], "slopes": [0.8], "intercepts": [0.0]}
+    edit("config.json", calibration={**calibration, "band_of_code": [0, 0, 0]})
+    measured = {"method": "temperature", "bands": [{"band": "all", "num_codes": 3, "slope": 0.8, "intercept": 0.0}]}
+    edit("results.json", calibration=measured)
+    assert "`icd-coding` alone applies the calibration" in card_of(model_dir)
+    edit("results.json", calibration=None)
+    with pytest.raises(ValueError, match="another calibration"):
         card_of(model_dir)
 
 

@@ -86,7 +86,8 @@ def test_no_field_of_the_decision_goes_out_without_weights(model_dir, restricted
         "review_precision": 0.9,
     }
     edit("config.json", **decision)
-    fitted = {"calibration": {}, "review": {}, "recall_promise": {}, "audit": {}, "threshold_rule": "conformal"}
+    fitted = {"review": {}, "recall_promise": {}, "audit": {}, "threshold_rule": "conformal"}
+    fitted["calibration"] = {"bands": [{"slope": 0.7, "intercept": 0.1}]}
     edit("results.json", **fitted)
     _, files = release_of(model_dir)
     config, results = json.loads(files["config.json"]), json.loads(files["results.json"])

@@ -1,0 +1,131 @@
+"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: decide otherwise, without training.
+
+What `train.py` fits on the validation split after training (calibration, thresholds, what is to be reviewed) is fitted there
+again, with the options given here, and takes the place of the old in the model's `config.json`. The weights stay as they
+are, and no other split is read. Results measured before are of the old decision: run `evaluate.py` again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser
+
+from .cli import gold_columns, logits_of_notes
+from .data import builder_for
+from .decisions import DecisionArguments, fit_decision, missable_notes
+from .results import name_threshold, write_json
+
+
+def refit_decision(
+    folder: Path,
+    data_dir: str,
+    args: DecisionArguments,
+    *,
+    options: Sequence[str] = (),
+    cache_dir: str | None = None,
+    batch_size: int = 8,
+    make_store: Callable | None = None,
+) -> dict[str, Any]:
+    """Fit a decision on the validation split of the data that a model was trained on, and write it to the model's folder.
+
+    Args:
+        folder (`Path`): The `output_dir` of a training run.
+        data_dir (`str`): The files of the data set that it was trained on.
+        args (`DecisionArguments`): What to fit.
+        options (`Sequence[str]`): Of the data set's configuration, `NAME=VALUE`; before them come those of training.
+        make_store (`Callable`, *optional*): As in [`~modeling_icd.evaluation.cli.score_split`].
+
+    Returns:
+        The fields that `fit_decision` gives.
+
+    Raises:
+        FileNotFoundError: where there is no such folder.
+        ValueError: where the model does not say what it was trained on, or has learned from the validation notes too.
+    """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"No {folder / 'config.json'}: give the `output_dir` of a training run.")
+    config = AutoConfig.from_pretrained(folder)
+    trained_on = config.training_data or {}
+    if "dataset" not in trained_on:
+        raise ValueError(f"{folder} does not say what it was trained on, so its validation notes are not known.")
+    run_file = folder / "run.json"
+    run = json.loads(run_file.read_text()) if run_file.is_file() else None
+    if run is not None and run["training"].get("refit_on_validation"):
+        raise ValueError(
+            f"{folder} has learned from its validation notes (`refit_on_validation`): a decision that is fitted on them now "
+            "would take them for easier than new ones. Train again with the options given here."
+        )
+    counts = trained_on.get("code_counts")
+    if args.calibration == "platt" and not counts:
+        raise ValueError(f"{folder} does not say how many training notes each code had, which `platt` needs.")
+    cache_dir = cache_dir or f"{folder}-private/cache"
+    builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
+    records = builder.as_dataset(split="validation")
+    columns, _ = gold_columns(records, config.label2id)
+    gold = [[column for column in of_note if column < config.num_labels] for of_note in columns]
+    num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
+    if args.target_recall is not None:
+        missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after scoring
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    store = make_store(model) if make_store is not None and config.freeze_backbone else None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    decision = fit_decision(
+        logits_of_notes(model, tokenizer, list(records["text"]), batch_size, store),
+        gold,
+        args,
+        training_counts=counts and [counts.get(config.id2label[i], 0) for i in range(config.num_labels)],
+        num_unknown=num_unknown,
+    )
+    if run is not None:  # which says how to train such a model
+        run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}
+        write_json(run, run_file)
+    write_json(json.loads((folder / "config.json").read_text()) | decision, folder / "config.json")
+    return decision
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = HfArgumentParser(
+        DecisionArguments,
+        prog="python -m modeling_icd.evaluation.decide",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
+    parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
+    parser.add_argument(
+        "--dataset_options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of its configuration, such as paths, which a model does not keep",
+    )
+    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument("--batch_size", type=int, default=8)
+    try:
+        args, paths = parser.parse_args_into_dataclasses(arguments)
+        decision = refit_decision(
+            paths.model,
+            paths.data_dir,
+            args,
+            options=paths.dataset_options,
+            cache_dir=paths.cache_dir,
+            batch_size=paths.batch_size,
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    threshold = name_threshold(decision["threshold"], decision["predict_top_k"])
+    print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold}")
+    print("Results measured before are of the old decision: run `evaluate.py` again.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
