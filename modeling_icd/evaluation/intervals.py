@@ -26,111 +26,145 @@ VALUES_PER_BLOCK = 1 << 22  # bounds the temporary arrays: resamples times pairs
 
 METHOD = (
     f"{LEVEL:.0%} bootstrap over notes, {NUM_RESAMPLES} resamples: percentiles, shifted so that the resamples' mean is the "
-    "figure itself. AUC: gold notes resampled, other notes to first order. Sampling of the test notes only; not of training "
-    "notes or seeds."
+    "figure itself. AUC and average precision: gold notes resampled, their ranks to first order. Sampling of the test notes "
+    "only; not of training notes or seeds."
 )
 
 
-class AUCTerms(NamedTuple):
-    """What a resample's AUC is made of; see `auc_terms`."""
+class Term(NamedTuple):
+    """What a resample's figure is made of: the mean of its gold pairs' values, and what other pairs move it by."""
+
+    values: np.ndarray  # (P,) of each gold pair; NaN where its code has no figure
+    slopes: np.ndarray  # (N,) what one more copy of a note adds otherwise
+
+
+class RankingTerms(NamedTuple):
+    """See `ranking_terms`; the terms by the name of their figure."""
 
     gold_notes: np.ndarray  # (P,)
     gold_codes: np.ndarray  # (P,)
-    micro_placements: np.ndarray  # (P,) share of all other pairs that score lower, ties half
-    micro_slopes: np.ndarray  # (N,) what one more copy of the note's other pairs adds to the micro AUC
-    macro_placements: np.ndarray  # (P,) share of the code's other notes that score lower; NaN where it has none
-    macro_slopes: np.ndarray  # (N,)
     num_codes: int
+    micro: dict[str, Term]
+    macro: dict[str, Term]
 
 
-def auc_terms(scores: Any, labels: Any) -> AUCTerms:
-    """Take the two AUCs apart by note.
+def ranking_terms(scores: Any, labels: Any) -> RankingTerms:
+    """Take the AUCs and the average precisions apart by note.
 
-    With P gold and Q other pairs, the AUC is the mean over gold pairs of their placement
+    With P gold and Q other pairs, each figure is the mean over gold pairs g of a value of their rank:
 
-        v_g = (#{other: s < s_g} + #{other: s = s_g} / 2) / Q
+        AUC                 v_g = (#{other: s < s_g} + #{other: s = s_g} / 2) / Q
+        average precision   v_g = G_g / A_g,    G_g = #{gold: s >= s_g},    A_g = #{all: s >= s_g}
 
-    A resample that weighs note i with w_i has, gold pairs exact and other pairs to first order,
+    A resample that weighs note i with w_i has, gold pairs exact and their ranks to first order,
 
-        auc_w = sum_g w_i(g) v_g / sum_g w_i(g)  +  sum_i (w_i - 1) * slope_i
-        slope_i = sum over other pairs o of note i of (u_o - auc) / Q,    u_o = share of gold pairs that score higher
+        figure_w = sum_g w_i(g) v_g / sum_g w_i(g)  +  sum_i (w_i - 1) * slope_i
 
-    (the projection of the Mann-Whitney statistic: Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data").
-    Gold pairs are few and resampled as they are, so that a code whose only gold note is not drawn leaves the macro AUC, as it
-    would in the metric; other pairs are many and the square term that is left out is of the order of 1 / N. The exact
-    bootstrap would rank 30 million scores again for each resample of MIMIC-III.
+        AUC                 slope_i = sum over other pairs o of note i of (u_o - auc) / Q,
+                            u_o = share of gold pairs that score higher
+        average precision   slope_i = sum over pairs p of note i of sum over g with s_g <= s_p of
+                            ([p is gold] / A_g - G_g / A_g^2) / P
 
-    Scores of the micro AUC are compared on the 63,489 levels of `to_levels`.
+    (for the AUC the projection of the Mann-Whitney statistic: Obuchowski 1997, "Nonparametric analysis of clustered ROC
+    curve data"). Gold pairs are few and resampled as they are, so that a code whose only gold note is not drawn leaves the
+    macro figures, as it would in the metric; the square term that is left out is of the order of 1 / N. The exact bootstrap
+    would rank 30 million scores again for each resample of MIMIC-III.
+
+    Scores of the micro figures are compared on the 63,489 levels of `to_levels`.
     """
     scores = check_scores(scores)
     notes, codes = gold_pairs(labels, *scores.shape)
-    num_notes, num_codes = scores.shape
-    micro_placements, micro_slopes = _micro_terms(scores, notes, codes)
-    by_code = np.lexsort((notes, codes))
-    bounds = np.searchsorted(codes[by_code], np.arange(num_codes + 1))
-    macro_placements = np.full(len(notes), math.nan)
-    macro_slopes = np.zeros(num_notes)
-    num_defined = 0
-    for first, block in column_blocks([scores]):
-        for code, column in enumerate(block, first):
-            pairs = by_code[bounds[code] : bounds[code + 1]]
-            if not 0 < len(pairs) < num_notes:
-                continue
-            is_gold = np.zeros(num_notes, bool)
-            is_gold[notes[pairs]] = True
-            gold, other = np.sort(column[is_gold]), column[~is_gold]
-            not_higher = gold.searchsorted(other, side="left") + gold.searchsorted(other, side="right")
-            higher = 1 - not_higher / (2 * len(gold))
-            macro_slopes[~is_gold] += (higher - higher.mean()) / len(other)
-            other = np.sort(other)
-            values = column[notes[pairs]]
-            lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
-            macro_placements[pairs] = lower / (2 * len(other))
-            num_defined += 1
-    return AUCTerms(
-        notes,
-        codes,
-        micro_placements,
-        micro_slopes,
-        macro_placements,
-        macro_slopes / max(num_defined, 1),
-        num_codes,
+    return RankingTerms(
+        notes, codes, scores.shape[1], _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes)
     )
 
 
-def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _macro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> dict[str, Term]:
+    num_notes, num_codes = scores.shape
+    by_code = np.lexsort((notes, codes))
+    bounds = np.searchsorted(codes[by_code], np.arange(num_codes + 1))
+    placements, precisions = np.full((2, len(notes)), math.nan)
+    auc_slopes, precision_slopes = np.zeros((2, num_notes))
+    num_with_auc = 0
+    for first, block in column_blocks([scores]):
+        for code, column in enumerate(block, first):
+            pairs = by_code[bounds[code] : bounds[code + 1]]
+            if not len(pairs):
+                continue
+            values = column[notes[pairs]]
+            gold, everything = np.sort(values), np.sort(column)
+            gold_here = len(gold) - gold.searchsorted(gold, side="left")
+            all_here = num_notes - everything.searchsorted(gold, side="left")
+            lost, gained = (np.concatenate([[0], np.cumsum(x)]) for x in (gold_here / all_here**2, 1 / all_here))
+            reached = gold.searchsorted(column, side="right")
+            precision_slopes -= lost[reached] / len(gold)
+            precision_slopes[notes[pairs]] += gained[reached[notes[pairs]]] / len(gold)
+            precisions[pairs] = (gold_here / all_here)[gold.searchsorted(values)]
+            if len(pairs) == num_notes:
+                continue
+            is_gold = np.zeros(num_notes, bool)
+            is_gold[notes[pairs]] = True
+            other = column[~is_gold]
+            not_higher = gold.searchsorted(other, side="left") + reached[~is_gold]
+            higher = 1 - not_higher / (2 * len(gold))
+            auc_slopes[~is_gold] += (higher - higher.mean()) / len(other)
+            other = np.sort(other)
+            lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
+            placements[pairs] = lower / (2 * len(other))
+            num_with_auc += 1
+    num_with_gold = len(np.unique(codes))
+    return {
+        "auc_macro": Term(placements, auc_slopes / max(num_with_auc, 1)),
+        "average_precision_macro": Term(precisions, precision_slopes / max(num_with_gold, 1)),
+    }
+
+
+def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> dict[str, Term]:
     num_notes, num_codes = scores.shape
     num_gold, num_other = len(notes), scores.size - len(notes)
     if not num_gold or not num_other:
-        return np.full(num_gold, math.nan), np.zeros(num_notes)
+        undefined = Term(np.full(num_gold, math.nan), np.zeros(num_notes))
+        return {"auc_micro": undefined, "average_precision_micro": undefined}
     gold_levels = to_levels(scores[notes, codes])
     gold_counts = np.bincount(gold_levels, minlength=NUM_LEVELS)
-    share_higher = 1 - (np.cumsum(gold_counts) - gold_counts / 2) / num_gold  # of gold pairs, above each level
     counts = np.zeros(NUM_LEVELS, np.int64)
+    for row in scores:
+        counts += np.bincount(to_levels(row), minlength=NUM_LEVELS)
+    share_higher = 1 - (np.cumsum(gold_counts) - gold_counts / 2) / num_gold  # of gold pairs, above each level
+    gold_here, all_here = (np.cumsum(x[::-1])[::-1] for x in (gold_counts, counts))  # on this level and above it
+    lost, gained = (
+        np.cumsum(divide(gold_counts * x, y)) for x, y in ((gold_here, all_here.astype(float) ** 2), (1, all_here))
+    )
     higher_in_note = -np.bincount(notes, share_higher[gold_levels], num_notes)
+    precision_slopes = np.bincount(notes, gained[gold_levels], num_notes)
     for note, row in enumerate(scores):
         levels = to_levels(row)
         higher_in_note[note] += share_higher[levels].sum()
-        counts += np.bincount(levels, minlength=NUM_LEVELS)
+        precision_slopes[note] -= lost[levels].sum()
     less, equal = rank_in_histogram(counts - gold_counts, gold_levels)
     num_other_in_note = num_codes - np.bincount(notes, minlength=num_notes)
     auc = higher_in_note.sum() / num_other
-    return (less + equal / 2) / num_other, (higher_in_note - auc * num_other_in_note) / num_other
+    return {
+        "auc_micro": Term((less + equal / 2) / num_other, (higher_in_note - auc * num_other_in_note) / num_other),
+        "average_precision_micro": Term(gold_here[gold_levels] / all_here[gold_levels], precision_slopes / num_gold),
+    }
 
 
-def weighted_auc(terms: AUCTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """`auc_micro` and `auc_macro` of notes that count `weights` `(W, N)` times; see `auc_terms`."""
+def weighted_ranking(terms: RankingTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """AUCs and average precisions of notes that count `weights` `(W, N)` times; see `ranking_terms`."""
     num_notes = weights.shape[1]
+    figures = {}
     num_gold = np.bincount(terms.gold_notes, minlength=num_notes)
-    placed = np.bincount(terms.gold_notes, terms.micro_placements, num_notes)
-    micro = divide(weights @ placed, weights @ num_gold, empty=math.nan) + (weights - 1) @ terms.micro_slopes
-    is_defined = ~np.isnan(terms.macro_placements)
-    notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
-    placed = weigh_codes(weights, notes, codes, terms.num_codes, terms.macro_placements[is_defined])
-    drawn = weigh_codes(weights, notes, codes, terms.num_codes)
-    num_drawn = (drawn > 0).sum(axis=1)
-    macro = divide(divide(placed, drawn).sum(axis=1), num_drawn, empty=math.nan)
-    return {"auc_micro": micro, "auc_macro": macro + (weights - 1) @ terms.macro_slopes}
+    for name, term in terms.micro.items():
+        summed = np.bincount(terms.gold_notes, term.values, num_notes)
+        figures[name] = divide(weights @ summed, weights @ num_gold, empty=math.nan)
+    for name, term in terms.macro.items():
+        is_defined = ~np.isnan(term.values)
+        notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
+        summed = weigh_codes(weights, notes, codes, terms.num_codes, term.values[is_defined])
+        drawn = weigh_codes(weights, notes, codes, terms.num_codes)
+        figures[name] = divide(divide(summed, drawn).sum(axis=1), (drawn > 0).sum(axis=1), empty=math.nan)
+    return {name: figures[name] + (weights - 1) @ term.slopes for name, term in (terms.micro | terms.macro).items()}
 
 
 def calibration_terms(scores: Any, labels: Any) -> np.ndarray:
@@ -160,7 +194,7 @@ def bootstrap_intervals(
     outcomes: Outcomes,
     figures: Mapping[str, float],
     *,
-    auc: AUCTerms | None = None,
+    ranking: RankingTerms | None = None,
     calibration: np.ndarray | None = None,
     k: Sequence[int] = (5, 8, 15),
     seed: int = 0,
@@ -178,12 +212,12 @@ def bootstrap_intervals(
     Args:
         outcomes (`Outcomes`): Of the split.
         figures (`Mapping[str, float]`): Metrics as `ICDMetricsAccumulator.compute` names them.
-        auc (`AUCTerms`, *optional*): Without it the AUCs get no interval.
+        ranking (`RankingTerms`, *optional*): Without it AUCs and average precisions get no interval.
         calibration (`(N, 16)`, *optional*): From `calibration_terms`; without it ECE and Brier score get none.
         k, seed, num_resamples, level: Cut-offs of the `_at_k` metrics; seed of the resamples, their number, coverage.
 
     Returns:
-        `[low, high]`, within 0..1, for every figure that has one; the two average precisions over notes have none.
+        `[low, high]`, within 0..1, for every figure.
     """
     if not 0 < level < 1:
         raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
@@ -197,7 +231,7 @@ def bootstrap_intervals(
         parts.append(
             {
                 **weighted_metrics(outcomes, weights, k),
-                **({} if auc is None else weighted_auc(auc, weights)),
+                **({} if ranking is None else weighted_ranking(ranking, weights)),
                 **({} if calibration is None else weighted_calibration(calibration, weights, outcomes.num_codes)),
             }
         )

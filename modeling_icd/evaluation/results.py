@@ -24,7 +24,7 @@ from .icd_metrics.scores import (
     nan_to_none,
     to_levels,
 )
-from .intervals import METHOD, auc_terms, bootstrap_intervals, calibration_terms, ratio_interval
+from .intervals import METHOD, bootstrap_intervals, calibration_terms, ranking_terms, ratio_interval
 from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of, weighted_metrics
 from .strata import CodeAttributes, make_errors, make_strata
 
@@ -102,7 +102,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     if split.top_k is not None:  # the accumulator knows thresholds only
         of_decision = weighted_metrics(outcomes, np.ones((1, outcomes.num_notes)), CUTOFFS)
         metrics |= {name: float(value[0]) for name, value in of_decision.items()}
-    auc, calibration = auc_terms(split.scores, split.gold), calibration_terms(split.scores, split.gold)
+    ranking, calibration = ranking_terms(split.scores, split.gold), calibration_terms(split.scores, split.gold)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
@@ -111,7 +111,9 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
     results = {
         "metrics": metrics,
-        "intervals": bootstrap_intervals(outcomes, metrics, auc=auc, calibration=calibration, k=CUTOFFS, seed=seed),
+        "intervals": bootstrap_intervals(
+            outcomes, metrics, ranking=ranking, calibration=calibration, k=CUTOFFS, seed=seed
+        ),
         "interval_method": METHOD,
         **split.about,
         "threshold": name_threshold(split.threshold, split.top_k),

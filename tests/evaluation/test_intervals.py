@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from modeling_icd.evaluation import ICDMetricsAccumulator
 from modeling_icd.evaluation.intervals import (
-    auc_terms,
     bootstrap_intervals,
     calibration_terms,
     holm,
     randomization_test,
-    weighted_auc,
+    ranking_terms,
     weighted_calibration,
+    weighted_ranking,
 )
 from modeling_icd.evaluation.outcomes import outcomes_of, weighted_metrics
 
@@ -64,20 +64,21 @@ def test_a_model_that_predicts_everything_takes_the_dense_way_to_the_same_figure
         assert weighted["f1_macro"][row] == pytest.approx(expected["f1_macro"])
 
 
-def test_auc_terms_give_the_auc_itself_and_nearly_that_of_resamples():
+def test_ranking_terms_give_the_figures_themselves_and_nearly_those_of_resamples():
     rng = np.random.default_rng(0)
     scores, labels = make_split(rng, 400)
     scores[:, -1] = 0.5  # a code with nothing but ties
-    terms = auc_terms(scores, labels)
-    whole = weighted_auc(terms, np.ones((1, 400)))
+    terms = ranking_terms(scores, labels)
+    whole = weighted_ranking(terms, np.ones((1, 400)))
     expected = metrics_of(scores, labels)
-    assert whole["auc_micro"][0] == pytest.approx(expected["auc_micro"], abs=1e-3)  # on levels; intervals are centred
-    assert whole["auc_macro"][0] == pytest.approx(expected["auc_macro"], abs=1e-12)
-    exact, projected = {"auc_micro": [], "auc_macro": []}, {"auc_micro": [], "auc_macro": []}
+    for name, value in whole.items():  # micro figures are on levels; intervals are centred
+        assert value[0] == pytest.approx(expected[name], abs=1e-3 if "micro" in name else 1e-12), name
+    assert whole.keys() == {f"{name}_{mean}" for name in ("auc", "average_precision") for mean in ("micro", "macro")}
+    exact, projected = {name: [] for name in whole}, {name: [] for name in whole}
     for _ in range(60):
         drawn = rng.integers(400, size=400)
         resample = metrics_of(scores[drawn], labels[drawn])
-        estimate = weighted_auc(terms, np.bincount(drawn, minlength=400)[None].astype(float))
+        estimate = weighted_ranking(terms, np.bincount(drawn, minlength=400)[None].astype(float))
         for name in exact:
             exact[name].append(resample[name])
             projected[name].append(estimate[name][0])
@@ -103,7 +104,7 @@ def test_intervals_cover_the_expected_figure():
     """95 % intervals of 150 splits of 100 notes: the share that holds the mean over splits lies near 95 %."""
     rng = np.random.default_rng(0)
     names = ("f1_micro", "f1_macro", "f1_macro_seen", "f1_instance", "auc_micro", "auc_macro", "map", "precision_at_5")
-    names += ("ece", "brier")
+    names += ("ece", "brier", "average_precision_micro", "average_precision_macro")
     figures, intervals = [], []
     for seed in range(150):
         scores, labels = make_split(rng, 100, num_codes=12)
@@ -113,7 +114,7 @@ def test_intervals_cover_the_expected_figure():
             bootstrap_intervals(
                 outcomes,
                 figures[-1],
-                auc=auc_terms(scores, labels),
+                ranking=ranking_terms(scores, labels),
                 calibration=calibration_terms(scores, labels),
                 seed=seed,
                 num_resamples=200,
@@ -145,7 +146,7 @@ def test_intervals_depend_on_the_seed_alone_and_narrow_with_more_notes():
     intervals = bootstrap_intervals(outcomes, figures, seed=3)
     assert intervals == bootstrap_intervals(outcomes, figures, seed=3)
     assert intervals != bootstrap_intervals(outcomes, figures, seed=4)
-    assert not {"auc_micro", "ece"} & intervals.keys()
+    assert not {"auc_micro", "average_precision_macro", "ece"} & intervals.keys()
     more = bootstrap_intervals(outcomes_of(np.tile(scores, (9, 1)), np.tile(labels, (9, 1)), 0.5), figures, seed=3)
     low, high = intervals["f1_micro"]
     assert more["f1_micro"][1] - more["f1_micro"][0] == pytest.approx((high - low) / 3, rel=0.2)
@@ -154,7 +155,7 @@ def test_intervals_depend_on_the_seed_alone_and_narrow_with_more_notes():
 def test_figures_without_a_value_get_no_interval():
     scores, labels = np.full((3, 2), 0.4), np.zeros((3, 2), int)
     intervals = bootstrap_intervals(
-        outcomes_of(scores, labels, 0.5), metrics_of(scores, labels), auc=auc_terms(scores, labels)
+        outcomes_of(scores, labels, 0.5), metrics_of(scores, labels), ranking=ranking_terms(scores, labels)
     )
     assert not {"auc_micro", "auc_macro", "f1_macro_seen"} & intervals.keys()
     assert intervals["f1_micro"] == [0, 0]
