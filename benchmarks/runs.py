@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -69,10 +70,10 @@ def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title:
     Args:
         figures (`dict[str, list[dict]]`): for each model, the metrics of each of its runs.
     """
-    table = Table(title=f"{title}: mean (standard deviation)")
+    table = Table(title=f"{title}: mean (standard deviation)", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for metric in metrics:
-        table.add_column(metric.replace("_", "\n"), justify="right")
+        table.add_column(metric.replace("_", "\n"), justify="right", no_wrap=True)
     summary = {}
     for name, runs in figures.items():
         values = {metric: [run[metric] for run in runs] for metric in metrics}
