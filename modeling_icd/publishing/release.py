@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..configuration_icd import DECISION_FIELDS
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, project_file, read_json
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file, read_json
 
 
 GATES = ("manual", "auto", "no")
@@ -195,6 +195,7 @@ def _require_adapter(folder: ModelFolder, release: Release, base_is_named: bool)
         raise ValueError(
             f"No {ADAPTER_DIR}/{ADAPTER_WEIGHTS} in {folder.path}: train with `lora_r` and `save_adapter`."
         )
+    check_weights(folder.config.get("training_data"), folder.path / ADAPTER_DIR, "adapter", ADAPTER_WEIGHTS)
     if not all(run["model"]["freeze_backbone"] for run in folder.runs[:-1]):
         raise ValueError(
             f"The adapter was trained on a backbone that an earlier run had changed, so on {release.base_model} it would "

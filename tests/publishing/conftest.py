@@ -11,6 +11,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.evaluation import ICDMetricsAccumulator
+from modeling_icd.evaluation.results import weights_digest
 
 
 CODES = ["401.9", "428.0", "96.71"]
@@ -71,6 +72,8 @@ def finished_run(tmp_path_factory):
         training_data={"dataset": "mimic3", "config": "top50", "synthetic": True},
     )
     LlamaForICDCoding(config).save_pretrained(folder)
+    config.training_data["weights"] = weights_digest(folder)
+    config.save_pretrained(folder)
     tokenizer = Tokenizer(
         models.WordLevel({"[PAD]": 0, "[UNK]": 1, **{w: i + 2 for i, w in enumerate(WORDS)}}, "[UNK]")
     )
@@ -108,9 +111,13 @@ def model_dir(finished_run, tmp_path):
 
 @pytest.fixture
 def edit(model_dir):
-    """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out."""
+    """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out.
+
+    `training_data` is made to speak of the copy's weights."""
 
     def change(name, **fields):
+        if fields.get("training_data"):
+            fields["training_data"] = {**fields["training_data"], "weights": weights_digest(model_dir)}
         path = model_dir / name
         content = {**json.loads(path.read_text()), **fields}
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))

@@ -1,11 +1,16 @@
 import json
+import shutil
 import subprocess
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from dataset_scripts import load_split
+from dataset_scripts.synthetic import is_synthetic
+from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic_mimic4 import write_corpus
-from modeling_icd import LlamaICDConfig
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
@@ -46,8 +51,44 @@ def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_di
     edit("config.json", training_data=REAL)
     arguments = ModelArguments(model="direct", backbone=str(model_dir), pooling="label_attention")
     config = build_model(arguments, str(model_dir), ["401.9", "428.0", "96.71"], {}, INVENTED).config
-    assert config.training_data == {**INVENTED, "earlier": REAL}
+    assert config.training_data["dataset"] == "mimic3" and config.training_data["synthetic"] is True
+    assert REAL.items() <= config.training_data["earlier"].items()
     assert data_access(config.training_data) == "restricted"
+
+
+def trained_further(backbone):
+    """What a model of invented notes on this backbone says that it was trained on."""
+    arguments = ModelArguments(model="direct", backbone=str(backbone), pooling="label_attention")
+    return build_model(arguments, str(backbone), ["401.9", "428.0", "96.71"], {}, INVENTED).config.training_data
+
+
+def test_saved_by_another_class_a_model_keeps_its_training_data(model_dir, restricted, tmp_path):
+    LlamaForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "causal")
+    assert json.loads((tmp_path / "causal" / "config.json").read_text())["model_type"] == "llama"
+    assert real_datasets(trained_further(tmp_path / "causal")) == {"mimic3"}
+    LlamaForICDCoding.from_pretrained(model_dir).model.save_pretrained(tmp_path / "bare")
+    assert real_datasets(trained_further(tmp_path / "bare")) == {"mimic3"}
+
+
+def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_dir, capsys):
+    assert data_access(trained_further(model_dir)) == "synthetic"
+    model = LlamaForICDCoding.from_pretrained(model_dir)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.add_(1)
+    model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `train.py` wrote
+    with pytest.raises(ValueError, match="what they were trained on is not known"):
+        ModelFolder.read(model_dir)
+    assert data_access(trained_further(model_dir)) == "restricted"
+    assert "counts as one of restricted data" in capsys.readouterr().err
+
+
+def test_real_tables_in_the_folder_of_an_invented_corpus_are_not_invented(notes, tmp_path):
+    corpus = tmp_path / "corpus"
+    write_mimic3(corpus, num_admissions=5, length="short", show_progress=False)
+    assert is_synthetic(corpus) and is_synthetic(corpus.rename(tmp_path / "renamed"))
+    shutil.copy(notes / "NOTEEVENTS.csv.gz", tmp_path / "renamed")
+    assert not is_synthetic(tmp_path / "renamed")
+    assert not is_synthetic(notes)
 
 
 def release_of(path, **options):
