@@ -293,8 +293,13 @@ def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> s
     files = sorted(Path(folder).glob(pattern))
     if not files:
         raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
+    return files_digest(files)
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over those of files, in this order."""
     digests = []
-    for path in files:
+    for path in paths:
         with path.open("rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -330,6 +330,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
         "base_model": release.base_model,
         "training_summary": summarize_training(folder, release),
+        "dropped_words": f"{release.dropped_words:,}" if release.dropped_words else "",
+        "min_notes_of_word": release.min_notes_of_word,
         "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
         "split": results["split"],
@@ -368,7 +370,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         if unknown
         else "Every code of the split is one that the model knows.",
         "membership": describe_membership(folder),
-        "compute": describe_compute(folder),
+        "compute": describe_compute(folder, release),
         "note_lines": INVENTED_NOTE,
         "is_plain_classifier": is_plain_classifier(config),
         "who_may_use": say_who_may_use(release),
@@ -470,7 +472,7 @@ def describe_membership(folder: ModelFolder) -> str:
     )
 
 
-def describe_compute(folder: ModelFolder) -> str:
+def describe_compute(folder: ModelFolder, release: Release) -> str:
     """What the last run took, from its log.
 
     Raises:
@@ -484,7 +486,8 @@ def describe_compute(folder: ModelFolder) -> str:
     if run["model"]["freeze_backbone"]:
         text += "; the states of the frozen backbone were computed once before, which is not counted"
     if folder.num_weights():
-        text += f". The model has {folder.num_weights():,} weights"
+        num_weights = folder.num_weights() - release.dropped_words * folder.config["hidden_size"]
+        text += f". The model has {num_weights:,} weights"
     return f"{text}."
 
 

@@ -23,7 +23,7 @@ from .folder import ModelFolder, safetensors_header
 
 
 SPAN_WORDS = 8
-MIN_NOTES_OF_A_WORD = 5
+MIN_NOTES_OF_WORD = 10
 WORD = re.compile(r"[^\W_]+")
 
 LOCAL_PATH = "local path"
@@ -32,7 +32,7 @@ SECRET = "token or key"
 RECORD_ID = "admission or subject id"
 DEIDENTIFIED = "de-identification mark"
 SPAN = f"span of {SPAN_WORDS} or more words of a training note"
-RARE_WORD = f"vocabulary words of fewer than {MIN_NOTES_OF_A_WORD} training notes"
+RARE_WORD = "vocabulary words that few training notes have"
 
 # A tokenizer's vocabulary holds pieces of paths, names and numbers by the thousand: there, only what is unmistakable counts.
 VOCABULARY_FILES = (
@@ -79,7 +79,7 @@ class TrainingNotes:
     """The user's own notes, streamed.
 
     Args:
-        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; may be gone through once.
+        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
         titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
     """
 
@@ -137,7 +137,10 @@ def load_notes(
 
 
 def check_files(
-    files: Mapping[str, Path | bytes], names: LocalNames, notes: TrainingNotes | None = None
+    files: Mapping[str, Path | bytes],
+    names: LocalNames,
+    notes: TrainingNotes | None = None,
+    min_notes_of_word: int = MIN_NOTES_OF_WORD,
 ) -> list[Finding]:
     """Scan every outgoing file.
 
@@ -145,6 +148,7 @@ def check_files(
         files (`dict`): Paths or contents by name. Of a safetensors file the header is read; weights hold no text.
         names (`LocalNames`): What names this machine and its user.
         notes (`TrainingNotes`, *optional*): Without them, spans, ids and rare words are not looked for.
+        min_notes_of_word (`int`): Notes that a word of a vocabulary of words must be in.
 
     Returns:
         Findings by file and kind; none is a pass.
@@ -155,7 +159,7 @@ def check_files(
         for kind, count in find_marks(name, text, names):
             counts[name, kind] += count
     if notes is not None:
-        counts.update(find_training_text(files, texts, notes))
+        counts.update(find_training_text(files, texts, notes, min_notes_of_word))
     return sorted(Finding(name, kind, count) for (name, kind), count in counts.items() if count)
 
 
@@ -205,7 +209,7 @@ def find_marks(name: str, text: str, names: LocalNames) -> Iterator[tuple[str, i
 
 
 def find_training_text(
-    files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes
+    files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes, min_notes_of_word: int
 ) -> Counter[tuple[str, str]]:
     """Stream the notes past the outgoing text once, for spans, ids and words that few notes have."""
     spans = {name: hash_spans(hash_words(text)) for name, text in texts.items()}
@@ -240,18 +244,28 @@ def find_training_text(
         ids = of_text & found_ids
         long_ids = sum(len(str(number)) >= LONG_ID_DIGITS for number in ids)
         counts[name, RECORD_ID] = len(ids) if long_ids or len(ids) >= MIN_SHORT_IDS else 0
-    counts["tokenizer.json", RARE_WORD] = sum(count < MIN_NOTES_OF_A_WORD for count in notes_of_word.values())
+    counts["tokenizer.json", RARE_WORD] = sum(count < min_notes_of_word for count in notes_of_word.values())
     return counts
 
 
 def word_vocabulary(files: Mapping[str, Path | bytes]) -> set[str]:
-    """The words of a tokenizer whose vocabulary is whole words, which it can only have from notes; else none."""
+    """Words that a tokenizer can only have from notes: of a vocabulary that is not of pieces, and of tokens added to one."""
     content = files.get("tokenizer.json")
     if content is None:
         return set()
     tokenizer = json.loads(content.read_bytes() if isinstance(content, Path) else content)
     model = tokenizer.get("model", {})
-    return {word.lower() for word in model["vocab"]} if model.get("type") == "WordLevel" else set()
+    added = [token["content"] for token in tokenizer.get("added_tokens", []) if not token["special"]]
+    of_words = {word.lower() for text in added for word in WORD.findall(text)}
+    has_no_pieces = (
+        model.get("type") == "WordLevel"
+        or (model.get("type") == "BPE" and not model["merges"])
+        or (
+            model.get("type") == "WordPiece"
+            and not any(word.startswith(model["continuing_subword_prefix"]) for word in model["vocab"])
+        )
+    )
+    return of_words | {word.lower() for word in model["vocab"] if len(word) > 1} if has_no_pieces else of_words
 
 
 # Odd, so that multiplying loses no bit; the place of a word in its span is told by which one it is multiplied with.

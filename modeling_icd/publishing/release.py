@@ -89,6 +89,8 @@ class Release:
         base_model (`str`): Hub id of the pretrained backbone.
         on_physionet (`bool`): Whether this is the package for PhysioNet.
         is_adapter (`bool`): Whether LoRA's matrices and the head go out, in place of the merged weights.
+        dropped_words (`int`): Words that left the vocabulary since few training notes have them.
+        min_notes_of_word (`int`): How many notes have each word that stayed, at least.
     """
 
     target: str
@@ -101,6 +103,8 @@ class Release:
     base_model: str
     on_physionet: bool = False
     is_adapter: bool = False
+    dropped_words: int = 0
+    min_notes_of_word: int = 0
 
     @property
     def holds_restricted_weights(self) -> bool:
@@ -223,14 +227,14 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
         adapter = folder.path / ADAPTER_DIR
         files[ADAPTER_WEIGHTS] = adapter / ADAPTER_WEIGHTS
         config = read_json(adapter / ADAPTER_CONFIG, "train with `save_adapter` again.")
-        files[ADAPTER_CONFIG] = _json({**config, "base_model_name_or_path": release.base_model})
+        files[ADAPTER_CONFIG] = as_json({**config, "base_model_name_or_path": release.base_model})
     for reference in folder.config.get("auto_map", {}).values():
         if f"{reference.split('.')[0]}.py" not in files:
             raise FileNotFoundError(
                 f"{folder.path} lacks the code of {reference}: save the model with `save_pretrained`, which copies it."
             )
-    files["config.json"] = _json(public_config(folder.config, release))
-    files["results.json"] = _json(public_results(folder.results, release))
+    files["config.json"] = as_json(public_config(folder.config, release))
+    files["results.json"] = as_json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
     if release.with_weights and not release.is_adapter:
         files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
@@ -306,5 +310,5 @@ def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str
     return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
 
 
-def _json(content: Any) -> bytes:
+def as_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()

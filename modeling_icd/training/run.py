@@ -351,6 +351,8 @@ def predict_logits(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
 def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
     """The folder that `from_pretrained`, `pipeline` and the Hub read."""
     model.config.use_cache = False
+    for path in output_dir.glob("model*.safetensors*"):
+        path.unlink()  # of an earlier run: cut into other files than these, it would stay among them
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     # Binds what the configuration says of the training data to these weights and no others.

@@ -83,7 +83,10 @@ def test_escapes_and_syntax_of_json_hide_nothing():
     leak = {"notes": [NOTE[:58], {"rest": NOTE[58:]}], "hadm_ids": [145834], "other": {"id": "145834"}}
     assert kinds(json.dumps(leak, ensure_ascii=True), "config.json") == {SPAN, RECORD_ID, DEIDENTIFIED}
     words = {word: i for i, word in enumerate(NOTE.replace("[**", "").split())}
-    assert kinds(json.dumps({"model": {"type": "BPE", "vocab": words}}), "tokenizer.json") == set()
+    assert (
+        kinds(json.dumps({"model": {"type": "BPE", "vocab": words, "merges": [["c", "a"]]}}), "tokenizer.json")
+        == set()
+    )
 
 
 def test_figures_and_class_ids_of_a_configuration_are_no_record_ids():
@@ -95,7 +98,7 @@ def test_figures_and_class_ids_of_a_configuration_are_no_record_ids():
 def test_words_that_few_notes_have_are_found_in_a_word_vocabulary():
     tokenizer = json.dumps({"model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "cats": 1, "unseen": 2}}})
     assert kinds(tokenizer, "tokenizer.json") == {RARE_WORD}
-    assert kinds(tokenizer, "tokenizer.json", records=RECORDS * 5) == set()
+    assert kinds(tokenizer, "tokenizer.json", records=RECORDS * 10) == set()
 
 
 def test_a_finding_never_shows_the_text():
