@@ -14,16 +14,18 @@ from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, pr
 
 
 GATES = ("manual", "auto", "no")
-# Of the model folder, these and no others go out, as they are. Everything else in a release is written for it.
+# Of the model folder, these and no others go out, as they are. Everything else in a release is written for it, and its code
+# is this package's, which the results were measured with and the tests have read: not what lies in the folder.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 COPIED = re.compile(
-    r"(configuration_icd|heads|modeling_llama_icd|modeling_baselines|pipeline_icd|scores)\.py"
-    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
     r"|chat_template\.jinja"
 )
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-# For Inference Endpoints, where there are weights to run: beside the package's other remote code, in no model folder.
-HANDLER = Path(__file__).resolve().parents[1] / "handler.py"
+PACKAGE = Path(__file__).resolve().parents[1]
+# For Inference Endpoints, where there are weights to run.
+HANDLER = PACKAGE / "handler.py"
+CODE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", HANDLER.name))
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
@@ -216,9 +218,9 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
     """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
 
     Raises:
-        FileNotFoundError: where the folder lacks its code.
+        ValueError: where the configuration names code that is not this project's.
     """
-    files: dict[str, Path | bytes] = {}
+    files: dict[str, Path | bytes] = {path.name: path for path in CODE}
     for path in sorted(folder.path.iterdir()):
         is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
         if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
@@ -230,8 +232,9 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
         files[ADAPTER_CONFIG] = as_json({**config, "base_model_name_or_path": release.base_model})
     for reference in folder.config.get("auto_map", {}).values():
         if f"{reference.split('.')[0]}.py" not in files:
-            raise FileNotFoundError(
-                f"{folder.path} lacks the code of {reference}: save the model with `save_pretrained`, which copies it."
+            raise ValueError(
+                f"`auto_map` of config.json names {reference}, which is no code of this project: save the model with "
+                "`save_pretrained`."
             )
     files["config.json"] = as_json(public_config(folder.config, release))
     files["results.json"] = as_json(public_results(folder.results, release))

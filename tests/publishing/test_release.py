@@ -15,7 +15,7 @@ from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
-from modeling_icd.publishing.release import outgoing_files, plan_release
+from modeling_icd.publishing.release import PACKAGE, outgoing_files, plan_release
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.run import build_model
 
@@ -157,20 +157,19 @@ def test_a_permission_brings_the_weights_privately(model_dir, restricted):
         release_of(model_dir, permission=" ")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda path: (path / "model.safetensors").unlink(), "No model"),
-        (lambda path: (path / "heads.py").rename(path / "modeling_llama_icd.py"), "lacks the code"),
-        (lambda path: (path / "pipeline_icd.py").unlink(), "lacks the code"),
-    ],
-)
-def test_a_folder_that_would_not_load_is_refused(change, message, model_dir):
-    change(model_dir)
-    if message == "lacks the code":
-        (model_dir / "modeling_llama_icd.py").unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+def test_a_folder_that_would_not_load_is_refused(model_dir, edit):
+    edit("config.json", auto_map={"AutoModel": "elsewhere.Model"})
+    with pytest.raises(ValueError, match=r"names elsewhere\.Model, which is no code of this project"):
         release_of(model_dir)
+    (model_dir / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="No model"):
+        release_of(model_dir)
+
+
+def test_code_that_was_changed_in_the_folder_stays_there(model_dir):
+    (model_dir / "heads.py").write_text("import os\n")
+    _, files = release_of(model_dir)
+    assert files["heads.py"].read_text() == (PACKAGE / "heads.py").read_text()
 
 
 def test_a_local_backbone_has_to_be_named(model_dir, edit):
