@@ -3,6 +3,9 @@
 Findings name a file and a kind, never the text. Spans of training notes are found the cheap way round: the files that go
 out are small, so their spans are held in memory and the notes are streamed past them, one at a time. Memory follows the
 outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written.
+
+It finds what gets in by accident. Text that was encoded (base64, UTF-16, compressed), spelled with other characters, or written
+into the numbers of the weights passes.
 """
 
 import json
@@ -35,14 +38,9 @@ SPAN = f"span of {SPAN_WORDS} or more words of a training note"
 RARE_WORD = "vocabulary words that few training notes have"
 
 # A tokenizer's vocabulary holds pieces of paths, names and numbers by the thousand: there, only what is unmistakable counts.
-VOCABULARY_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-)
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model")
+# In these, numbers are ids of tokens.
+TOKEN_ID_FILES = (*VOCABULARY_FILES, "tokenizer_config.json")
 ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
 HOME_PATH = re.compile(r"/(?:home|Users)/[\w.-]+/[\w.-]+")
 SECRETS = re.compile(
@@ -50,6 +48,7 @@ SECRETS = re.compile(
     r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\bxox[abeoprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|(?i:api_?key|secret|password|access_?token|auth_?token)[\"']?\s*[:=\n]\s*[\"']?[A-Za-z0-9+/_-]{16,}"
 )
+ESCAPE = re.compile(r"\\[nrt]")  # in the source of YAML and Python, where it would run into the next word
 FIELD = "\x1f"  # between a key of JSON and its figure
 LABELLED_ID = re.compile(
     r"(?i)\b(?:hadm|subject|icustay|admission|patient)_?ids?\b[\"']?\s*[:=,\n\x1f]\s*[\"'\[(]*\s*\d+"
@@ -182,7 +181,7 @@ def _lines_of(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         numbered = list(value) == [str(i) for i in range(len(value))]  # id2label
         for key, item in value.items():
-            if isinstance(item, int | float | None):
+            if isinstance(item, int | float | None) and not _is_fraction(item):
                 yield f"{key}{FIELD}{item}"  # a figure: an id only where its key says so
             else:
                 if not numbered:
@@ -191,8 +190,13 @@ def _lines_of(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _lines_of(item)
-    else:
+    elif not _is_fraction(value):
         yield str(value)
+
+
+def _is_fraction(value: Any) -> bool:
+    """A weight or score, no id and no word: between words, such as tokens with their attention, it would hide their span."""
+    return isinstance(value, float) and not value.is_integer()
 
 
 def find_marks(name: str, text: str, names: LocalNames) -> Iterator[tuple[str, int]]:
@@ -212,13 +216,13 @@ def find_training_text(
     files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes, min_notes_of_word: int
 ) -> Counter[tuple[str, str]]:
     """Stream the notes past the outgoing text once, for spans, ids and words that few notes have."""
-    spans = {name: hash_spans(hash_words(text)) for name, text in texts.items()}
+    spans = {name: hash_spans(hash_words(ESCAPE.sub(" ", text))) for name, text in texts.items()}
     public = [hash_spans(hash_words(title)) for title in notes.titles]
     outgoing = np.setdiff1d(np.concatenate([*spans.values(), _NO_SPANS]), np.concatenate([*public, _NO_SPANS]))
     numbers = {
         name: {int(number) for number in WHOLE_NUMBER.findall(text)} - PUBLIC_NUMBERS
         for name, text in texts.items()
-        if name not in VOCABULARY_FILES
+        if name not in TOKEN_ID_FILES
     }
     wanted = set().union(*numbers.values())
     vocabulary = word_vocabulary(files)
