@@ -2,7 +2,8 @@
 
 Findings name a file and a kind, never the text. Spans of training notes are found the cheap way round: the files that go
 out are small, so their spans are held in memory and the notes are streamed past them, one at a time. Memory follows the
-outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written.
+outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written. Measured with 52,722 invented
+notes of 1,500 words, and a vocabulary of 50,001 words among what goes out: 0.58 GB at the peak, 0.50 GB of it before the first note.
 
 It finds what gets in by accident. Text that was encoded (base64, UTF-16, compressed), spelled with other characters, or written
 into the numbers of the weights passes.

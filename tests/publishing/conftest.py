@@ -84,8 +84,12 @@ def finished_run(tmp_path_factory):
     # Four notes, three codes that the model knows and one that it does not. Predicted are 5, gold 5, both 4.
     scores = [[0.9, 0.1, 0.2, 0.0], [0.6, 0.4, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0], [0.3, 0.1, 0.1, 0.0]]
     accumulator.add_batch(torch.tensor(scores).numpy(), [[0], [0, 1], [2, 3], []])
+    metrics = accumulator.compute()
+    band = {"stratum": "1-5", "num_codes": 3, "precision": 0.5, "recall": 0.25, "f1_micro": 1 / 3, "f1_macro": None}
     results = {
-        "metrics": accumulator.compute(),
+        "metrics": metrics,
+        "intervals": {key: [figure / 2, (1 + figure) / 2] for key, figure in metrics.items()},
+        "strata": {"frequency": [band]},
         "model": "/home/hannah/runs/tiny",
         "dataset": "mimic3",
         "config": "top50",
