@@ -97,7 +97,13 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         training_data=training_data,
         **given,
     )
-    model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    try:
+        model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    except RuntimeError:  # what the library makes of weights in other shapes
+        raise ValueError(
+            f"The head in {backbone} has other shapes than one for {len(codes)} codes and these options. To train its backbone "
+            "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
+        ) from None
     if not args.lora_r:
         return model
     depth = len(model.model.layers)

@@ -56,18 +56,20 @@ def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_di
     assert data_access(config.training_data) == "restricted"
 
 
-def trained_further(backbone):
+def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
     """What a model of invented notes on this backbone says that it was trained on."""
     arguments = ModelArguments(model="direct", backbone=str(backbone), pooling="label_attention")
-    return build_model(arguments, str(backbone), ["401.9", "428.0", "96.71"], {}, INVENTED).config.training_data
+    return build_model(arguments, str(backbone), codes, {}, INVENTED).config.training_data
 
 
 def test_saved_by_another_class_a_model_keeps_its_training_data(model_dir, restricted, tmp_path):
     LlamaForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "causal")
     assert json.loads((tmp_path / "causal" / "config.json").read_text())["model_type"] == "llama"
     assert real_datasets(trained_further(tmp_path / "causal")) == {"mimic3"}
+    with pytest.raises(ValueError, match="other shapes than one for 1 codes"):
+        trained_further(model_dir, ["401.9"])
     LlamaForICDCoding.from_pretrained(model_dir).model.save_pretrained(tmp_path / "bare")
-    assert real_datasets(trained_further(tmp_path / "bare")) == {"mimic3"}
+    assert real_datasets(trained_further(tmp_path / "bare", ["401.9"])) == {"mimic3"}
 
 
 def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_dir, capsys):
