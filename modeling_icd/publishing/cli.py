@@ -12,11 +12,13 @@ A model that was trained on restricted data, or on unknown data, goes to a Hub w
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import datasets
 from transformers import AutoModelForSequenceClassification
 
 from ..evaluation.data import as_in_training
@@ -192,7 +194,12 @@ def _parser(program: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--base_model", help="Hub id of the pretrained backbone; default: as the training run names it"
     )
-    parser.add_argument("--data_dir", help="the folder of the training data, which the privacy check compares with")
+    parser.add_argument(
+        "--data_dir",
+        action="append",
+        metavar="DIR",
+        help="the folder of the training data, which the privacy check compares with; of several data sets each as NAME=DIR",
+    )
     parser.add_argument("--dataset", help="its name; default: as the model names it")
     parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
     parser.add_argument(
@@ -252,10 +259,36 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
             )
         print("Not compared with training notes" + (": no `--data_dir`." if real else ", which were invented."))
         return None
-    if len(real) > 1:
-        raise ValueError(f"The model was trained on {' and '.join(sorted(real))}: only one data set can be compared.")
-    dataset = args.dataset or next(iter(real), training_data.get("dataset", "unknown"))
-    config, options = args.dataset_config, args.dataset_options
+    if len(real) < 2:
+        folders = {args.dataset or next(iter(real), training_data.get("dataset", "unknown")): args.data_dir[-1]}
+    else:
+        folders = dict(pair.split("=", 1) for pair in args.data_dir if "=" in pair)
+        if folders.keys() != real:
+            raise ValueError(
+                f"The model was trained on {' and '.join(sorted(real))}: name the folder of each, "
+                f"`{' '.join(f'--data_dir {name}=DIR' for name in sorted(real))}`."
+            )
+    cache_dir = args.cache_dir or f"{folder.path}-private/cache"
+    notes = []
+    for name, path in folders.items():
+        config, options = _as_read(training_data, name, args)
+        notes.append(load_notes(name, config, path, cache_dir, options))
+    return TrainingNotes(
+        datasets.concatenate_datasets([of_one.records for of_one in notes]),
+        [title for of_one in notes for title in of_one.titles],
+    )
+
+
+def _as_read(
+    training_data: dict[str, Any], dataset: str, args: argparse.Namespace
+) -> tuple[str | None, Sequence[str]]:
+    """Configuration and options by which all notes of a data set are read that the model was trained on.
+
+    Raises:
+        ValueError: where no configuration has them all.
+    """
+    is_meant = args.dataset in (None, dataset)
+    config, options = (args.dataset_config, args.dataset_options) if is_meant else (None, [])
     if config is not None or "earlier" not in training_data:
         config, options = as_in_training(training_data, dataset, config, options)
     if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
@@ -266,7 +299,7 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
                 "one edition of ICD can be compared. Name it with `--dataset_config`, and check the other one yourself."
             )
         config, options = editions.pop(), ["min_count=1"]
-    return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache", options)
+    return config, options
 
 
 def _prepare(

@@ -243,6 +243,22 @@ def test_models_of_mimic4_name_their_edition_and_are_compared_with_its_notes(mod
     assert main(command) == 1
 
 
+def test_a_model_of_two_data_sets_is_compared_with_both(model_dir, edit, bpe, notes, tmp_path, capsys):
+    write_corpus(tmp_path / "mimic4", num_admissions=80, length="short", show_progress=False)
+    later = {"dataset": "mimic4", "config": "icd9", "synthetic": False}
+    edit("config.json", training_data={**later, "earlier": REAL})
+    command = ["privacy", str(model_dir), "--cache_dir", str(tmp_path / "cache")]
+    assert main([*command, "--data_dir", str(notes)]) == 2
+    assert "name the folder of each, `--data_dir mimic3=DIR --data_dir mimic4=DIR`" in capsys.readouterr().err
+    command += [f"--data_dir=mimic3={notes}", f"--data_dir=mimic4={tmp_path / 'mimic4'}"]
+    assert main(command) == 0
+    for dataset, config, folder in (("mimic3", "full", notes), ("mimic4", "icd9", tmp_path / "mimic4")):
+        text = load_split(dataset, "all", config, data_dir=folder, cache_dir=tmp_path / "cache")["text"][0]
+        edit("config.json", code_descriptions={"401.9": " ".join(text.split()[20:40])})
+        assert main(command) == 1
+        edit("config.json", code_descriptions={})
+
+
 def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):
     text = load_split("mimic3", "all", "top50", data_dir=notes, cache_dir=tmp_path / "cache")["text"][0]
     leak = " ".join(text.split()[20:40])
