@@ -13,6 +13,7 @@ One subject at a time: `plan_admissions` draws who is admitted and with which co
 
 import argparse
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -946,16 +947,6 @@ def write_corpus(
         )
     output_dir = Path(output_dir)
     with complete_folder(output_dir, CORPUS_FILES) as partial:
-        write_marker(
-            partial,
-            "MIMIC-III",
-            num_admissions=num_admissions,
-            seed=seed,
-            length=length,
-            split_fractions=list(split_fractions),
-            addendum_rate=addendum_rate,
-            other_rows_rate=other_rows_rate,
-        )
         _write_dictionaries(partial)
         top_codes = _most_frequent_codes(num_admissions, seed, split_fractions)
         (partial / "TOP_50_CODES.csv").write_text("".join(f"{code}\n" for code in top_codes), encoding="utf-8")
@@ -963,6 +954,17 @@ def write_corpus(
             plan = plan_admissions(num_admissions, seed, split_fractions)
             for admission, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
                 files.add(admission, rng)
+        write_marker(
+            partial,
+            "MIMIC-III",
+            TABLES,
+            num_admissions=num_admissions,
+            seed=seed,
+            length=length,
+            split_fractions=list(split_fractions),
+            addendum_rate=addendum_rate,
+            other_rows_rate=other_rows_rate,
+        )
     return CorpusSummary(
         output_dir=output_dir,
         num_admissions=num_admissions,
@@ -1021,7 +1023,7 @@ def check_arguments(num_admissions: int, seed: int, length: str, **rates: float)
 def complete_folder(output_dir: Path, files: Sequence[str]) -> Iterator[Path]:
     """Open a folder to write some files into, which appear in `output_dir` only when all are complete.
 
-    The marker must come first: a folder with our tables is never without it.
+    The marker must be named first: a folder with our tables is never without it.
     """
     _refuse_foreign_tables(output_dir, files)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -1038,11 +1040,28 @@ def complete_folder(output_dir: Path, files: Sequence[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_marker(folder: Path, release: str, **arguments: Any) -> None:
-    """Write the file that says that a folder is invented, and from which arguments it can be written again."""
+def write_marker(folder: Path, release: str, tables: Iterable[str], **arguments: Any) -> None:
+    """Write the file that says that these tables are invented, and from which arguments they can be written again."""
     notice = f"Invented text and codes; contains no patient data. Not {release}, only in its format."
-    marker = {"notice": notice, "version": CORPUS_VERSION, **arguments}
+    sums = {f"{table}.csv.gz": _sha256(folder / f"{table}.csv.gz") for table in tables}
+    marker = {"notice": notice, "version": CORPUS_VERSION, **arguments, "sha256": sums}
     (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def is_synthetic(folder: str | Path) -> bool:
+    """Whether a folder holds a corpus as it was written here: other tables under its names are not invented."""
+    marker = Path(folder, MARKER_FILE)
+    if not marker.is_file():
+        return False
+    sums = json.loads(marker.read_text(encoding="utf-8")).get("sha256", {})
+    return bool(sums) and all(
+        Path(folder, name).is_file() and _sha256(Path(folder, name)) == digest for name, digest in sums.items()
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_foreign_tables(output_dir: Path, files: Sequence[str]) -> None:

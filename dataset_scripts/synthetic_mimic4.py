@@ -125,19 +125,20 @@ def write_corpus(
     output_dir = Path(output_dir)
     editions: Counter[str] = Counter({"9": 0, "10": 0, "mixed": 0})
     subjects = set()
-    with complete_folder(output_dir, CORPUS_FILES) as partial, ExitStack() as stack:
-        write_marker(partial, "MIMIC-IV", num_admissions=num_admissions, seed=seed, length=length, **rates)
-        tables = {name: stack.enter_context(_Table(partial, name)) for name in TABLES}
-        evidence = stack.enter_context(open_gzip(partial / EVIDENCE_FILE))
-        write_titles(tables)
-        plan = plan_coded_admissions(num_admissions, seed, icd10_rate, mixed_rate)
-        for coded, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
-            write_codes(tables, coded)
-            notes = NoteWriter(coded.admission, rng, LENGTHS[length], addendum_rate).write()
-            for entry in write_notes(tables["note/discharge"], coded, notes):
-                evidence.write(json.dumps(entry) + "\n")
-            editions["mixed" if coded.is_mixed else str(coded.edition)] += 1
-            subjects.add(coded.admission.subject_id)
+    with complete_folder(output_dir, CORPUS_FILES) as partial:
+        with ExitStack() as stack:
+            tables = {name: stack.enter_context(_Table(partial, name)) for name in TABLES}
+            evidence = stack.enter_context(open_gzip(partial / EVIDENCE_FILE))
+            write_titles(tables)
+            plan = plan_coded_admissions(num_admissions, seed, icd10_rate, mixed_rate)
+            for coded, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
+                write_codes(tables, coded)
+                notes = NoteWriter(coded.admission, rng, LENGTHS[length], addendum_rate).write()
+                for entry in write_notes(tables["note/discharge"], coded, notes):
+                    evidence.write(json.dumps(entry) + "\n")
+                editions["mixed" if coded.is_mixed else str(coded.edition)] += 1
+                subjects.add(coded.admission.subject_id)
+        write_marker(partial, "MIMIC-IV", TABLES, num_admissions=num_admissions, seed=seed, length=length, **rates)
     return CorpusSummary(output_dir, num_admissions, len(subjects), tables["note/discharge"].num_rows, dict(editions))
 
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.classification import classification_of
-from dataset_scripts.synthetic import MARKER_FILE
+from dataset_scripts.synthetic import is_synthetic
 
 from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores
@@ -137,7 +137,7 @@ def score_split(
         "num_codes": len(codes),
         "unknown_codes": unknown,
         "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
-        "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
+        "synthetic": is_synthetic(builder.config.data_dir),
         "threshold_rule": rule if is_own else "given",
         "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
     }

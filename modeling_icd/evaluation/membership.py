@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -91,7 +92,8 @@ def measure_membership(
         What `membership.json` holds: counts, both AUCs and their intervals; nothing of a single note.
 
     Raises:
-        ValueError: where the model does not say what it was trained on, or there are fewer notes than folds.
+        ValueError: where the model does not say what it was trained on, the split is one that it was trained on after
+            `refit_on_validation`, or there are fewer notes than folds.
     """
     digest = weights_digest(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
@@ -104,7 +106,12 @@ def measure_membership(
     cache_dir = cache_dir or f"{folder}-private/cache"
     builder = builder_for(model.config, dataset, data_dir, "train", config, cache_dir=cache_dir)
     learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
-    learned = learned.select(range(min(len(learned), _max_train_notes(folder) or len(learned))))
+    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+    learned = learned.select(range(min(len(learned), run.get("data", {}).get("max_train_notes") or len(learned))))
+    if run.get("training", {}).get("refit_on_validation"):
+        if split == "validation":
+            raise ValueError("The model was trained on validation too (`refit_on_validation`): take `--split test`.")
+        learned = datasets.concatenate_datasets([learned, builder.as_dataset(split="validation")])
     generator = np.random.default_rng(seed)
     groups = [
         records.select(np.sort(generator.permutation(len(records))[:num_notes])) for records in (learned, unseen)
@@ -126,11 +133,6 @@ def measure_membership(
         auc, interval = auc_with_interval(-values[: sizes[0]], -values[sizes[0] :], seed)
         results |= {f"{name}_auc": auc, f"{name}_interval": interval}
     return results
-
-
-def _max_train_notes(folder: Path) -> int | None:
-    run = folder / "run.json"
-    return json.loads(run.read_text())["data"].get("max_train_notes") if run.is_file() else None
 
 
 def main(arguments: list[str] | None = None) -> int:

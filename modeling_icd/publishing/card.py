@@ -38,7 +38,10 @@ METRICS = (
 )
 BAND_FIGURES = ("precision", "recall", "f1_micro", "f1_macro")
 OTHER_FIGURES = ("exact_match", "ece", "brier")
-RESULT_FIELDS = ("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source")
+RESULT_FIELDS = (
+    *("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source"),
+    *("intervals", "strata"),
+)
 
 # Invented, in words that no hospital uses, so that the privacy check cannot take it for a training note.
 INVENTED_NOTE = (
@@ -157,8 +160,12 @@ def with_edition(data: DataSet, training_data: Mapping[str, Any]) -> DataSet:
     return data._replace(code_system="ICD-9-CM" if str(training_data.get("config")).startswith("icd9") else "ICD-10")
 
 
-def check_results(results: Mapping[str, Any]) -> None:
+def check_results(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
     """Refuse results that lack something the card reports.
+
+    Args:
+        results (`dict`): A `results.json`.
+        training_data (`dict`, *optional*): Of the model; where it counts codes, the results by frequency must be there.
 
     Raises:
         ValueError: where a field or a metric is missing; the message names them.
@@ -166,6 +173,10 @@ def check_results(results: Mapping[str, Any]) -> None:
     metrics = results.get("metrics", {})
     missing = [key for key in ("metrics", *RESULT_FIELDS) if key not in results]
     missing += [f"metrics.{key}" for key in (*(m.key for m in METRICS), *OTHER_FIGURES) if key not in metrics]
+    intervals, strata = results.get("intervals", {}), results.get("strata", {})
+    missing += [f"intervals.{m.key}" for m in METRICS if metrics.get(m.key) is not None and not intervals.get(m.key)]
+    if (training_data or {}).get("code_counts") and not strata.get("frequency"):
+        missing.append("strata.frequency")
     if missing:
         raise ValueError(
             f"results.json lacks {', '.join(missing)}: the card would have holes. Run `evaluate.py` again."
@@ -227,7 +238,7 @@ def build_card(folder: ModelFolder, release: Release) -> str:
         ValueError: where a result that the card reports is missing, or was measured with another threshold.
         FileNotFoundError: where the template is not installed.
     """
-    check_results(folder.results)
+    check_results(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
     check_membership(folder)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
@@ -347,6 +358,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
         "base_model": release.base_model,
         "training_summary": summarize_training(folder, release),
+        "dropped_words": f"{release.dropped_words:,}" if release.dropped_words else "",
+        "min_notes_of_word": release.min_notes_of_word,
         "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
         "split": results["split"],
@@ -359,7 +372,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
             {
                 "name": m.name,
                 "value": figure(metrics[m.key]),
-                "interval": interval_text(results.get("intervals", {}).get(m.key)),
+                "interval": interval_text(results["intervals"].get(m.key)),
                 "definition": m.definition,
             }
             for m in METRICS
@@ -370,7 +383,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
                 "num_codes": row["num_codes"],
                 "figures": [figure(row[key]) for key in BAND_FIGURES],
             }
-            for row in results.get("strata", {}).get("frequency", [])
+            for row in results["strata"].get("frequency", [])
         ],
         "f1_micro": figure(metrics["f1_micro"]),
         "f1_macro": figure(metrics["f1_macro"]),
@@ -385,7 +398,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         if unknown
         else "Every code of the split is one that the model knows.",
         "membership": describe_membership(folder),
-        "compute": describe_compute(folder),
+        "compute": describe_compute(folder, release),
         "note_lines": INVENTED_NOTE,
         "is_plain_classifier": is_plain_classifier(config),
         "who_may_use": say_who_may_use(release),
@@ -487,7 +500,7 @@ def describe_membership(folder: ModelFolder) -> str:
     )
 
 
-def describe_compute(folder: ModelFolder) -> str:
+def describe_compute(folder: ModelFolder, release: Release) -> str:
     """What the last run took, from its log.
 
     Raises:
@@ -501,7 +514,8 @@ def describe_compute(folder: ModelFolder) -> str:
     if run["model"]["freeze_backbone"]:
         text += "; the states of the frozen backbone were computed once before, which is not counted"
     if folder.num_weights():
-        text += f". The model has {folder.num_weights():,} weights"
+        num_weights = folder.num_weights() - release.dropped_words * folder.config["hidden_size"]
+        text += f". The model has {num_weights:,} weights"
     return f"{text}."
 
 

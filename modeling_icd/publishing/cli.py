@@ -12,9 +12,13 @@ A model that was trained on restricted data, or on unknown data, goes to a Hub w
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import datasets
 from transformers import AutoModelForSequenceClassification
 
 from ..evaluation.data import as_in_training
@@ -24,8 +28,9 @@ from .folder import REPO_ID, ModelFolder, real_datasets, trained_configs
 from .hub import PushError, push
 from .onnx_export import export_onnx
 from .physionet import PROVENANCE, describe_provenance, write_package
-from .privacy import Finding, TrainingNotes, check_files, load_notes, local_names
+from .privacy import MIN_NOTES_OF_WORD, Finding, TrainingNotes, check_files, load_notes, local_names
 from .release import GATES, Release, outgoing_files, plan_physionet_release, plan_release
+from .vocabulary import drop_rare_words, read
 
 
 PROGRAM = "python -m modeling_icd.publishing"
@@ -59,25 +64,24 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
     args = parser.parse_args(arguments)
     folder = ModelFolder.read(args.model, args.results)
     release = _plan(folder, args)
-    card = build_card(folder, release)
-    files = outgoing_files(folder, release, card)
-    if args.dry_run:
-        print_release(release, files)
-        print(f"\nREADME.md:\n\n{card}")
-    findings = _check(folder, release, files, _notes(folder, args, is_required=not args.dry_run))
-    if findings:
-        return 1
-    if args.dry_run:
-        print("Dry run: nothing was pushed.")
-        return 0
-    revision = push(
-        release.target,
-        files,
-        private=release.private,
-        gated=release.gated,
-        message="Publish the model" if release.with_weights else "Publish the model without its weights",
-        token=token,
-    )
+    with TemporaryDirectory() as work_dir:
+        files, notes = _prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
+        if args.dry_run:
+            print_release(release, files)
+            print(f"\nREADME.md:\n\n{read(files['README.md']).decode()}")
+        if _check(folder, release, files, notes, args.min_notes_of_word):
+            return 1
+        if args.dry_run:
+            print("Dry run: nothing was pushed.")
+            return 0
+        revision = push(
+            release.target,
+            files,
+            private=release.private,
+            gated=release.gated,
+            message="Publish the model" if release.with_weights else "Publish the model without its weights",
+            token=token,
+        )
     print(f"Pushed {len(files)} files to {release.target}, revision {revision}.")
     return 0
 
@@ -90,8 +94,9 @@ def run_privacy(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     folder = ModelFolder.read(args.model, args.results)
     release = _plan(folder, args)
-    files = outgoing_files(folder, release, build_card(folder, release))
-    return 1 if _check(folder, release, files, _notes(folder, args)) else 0
+    with TemporaryDirectory() as work_dir:
+        files, notes = _prepare(folder, release, args, work_dir)
+        return 1 if _check(folder, release, files, notes, args.min_notes_of_word) else 0
 
 
 def run_physionet(arguments: list[str]) -> int:
@@ -101,11 +106,12 @@ def run_physionet(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     folder = ModelFolder.read(args.model, args.results)
     release = plan_physionet_release(folder, args.base_model)
-    files = outgoing_files(folder, release, build_card(folder, release))
-    files[PROVENANCE] = describe_provenance(folder, release, files)
-    if _check(folder, release, files, _notes(folder, args)):
-        return 1
-    print(write_package(files, args.output_dir))
+    with TemporaryDirectory() as work_dir:
+        files, notes = _prepare(folder, release, args, work_dir)
+        files[PROVENANCE] = describe_provenance(folder, release, files)
+        if _check(folder, release, files, notes, args.min_notes_of_word):
+            return 1
+        print(write_package(files, args.output_dir))
     return 0
 
 
@@ -188,13 +194,25 @@ def _parser(program: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--base_model", help="Hub id of the pretrained backbone; default: as the training run names it"
     )
-    parser.add_argument("--data_dir", help="the folder of the training data, which the privacy check compares with")
+    parser.add_argument(
+        "--data_dir",
+        action="append",
+        metavar="DIR",
+        help="the folder of the training data, which the privacy check compares with; of several data sets each as NAME=DIR",
+    )
     parser.add_argument("--dataset", help="its name; default: as the model names it")
     parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
     parser.add_argument(
         "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration; as in training"
     )
     parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument(
+        "--min_notes_of_word",
+        type=int,
+        default=MIN_NOTES_OF_WORD,
+        help="words of a vocabulary of words that fewer training notes have are left out of what goes out; default: "
+        f"{MIN_NOTES_OF_WORD}",
+    )
     return parser
 
 
@@ -241,10 +259,36 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
             )
         print("Not compared with training notes" + (": no `--data_dir`." if real else ", which were invented."))
         return None
-    if len(real) > 1:
-        raise ValueError(f"The model was trained on {' and '.join(sorted(real))}: only one data set can be compared.")
-    dataset = args.dataset or next(iter(real), training_data.get("dataset", "unknown"))
-    config, options = args.dataset_config, args.dataset_options
+    if len(real) < 2:
+        folders = {args.dataset or next(iter(real), training_data.get("dataset", "unknown")): args.data_dir[-1]}
+    else:
+        folders = dict(pair.split("=", 1) for pair in args.data_dir if "=" in pair)
+        if folders.keys() != real:
+            raise ValueError(
+                f"The model was trained on {' and '.join(sorted(real))}: name the folder of each, "
+                f"`{' '.join(f'--data_dir {name}=DIR' for name in sorted(real))}`."
+            )
+    cache_dir = args.cache_dir or f"{folder.path}-private/cache"
+    notes = []
+    for name, path in folders.items():
+        config, options = _as_read(training_data, name, args)
+        notes.append(load_notes(name, config, path, cache_dir, options))
+    return TrainingNotes(
+        datasets.concatenate_datasets([of_one.records for of_one in notes]),
+        [title for of_one in notes for title in of_one.titles],
+    )
+
+
+def _as_read(
+    training_data: dict[str, Any], dataset: str, args: argparse.Namespace
+) -> tuple[str | None, Sequence[str]]:
+    """Configuration and options by which all notes of a data set are read that the model was trained on.
+
+    Raises:
+        ValueError: where no configuration has them all.
+    """
+    is_meant = args.dataset in (None, dataset)
+    config, options = (args.dataset_config, args.dataset_options) if is_meant else (None, [])
     if config is not None or "earlier" not in training_data:
         config, options = as_in_training(training_data, dataset, config, options)
     if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
@@ -255,13 +299,38 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
                 "one edition of ICD can be compared. Name it with `--dataset_config`, and check the other one yourself."
             )
         config, options = editions.pop(), ["min_count=1"]
-    return load_notes(dataset, config, args.data_dir, args.cache_dir or f"{folder.path}-private/cache", options)
+    return config, options
+
+
+def _prepare(
+    folder: ModelFolder, release: Release, args: argparse.Namespace, work_dir: str, is_dry_run: bool = False
+) -> tuple[dict[str, Path | bytes], TrainingNotes | None]:
+    """What goes out, rare words taken out of a vocabulary of words, and the notes that tell which are rare."""
+    if args.min_notes_of_word < 1:
+        raise ValueError(f"`--min_notes_of_word` must be at least 1, got {args.min_notes_of_word}.")
+    files = outgoing_files(folder, release, build_card(folder, release))
+    notes = _notes(folder, args, is_required=not is_dry_run)
+    if notes is not None:
+        files, num_dropped = drop_rare_words(files, notes, args.min_notes_of_word, work_dir)
+        if num_dropped:
+            release = replace(release, dropped_words=num_dropped, min_notes_of_word=args.min_notes_of_word)
+            files["README.md"] = build_card(folder, release).encode()
+            print(
+                f"{num_dropped:,} words that fewer than {args.min_notes_of_word} training notes have do not go out: they "
+                "are unknown to the published copy, and this folder keeps them."
+            )
+    return files, notes
 
 
 def _check(
-    folder: ModelFolder, release: Release, files: Mapping[str, Path | bytes], notes: TrainingNotes | None
+    folder: ModelFolder,
+    release: Release,
+    files: Mapping[str, Path | bytes],
+    notes: TrainingNotes | None,
+    min_notes_of_word: int,
 ) -> list[Finding]:
-    return _report(check_files(files, local_names(folder, public=release.target), notes), len(files))
+    names = local_names(folder, public=release.target)
+    return _report(check_files(files, names, notes, min_notes_of_word), len(files))
 
 
 def _report(findings: list[Finding], num_files: int) -> list[Finding]:

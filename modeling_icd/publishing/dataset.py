@@ -26,8 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where the files lie, by where they go.
 FOLDERS = {"dataset_scripts": ROOT / "dataset_scripts", "icd_metrics": ROOT / "modeling_icd/evaluation/icd_metrics"}
 ALLOWED = re.compile(
-    r"README\.md|LICENSE|requirements\.txt|dataset_scripts/[a-z0-9_]+\.py"
-    r"|icd_metrics/([a-z0-9_]+\.py|README\.md|requirements\.txt)"
+    r"(?!.*\d{5})"  # an id in a name
+    r"(README\.md|LICENSE|requirements\.txt|dataset_scripts/[a-z0-9_]+\.py"
+    r"|icd_metrics/([a-z0-9_]+\.py|README\.md|requirements\.txt))"
 )
 REQUIREMENTS = (
     "datasets>=5.2",

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ..evaluation.results import MEMBERSHIP_FILE
+from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
 
 
 Access = Literal["synthetic", "open", "restricted"]
@@ -28,7 +28,7 @@ def data_access(training_data: dict[str, Any] | None) -> Access:
     Args:
         training_data (`dict`, *optional*): `config.training_data`, as training wrote it: `dataset`, `config`,
             `synthetic`, and `earlier` where the model it started from had been trained on notes too. What is not
-            known counts as restricted.
+            known counts as restricted. `weights` says which weights it speaks of; see [`check_weights`].
     """
     if not training_data:
         return "restricted"
@@ -55,6 +55,29 @@ def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
     """The configurations of a data set that a model was trained on, earlier runs included."""
     earlier = trained_configs(training_data["earlier"], dataset) if "earlier" in training_data else set()
     return earlier | ({training_data["config"]} if training_data.get("dataset") == dataset else set())
+
+
+def check_weights(
+    training_data: dict[str, Any] | None, folder: str | Path, key: str = "weights", pattern: str = "model*.safetensors"
+) -> None:
+    """Refuse weights that a configuration does not speak of: they may have been trained on anything since.
+
+    Args:
+        training_data (`dict`, *optional*): `config.training_data`. Of restricted data nothing is asked.
+        folder (`str` or `Path`): Where the weights are.
+        key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
+
+    Raises:
+        ValueError: where the weights are not those that training wrote together with `training_data`.
+        FileNotFoundError: where there are none.
+    """
+    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
+        folder, pattern
+    ):
+        raise ValueError(
+            f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
+            "trained on is not known: use the folder as `train.py` wrote it, or train again."
+        )
 
 
 @dataclass(frozen=True)
@@ -87,12 +110,13 @@ class ModelFolder:
 
         Raises:
             FileNotFoundError: where there is no such folder, configuration, run or result.
-            ValueError: where one of the files is not JSON.
+            ValueError: where one of the files is not JSON, or the weights are others than those that were trained.
         """
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         found = next((file for file in candidates if file.is_file()), candidates[-1])
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"

@@ -2,7 +2,11 @@
 
 Findings name a file and a kind, never the text. Spans of training notes are found the cheap way round: the files that go
 out are small, so their spans are held in memory and the notes are streamed past them, one at a time. Memory follows the
-outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written.
+outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written. Measured with 52,722 invented
+notes of 1,500 words, and a vocabulary of 50,001 words among what goes out: 0.58 GB at the peak, 0.50 GB of it before the first note.
+
+It finds what gets in by accident. Text that was encoded (base64, UTF-16, compressed), spelled with other characters, or written
+into the numbers of the weights passes.
 """
 
 import json
@@ -23,7 +27,7 @@ from .folder import ModelFolder, safetensors_header
 
 
 SPAN_WORDS = 8
-MIN_NOTES_OF_A_WORD = 5
+MIN_NOTES_OF_WORD = 10
 WORD = re.compile(r"[^\W_]+")
 
 LOCAL_PATH = "local path"
@@ -32,17 +36,12 @@ SECRET = "token or key"
 RECORD_ID = "admission or subject id"
 DEIDENTIFIED = "de-identification mark"
 SPAN = f"span of {SPAN_WORDS} or more words of a training note"
-RARE_WORD = f"vocabulary words of fewer than {MIN_NOTES_OF_A_WORD} training notes"
+RARE_WORD = "vocabulary words that few training notes have"
 
 # A tokenizer's vocabulary holds pieces of paths, names and numbers by the thousand: there, only what is unmistakable counts.
-VOCABULARY_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-)
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model")
+# In these, numbers are ids of tokens.
+TOKEN_ID_FILES = (*VOCABULARY_FILES, "tokenizer_config.json")
 ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
 HOME_PATH = re.compile(r"/(?:home|Users)/[\w.-]+/[\w.-]+")
 SECRETS = re.compile(
@@ -50,6 +49,7 @@ SECRETS = re.compile(
     r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\bxox[abeoprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|(?i:api_?key|secret|password|access_?token|auth_?token)[\"']?\s*[:=\n]\s*[\"']?[A-Za-z0-9+/_-]{16,}"
 )
+ESCAPE = re.compile(r"\\[nrt]")  # in the source of YAML and Python, where it would run into the next word
 FIELD = "\x1f"  # between a key of JSON and its figure
 LABELLED_ID = re.compile(
     r"(?i)\b(?:hadm|subject|icustay|admission|patient)_?ids?\b[\"']?\s*[:=,\n\x1f]\s*[\"'\[(]*\s*\d+"
@@ -79,7 +79,7 @@ class TrainingNotes:
     """The user's own notes, streamed.
 
     Args:
-        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; may be gone through once.
+        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
         titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
     """
 
@@ -137,7 +137,10 @@ def load_notes(
 
 
 def check_files(
-    files: Mapping[str, Path | bytes], names: LocalNames, notes: TrainingNotes | None = None
+    files: Mapping[str, Path | bytes],
+    names: LocalNames,
+    notes: TrainingNotes | None = None,
+    min_notes_of_word: int = MIN_NOTES_OF_WORD,
 ) -> list[Finding]:
     """Scan every outgoing file.
 
@@ -145,6 +148,7 @@ def check_files(
         files (`dict`): Paths or contents by name. Of a safetensors file the header is read; weights hold no text.
         names (`LocalNames`): What names this machine and its user.
         notes (`TrainingNotes`, *optional*): Without them, spans, ids and rare words are not looked for.
+        min_notes_of_word (`int`): Notes that a word of a vocabulary of words must be in.
 
     Returns:
         Findings by file and kind; none is a pass.
@@ -155,7 +159,7 @@ def check_files(
         for kind, count in find_marks(name, text, names):
             counts[name, kind] += count
     if notes is not None:
-        counts.update(find_training_text(files, texts, notes))
+        counts.update(find_training_text(files, texts, notes, min_notes_of_word))
     return sorted(Finding(name, kind, count) for (name, kind), count in counts.items() if count)
 
 
@@ -178,7 +182,7 @@ def _lines_of(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         numbered = list(value) == [str(i) for i in range(len(value))]  # id2label
         for key, item in value.items():
-            if isinstance(item, int | float | None):
+            if isinstance(item, int | float | None) and not _is_fraction(item):
                 yield f"{key}{FIELD}{item}"  # a figure: an id only where its key says so
             else:
                 if not numbered:
@@ -187,8 +191,13 @@ def _lines_of(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _lines_of(item)
-    else:
+    elif not _is_fraction(value):
         yield str(value)
+
+
+def _is_fraction(value: Any) -> bool:
+    """A weight or score, no id and no word: between words, such as tokens with their attention, it would hide their span."""
+    return isinstance(value, float) and not value.is_integer()
 
 
 def find_marks(name: str, text: str, names: LocalNames) -> Iterator[tuple[str, int]]:
@@ -205,16 +214,16 @@ def find_marks(name: str, text: str, names: LocalNames) -> Iterator[tuple[str, i
 
 
 def find_training_text(
-    files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes
+    files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes, min_notes_of_word: int
 ) -> Counter[tuple[str, str]]:
     """Stream the notes past the outgoing text once, for spans, ids and words that few notes have."""
-    spans = {name: hash_spans(hash_words(text)) for name, text in texts.items()}
+    spans = {name: hash_spans(hash_words(ESCAPE.sub(" ", text))) for name, text in texts.items()}
     public = [hash_spans(hash_words(title)) for title in notes.titles]
     outgoing = np.setdiff1d(np.concatenate([*spans.values(), _NO_SPANS]), np.concatenate([*public, _NO_SPANS]))
     numbers = {
         name: {int(number) for number in WHOLE_NUMBER.findall(text)} - PUBLIC_NUMBERS
         for name, text in texts.items()
-        if name not in VOCABULARY_FILES
+        if name not in TOKEN_ID_FILES
     }
     wanted = set().union(*numbers.values())
     vocabulary = word_vocabulary(files)
@@ -240,18 +249,28 @@ def find_training_text(
         ids = of_text & found_ids
         long_ids = sum(len(str(number)) >= LONG_ID_DIGITS for number in ids)
         counts[name, RECORD_ID] = len(ids) if long_ids or len(ids) >= MIN_SHORT_IDS else 0
-    counts["tokenizer.json", RARE_WORD] = sum(count < MIN_NOTES_OF_A_WORD for count in notes_of_word.values())
+    counts["tokenizer.json", RARE_WORD] = sum(count < min_notes_of_word for count in notes_of_word.values())
     return counts
 
 
 def word_vocabulary(files: Mapping[str, Path | bytes]) -> set[str]:
-    """The words of a tokenizer whose vocabulary is whole words, which it can only have from notes; else none."""
+    """Words that a tokenizer can only have from notes: of a vocabulary that is not of pieces, and of tokens added to one."""
     content = files.get("tokenizer.json")
     if content is None:
         return set()
     tokenizer = json.loads(content.read_bytes() if isinstance(content, Path) else content)
     model = tokenizer.get("model", {})
-    return {word.lower() for word in model["vocab"]} if model.get("type") == "WordLevel" else set()
+    added = [token["content"] for token in tokenizer.get("added_tokens", []) if not token["special"]]
+    of_words = {word.lower() for text in added for word in WORD.findall(text)}
+    has_no_pieces = (
+        model.get("type") == "WordLevel"
+        or (model.get("type") == "BPE" and not model["merges"])
+        or (
+            model.get("type") == "WordPiece"
+            and not any(word.startswith(model["continuing_subword_prefix"]) for word in model["vocab"])
+        )
+    )
+    return of_words | {word.lower() for word in model["vocab"] if len(word) > 1} if has_no_pieces else of_words
 
 
 # Odd, so that multiplying loses no bit; the place of a word in its span is told by which one it is multiplied with.

@@ -10,20 +10,22 @@ from typing import Any
 import yaml
 
 from ..configuration_icd import DECISION_FIELDS
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, project_file, read_json
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file, read_json
 
 
 GATES = ("manual", "auto", "no")
-# Of the model folder, these and no others go out, as they are. Everything else in a release is written for it.
+# Of the model folder, these and no others go out, as they are. Everything else in a release is written for it, and its code
+# is this package's, which the results were measured with and the tests have read: not what lies in the folder.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 COPIED = re.compile(
-    r"(configuration_icd|heads|modeling_llama_icd|modeling_baselines|pipeline_icd|scores)\.py"
-    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
     r"|chat_template\.jinja"
 )
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-# For Inference Endpoints, where there are weights to run: beside the package's other remote code, in no model folder.
-HANDLER = Path(__file__).resolve().parents[1] / "handler.py"
+PACKAGE = Path(__file__).resolve().parents[1]
+# For Inference Endpoints, where there are weights to run.
+HANDLER = PACKAGE / "handler.py"
+CODE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", HANDLER.name))
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
@@ -89,6 +91,8 @@ class Release:
         base_model (`str`): Hub id of the pretrained backbone.
         on_physionet (`bool`): Whether this is the package for PhysioNet.
         is_adapter (`bool`): Whether LoRA's matrices and the head go out, in place of the merged weights.
+        dropped_words (`int`): Words that left the vocabulary since few training notes have them.
+        min_notes_of_word (`int`): How many notes have each word that stayed, at least.
     """
 
     target: str
@@ -101,6 +105,8 @@ class Release:
     base_model: str
     on_physionet: bool = False
     is_adapter: bool = False
+    dropped_words: int = 0
+    min_notes_of_word: int = 0
 
     @property
     def holds_restricted_weights(self) -> bool:
@@ -195,6 +201,7 @@ def _require_adapter(folder: ModelFolder, release: Release, base_is_named: bool)
         raise ValueError(
             f"No {ADAPTER_DIR}/{ADAPTER_WEIGHTS} in {folder.path}: train with `lora_r` and `save_adapter`."
         )
+    check_weights(folder.config.get("training_data"), folder.path / ADAPTER_DIR, "adapter", ADAPTER_WEIGHTS)
     if not all(run["model"]["freeze_backbone"] for run in folder.runs[:-1]):
         raise ValueError(
             f"The adapter was trained on a backbone that an earlier run had changed, so on {release.base_model} it would "
@@ -211,9 +218,9 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
     """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
 
     Raises:
-        FileNotFoundError: where the folder lacks its code.
+        ValueError: where the configuration names code that is not this project's.
     """
-    files: dict[str, Path | bytes] = {}
+    files: dict[str, Path | bytes] = {path.name: path for path in CODE}
     for path in sorted(folder.path.iterdir()):
         is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
         if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
@@ -222,14 +229,15 @@ def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str
         adapter = folder.path / ADAPTER_DIR
         files[ADAPTER_WEIGHTS] = adapter / ADAPTER_WEIGHTS
         config = read_json(adapter / ADAPTER_CONFIG, "train with `save_adapter` again.")
-        files[ADAPTER_CONFIG] = _json({**config, "base_model_name_or_path": release.base_model})
+        files[ADAPTER_CONFIG] = as_json({**config, "base_model_name_or_path": release.base_model})
     for reference in folder.config.get("auto_map", {}).values():
         if f"{reference.split('.')[0]}.py" not in files:
-            raise FileNotFoundError(
-                f"{folder.path} lacks the code of {reference}: save the model with `save_pretrained`, which copies it."
+            raise ValueError(
+                f"`auto_map` of config.json names {reference}, which is no code of this project: save the model with "
+                "`save_pretrained`."
             )
-    files["config.json"] = _json(public_config(folder.config, release))
-    files["results.json"] = _json(public_results(folder.results, release))
+    files["config.json"] = as_json(public_config(folder.config, release))
+    files["results.json"] = as_json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
     if release.with_weights and not release.is_adapter:
         files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
@@ -305,5 +313,5 @@ def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str
     return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
 
 
-def _json(content: Any) -> bytes:
+def as_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()

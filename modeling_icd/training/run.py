@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
@@ -22,15 +23,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from trl import TrlParser
 
 from dataset_scripts import load_builder, parse_options
-from dataset_scripts.synthetic import MARKER_FILE
+from dataset_scripts.synthetic import is_synthetic
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.decisions import fit_decision, missable_notes
-from ..evaluation.results import write_text
+from ..evaluation.results import weights_digest, write_text
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
-from ..publishing.folder import ADAPTER_DIR
+from ..publishing.folder import ADAPTER_DIR, check_weights
 from ..publishing.hub import PushError
+from ..publishing.release import ADAPTER_WEIGHTS
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
 from .convert_gguf import convert_gguf, find_smollm2
@@ -86,7 +88,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     backbone_config = AutoConfig.from_pretrained(backbone)
     if hasattr(backbone_config, "training_data"):
         # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
-        training_data = {**training_data, "earlier": backbone_config.training_data}
+        training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
     config = config_class.from_backbone(
         backbone_config,
         id2label=dict(enumerate(codes)),
@@ -95,7 +97,13 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         training_data=training_data,
         **given,
     )
-    model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    try:
+        model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    except RuntimeError:  # what the library makes of weights in other shapes
+        raise ValueError(
+            f"The head in {backbone} has other shapes than one for {len(codes)} codes and these options. To train its backbone "
+            "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
+        ) from None
     if not args.lora_r:
         return model
     depth = len(model.model.layers)
@@ -115,6 +123,18 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             modules_to_save=["score"],
         ),
     )
+
+
+def known_training_data(backbone_config, backbone: str) -> dict | None:
+    """What a model of ours was trained on, or `None` where its weights have changed since that was recorded."""
+    training_data = backbone_config.training_data
+    folder = backbone if Path(backbone).is_dir() else snapshot_download(backbone, allow_patterns="*.safetensors")
+    try:
+        check_weights(training_data, folder)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"warning: {error} The new model counts as one of restricted data.", file=sys.stderr)
+        return None
+    return training_data
 
 
 class ShuffledLengthGroupedSampler(LengthGroupedSampler):
@@ -143,6 +163,11 @@ class ICDTrainer(Trainer):
         if isinstance(sampler, LengthGroupedSampler):
             return ShuffledLengthGroupedSampler(sampler.batch_size, lengths=list(sampler.lengths))
         return sampler
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if isinstance(self.model, PeftModel):  # an adapter alone would not say what it was trained on
+            self.model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def create_optimizer(self, model=None):
         if self.args.head_learning_rate is not None and self.optimizer is None:  # type: ignore[has-type]
@@ -194,7 +219,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         "config": builder.config.name,
         # Evaluation reads its notes in the same way. A path is of this machine alone.
         "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
-        "synthetic": Path(builder.config.data_dir, MARKER_FILE).is_file(),
+        "synthetic": is_synthetic(builder.config.data_dir),
         "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
@@ -223,6 +248,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     resume = args.resume_from_checkpoint
     if isinstance(resume, str) and resume.lower() in ("true", "last"):
         resume = last_complete_checkpoint(output_dir)
+    if resume:
+        check_same_data(Path(resume), model.config.training_data)
     trainer = make_trainer(model, args, splits["train"], splits["validation"], collator, tokenizer)
     trainer.train(resume_from_checkpoint=resume)
     decision = fit_decision(
@@ -245,6 +272,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if model_args.lora_r:
         if model_args.save_adapter:
             save_adapter(final, output_dir / ADAPTER_DIR)
+            final.config.training_data["adapter"] = weights_digest(output_dir / ADAPTER_DIR, ADAPTER_WEIGHTS)
         final = final.merge_and_unload()
     final.config.update(decision)
     save(final, tokenizer, output_dir)
@@ -261,6 +289,21 @@ def last_complete_checkpoint(output_dir: Path) -> str | None:
         with contextlib.suppress(ValueError):
             complete[json.loads(state.read_text())["global_step"]] = str(state.parent)
     return complete[max(complete)] if complete else None
+
+
+def check_same_data(checkpoint: Path, training_data: dict) -> None:
+    """Refuse a checkpoint of other data: the finished model would say nothing of them.
+
+    Raises:
+        ValueError: where the checkpoint was trained on other data, or does not say on which.
+    """
+    config = checkpoint / "config.json"
+    recorded = json.loads(config.read_text())["training_data"] if config.is_file() else None
+    if recorded != json.loads(json.dumps(training_data)):
+        raise ValueError(
+            f"The checkpoint {checkpoint} is not of a run on these data and this backbone: resume with the arguments that "
+            "it was started with, or give a finished model as `backbone` to train it further."
+        )
 
 
 def make_trainer(
@@ -312,8 +355,13 @@ def predict_logits(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
 def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
     """The folder that `from_pretrained`, `pipeline` and the Hub read."""
     model.config.use_cache = False
+    for path in output_dir.glob("model*.safetensors*"):
+        path.unlink()  # of an earlier run: cut into other files than these, it would stay among them
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
+    # Binds what the configuration says of the training data to these weights and no others.
+    model.config.training_data = {**(model.config.training_data or {}), "weights": weights_digest(output_dir)}
+    model.config.save_pretrained(output_dir)
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

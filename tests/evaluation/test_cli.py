@@ -211,7 +211,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
     else:
         assert fitted["threshold"] != 0.5
     # `evaluate.py` decides by the configuration.
-    scored = score_split(str(output), "mimic3", str(folder), "validation", cache_dir=str(tmp_path / "cache"))
+    scored = score_split(str(output), "mimic3", str(corpus), "validation", cache_dir=str(tmp_path / "cache"))
     results, outcomes = summarize(scored)
     assert results["synthetic"]
     assert results["threshold_rule"] == fitted["threshold_rule"]

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.evaluation import ICDMetricsAccumulator
+from modeling_icd.evaluation.results import weights_digest
 
 
 CODES = ["401.9", "428.0", "96.71"]
@@ -71,6 +72,8 @@ def finished_run(tmp_path_factory):
         training_data={"dataset": "mimic3", "config": "top50", "synthetic": True},
     )
     LlamaForICDCoding(config).save_pretrained(folder)
+    config.training_data["weights"] = weights_digest(folder)
+    config.save_pretrained(folder)
     tokenizer = Tokenizer(
         models.WordLevel({"[PAD]": 0, "[UNK]": 1, **{w: i + 2 for i, w in enumerate(WORDS)}}, "[UNK]")
     )
@@ -81,8 +84,12 @@ def finished_run(tmp_path_factory):
     # Four notes, three codes that the model knows and one that it does not. Predicted are 5, gold 5, both 4.
     scores = [[0.9, 0.1, 0.2, 0.0], [0.6, 0.4, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0], [0.3, 0.1, 0.1, 0.0]]
     accumulator.add_batch(torch.tensor(scores).numpy(), [[0], [0, 1], [2, 3], []])
+    metrics = accumulator.compute()
+    band = {"stratum": "1-5", "num_codes": 3, "precision": 0.5, "recall": 0.25, "f1_micro": 1 / 3, "f1_macro": None}
     results = {
-        "metrics": accumulator.compute(),
+        "metrics": metrics,
+        "intervals": {key: [figure / 2, (1 + figure) / 2] for key, figure in metrics.items()},
+        "strata": {"frequency": [band]},
         "model": "/home/hannah/runs/tiny",
         "dataset": "mimic3",
         "config": "top50",
@@ -108,9 +115,13 @@ def model_dir(finished_run, tmp_path):
 
 @pytest.fixture
 def edit(model_dir):
-    """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out."""
+    """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out.
+
+    `training_data` is made to speak of the copy's weights."""
 
     def change(name, **fields):
+        if fields.get("training_data"):
+            fields["training_data"] = {**fields["training_data"], "weights": weights_digest(model_dir)}
         path = model_dir / name
         content = {**json.loads(path.read_text()), **fields}
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))

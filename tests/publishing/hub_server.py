@@ -21,7 +21,8 @@ class HubServer:
         tokens (`dict`): What each token may do: `write` or `read`.
         repos (`dict`): By id: `private`, `gated`, and `commits`, each an id and the files by name.
         requests (`list[str]`): Method and path of what was asked, in order.
-        refused (`dict`): Status to answer, by the start of a method and path, in place of doing what is asked.
+        refused (`dict`):
+            Status to answer, by the start of a method and path, in place of doing what is asked; 0 breaks the connection.
     """
 
     def __init__(self, owner: str = "someone"):
@@ -62,6 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {path}")
         for start, status in self.hub.refused.items():
             if f"{self.command} {path}".startswith(start):
+                if not status:
+                    self.close_connection = True
+                    return None
                 return self.error(status, "Refused")
         for method, pattern, action in ROUTES:
             match = re.fullmatch(pattern, path)

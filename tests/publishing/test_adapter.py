@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
 
 from dataset_scripts.synthetic import write_corpus
@@ -137,6 +138,32 @@ def test_an_adapter_of_restricted_data_stays_at_home(lora_run, tmp_path, capsys)
     assert "An adapter is weights" in capsys.readouterr().err
     assert publish([str(folder), "--repo_id", MERGED, "--dry_run"]) == 0
     assert "adapter" not in capsys.readouterr().out.split("README.md:\n")[0]
+
+
+def test_an_adapter_of_another_run_is_refused(lora_run, tmp_path, capsys):
+    folder = shutil.copytree(lora_run, tmp_path / "model")
+    path = folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: weight + 1 for name, weight in load_file(path).items()}, path)
+    assert publish([str(folder), "--repo_id", ADAPTER, "--adapter", "--dry_run"]) == 2
+    assert "adapter_model.safetensors in" in (error := capsys.readouterr().err)
+    assert "what they were trained on is not known" in error
+    assert publish([str(folder), "--repo_id", MERGED, "--dry_run"]) == 0
+
+
+def test_a_checkpoint_of_other_notes_is_not_resumed(backbone, corpus, tmp_path, capsys):
+    real = shutil.copytree(corpus, tmp_path / "real", ignore=shutil.ignore_patterns("SYNTHETIC"))
+    options = {"model": "direct", "backbone": backbone, "window_size": 32, "lora_r": 2, "max_train_notes": 8}
+    options |= {"num_train_epochs": 1, "save_strategy": "epoch", "load_best_model_at_end": False}
+    options |= {"dataset": "mimic3", "use_cpu": True, "data_cache_dir": tmp_path / "cache"}
+    command = [f"--{name}={value}" for name, value in options.items()]
+    first = [*command, f"--data_dir={real}", f"--output_dir={tmp_path / 'first'}"]
+    assert train(first) == 0
+    (checkpoint,) = (tmp_path / "first").glob("checkpoint-*")
+    assert not (checkpoint / "model.safetensors").exists()  # an adapter alone
+    again = [*command, f"--data_dir={corpus}", f"--output_dir={tmp_path / 'second'}"]
+    assert train([*again, f"--resume_from_checkpoint={checkpoint}"]) == 2
+    assert "is not of a run on these data" in capsys.readouterr().err
+    assert train([*first, "--resume_from_checkpoint=last"]) == 0
 
 
 def test_save_adapter_needs_lora(capsys):

@@ -105,6 +105,7 @@ WORDS = [f"word{i}" for i in range(400)]
         ("dataset_scripts/words.py", f"WORDS = {dict.fromkeys(WORDS, 1)}", VOCABULARY),
         ("dataset_scripts/table.py", "ROW_ID,SUBJECT_ID,TEXT\n1,2,a note with words\n", NO_TEXT),
         ("tokenizer.json", "{}", NOT_LISTED),
+        ("dataset_scripts/note_145834.py", "", NOT_LISTED),
         ("icd_metrics/example.py", "# hadm_id: 145834", RECORD_ID),
         ("icd_metrics/example.py", f"TOKEN = 'hf_{'a' * 34}'", SECRET),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
@@ -86,6 +87,10 @@ def test_a_dry_run_shows_all_and_asks_nothing_of_the_hub(finished_run, hub, caps
         ("hf_writer", REPO, {"POST /api/validate-yaml": 400}, "Invalid metadata"),
         ("hf_writer", REPO, {"PUT /api/models": 403}, "may not write"),
         ("hf_writer", REPO, {f"POST /api/models/{REPO}/commit": 409}, "is writing to it"),
+        ("hf_writer", REPO, {f"POST /api/models/{REPO}/commit": 0}, "cannot be reached"),
+        ("hf_writer", REPO, {"GET /api/whoami-v2": 0}, "cannot be reached"),
+        ("hf_writer", REPO, {"POST /api/repos/create": 500}, "answered with status 500"),
+        ("hf_writer", REPO, {"GET /api/models": 429}, "answered with status 429"),
     ],
 )
 def test_a_failure_is_one_message_and_the_same_command_resumes(
@@ -107,10 +112,17 @@ def test_a_failure_is_one_message_and_the_same_command_resumes(
     assert hub.files(repo_id).keys() == PUBLISHED
 
 
-def test_no_network_is_one_message(finished_run, hub, monkeypatch, capsys):
+def test_no_network_is_one_message_and_the_same_command_goes_on_when_it_is_back(
+    finished_run, hub, monkeypatch, capsys
+):
     hub.close()
     assert push(finished_run) == 2
     assert "cannot be reached" in capsys.readouterr().err
+    back = HubServer()
+    monkeypatch.setattr(constants, "ENDPOINT", back.url)
+    assert push(finished_run) == 0
+    assert back.files(REPO).keys() == PUBLISHED
+    back.close()
 
 
 def test_no_token_is_one_message(finished_run, hub, monkeypatch, capsys):

@@ -65,6 +65,7 @@ def test_the_command_writes_figures_and_the_card_shows_those_of_these_weights(mo
     assert f"AUC {measured['loss_auc']:.4f} (95% interval {measured['loss_interval'][0]:.4f} to" in card
     weights = load_file(model_dir / "model.safetensors")
     save_file({name: weight + 1 for name, weight in weights.items()}, model_dir / "model.safetensors")
+    edit("config.json", training_data={"dataset": "mimic3", "config": "full", "synthetic": True})
     with pytest.raises(ValueError, match="was measured with other weights"):
         card_of(model_dir)
 
@@ -78,3 +79,12 @@ def test_a_mistake_is_one_message(model_dir, notes, edit, capsys):
     edit("config.json", training_data=None)
     assert main([str(model_dir), "--data_dir", str(notes)]) == 2
     assert "--dataset" in capsys.readouterr().err
+
+
+def test_after_a_refit_the_validation_notes_are_members(model_dir, notes, edit, capsys):
+    edit("run.json", training={"refit_on_validation": True})
+    command = [str(model_dir), "--data_dir", str(notes), "--dataset_config", "full"]
+    assert main([*command, "--split", "train"]) == 0
+    assert json.loads((model_dir / "membership.json").read_text())["num_members"] == 27  # 25 of train, 2 of validation
+    assert main([*command, "--split", "validation"]) == 2
+    assert "trained on validation too" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_a_missing_metric_is_an_error(missing, model_dir, edit):
         card_of(model_dir)
 
 
-@pytest.mark.parametrize("missing", ["metrics", "split", "num_codes", "threshold"])
+@pytest.mark.parametrize("missing", ["metrics", "split", "num_codes", "threshold", "intervals", "strata"])
 def test_a_missing_field_is_an_error(missing, model_dir, edit):
     edit("results.json", **{missing: None})
     with pytest.raises(ValueError, match=f"lacks {missing}"):
@@ -106,13 +106,24 @@ def test_an_undefined_figure_is_named_and_not_indexed(model_dir, edit):
     assert "AUC, macro" not in {result.metric_name for result in ModelCard(card).data.eval_results}
 
 
-def test_intervals_and_frequency_bands_are_shown_where_they_were_measured(model_dir, edit):
-    band = {"stratum": "1-5", "num_codes": 3, "precision": 0.5, "recall": 0.25, "f1_micro": 1 / 3, "f1_macro": 0.2}
-    edit("results.json", intervals={"f1_micro": [0.71, 0.88]}, strata={"frequency": [band]})
-    card = card_of(model_dir)
-    assert "| F1, micro | 0.8000 | 0.7100 to 0.8800 | over all decisions |" in card
-    assert "| 1-5 | 3 | 0.5000 | 0.2500 | 0.3333 | 0.2000 |" in card
+def test_intervals_and_frequency_bands_are_those_of_the_results(finished_run):
+    card = card_of(finished_run)
+    assert "| F1, micro | 0.8000 | 0.4000 to 0.9000 | over all decisions |" in card
+    assert "| 1-5 | 3 | 0.5000 | 0.2500 | 0.3333 | undefined |" in card
     assert "Not measured band by band" not in card
+
+
+def test_a_table_with_a_hole_is_an_error(model_dir, edit):
+    results = json.loads((model_dir / "results.json").read_text())
+    intervals = {key: interval for key, interval in results["intervals"].items() if key != "map"}
+    edit("results.json", intervals=intervals)
+    with pytest.raises(ValueError, match=r"lacks intervals\.map"):
+        card_of(model_dir)
+    edit("results.json", intervals=results["intervals"], strata={})
+    assert "Not measured band by band" in card_of(model_dir)  # of a model that does not count its training notes
+    edit("config.json", training_data={"dataset": "mimic3", "synthetic": True, "code_counts": {"401.9": 3}})
+    with pytest.raises(ValueError, match=r"lacks strata\.frequency"):
+        card_of(model_dir)
 
 
 def test_no_local_path_of_the_run_is_in_the_card(finished_run):

@@ -46,6 +46,7 @@ def kinds(text, name="README.md", records=RECORDS, titles=()):
         (RECORD_ID, "the worst note is 145834."),
         (DEIDENTIFIED, "seen by Dr. [**Last Name**]"),
         (SPAN, "it said: seen by nobody on 2101 1 1 and then went"),
+        (SPAN, r'"invented\npatient was\nseen by nobody on\n2101 1 1 and"'),
         (SPAN, "Went home to feed nine imaginary\n\n* **cats** and 'THEN' -- went home to feed nine imaginary cats"),
     ],
 )
@@ -83,7 +84,23 @@ def test_escapes_and_syntax_of_json_hide_nothing():
     leak = {"notes": [NOTE[:58], {"rest": NOTE[58:]}], "hadm_ids": [145834], "other": {"id": "145834"}}
     assert kinds(json.dumps(leak, ensure_ascii=True), "config.json") == {SPAN, RECORD_ID, DEIDENTIFIED}
     words = {word: i for i, word in enumerate(NOTE.replace("[**", "").split())}
-    assert kinds(json.dumps({"model": {"type": "BPE", "vocab": words}}), "tokenizer.json") == set()
+    assert (
+        kinds(json.dumps({"model": {"type": "BPE", "vocab": words, "merges": [["c", "a"]]}}), "tokenizer.json")
+        == set()
+    )
+
+
+def test_tokens_with_their_attention_are_a_span():
+    words = NOTE.replace("[**", "").split()
+    assert kinds(json.dumps({"tokens": [[word, 0.1 + i / 50] for i, word in enumerate(words)]}), "x.json") == {SPAN}
+    assert kinds(json.dumps({word: i / 50 - 0.01 for i, word in enumerate(words)}), "results.json") == {SPAN}
+    assert kinds('{"hadm_id": 145834.0}', "results.json") == {RECORD_ID}
+
+
+def test_a_path_in_the_configuration_of_a_tokenizer_is_found():
+    config = {"name_or_path": "/scratch/llama", "added_tokens_decoder": {"145834": {"content": "<|x|>"}}}
+    assert kinds(json.dumps(config), "tokenizer_config.json") == {LOCAL_PATH}
+    assert kinds('{"name_or_path": "runs/secret-project"}', "tokenizer_config.json") == {LOCAL_PATH}
 
 
 def test_figures_and_class_ids_of_a_configuration_are_no_record_ids():
@@ -95,7 +112,7 @@ def test_figures_and_class_ids_of_a_configuration_are_no_record_ids():
 def test_words_that_few_notes_have_are_found_in_a_word_vocabulary():
     tokenizer = json.dumps({"model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "cats": 1, "unseen": 2}}})
     assert kinds(tokenizer, "tokenizer.json") == {RARE_WORD}
-    assert kinds(tokenizer, "tokenizer.json", records=RECORDS * 5) == set()
+    assert kinds(tokenizer, "tokenizer.json", records=RECORDS * 10) == set()
 
 
 def test_a_finding_never_shows_the_text():

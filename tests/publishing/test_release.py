@@ -1,16 +1,21 @@
 import json
+import shutil
 import subprocess
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from dataset_scripts import load_split
+from dataset_scripts.synthetic import is_synthetic
+from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic_mimic4 import write_corpus
-from modeling_icd import LlamaICDConfig
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
-from modeling_icd.publishing.release import outgoing_files, plan_release
+from modeling_icd.publishing.release import PACKAGE, outgoing_files, plan_release
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.run import build_model
 
@@ -46,8 +51,46 @@ def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_di
     edit("config.json", training_data=REAL)
     arguments = ModelArguments(model="direct", backbone=str(model_dir), pooling="label_attention")
     config = build_model(arguments, str(model_dir), ["401.9", "428.0", "96.71"], {}, INVENTED).config
-    assert config.training_data == {**INVENTED, "earlier": REAL}
+    assert config.training_data["dataset"] == "mimic3" and config.training_data["synthetic"] is True
+    assert REAL.items() <= config.training_data["earlier"].items()
     assert data_access(config.training_data) == "restricted"
+
+
+def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
+    """What a model of invented notes on this backbone says that it was trained on."""
+    arguments = ModelArguments(model="direct", backbone=str(backbone), pooling="label_attention")
+    return build_model(arguments, str(backbone), codes, {}, INVENTED).config.training_data
+
+
+def test_saved_by_another_class_a_model_keeps_its_training_data(model_dir, restricted, tmp_path):
+    LlamaForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "causal")
+    assert json.loads((tmp_path / "causal" / "config.json").read_text())["model_type"] == "llama"
+    assert real_datasets(trained_further(tmp_path / "causal")) == {"mimic3"}
+    with pytest.raises(ValueError, match="other shapes than one for 1 codes"):
+        trained_further(model_dir, ["401.9"])
+    LlamaForICDCoding.from_pretrained(model_dir).model.save_pretrained(tmp_path / "bare")
+    assert real_datasets(trained_further(tmp_path / "bare", ["401.9"])) == {"mimic3"}
+
+
+def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_dir, capsys):
+    assert data_access(trained_further(model_dir)) == "synthetic"
+    model = LlamaForICDCoding.from_pretrained(model_dir)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.add_(1)
+    model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `train.py` wrote
+    with pytest.raises(ValueError, match="what they were trained on is not known"):
+        ModelFolder.read(model_dir)
+    assert data_access(trained_further(model_dir)) == "restricted"
+    assert "counts as one of restricted data" in capsys.readouterr().err
+
+
+def test_real_tables_in_the_folder_of_an_invented_corpus_are_not_invented(notes, tmp_path):
+    corpus = tmp_path / "corpus"
+    write_mimic3(corpus, num_admissions=5, length="short", show_progress=False)
+    assert is_synthetic(corpus) and is_synthetic(corpus.rename(tmp_path / "renamed"))
+    shutil.copy(notes / "NOTEEVENTS.csv.gz", tmp_path / "renamed")
+    assert not is_synthetic(tmp_path / "renamed")
+    assert not is_synthetic(notes)
 
 
 def release_of(path, **options):
@@ -117,20 +160,19 @@ def test_a_permission_brings_the_weights_privately(model_dir, restricted):
         release_of(model_dir, permission=" ")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda path: (path / "model.safetensors").unlink(), "No model"),
-        (lambda path: (path / "heads.py").rename(path / "modeling_llama_icd.py"), "lacks the code"),
-        (lambda path: (path / "pipeline_icd.py").unlink(), "lacks the code"),
-    ],
-)
-def test_a_folder_that_would_not_load_is_refused(change, message, model_dir):
-    change(model_dir)
-    if message == "lacks the code":
-        (model_dir / "modeling_llama_icd.py").unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+def test_a_folder_that_would_not_load_is_refused(model_dir, edit):
+    edit("config.json", auto_map={"AutoModel": "elsewhere.Model"})
+    with pytest.raises(ValueError, match=r"names elsewhere\.Model, which is no code of this project"):
         release_of(model_dir)
+    (model_dir / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="No model"):
+        release_of(model_dir)
+
+
+def test_code_that_was_changed_in_the_folder_stays_there(model_dir):
+    (model_dir / "heads.py").write_text("import os\n")
+    _, files = release_of(model_dir)
+    assert files["heads.py"].read_text() == (PACKAGE / "heads.py").read_text()
 
 
 def test_a_local_backbone_has_to_be_named(model_dir, edit):
@@ -200,6 +242,22 @@ def test_models_of_mimic4_name_their_edition_and_are_compared_with_its_notes(mod
     ]
     edit("config.json", code_descriptions={"401.9": " ".join(note.split()[20:40])})
     assert main(command) == 1
+
+
+def test_a_model_of_two_data_sets_is_compared_with_both(model_dir, edit, bpe, notes, tmp_path, capsys):
+    write_corpus(tmp_path / "mimic4", num_admissions=80, length="short", show_progress=False)
+    later = {"dataset": "mimic4", "config": "icd9", "synthetic": False}
+    edit("config.json", training_data={**later, "earlier": REAL})
+    command = ["privacy", str(model_dir), "--cache_dir", str(tmp_path / "cache")]
+    assert main([*command, "--data_dir", str(notes)]) == 2
+    assert "name the folder of each, `--data_dir mimic3=DIR --data_dir mimic4=DIR`" in capsys.readouterr().err
+    command += [f"--data_dir=mimic3={notes}", f"--data_dir=mimic4={tmp_path / 'mimic4'}"]
+    assert main(command) == 0
+    for dataset, config, folder in (("mimic3", "full", notes), ("mimic4", "icd9", tmp_path / "mimic4")):
+        text = load_split(dataset, "all", config, data_dir=folder, cache_dir=tmp_path / "cache")["text"][0]
+        edit("config.json", code_descriptions={"401.9": " ".join(text.split()[20:40])})
+        assert main(command) == 1
+        edit("config.json", code_descriptions={})
 
 
 def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):

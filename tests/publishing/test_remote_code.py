@@ -6,48 +6,106 @@ from pathlib import Path
 import pytest
 
 import modeling_icd
-from modeling_icd.publishing.release import COPIED, HANDLER
+from modeling_icd.publishing.folder import ModelFolder
+from modeling_icd.publishing.release import outgoing_files, plan_release
 
 
 PACKAGE = Path(modeling_icd.__file__).parent
 REMOTE = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
-IMPORTS = {
-    "collections",
-    "collections.abc",
-    "dataclasses",
-    "itertools",
-    "math",
-    "re",
-    "torch",
-    "transformers",
-    "transformers.utils",
-    "typing",
+# All that these files may take from other packages: a name that is not here may open a file, however harmless its module.
+ALLOWED = {
+    *(
+        "collections.abc.Mapping",
+        "dataclasses.dataclass",
+        "itertools.pairwise",
+        "math.ceil",
+        "math.isfinite",
+        "typing.Any",
+    ),
+    *("re.finditer", "re.match", "re.sub"),
+    *("torch.FloatTensor", "torch.LongTensor", "torch.Tensor", "torch.float32", "torch.long", "torch.finfo"),
+    *("torch.arange", "torch.as_tensor", "torch.cat", "torch.einsum", "torch.ones", "torch.stack", "torch.tanh"),
+    *("torch.tensor", "torch.zeros_like", "torch.autocast", "torch.no_grad"),
+    *(
+        "torch.nn",
+        "torch.nn.BatchNorm1d",
+        "torch.nn.Conv1d",
+        "torch.nn.Dropout",
+        "torch.nn.Identity",
+        "torch.nn.Linear",
+    ),
+    *("torch.nn.Module", "torch.nn.ModuleDict", "torch.nn.ModuleList"),
+    *("torch.nn.functional", "torch.nn.functional.binary_cross_entropy_with_logits", "torch.nn.functional.linear"),
+    *("torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.rnn.pad_sequence"),
+    *("transformers.AutoConfig", "transformers.AutoConfig.from_pretrained", "transformers.LlamaConfig"),
+    *("transformers.LlamaConfig.get_config_dict", "transformers.LlamaModel", "transformers.LlamaPreTrainedModel"),
+    *(
+        "transformers.Pipeline",
+        "transformers.pipeline",
+        "transformers.utils.ModelOutput",
+        "transformers.initialization",
+    ),
+    *("transformers.initialization.xavier_uniform_", "transformers.initialization.zeros_"),
 }
+MODULES = {"torch.nn", "transformers.initialization"}
 NAMES = {
-    *("eval", "exec", "compile", "open", "__import__", "__builtins__", "input", "breakpoint"),
+    *(
+        "eval",
+        "exec",
+        "compile",
+        "open",
+        "__import__",
+        "__builtins__",
+        "__loader__",
+        "__spec__",
+        "input",
+        "breakpoint",
+    ),
     *("getattr", "setattr", "delattr", "globals", "locals", "vars"),
 }
+# Of any object, whatever it is called: a tensor, a path, a module behind another name.
 ATTRIBUTES = {
-    *("load", "loads", "save", "dump", "dumps", "hub", "classes", "ops", "jit"),
+    *("load", "loads", "save", "dump", "dumps", "hub", "classes", "ops", "jit", "os", "sys"),
     *("system", "popen", "run", "Popen", "urlopen", "request", "urlretrieve", "load_state_dict_from_url"),
-    *("write", "writelines", "write_text", "write_bytes", "tofile", "unlink", "rename", "mkdir", "rmtree", "remove"),
-    *("__globals__", "__builtins__", "__subclasses__", "__bases__", "__code__", "__import__"),
+    *("open", "read_text", "read_bytes", "write", "writelines", "write_text", "write_bytes", "tofile", "fromfile"),
+    *("unlink", "rename", "mkdir", "rmtree", "remove", "connect", "push_to_hub", "upload_file"),
 }
+DUNDERS = {"__init__", "__post_init__", "__name__"}
 
 
 def faults(source: str) -> set[str]:
     """What in a file could run other code, read or write files, or reach the network."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+    found, bound = set(), {}
+    nodes = list(ast.walk(ast.parse(source)))
+    for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names} - IMPORTS
+            bound |= {alias.asname or alias.name.split(".")[0]: alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found |= {node.module} - IMPORTS
-        elif isinstance(node, ast.Name) and node.id in NAMES:
-            found.add(node.id)
-        elif isinstance(node, ast.Attribute) and node.attr in ATTRIBUTES:
-            found.add(node.attr)
+            bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    packages = {allowed.rsplit(".", 1)[0] for allowed in ALLOWED}
+    found |= {full for full in bound.values() if full not in ALLOWED | packages}
+    modules = {name for name, full in bound.items() if full in packages & (MODULES | {full.split(".")[0]})}
+    # Names of a module are taken one by one: the module itself is not passed on, where it could be called anything.
+    behind = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            if node.id in NAMES or (node.id in modules and id(node) not in behind):
+                found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            full = full_name(node, bound)
+            if full is not None and full not in ALLOWED:
+                found.add(full)
+            if node.attr in ATTRIBUTES or (node.attr.startswith("__") and node.attr not in DUNDERS):
+                found.add(node.attr)
     return found
+
+
+def full_name(node: ast.expr, bound: dict[str, str]) -> str | None:
+    """`nn.Linear` as `torch.nn.Linear`, of what was imported; of anything else nothing."""
+    if isinstance(node, ast.Name):
+        return bound.get(node.id)
+    prefix = full_name(node.value, bound) if isinstance(node, ast.Attribute) else None
+    return None if prefix is None else f"{prefix}.{node.attr}"
 
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: path.name)
@@ -69,16 +127,38 @@ def test_remote_code_runs_nothing_and_touches_no_file_or_network(path):
         "getattr(torch, 'lo' + 'ad')('x')",
         "x.write_text('')",
         "import socket",
+        "def f():\n    import subprocess",
+        "import importlib; importlib.import_module('os')",
+        "__import__('os')",
+        "from pathlib import Path; Path('x').read_text()",
+        "from torch import load; load('x')",
+        "from torch import *",
+        "from torch import serialization",
+        "import torch; torch.from_file('x')",
+        "import torch; torch.os.fork()",
+        "import torch; torch.utils.cpp_extension.load_inline('x', '')",
+        "import torch; t = torch; t.from_file('x')",
+        "from torch import nn; [nn][0].init",
+        "from transformers.utils import cached_file",
+        "import transformers; transformers.dynamic_module_utils.get_class_from_dynamic_module('x', 'y')",
+        "x.__class__",
+        "__builtins__['eval']('x')",
+        "@property\ndef f(self, path=open): pass",
+        "lambda note: note.to_file or note.write(note)",
+        "model.push_to_hub('x')",
     ],
 )
 def test_the_walk_finds(source):
     assert faults(source)
 
 
-def test_remote_code_is_flat_and_all_of_it_goes_out():
+def test_remote_code_is_flat_and_all_of_it_goes_out(finished_run):
+    folder = ModelFolder.read(finished_run)
+    outgoing = outgoing_files(folder, plan_release(folder, "someone/tiny-icd"), "")
+    code = {name: content for name, content in outgoing.items() if name.endswith(".py")}
+    assert {name: content.read_text() for name, content in code.items()} == {p.name: p.read_text() for p in REMOTE}
     names = {path.stem for path in REMOTE}
     for path in REMOTE:
-        assert COPIED.fullmatch(path.name) or path == HANDLER
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1

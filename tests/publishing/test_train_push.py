@@ -7,7 +7,7 @@ import string
 import pytest
 from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dataset_scripts.synthetic import MARKER_FILE
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
@@ -91,12 +91,20 @@ def test_options_of_the_data_set_reach_evaluation_and_the_privacy_check(
     assert "README.md" in hub.files(REPO)
 
 
+def test_rare_words_of_a_word_vocabulary_leave_what_is_pushed(train_and_push, hub, backbone, real_corpus, capsys):
+    assert train_and_push(data_dir=real_corpus, backbone=backbone) == 0, capsys.readouterr().err
+    assert "training notes have do not go out" in capsys.readouterr().out
+    pushed = json.loads(hub.files(REPO)["tokenizer.json"])["model"]["vocab"]
+    assert 2 < len(pushed) < len(AutoTokenizer.from_pretrained(backbone))
+
+
 def test_a_finding_of_the_privacy_check_stops_the_push_and_keeps_the_model(
-    train_and_push, hub, backbone, real_corpus, tmp_path, capsys
+    train_and_push, hub, real_corpus, tmp_path, monkeypatch, capsys
 ):
-    assert train_and_push(data_dir=real_corpus, backbone=backbone) == 1
+    monkeypatch.setenv("LOGNAME", "gardener")  # of whom the card's invented note tells
+    assert train_and_push(data_dir=real_corpus) == 1
     error = capsys.readouterr().err
-    assert "tokenizer.json: vocabulary words of fewer than" in error
+    assert "README.md: user name" in error
     assert f"python -m modeling_icd.publishing {tmp_path / 'model'} --repo_id {REPO}" in error
     assert hub.repos == {}
     assert (tmp_path / "model" / "model.safetensors").is_file()

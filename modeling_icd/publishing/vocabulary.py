@@ -1,0 +1,165 @@
+"""A vocabulary of whole words comes from notes: words that few of them have, such as names, do not go out.
+
+They leave the tokenizer and the embeddings of the copy that is published, and are read as unknown there; every other word
+keeps its embedding. The model's own folder stays as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from ..evaluation.results import files_digest
+from .folder import safetensors_header
+from .privacy import TrainingNotes
+from .release import WEIGHTS, as_json
+
+
+EMBEDDINGS = "model.embed_tokens.weight"
+INDEX = "model.safetensors.index.json"
+# Other files of a tokenizer repeat its vocabulary; `tokenizer.json` alone is a whole one.
+REPEATED = {"vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "tokenizer.model"}
+NOTES_PER_BATCH = 256
+
+
+def drop_rare_words(
+    files: Mapping[str, Path | bytes], notes: TrainingNotes, min_notes: int, work_dir: str | Path
+) -> tuple[dict[str, Path | bytes], int]:
+    """Take the words that fewer than `min_notes` training notes have out of what goes out.
+
+    Args:
+        files (`dict`): Of the release. A tokenizer of pieces of words is left as it is.
+        notes ([`TrainingNotes`]): The user's own notes.
+        min_notes (`int`): Notes that a word must be in to stay.
+        work_dir (`str` or `Path`): Where the changed weights go.
+
+    Returns:
+        The files, and how many words left.
+
+    Raises:
+        ValueError: where the tokenizer has no token for unknown words, or an adapter would go out, whose embeddings are
+            those of another repository.
+    """
+    tokenizer = json.loads(read(files["tokenizer.json"])) if "tokenizer.json" in files else {"model": {}}
+    if tokenizer["model"].get("type") != "WordLevel":
+        return dict(files), 0
+    if tokenizer["model"].get("unk_token") not in tokenizer["model"]["vocab"]:
+        raise ValueError(
+            "tokenizer.json has no token for unknown words, which rare words have to become: give it one."
+        )
+    ids = vocabulary_of(tokenizer)
+    kept = frequent_tokens(tokenizer, notes, min_notes)
+    num_dropped = len(set(ids.values()) - set(kept))
+    if not num_dropped:
+        return dict(files), 0
+    if any(name.startswith("adapter_model") for name in files):
+        raise ValueError(
+            f"{num_dropped} words of the adapter's vocabulary are in fewer than {min_notes} training notes, and the "
+            "embeddings lie in the backbone's repository: push the merged model, without `--adapter`."
+        )
+    new_id = {old: new for new, old in enumerate(kept)}
+    changed = {name: content for name, content in files.items() if name not in REPEATED}
+    changed["tokenizer.json"] = as_json(_shorten_tokenizer(tokenizer, new_id))
+    if "tokenizer_config.json" in files:
+        config = json.loads(read(files["tokenizer_config.json"]))
+        if "added_tokens_decoder" in config:
+            config["added_tokens_decoder"] = {
+                str(new_id[int(old)]): token
+                for old, token in config["added_tokens_decoder"].items()
+                if int(old) in new_id
+            }
+        changed["tokenizer_config.json"] = as_json(config)
+    changed |= _shorten_embeddings(changed, kept, Path(work_dir))
+    config = _shorten_config(json.loads(read(files["config.json"])), new_id)
+    weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name) and name != INDEX]
+    if weights and config.get("training_data"):
+        config["training_data"]["weights"] = files_digest(weights)  # type: ignore[arg-type]  # they are paths
+    changed["config.json"] = as_json(config)
+    return changed, num_dropped
+
+
+def frequent_tokens(tokenizer: Mapping[str, Any], notes: TrainingNotes, min_notes: int) -> list[int]:
+    """Ids of the tokens that at least so many notes have, and of the special ones, in order."""
+    reader = Tokenizer.from_str(json.dumps(tokenizer))
+    reader.no_padding()
+    reader.no_truncation()
+    ids = vocabulary_of(tokenizer)
+    counts = np.zeros(max(ids.values()) + 1, np.int64)
+    texts: list[str] = []
+
+    def count() -> None:
+        for encoding in reader.encode_batch_fast(texts, add_special_tokens=False):
+            counts[np.unique(encoding.ids).astype(np.int64)] += 1
+        texts.clear()
+
+    for record in notes.records:
+        texts.append(record["text"])
+        if len(texts) == NOTES_PER_BATCH:
+            count()
+    count()
+    special = {token["id"] for token in tokenizer.get("added_tokens", []) if token["special"]}
+    special.add(ids[tokenizer["model"]["unk_token"]])
+    return sorted(i for i in set(ids.values()) if i in special or counts[i] >= min_notes)
+
+
+def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Ids by token, added ones included."""
+    return {**tokenizer["model"]["vocab"], **{t["content"]: t["id"] for t in tokenizer.get("added_tokens", [])}}
+
+
+def _shorten_tokenizer(tokenizer: dict[str, Any], new_id: Mapping[int, int]) -> dict[str, Any]:
+    vocabulary = {word: new_id[i] for word, i in tokenizer["model"]["vocab"].items() if i in new_id}
+    added = [{**token, "id": new_id[token["id"]]} for token in tokenizer["added_tokens"] if token["id"] in new_id]
+    shorter = {**tokenizer, "model": {**tokenizer["model"], "vocab": vocabulary}, "added_tokens": added}
+    if tokenizer.get("padding"):
+        shorter["padding"] = {**tokenizer["padding"], "pad_id": new_id[tokenizer["padding"]["pad_id"]]}
+    processor = tokenizer.get("post_processor") or {}
+    if processor.get("special_tokens"):
+        tokens = {
+            name: {**token, "ids": [new_id[i] for i in token["ids"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+        shorter["post_processor"] = {**processor, "special_tokens": tokens}
+    return shorter
+
+
+def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[str, Any]:
+    """With the new size of the vocabulary and the new ids of special tokens; one that named a rare word names nothing."""
+
+    def renumber(value: Any) -> Any:
+        return [new_id[i] for i in value if i in new_id] if isinstance(value, list) else new_id.get(value)
+
+    renumbered = {key: renumber(value) for key, value in config.items() if key.endswith("_token_id")}
+    return {**config, **renumbered, "vocab_size": len(new_id)}
+
+
+def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work_dir: Path) -> dict[str, Path | bytes]:
+    for name, path in files.items():
+        if (
+            isinstance(path, Path)
+            and name.endswith(".safetensors")
+            and EMBEDDINGS in (header := safetensors_header(path))
+        ):
+            tensors = load_file(path)
+            old = tensors[EMBEDDINGS]
+            tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
+            save_file(tensors, work_dir / name, header.get("__metadata__"))
+            changed: dict[str, Path | bytes] = {name: work_dir / name}
+            if INDEX in files:
+                removed = old.numel() - tensors[EMBEDDINGS].numel()
+                index = json.loads(read(files[INDEX]))
+                for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
+                    if key in index["metadata"]:
+                        index["metadata"][key] -= removed * size
+                changed[INDEX] = as_json(index)
+            return changed
+    return {}
+
+
+def read(content: Path | bytes) -> bytes:
+    return content.read_bytes() if isinstance(content, Path) else content
