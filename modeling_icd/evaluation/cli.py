@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.classification import classification_of
 from dataset_scripts.synthetic import is_synthetic
@@ -23,7 +23,7 @@ from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
-from .data import builder_for
+from .data import builder_for, load_config
 from .predictions import write_predictions
 from .report import write_report
 from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
@@ -106,6 +106,7 @@ def score_split(
         make_store (`Callable`, *optional*):
             Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
     """
+    load_config(model_id, trust_remote_code)
     model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -138,6 +139,7 @@ def score_split(
         "unknown_codes": unknown,
         "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
         "synthetic": is_synthetic(builder.config.data_dir),
+        "training_seed": (model.config.training_data or {}).get("seed"),
         "threshold_rule": rule if is_own else "given",
         "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
     }
@@ -258,7 +260,7 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
     path = Path(args.audit)
     if not path.is_file():
         raise FileNotFoundError(f"No file of assigned codes at {path}.")
-    config = AutoConfig.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
+    config = load_config(args.model, args.trust_remote_code)
     builder = builder_for(
         config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )

@@ -1,9 +1,29 @@
-"""The data set that a model is held against: the one that it was trained on, as it was read then."""
+"""What a model says of itself, and the data set that it is held against: by default that of its training, as read then."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from transformers import AutoConfig, PretrainedConfig
+
 from dataset_scripts import ICDBuilder, load_builder, parse_options
+
+
+def load_config(model_id: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model; loaded first, so that a wrong path is one message that names it.
+
+    Raises:
+        FileNotFoundError: where there is no such folder, and no such model of the Hub within reach.
+    """
+    try:
+        return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        if Path(model_id).is_dir():
+            raise
+        raise FileNotFoundError(
+            f"{model_id} is not a folder, nor a model that the Hub, or the cache of what came from it, could give: is the "
+            f"path right? ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def as_in_training(

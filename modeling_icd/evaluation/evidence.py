@@ -23,7 +23,7 @@ from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import evidence_spans, predicted_codes
 from ..scores import calibrated_scores
-from .data import builder_for
+from .data import builder_for, load_config
 from .icd_metrics.scores import divide
 from .results import write_json
 
@@ -170,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     try:
+        load_config(args.model, args.trust_remote_code)
         model = AutoModelForSequenceClassification.from_pretrained(
             args.model, trust_remote_code=args.trust_remote_code
         ).eval()

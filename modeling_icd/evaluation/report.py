@@ -314,6 +314,7 @@ def _provenance(results: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         ("code version", results["code_version"]),
         ("data fingerprint", results["data_fingerprint"][:16]),
+        ("seed of training", "unknown" if results["training_seed"] is None else results["training_seed"]),
         ("seed of the intervals", results["seed"]),
         *results["versions"].items(),
     ]

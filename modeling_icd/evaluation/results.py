@@ -47,6 +47,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "unknown_codes": list,
     "data_fingerprint": str,
     "synthetic": bool,
+    "training_seed": (int, type(None)),
     "threshold": (int, float, str),
     "thresholds": (dict, type(None)),
     "threshold_rule": str,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
+from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
@@ -27,6 +27,7 @@ from dataset_scripts.synthetic import is_synthetic
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
+from ..evaluation.data import load_config
 from ..evaluation.decisions import fit_decision, missable_notes
 from ..evaluation.results import weights_digest, write_text
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
@@ -85,7 +86,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
         )
-    backbone_config = AutoConfig.from_pretrained(backbone)
+    backbone_config = load_config(backbone)
     if hasattr(backbone_config, "training_data"):
         # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
         training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
@@ -213,6 +214,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     backbone = (
         str(convert_gguf(find_smollm2(), SMOLLM2_DIR)) if model_args.backbone == "smollm2" else model_args.backbone
     )
+    load_config(backbone)
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     training_data = {
         "dataset": data_args.dataset,
@@ -275,6 +277,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
             final.config.training_data["adapter"] = weights_digest(output_dir / ADAPTER_DIR, ADAPTER_WEIGHTS)
         final = final.merge_and_unload()
     final.config.update(decision)
+    final.config.training_data["seed"] = args.seed
     save(final, tokenizer, output_dir)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
     run["log"] = log

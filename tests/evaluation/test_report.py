@@ -83,6 +83,7 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
             "unknown_codes": codes[-1:],
             "data_fingerprint": data_fingerprint(hadm_ids, texts, [[codes[c] for c in row] for row in gold]),
             "synthetic": False,
+            "training_seed": 3,
             "threshold_rule": "global",
             "threshold_source": "model configuration (chosen on validation)",
         },
