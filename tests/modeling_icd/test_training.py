@@ -48,7 +48,8 @@ def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}  # or the Hub is asked for a backbone that is no folder, for a minute
+    # Else the Hub is asked, for a minute, for a folder that is missing.
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=offline)
 
