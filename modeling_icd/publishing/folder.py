@@ -106,7 +106,7 @@ class ModelFolder:
         Args:
             path (`str` or `Path`): The folder.
             results (`str` or `Path`, *optional*):
-                The results to publish; by default `results.json` of the folder, or of its `evaluation/test`.
+                The results to publish; by default `results.json` of the folder, or of its `evaluation/test`: the later one.
 
         Raises:
             FileNotFoundError: where there is no such folder, configuration, run or result.
@@ -118,7 +118,8 @@ class ModelFolder:
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
-        found = next((file for file in candidates if file.is_file()), candidates[-1])
+        present = [file for file in candidates if file.is_file()]
+        found = max(present, key=lambda file: file.stat().st_mtime_ns, default=candidates[-1])
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
         membership = read_json(measured, "measure it again.") if measured.is_file() else None

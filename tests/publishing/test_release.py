@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 
@@ -275,3 +276,14 @@ def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, no
 def test_an_honest_folder_passes_against_its_notes(model_dir, restricted, bpe, notes, capsys):
     assert main(["privacy", str(model_dir), "--data_dir", str(notes)]) == 0
     assert "nothing found" in capsys.readouterr().out
+
+
+def test_the_later_results_are_published(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "model")
+    first, second = folder / "results.json", folder / "evaluation" / "test" / "results.json"
+    second.parent.mkdir(parents=True)
+    second.write_text(json.dumps({**json.loads(first.read_text()), "num_notes": 2}))
+    os.utime(first, (1, 1))
+    assert ModelFolder.read(folder).results["num_notes"] == 2
+    os.utime(second, (0, 0))
+    assert ModelFolder.read(folder).results["num_notes"] != 2
