@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.classification import classification_of
 from dataset_scripts.synthetic import is_synthetic
@@ -23,7 +22,7 @@ from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
-from .data import builder_for, load_config
+from .data import builder_for, load_config, load_model, private_cache
 from .predictions import write_predictions
 from .report import write_report
 from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
@@ -106,10 +105,7 @@ def score_split(
         make_store (`Callable`, *optional*):
             Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
     """
-    load_config(model_id, trust_remote_code)
-    model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+    model, tokenizer = load_model(model_id, trust_remote_code)
     builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
     records = builder.as_dataset(split=split)
     gold, unknown = gold_columns(records, model.config.label2id)
@@ -272,7 +268,7 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
 
 def report(args: argparse.Namespace) -> int:
     """Evaluates a model and writes everything about it."""
-    cache_dir = args.cache_dir or f"{Path(args.model)}-private/cache"
+    cache_dir = args.cache_dir or private_cache(args.model)
     assigned = read_audit_file(args, cache_dir) if isinstance(args.audit, str) else None
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
     scored = score_split(

@@ -4,12 +4,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 
+from .results import read_json
 
-def load_config(model_id: str, trust_remote_code: bool = False) -> PretrainedConfig:
+
+RUN_FILE = "run.json"
+
+
+def load_config(model_id: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
     """The configuration of a model; loaded first, so that a wrong path is one message that names it.
 
     Raises:
@@ -24,6 +37,27 @@ def load_config(model_id: str, trust_remote_code: bool = False) -> PretrainedCon
             f"{model_id} is not a folder, nor a model that the Hub, or the cache of what came from it, could give: is the "
             f"path right? ({str(error).splitlines()[0]})"
         ) from None
+
+
+def load_model(
+    model_id: str | Path, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model to score with, on the GPU where there is one, and its tokenizer; raises as [`load_config`] does."""
+    load_config(model_id, trust_remote_code)
+    model = AutoModelForSequenceClassification.from_pretrained(model_id, trust_remote_code=trust_remote_code).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A model folder's `run.json`, which says how it was trained; empty where there is none."""
+    path = folder / RUN_FILE
+    return read_json(path, "train again.") if path.is_file() else {}
+
+
+def private_cache(model_id: str | Path) -> str:
+    """Where built data sets go by default, which hold the notes: beside the model's folder, never in it."""
+    return f"{Path(model_id)}-private/cache"
 
 
 def as_in_training(

@@ -13,11 +13,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser
+from transformers import AutoConfig, HfArgumentParser
 
 from .cli import gold_columns, logits_of_notes
-from .data import builder_for
+from .data import RUN_FILE, builder_for, load_model, private_cache, read_run
 from .decisions import DecisionArguments, fit_decision, missable_notes
 from .results import name_threshold, write_json
 
@@ -54,9 +53,8 @@ def refit_decision(
     trained_on = config.training_data or {}
     if "dataset" not in trained_on:
         raise ValueError(f"{folder} does not say what it was trained on, so its validation notes are not known.")
-    run_file = folder / "run.json"
-    run = json.loads(run_file.read_text()) if run_file.is_file() else None
-    if run is not None and run["training"].get("refit_on_validation"):
+    run = read_run(folder)
+    if run.get("training", {}).get("refit_on_validation"):
         raise ValueError(
             f"{folder} has learned from its validation notes (`refit_on_validation`): a decision that is fitted on them now "
             "would take them for easier than new ones. Train again with the options given here."
@@ -64,7 +62,7 @@ def refit_decision(
     counts = trained_on.get("code_counts")
     if args.calibration == "platt" and not counts:
         raise ValueError(f"{folder} does not say how many training notes each code had, which `platt` needs.")
-    cache_dir = cache_dir or f"{folder}-private/cache"
+    cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
     records = builder.as_dataset(split="validation")
     columns, _ = gold_columns(records, config.label2id)
@@ -72,10 +70,8 @@ def refit_decision(
     num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
     if args.target_recall is not None:
         missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after scoring
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_model(folder)
     store = make_store(model) if make_store is not None and config.freeze_backbone else None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     decision = fit_decision(
         logits_of_notes(model, tokenizer, list(records["text"]), batch_size, store),
         gold,
@@ -83,9 +79,9 @@ def refit_decision(
         training_counts=counts and [counts.get(config.id2label[i], 0) for i in range(config.num_labels)],
         num_unknown=num_unknown,
     )
-    if run is not None:  # which says how to train such a model
+    if run:  # which says how to train such a model
         run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}
-        write_json(run, run_file)
+        write_json(run, folder / RUN_FILE)
     write_json(json.loads((folder / "config.json").read_text()) | decision, folder / "config.json")
     return decision
 

@@ -17,13 +17,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import evidence_spans, predicted_codes
 from ..scores import calibrated_scores
-from .data import builder_for, load_config
+from .data import builder_for, load_model, private_cache
 from .icd_metrics.scores import divide
 from .results import write_json
 
@@ -170,13 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     try:
-        load_config(args.model, args.trust_remote_code)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            args.model, trust_remote_code=args.trust_remote_code
-        ).eval()
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=args.trust_remote_code)
-        cache_dir = args.cache_dir or f"{Path(args.model)}-private/cache"
+        model, tokenizer = load_model(args.model, args.trust_remote_code)
+        cache_dir = args.cache_dir or private_cache(args.model)
         builder = builder_for(
             model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir
         )

@@ -158,12 +158,13 @@ def weighted_ranking(terms: RankingTerms, weights: np.ndarray) -> dict[str, np.n
     for name, term in terms.micro.items():
         summed = np.bincount(terms.gold_notes, term.values, num_notes)
         figures[name] = divide(weights @ summed, weights @ num_gold, empty=math.nan)
+    drawn = weigh_codes(weights, terms.gold_notes, terms.gold_codes, terms.num_codes)
     for name, term in terms.macro.items():
         is_defined = ~np.isnan(term.values)
         notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
         summed = weigh_codes(weights, notes, codes, terms.num_codes, term.values[is_defined])
-        drawn = weigh_codes(weights, notes, codes, terms.num_codes)
-        figures[name] = divide(divide(summed, drawn).sum(axis=1), (drawn > 0).sum(axis=1), empty=math.nan)
+        num_drawn = (drawn[:, np.unique(codes)] > 0).sum(axis=1)  # of the codes that have a figure
+        figures[name] = divide(divide(summed, drawn).sum(axis=1), num_drawn, empty=math.nan)
     return {name: figures[name] + (weights - 1) @ term.slopes for name, term in (terms.micro | terms.macro).items()}
 
 

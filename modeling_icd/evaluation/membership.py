@@ -6,19 +6,16 @@ model that has not read the note taken off, since some notes are easy for any mo
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from .cli import gold_columns, score_notes
-from .data import builder_for
+from .data import builder_for, load_model, private_cache, read_run
 from .results import MEMBERSHIP_FILE, weights_digest, write_json
 
 
@@ -96,17 +93,15 @@ def measure_membership(
             `refit_on_validation`, or there are fewer notes than folds.
     """
     digest = weights_digest(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_model(folder)
     trained_on = model.config.training_data or {}
     dataset = dataset or trained_on.get("dataset")
     if dataset is None:
         raise ValueError(f"{folder} does not say what it was trained on: name it with `--dataset`.")
-    cache_dir = cache_dir or f"{folder}-private/cache"
+    cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(model.config, dataset, data_dir, "train", config, cache_dir=cache_dir)
     learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
-    run = json.loads((folder / "run.json").read_text()) if (folder / "run.json").is_file() else {}
+    run = read_run(folder)
     learned = learned.select(range(min(len(learned), run.get("data", {}).get("max_train_notes") or len(learned))))
     if run.get("training", {}).get("refit_on_validation"):
         if split == "validation":

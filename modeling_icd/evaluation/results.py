@@ -289,11 +289,24 @@ def write_text(text: str, path: Path) -> None:
     path.chmod(0o644)
 
 
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON file; `remedy` says what to do where there is none.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where it is not JSON.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No {path.name} in {path.parent}: {remedy}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path} is not JSON: {remedy}") from None
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """Reads `results.json` and checks it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
-    results = json.loads(path.read_text())
+    results = read_json(path, f"write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
     check_results(results)
     return results
 

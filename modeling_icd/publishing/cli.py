@@ -21,16 +21,16 @@ from typing import Any
 import datasets
 from transformers import AutoModelForSequenceClassification
 
-from ..evaluation.data import as_in_training
+from ..evaluation.data import as_in_training, private_cache
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
-from .folder import REPO_ID, ModelFolder, real_datasets, trained_configs
+from .folder import REPO_ID, ModelFolder, read_content, real_datasets, trained_configs
 from .hub import PushError, push
 from .onnx_export import export_onnx
 from .physionet import PROVENANCE, describe_provenance, write_package
 from .privacy import MIN_NOTES_OF_WORD, Finding, TrainingNotes, check_files, load_notes, local_names
 from .release import GATES, Release, outgoing_files, plan_physionet_release, plan_release
-from .vocabulary import drop_rare_words, read
+from .vocabulary import drop_rare_words
 
 
 PROGRAM = "python -m modeling_icd.publishing"
@@ -68,7 +68,7 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
         files, notes = _prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
         if args.dry_run:
             print_release(release, files)
-            print(f"\nREADME.md:\n\n{read(files['README.md']).decode()}")
+            print(f"\nREADME.md:\n\n{read_content(files['README.md']).decode()}")
         if _check(folder, release, files, notes, args.min_notes_of_word):
             return 1
         if args.dry_run:
@@ -268,7 +268,7 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
                 f"The model was trained on {' and '.join(sorted(real))}: name the folder of each, "
                 f"`{' '.join(f'--data_dir {name}=DIR' for name in sorted(real))}`."
             )
-    cache_dir = args.cache_dir or f"{folder.path}-private/cache"
+    cache_dir = args.cache_dir or private_cache(folder.path)
     notes = []
     for name, path in folders.items():
         config, options = _as_read(training_data, name, args)

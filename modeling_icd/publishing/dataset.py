@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .folder import project_file
+from .folder import project_file, read_content
 from .privacy import (
     DEIDENTIFIED,
     LOCAL_PATH,
@@ -101,7 +101,7 @@ def check_dataset(
 
 
 def _find_data(name: str, content: Path | bytes) -> Iterator[tuple[str, int]]:
-    data = content.read_bytes() if isinstance(content, Path) else content
+    data = read_content(content)
     yield NOT_LISTED, int(ALLOWED.fullmatch(name) is None)
     try:
         text = data.decode("utf-8")

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
+from ..evaluation.results import MEMBERSHIP_FILE, read_json, weights_digest
 
 
 Access = Literal["synthetic", "open", "restricted"]
@@ -170,21 +170,6 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
     return backbone
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON file; `remedy` says what to do where there is none.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"No {path.name} in {path.parent}: {remedy}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path} is not JSON: {remedy}") from None
-
-
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
     run = read_json(path / "run.json", "only a model that `train.py` trained can be published.")
     backbone = Path(run["model"]["backbone"])
@@ -194,6 +179,11 @@ def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
 def earlier_runs(backbone: str | Path) -> tuple[dict[str, Any], ...]:
     """The runs of ours that a backbone went through, the first one first; none for a pretrained one."""
     return _read_runs(Path(backbone)) if Path(backbone, "run.json").is_file() else ()
+
+
+def read_content(content: Path | bytes) -> bytes:
+    """What goes out under a name: a file as it is, or what was written for it."""
+    return content.read_bytes() if isinstance(content, Path) else content
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:

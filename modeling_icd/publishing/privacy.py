@@ -23,7 +23,7 @@ from huggingface_hub import get_token
 
 from dataset_scripts import load_builder, parse_options
 
-from .folder import ModelFolder, safetensors_header
+from .folder import ModelFolder, read_content, safetensors_header
 
 
 SPAN_WORDS = 8
@@ -169,7 +169,7 @@ def readable_text(name: str, content: Path | bytes) -> str:
         if isinstance(content, bytes):
             raise TypeError(f"{name}: give weights as a path.")
         return "\n".join(_lines_of(safetensors_header(content)))
-    text = (content.read_bytes() if isinstance(content, Path) else content).decode("utf-8", errors="replace")
+    text = read_content(content).decode("utf-8", errors="replace")
     if name.endswith(".json"):
         try:
             return "\n".join(_lines_of(json.loads(text)))
@@ -258,7 +258,7 @@ def word_vocabulary(files: Mapping[str, Path | bytes]) -> set[str]:
     content = files.get("tokenizer.json")
     if content is None:
         return set()
-    tokenizer = json.loads(content.read_bytes() if isinstance(content, Path) else content)
+    tokenizer = json.loads(read_content(content))
     model = tokenizer.get("model", {})
     added = [token["content"] for token in tokenizer.get("added_tokens", []) if not token["special"]]
     of_words = {word.lower() for text in added for word in WORD.findall(text)}

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from ..configuration_icd import DECISION_FIELDS
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file, read_json
+from ..evaluation.results import read_json
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
 
 
 GATES = ("manual", "auto", "no")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..evaluation.results import files_digest
-from .folder import safetensors_header
+from .folder import read_content, safetensors_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, as_json
 
@@ -45,7 +45,7 @@ def drop_rare_words(
         ValueError: where the tokenizer has no token for unknown words, or an adapter would go out, whose embeddings are
             those of another repository.
     """
-    tokenizer = json.loads(read(files["tokenizer.json"])) if "tokenizer.json" in files else {"model": {}}
+    tokenizer = json.loads(read_content(files["tokenizer.json"])) if "tokenizer.json" in files else {"model": {}}
     if tokenizer["model"].get("type") != "WordLevel":
         return dict(files), 0
     if tokenizer["model"].get("unk_token") not in tokenizer["model"]["vocab"]:
@@ -66,7 +66,7 @@ def drop_rare_words(
     changed = {name: content for name, content in files.items() if name not in REPEATED}
     changed["tokenizer.json"] = as_json(_shorten_tokenizer(tokenizer, new_id))
     if "tokenizer_config.json" in files:
-        config = json.loads(read(files["tokenizer_config.json"]))
+        config = json.loads(read_content(files["tokenizer_config.json"]))
         if "added_tokens_decoder" in config:
             config["added_tokens_decoder"] = {
                 str(new_id[int(old)]): token
@@ -75,7 +75,7 @@ def drop_rare_words(
             }
         changed["tokenizer_config.json"] = as_json(config)
     changed |= _shorten_embeddings(changed, kept, Path(work_dir))
-    config = _shorten_config(json.loads(read(files["config.json"])), new_id)
+    config = _shorten_config(json.loads(read_content(files["config.json"])), new_id)
     weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name) and name != INDEX]
     if weights and config.get("training_data"):
         config["training_data"]["weights"] = files_digest(weights)  # type: ignore[arg-type]  # they are paths
@@ -152,14 +152,10 @@ def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work
             changed: dict[str, Path | bytes] = {name: work_dir / name}
             if INDEX in files:
                 removed = old.numel() - tensors[EMBEDDINGS].numel()
-                index = json.loads(read(files[INDEX]))
+                index = json.loads(read_content(files[INDEX]))
                 for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
                     if key in index["metadata"]:
                         index["metadata"][key] -= removed * size
                 changed[INDEX] = as_json(index)
             return changed
     return {}
-
-
-def read(content: Path | bytes) -> bytes:
-    return content.read_bytes() if isinstance(content, Path) else content

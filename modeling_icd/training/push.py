@@ -12,8 +12,9 @@ from pathlib import Path
 from transformers.trainer_utils import HubStrategy
 
 from ..evaluation import cli as evaluation
+from ..evaluation.results import read_json
 from ..publishing import cli as publishing
-from ..publishing.folder import REPO_ID, earlier_runs, name_base_model, read_json, real_datasets
+from ..publishing.folder import REPO_ID, earlier_runs, name_base_model, real_datasets
 from ..publishing.hub import PushError, check_token
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
-from modeling_icd.publishing.folder import ModelFolder, check_weights
+from modeling_icd.publishing.folder import ModelFolder, check_weights, read_content
 from modeling_icd.publishing.privacy import RARE_WORD, LocalNames, TrainingNotes, check_files
 from modeling_icd.publishing.release import outgoing_files, plan_release
-from modeling_icd.publishing.vocabulary import drop_rare_words, read
+from modeling_icd.publishing.vocabulary import drop_rare_words
 
 
 # Rare words among the others, so that those behind them are renumbered; the last one is in no note at all.
@@ -85,8 +85,8 @@ def test_the_copy_scores_as_before_and_holds_no_rare_word(is_sharded, word_model
     assert own == {path: path.read_bytes() for path in word_model.iterdir() if path.is_file()}
     (tmp_path / "copy").mkdir()
     for name, content in files.items():
-        assert not [word for word in RARE if word.encode() in read(content).lower()], name
-        (tmp_path / "copy" / name).write_bytes(read(content))
+        assert not [word for word in RARE if word.encode() in read_content(content).lower()], name
+        (tmp_path / "copy" / name).write_bytes(read_content(content))
 
     ids, logits = logits_of(tmp_path / "copy", "cough no FEVER x-ray")
     old_ids, old_logits = logits_of(word_model, "cough no FEVER x-ray")
