@@ -23,7 +23,7 @@ synthetic: $(VENV)/installed
 	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/synthetic
 
 test: $(VENV)/installed
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/installed
 	$(PY) -m pytest -m slow

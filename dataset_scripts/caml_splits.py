@@ -5,9 +5,7 @@ They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT)
 
 import hashlib
 import http.client
-import os
 import re
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from datasets import config as datasets_config
 
+from .files import whole_file
 from .icd9 import kind_of
 from .sources import list_folder, read_list
 
@@ -140,11 +139,8 @@ def _download_list(path: Path) -> None:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             content = response.read()
         if _sha256(content) == SPLITS_SHA256[path.name]:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                partial = Path(folder, path.name)
-                partial.write_bytes(content)
-                os.replace(partial, path)
+            with whole_file(path, "wb") as file:
+                file.write(content)
             return
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)

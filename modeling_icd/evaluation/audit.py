@@ -1,13 +1,13 @@
 """Auditing codes that were assigned already: which are likely missed, which likely unsupported, and how good such lists are."""
 
 import csv
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dataset_scripts.files import write_csv
 
 from .icd_metrics.scores import divide
 from .intervals import ratio_interval
@@ -90,16 +90,7 @@ def audit(
 
 def write_audit(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write `audit.csv`, whole or not at all. It names admissions and codes: as confidential as the data set."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=folder, suffix=".tmp", delete=False, newline="", encoding="utf-8"
-    ) as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    path = folder / AUDIT_FILE
-    os.replace(file.name, path)
-    return path
+    return write_csv(rows, COLUMNS, folder / AUDIT_FILE, private=True)
 
 
 def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> tuple[dict[int, list[int]], int]:

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataset_scripts.files import write_json, write_text
+
 from .intervals import holm, randomization_test
 from .outcomes import Outcomes
 from .predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from .report import markdown_cell
-from .results import read_results, write_json, write_text
+from .results import read_results
 
 
 PUBLISHED = Path(__file__).parent / "published.json"

@@ -15,8 +15,7 @@ from transformers import (
 )
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
-
-from .results import read_json
+from dataset_scripts.files import read_json
 
 
 RUN_FILE = "run.json"

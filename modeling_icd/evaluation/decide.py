@@ -15,10 +15,12 @@ from typing import Any
 
 from transformers import AutoConfig, HfArgumentParser
 
+from dataset_scripts.files import write_json
+
 from .cli import gold_columns, logits_of_notes
 from .data import RUN_FILE, builder_for, load_model, private_cache, read_run
 from .decisions import DecisionArguments, fit_decision, missable_notes
-from .results import name_threshold, write_json
+from .results import name_threshold
 
 
 def refit_decision(

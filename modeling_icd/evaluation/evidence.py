@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from dataset_scripts.files import write_json
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import evidence_spans, predicted_codes
 from ..scores import calibrated_scores
 from .data import builder_for, load_model, private_cache
 from .icd_metrics.scores import divide
-from .results import write_json
 
 
 NUM_SPANS = (1, 3, 5, 10)

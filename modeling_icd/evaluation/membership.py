@@ -14,9 +14,11 @@ import datasets
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from dataset_scripts.files import write_json
+
 from .cli import gold_columns, score_notes
 from .data import builder_for, load_model, private_cache, read_run
-from .results import MEMBERSHIP_FILE, weights_digest, write_json
+from .results import MEMBERSHIP_FILE, weights_digest
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000

@@ -15,7 +15,6 @@ is as confidential as the data set, and its place is not the folder of a model t
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from dataset_scripts.files import whole_file
 
 from .outcomes import Outcomes, is_among_best
 
@@ -56,7 +57,6 @@ def write_predictions(
     about: dict[str, Any],
 ) -> Path:
     """Write `predictions.parquet` and CAML's `preds_SPLIT.psv` into a folder; returns the first."""
-    folder.mkdir(parents=True, exist_ok=True)
     is_listed = listed_codes(scores, outcomes)
     rows, ids = np.nonzero(is_listed)
     gold_per_note = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
@@ -79,9 +79,8 @@ def write_predictions(
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     path = folder / PREDICTIONS_FILE
-    partial = folder / f"{PREDICTIONS_FILE}.tmp"
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    with whole_file(path, "wb", private=True) as file:
+        pq.write_table(table, file, compression="zstd")
     split = about["split"]
     write_psv(folder / f"preds_{CAML_FOLDS.get(split, split)}.psv", hadm_ids, codes, outcomes)
     return path
@@ -90,12 +89,10 @@ def write_predictions(
 def write_psv(path: Path, hadm_ids: Sequence[int], codes: Sequence[str], outcomes: Outcomes) -> None:
     """Write the predicted codes of each note in CAML's format; a note without any has an empty second field."""
     bounds = np.searchsorted(outcomes.predicted_notes, np.arange(outcomes.num_notes + 1))
-    partial = path.with_name(f"{path.name}.tmp")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path, private=True, newline="") as file:
         writer = csv.writer(file, delimiter="|")
         for hadm_id, start, stop in zip(hadm_ids, bounds[:-1], bounds[1:], strict=True):
             writer.writerow([hadm_id, *([codes[c] for c in outcomes.predicted_codes[start:stop]] or [""])])
-    os.replace(partial, path)
 
 
 def read_predictions(path: Path) -> Predictions:

@@ -8,8 +8,9 @@ from typing import Any
 
 import jinja2
 
+from dataset_scripts.files import write_text
+
 from .plots import make_plots
-from .results import write_text
 
 
 # The name, and what a reader must know to compare it.

@@ -1,10 +1,7 @@
 """`results.json`: what is in it, where it came from, and a check that it is whole."""
 
 import hashlib
-import json
-import os
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -12,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dataset_scripts.files import read_json, write_json
 
 from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
@@ -273,35 +272,6 @@ def write_results(results: dict, output_dir: Path) -> Path:
     path = output_dir / "results.json"
     write_json({**results, "metrics": nan_to_none(results["metrics"])}, path)
     return path
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Writes a JSON file, whole or not at all, and the folder that it is to lie in."""
-    write_text(json.dumps(content, indent=2, allow_nan=False), path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Writes a file, whole or not at all, and the folder that it is to lie in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
-    path.chmod(0o644)
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON file; `remedy` says what to do where there is none.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"No {path.name} in {path.parent}: {remedy}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path} is not JSON: {remedy}") from None
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ..evaluation.results import MEMBERSHIP_FILE, read_json, weights_digest
+from dataset_scripts.files import read_json
+
+from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
 
 
 Access = Literal["synthetic", "open", "restricted"]

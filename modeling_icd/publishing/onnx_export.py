@@ -5,14 +5,14 @@ not. So `model.onnx` takes notes of up to `window_size` tokens, and `head.onnx` 
 """
 
 import copy
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from dataset_scripts.files import whole_folder
 
 from ..modeling_llama_icd import LlamaICDPreTrainedModel
 
@@ -64,20 +64,17 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
     config = model.config
     longest = config.window_size or config.max_position_embeddings
     parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", MAX_HEAD_LENGTH)}
-    partial = output_dir.with_name(f"{output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     differences = {}
-    for file, (input_name, longest) in parts.items():
-        _export(_Logits(model, input_name), partial / file, longest)
-        session = onnxruntime.InferenceSession(str(partial / file), providers=["CPUExecutionProvider"])
-        differences[file] = _largest_difference(session, model, input_name, longest)
-        if not differences[file] <= TOLERANCE:
-            raise ValueError(
-                f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
-            )
-    config.save_pretrained(partial)
-    os.replace(partial, output_dir)
+    with whole_folder(output_dir) as partial:
+        for file, (input_name, longest) in parts.items():
+            _export(_Logits(model, input_name), partial / file, longest)
+            session = onnxruntime.InferenceSession(str(partial / file), providers=["CPUExecutionProvider"])
+            differences[file] = _largest_difference(session, model, input_name, longest)
+            if not differences[file] <= TOLERANCE:
+                raise ValueError(
+                    f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
+                )
+        config.save_pretrained(partial)
     return differences
 
 

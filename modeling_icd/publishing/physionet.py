@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from dataset_scripts.files import whole_folder
 
 from .folder import ModelFolder
 from .release import Release, training_configs
@@ -38,17 +39,14 @@ def write_package(files: Mapping[str, Path | bytes], output_dir: str | Path) -> 
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"`output_dir` ({output_dir}) exists and is not an empty folder: give another one.")
-    partial = output_dir.with_name(f"{output_dir.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, content in files.items():
-        if isinstance(content, Path):
-            shutil.copyfile(content, partial / name)
-        else:
-            (partial / name).write_bytes(content)
-    sums = "".join(f"{sha256(partial / name)}  {name}\n" for name in sorted(files))
-    (partial / CHECKSUMS).write_text(sums)
-    os.replace(partial, output_dir)
+    with whole_folder(output_dir) as partial:
+        for name, content in files.items():
+            if isinstance(content, Path):
+                shutil.copyfile(content, partial / name)
+            else:
+                (partial / name).write_bytes(content)
+        sums = "".join(f"{sha256(partial / name)}  {name}\n" for name in sorted(files))
+        (partial / CHECKSUMS).write_text(sums, encoding="utf-8")
     return output_dir
 
 

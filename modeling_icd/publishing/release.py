@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from dataset_scripts.files import read_json
+
 from ..configuration_icd import DECISION_FIELDS
-from ..evaluation.results import read_json
 from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
 
 

@@ -10,11 +10,12 @@ SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without ac
 import argparse
 import importlib.util
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
+
+from dataset_scripts.files import whole_folder
 
 
 def find_smollm2() -> Path:
@@ -57,14 +58,9 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
     model = LlamaModel(LlamaConfig(**fields))
     model.load_state_dict(quantised.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}-") as unfinished:
-        whole = Path(unfinished) / "checkpoint"
-        model.save_pretrained(whole)
-        tokenizer.save_pretrained(whole)
-        if output_dir.exists():
-            output_dir.rmdir()
-        whole.rename(output_dir)
+    with whole_folder(output_dir) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     return output_dir
 
 

@@ -14,6 +14,8 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from dataset_scripts.files import write_json
+
 from ..modeling_llama_icd import LlamaICDPreTrainedModel, pad_rows
 
 
@@ -65,9 +67,7 @@ class HiddenStates:
         self._vectors: np.memmap | None = None
 
     def _write_index(self) -> None:
-        unfinished = self._index_file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(self._index))
-        os.replace(unfinished, self._index_file)
+        write_json(self._index, self._index_file, private=True)
 
     def fill(self, notes: Iterable[list[int]]) -> int:
         """Computes what is missing; returns how many notes that were.

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from transformers.trainer_utils import HubStrategy
 
+from dataset_scripts.files import read_json
+
 from ..evaluation import cli as evaluation
-from ..evaluation.results import read_json
 from ..publishing import cli as publishing
 from ..publishing.folder import REPO_ID, earlier_runs, name_base_model, real_datasets
 from ..publishing.hub import PushError, check_token

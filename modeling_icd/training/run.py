@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import json
-import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -23,13 +21,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from trl import TrlParser
 
 from dataset_scripts import load_builder, parse_options
+from dataset_scripts.files import whole_folder, write_text
 from dataset_scripts.synthetic import is_synthetic
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics
 from ..evaluation.data import load_config
 from ..evaluation.decisions import fit_decision, missable_notes
-from ..evaluation.results import weights_digest, write_text
+from ..evaluation.results import weights_digest
 from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from ..publishing.folder import ADAPTER_DIR, check_weights
 from ..publishing.hub import PushError
@@ -369,11 +368,8 @@ def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """LoRA's matrices and the head, which load over the pretrained backbone."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, save_embedding_layers=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial, save_embedding_layers=False)
 
 
 def main(arguments: list[str] | None = None) -> int:
