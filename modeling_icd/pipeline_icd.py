@@ -192,13 +192,15 @@ def notes_of(inputs: Any) -> list[str] | Iterator[str]:
     if hasattr(inputs, "ndim") and inputs.ndim != 1:
         raise ValueError(f"Give one column of notes, got {inputs.ndim} dimensions ({type(inputs).__name__}).")
     if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
-        inputs = (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]  # one that is indexed has a length
-    elif not isinstance(inputs, Iterable) or isinstance(inputs, bytes | bytearray | Set):
+        notes: Iterator[Any] = (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]  # it has a length
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Set):
+        notes = iter(inputs)
+    else:
         raise ValueError(
             f"Give a note (a string), or several in an order (a list, a column, a generator), not {type(inputs).__name__}."
         )
-    texts = (text_of(note, position) for position, note in enumerate(inputs))
-    return list(texts) if isinstance(inputs, Sized) and not isinstance(inputs, IterableDataset) else texts
+    texts = (text_of(note, position) for position, note in enumerate(notes))
+    return list(texts) if isinstance(inputs, Sized) and not isinstance(inputs, Dataset) else texts
 
 
 def encode_note(tokenizer: Any, note: str) -> dict[str, Any]:
@@ -291,8 +293,10 @@ def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_
         into several words is shared out evenly.
     """
     words = torch.tensor([m.span() for m in re.finditer(r"\S+", note)], dtype=torch.long).reshape(-1, 2)
-    start, end = offsets.long().unbind(dim=1)
-    first = torch.searchsorted(words[:, 1].contiguous(), start, right=True)  # word whose end lies behind the token's start
+    start, end = offsets.long().T.contiguous()
+    first = torch.searchsorted(
+        words[:, 1].contiguous(), start, right=True
+    )  # word whose end lies behind the token's start
     stop = torch.searchsorted(words[:, 0].contiguous(), end)
     reach = (stop - first).clamp(min=0) * (end > start)  # words that the token shares a character with
     token = torch.arange(len(offsets)).repeat_interleave(reach)
