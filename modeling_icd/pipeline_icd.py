@@ -29,6 +29,8 @@ CUSTOM_PIPELINES = {
 # How many batches of notes are read before the first of them is coded, so that notes of a length come together. A stream
 # gives nothing until so many are read; a list is there already, and the limit bounds the memory for its tokens.
 STREAM_AHEAD, LIST_AHEAD = 16, 256
+# Padded tokens of a batch on a CPU: beyond these a batch takes longer than its notes one by one, since it leaves the caches.
+CPU_BATCH_TOKENS = 512
 
 
 class ICDCodingPipeline(Pipeline):
@@ -42,7 +44,8 @@ class ICDCodingPipeline(Pipeline):
         top_k (`int`, *optional*): the k best codes, whatever their score, in place of a threshold.
         num_spans (`int`, defaults to 3): how many evidence spans a code gets at most.
         batch_size (`int`, defaults to 1): how many notes the model reads together at most. A batch takes notes of about
-            the same length, and its notes get what each would get alone.
+            the same length, and its notes get what each would get alone. On a CPU it takes 512 tokens at most, since
+            larger ones are slower there: only short notes are read together.
         num_workers: as every pipeline has it, and without effect: notes become tokens in this process.
 
     Returns, for each note, a list by falling score of
@@ -96,13 +99,15 @@ class ICDCodingPipeline(Pipeline):
         """Codes of each of `inputs`, in their order; batches are made of notes of about the same length."""
         notes = iter(inputs)
         ahead = 1 if batch_size == 1 else batch_size * (LIST_AHEAD if isinstance(inputs, list) else STREAM_AHEAD)
+        max_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else None
         seen = blank = 0
         try:
             while items := [self.preprocess(note, **preprocess_params) for note in itertools.islice(notes, ahead)]:
                 seen += len(items)
-                blank += sum(len(item["input_ids"]) == 0 for item in items)
+                lengths = [len(item["input_ids"]) for item in items]
+                blank += lengths.count(0)
                 coded: list[list[dict]] = [[] for _ in items]
-                for batch in batches_by_length([len(item["input_ids"]) for item in items], batch_size):
+                for batch in batches_by_length(lengths, batch_size, max_tokens):
                     outputs = self.forward(padded([items[i]["input_ids"] for i in batch]), **forward_params)
                     for i, output in zip(batch, outputs, strict=True):
                         coded[i] = self.postprocess({**items[i], **output}, **postprocess_params)
@@ -229,16 +234,19 @@ def encode_note(tokenizer: Any, note: str) -> dict[str, Any]:
     return {"note": note, "input_ids": input_ids, "offsets": offsets}
 
 
-def batches_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:
+def batches_by_length(lengths: list[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
     """Positions of the notes in batches, the longest notes first; a note without tokens is in none.
 
-    A note is at least half as long as the longest of its batch, so that less than half of what is read is padding.
+    A note is at least half as long as the longest of its batch, so that less than half of what is read is padding. A batch
+    of several notes has at most `max_tokens` tokens, padding included.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if lengths[i] == 0:
             break
-        if batches and len(batches[-1]) < batch_size and 2 * lengths[i] >= lengths[batches[-1][0]]:
+        longest = lengths[batches[-1][0]] if batches else 0
+        has_room = batches and len(batches[-1]) < batch_size and 2 * lengths[i] >= longest
+        if has_room and (max_tokens is None or (len(batches[-1]) + 1) * longest <= max_tokens):
             batches[-1].append(i)
         else:
             batches.append([i])

@@ -165,14 +165,21 @@ def test_the_batch_size_of_the_pipeline_holds_for_its_calls():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 9))
-def test_batches_hold_every_note_once_and_less_than_half_of_them_is_padding(lengths, batch_size):
-    batches = batches_by_length(lengths, batch_size)
+@given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 9), st.none() | st.integers(1, 3000))
+def test_batches_hold_every_note_once_and_less_than_half_of_them_is_padding(lengths, batch_size, max_tokens):
+    batches = batches_by_length(lengths, batch_size, max_tokens)
     assert sorted(itertools.chain(*batches)) == [i for i, length in enumerate(lengths) if length > 0]
     for batch in batches:
         own = [lengths[i] for i in batch]
         assert len(batch) <= batch_size
         assert 2 * sum(own) >= len(own) * max(own)
+        assert max_tokens is None or len(own) == 1 or len(own) * max(own) <= max_tokens
+
+
+def test_batches_are_as_full_as_they_may_be():
+    assert batches_by_length([3, 100, 90, 0, 60, 2, 49], 8) == [[1, 2, 4], [6], [0, 5]]
+    assert batches_by_length([3, 100, 90, 0, 60, 2, 49], 2) == [[1, 2], [4, 6], [0, 5]]
+    assert batches_by_length([3, 100, 90, 0, 60, 2, 49], 8, max_tokens=200) == [[1, 2], [4, 6], [0, 5]]
 
 
 def test_notes_of_mixed_length_are_read_with_little_padding(coder, monkeypatch):
