@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_notes", type=int, default=64)
     parser.add_argument("--shortest", type=int, default=8, help="tokens of the shortest notes")
-    parser.add_argument("--longest", type=int, default=1024, help="tokens of the longest notes")
+    parser.add_argument("--longest", type=int, default=512, help="tokens of the longest notes")
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--num_layers", type=int, default=4)
     parser.add_argument("--batch_size", type=int, default=8)
