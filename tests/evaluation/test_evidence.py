@@ -109,7 +109,7 @@ def test_a_head_that_attends_to_the_evidence_scores_higher_than_chance(backbone)
     class Attends(torch.nn.Module):
         """Code 486 is predicted from `cough`, 401.9 is not predicted and looks at `no`."""
 
-        def forward(self, states, mask):
+        def forward(self, states, mask, output_label_attentions=True):
             attentions = torch.full((1, 2, states.shape[1]), 1e-3)
             attentions[0, 0, 19:] = 1
             attentions[0, 1, :2] = 1
