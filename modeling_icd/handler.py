@@ -5,6 +5,10 @@ from typing import Any
 from transformers import pipeline
 
 
+FIELDS = ("inputs", "parameters")
+PARAMETERS = ("threshold", "top_k", "num_spans", "batch_size")
+
+
 class EndpointHandler:
     """Answers requests with codes.
 
@@ -12,23 +16,48 @@ class EndpointHandler:
         path (`str`): The folder of this repository.
     """
 
+    max_bytes = 400_000
+    """Text (UTF-8) that a request may hold in all its notes: about 40 discharge summaries. No tokenizer makes more than one
+    token of a byte, so this bounds the work for any text. An endpoint with more memory may raise it here."""
+
     def __init__(self, path: str = "."):
-        self.coder = pipeline("icd-coding", model=path, trust_remote_code=True)
+        self.coder = pipeline("icd-coding", model=str(path), trust_remote_code=True)
 
     def __call__(self, data: dict[str, Any]) -> list:
         """Codes the notes of a request.
 
         Args:
             data (`dict`):
-                `inputs`, a note or a list of notes, and, if wanted, `parameters`: `threshold`, `top_k`, `num_spans`.
+                `inputs`, a note or a list of notes, each a string or `{"text": string}`; and, if wanted, `parameters`:
+                `threshold`, `top_k`, `num_spans`, `batch_size`.
 
         Returns:
             For a note its codes, `{"code", "description", "score", "decision", "evidence"}`; for a list of notes a list of these.
+            A blank note has none.
 
         Raises:
-            ValueError: where `inputs` hold no note, or a parameter is not one of these.
+            ValueError: where the request is not of this form, or longer than the limit. The service answers with status
+                400 and `{"error": message}`; the message holds nothing of a note.
         """
-        notes = data.get("inputs")
-        if not isinstance(notes, str | list) or not notes:
-            raise ValueError('A request needs "inputs": a note, or a list of notes.')
-        return self.coder(notes, **(data.get("parameters") or {}))
+        if not isinstance(data, dict) or not isinstance(data.get("inputs"), str | dict | list):
+            raise ValueError('A request needs "inputs": a note (a string), or a list of notes.')
+        parameters = {} if data.get("parameters") is None else data["parameters"]
+        if not isinstance(parameters, dict):
+            raise ValueError(f'"parameters" must be an object with any of {", ".join(PARAMETERS)}.')
+        for what, given, known in (("A request", data, FIELDS), ('"parameters"', parameters, PARAMETERS)):
+            if unknown := sorted(set(given) - set(known)):
+                raise ValueError(f"{what} may hold {', '.join(known)}; {', '.join(unknown)} is none of these.")
+        notes = data["inputs"]
+        size = sum(map(_num_bytes, notes if isinstance(notes, list) else [notes]))
+        if size > self.max_bytes:
+            raise ValueError(
+                f"The notes of this request hold {size:,} bytes of text, and at most {self.max_bytes:,} are coded at "
+                "once: send fewer notes, or shorter ones."
+            )
+        return self.coder(notes, **parameters)
+
+
+def _num_bytes(note: Any) -> int:
+    """Length of a note's text; 0 for what is no note, which the pipeline then refuses."""
+    text = note.get("text") if isinstance(note, dict) else note
+    return len(text.encode("utf-8", errors="replace")) if isinstance(text, str) else 0

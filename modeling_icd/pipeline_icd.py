@@ -1,12 +1,21 @@
 """`pipeline("icd-coding")`: a note in; codes with descriptions, scores and the text that their attention weighs most."""
 
+import itertools
+import logging
 import re
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+from numbers import Integral, Real
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .scores import calibrated_scores
 
+
+logger = logging.getLogger(__name__)
 
 TASK = "icd-coding"
 CUSTOM_PIPELINES = {
@@ -17,22 +26,37 @@ CUSTOM_PIPELINES = {
         "default": None,
     }
 }
+# How many batches of notes are read before the first of them is coded, so that notes of a length come together. A stream
+# gives nothing until so many are read; a list is there already, and the limit bounds the memory for its tokens.
+STREAM_AHEAD, LIST_AHEAD = 16, 256
+# Padded tokens of a batch on a CPU: beyond these a batch takes longer than its notes one by one, since it leaves the caches.
+CPU_BATCH_TOKENS = 512
 
 
 class ICDCodingPipeline(Pipeline):
     """Codes notes of any length.
 
     Call arguments:
+        inputs: a note, or several. A note is a string or `{"text": string}`. A list, a tuple, a numpy array, a pandas
+            series or a column of a data set gives a list; a generator, another iterator or a torch `Dataset` (as
+            `KeyDataset`) gives an iterator, which reads at most 16 batches ahead. Results are in the order of the notes.
         threshold (`float`, *optional*): in place of the model's own; a code is predicted when its score is greater.
         top_k (`int`, *optional*): the k best codes, whatever their score, in place of a threshold.
         num_spans (`int`, defaults to 3): how many evidence spans a code gets at most.
+        batch_size (`int`, defaults to 1): how many notes the model reads together at most. A batch takes notes of about
+            the same length, and its notes get what each would get alone. On a CPU it takes 512 tokens at most, since
+            larger ones are slower there: only short notes are read together.
+        num_workers: as every pipeline has it, and without effect: notes become tokens in this process.
 
     Returns, for each note, a list by falling score of
     `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
     calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where fewer of such
     predictions were right than the model was asked for, or `None` where it was asked for nothing. Evidence has character
-    offsets into the note as given, and the share of the code's attention inside the span. `description` is `None` where
-    the model has none, `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
+    offsets into the note as given, and the share of the code's attention on the words inside the span. `description` is
+    `None` where the model has none, `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
+
+    A blank note, and one of which the tokenizer keeps no character, has no codes: it gets `[]`, and one warning counts
+    such notes. What is not a note, `None` among them, is a `ValueError` that names its position.
     """
 
     _load_processor = False
@@ -40,52 +64,197 @@ class ICDCodingPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = True
 
+    def __call__(self, inputs, *, batch_size=None, num_workers=None, **parameters):
+        """Codes one note or several; see the class."""
+        require_whole_number("batch_size", self._batch_size if batch_size is None else batch_size, 1)
+        require_whole_number("num_workers", self._num_workers if num_workers is None else num_workers, 0)
+        options = {"batch_size": batch_size, "num_workers": num_workers, **parameters}
+        if isinstance(inputs, str | Mapping):
+            return super().__call__([text_of(inputs)], **options)[0]
+        notes = notes_of(inputs)
+        if notes == []:  # which the library's own call cannot take
+            self._sanitize_parameters(**parameters)
+            return []
+        return super().__call__(notes, **options)
+
     def _sanitize_parameters(self, threshold=None, top_k=None, num_spans=None, **unknown):
         if unknown:
-            raise ValueError(f"Unknown arguments {sorted(unknown)}: {TASK} knows threshold, top_k and num_spans.")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"`threshold` must be in [0, 1], got {threshold}.")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
-        given = {"threshold": threshold, "top_k": top_k, "num_spans": num_spans}
-        return {}, {}, {name: value for name, value in given.items() if value is not None}
+            raise ValueError(
+                f"Unknown arguments {sorted(unknown)}: {TASK} knows threshold, top_k, num_spans and batch_size."
+            )
+        if threshold is not None and not (is_number(threshold, Real) and 0 <= threshold <= 1):
+            raise ValueError(f"`threshold` must be a number in [0, 1], got {shown(threshold)}.")
+        require_whole_number("top_k", top_k, 1)
+        require_whole_number("num_spans", num_spans, 0)
+        rule = {"threshold": threshold, "top_k": top_k}
+        return (
+            {},
+            {name: value for name, value in rule.items() if value is not None},
+            {} if num_spans is None else {"num_spans": num_spans},
+        )
+
+    def get_iterator(
+        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ) -> Iterator[list[dict]]:
+        """Codes of each of `inputs`, in their order; batches are made of notes of about the same length."""
+        notes = iter(inputs)
+        ahead = 1 if batch_size == 1 else batch_size * (LIST_AHEAD if isinstance(inputs, list) else STREAM_AHEAD)
+        max_tokens = CPU_BATCH_TOKENS if self.device.type == "cpu" else None
+        seen = blank = 0
+        try:
+            while items := [self.preprocess(note, **preprocess_params) for note in itertools.islice(notes, ahead)]:
+                seen += len(items)
+                lengths = [len(item["input_ids"]) for item in items]
+                blank += lengths.count(0)
+                coded: list[list[dict]] = [[] for _ in items]
+                for batch in batches_by_length(lengths, batch_size, max_tokens):
+                    outputs = self.forward(padded([items[i]["input_ids"] for i in batch]), **forward_params)
+                    for i, output in zip(batch, outputs, strict=True):
+                        coded[i] = self.postprocess({**items[i], **output}, **postprocess_params)
+                yield from coded
+        finally:
+            if blank:
+                logger.warning("%d of %d notes are blank and get no codes.", blank, seen)
 
     def preprocess(self, note):
-        if not isinstance(note, str) or not note.strip():
-            raise ValueError("A note must be a string with text in it.")
-        if self.tokenizer is None or not self.tokenizer.is_fast:
-            raise ValueError("Evidence needs character offsets: load the model with a fast tokenizer.")
-        # A note is longer than many a tokenizer's `model_max_length`; the model reads it in windows, so no truncation.
-        encoded = self.tokenizer(note, return_tensors="pt", return_offsets_mapping=True, verbose=False)
-        return {"note": note, "offsets": encoded.pop("offset_mapping")[0].tolist(), **encoded}
+        return encode_note(self.tokenizer, note)
 
-    def _forward(self, model_inputs):
-        inputs = {name: model_inputs[name] for name in ("input_ids", "attention_mask")}
-        output = self.model(**inputs, output_label_attentions=True)
-        return {
-            "note": model_inputs["note"],
-            "offsets": model_inputs["offsets"],
-            "logits": output.logits[0],
-            "label_attentions": None if output.label_attentions is None else output.label_attentions[0],
-        }
-
-    def postprocess(self, outputs, threshold=None, top_k=None, num_spans=3):
+    def _forward(self, model_inputs, threshold=None, top_k=None):
+        """Of each note: the ids, scores and attention weights `(codes, tokens)` of its predicted codes."""
         config = self.model.config
-        scores = calibrated_scores(outputs["logits"], config.calibration)
+        output = self.model(**model_inputs, output_label_attentions=True)
+        scores = calibrated_scores(output.logits, config.calibration).cpu()
+        coded: list[dict[str, Any]] = []
+        for i, length in enumerate(model_inputs["attention_mask"].sum(dim=1).tolist()):
+            class_ids = predicted_codes(scores[i], config, threshold, top_k)
+            coded.append({"class_ids": class_ids, "scores": scores[i, class_ids].tolist(), "label_attentions": None})
+            if output.label_attentions is not None:
+                coded[-1]["label_attentions"] = output.label_attentions[i, class_ids][:, :length].float()
+        return coded
+
+    def postprocess(self, outputs, num_spans=3):
+        config = self.model.config
         attentions = outputs["label_attentions"]
+        evidence: list[list[dict] | None] = [None] * len(outputs["class_ids"])
+        if attentions is not None:
+            evidence[:] = evidence_spans(outputs["note"], outputs["offsets"], attentions, num_spans)
         descriptions = config.code_descriptions or {}
         return [
             {
                 "code": (code := config.id2label[i]),
                 "description": descriptions.get(code),
-                "score": (score := scores[i].item()),
+                "score": score,
                 "decision": decision_of(score, config.review_threshold),
-                "evidence": None
-                if attentions is None
-                else evidence_spans(outputs["note"], outputs["offsets"], attentions[i].float().tolist(), num_spans),
+                "evidence": spans,
             }
-            for i in predicted_codes(scores, config, threshold, top_k)
+            for i, score, spans in zip(outputs["class_ids"], outputs["scores"], evidence, strict=True)
         ]
+
+
+def is_number(value: Any, kind: type) -> bool:
+    """Whether `value` is of that abstract kind of number, numpy's among them; `True` is not one."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A wrong value as a message may show it: text is not repeated, since it may be a note."""
+    if isinstance(value, Real):
+        return str(value)
+    return "a string: give the number without quotes" if isinstance(value, str) else type(value).__name__
+
+
+def require_whole_number(name: str, value: Any, least: int) -> None:
+    """Refuses what is neither `None` nor a whole number of at least `least`."""
+    if value is not None and not (is_number(value, Integral) and value >= least):
+        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {shown(value)}.")
+
+
+def text_of(note: Any, position: int | None = None) -> str:
+    """The text of a note, a string or `{"text": string}`; `position` is its place among several."""
+    name = "The note" if position is None else f"Note {position} (counted from 0)"
+    if isinstance(note, Mapping):
+        if set(note) != {"text"}:
+            raise ValueError(
+                f'{name} has other fields than "text": give the string, or {{"text": string}}; of a data set, its column.'
+            )
+        note = note["text"]
+    if not isinstance(note, str):
+        raise ValueError(f"{name} is no string but {type(note).__name__}: drop it, or give its text.")
+    return note
+
+
+def notes_of(inputs: Any) -> list[str] | Iterator[str]:
+    """Texts of several notes: a list where the notes are there already, a generator where they come one by one.
+
+    Raises:
+        ValueError: where `inputs` are no sequence of notes, or one of them is no note.
+    """
+    if hasattr(inputs, "ndim") and inputs.ndim != 1:
+        raise ValueError(f"Give one column of notes, got {inputs.ndim} dimensions ({type(inputs).__name__}).")
+    if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+        notes: Iterator[Any] = (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]  # it has a length
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | bytearray | Set):
+        notes = iter(inputs)
+    else:
+        raise ValueError(
+            f"Give a note (a string), or several in an order (a list, a column, a generator), not {type(inputs).__name__}."
+        )
+    texts = (text_of(note, position) for position, note in enumerate(notes))
+    return list(texts) if isinstance(inputs, Sized) and not isinstance(inputs, Dataset) else texts
+
+
+def encode_note(tokenizer: Any, note: str) -> dict[str, Any]:
+    """Tokens of a note, all of them: the model reads it in windows.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): of the model.
+        note (`str`): any string. Half of a surrogate pair, which no tokenizer takes, is read as the replacement
+            character; the offsets stay those of the note as given.
+
+    Returns:
+        `note`, `input_ids` `(L,)` and `offsets` `(L, 2)`: the characters of each token, (0, 0) for special tokens. Both
+        are empty where no token holds a character of the note.
+
+    Raises:
+        ValueError: where the tokenizer has no offsets.
+    """
+    if tokenizer is None or not tokenizer.is_fast:
+        raise ValueError("Evidence needs character offsets: load the model with a fast tokenizer.")
+    readable = re.sub("[\ud800-\udfff]", "\ufffd", note)
+    encoded = tokenizer(readable, return_offsets_mapping=True, verbose=False)
+    input_ids = torch.tensor(encoded["input_ids"], dtype=torch.int32)
+    offsets = torch.tensor(encoded["offset_mapping"], dtype=torch.int32).reshape(-1, 2)
+    if not note.strip() or not (offsets[:, 1] > offsets[:, 0]).any():
+        input_ids, offsets = input_ids[:0], offsets[:0]
+    return {"note": note, "input_ids": input_ids, "offsets": offsets}
+
+
+def batches_by_length(lengths: list[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
+    """Positions of the notes in batches, the longest notes first; a note without tokens is in none.
+
+    A note is at least half as long as the longest of its batch, so that less than half of what is read is padding. A batch
+    of several notes has at most `max_tokens` tokens, padding included.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if lengths[i] == 0:
+            break
+        longest = lengths[batches[-1][0]] if batches else 0
+        has_room = batches and len(batches[-1]) < batch_size and 2 * lengths[i] >= longest
+        if has_room and (max_tokens is None or (len(batches[-1]) + 1) * longest <= max_tokens):
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def padded(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tokens of notes as a batch. Padding is on the right and any token serves, whatever the tokenizer says or lacks,
+    since the mask leaves it out."""
+    return {
+        "input_ids": pad_sequence([row.long() for row in rows], batch_first=True),
+        "attention_mask": pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True),
+    }
 
 
 def predicted_codes(scores, config, threshold: float | None = None, top_k: int | None = None) -> list[int]:
@@ -96,13 +265,13 @@ def predicted_codes(scores, config, threshold: float | None = None, top_k: int |
         config (`LlamaICDConfig`): of the model.
         threshold, top_k (*optional*): as in the pipeline's call.
     """
-    order = scores.argsort(descending=True, stable=True).tolist()
+    order = scores.argsort(descending=True, stable=True)
     if top_k is None and threshold is None:
         top_k = config.predict_top_k
     if top_k is not None:
-        return order[:top_k]
-    limits = torch.as_tensor(config.threshold if threshold is None else threshold).expand(len(scores))
-    return [i for i in order if scores[i] > limits[i]]
+        return order[:top_k].tolist()
+    limits = torch.as_tensor(config.threshold if threshold is None else threshold, dtype=scores.dtype)
+    return order[(scores > limits.to(scores.device))[order]].tolist()
 
 
 def decision_of(score: float, review_threshold: float | None) -> str | None:
@@ -112,39 +281,49 @@ def decision_of(score: float, review_threshold: float | None) -> str | None:
     return "confident" if score > review_threshold else "review"
 
 
-def evidence_spans(note: str, offsets: list, weights: list[float], num_spans: int) -> list[dict]:
-    """The words that hold most of a code's attention, neighbours joined.
+def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_spans: int) -> list[list[dict]]:
+    """The words that hold most of each code's attention, neighbours joined.
 
     Args:
         note (`str`): as given; the words are read from it.
-        offsets (`list` of `(start, end)`): characters of each token, (0, 0) for special tokens.
-        weights (`list[float]`): attention of each token, as long as `offsets`.
-        num_spans (`int`): how many spans to return at most.
+        offsets (`torch.Tensor` of shape `(L, 2)`): characters of each token, start and end; (0, 0) for special tokens.
+        weights (`torch.Tensor` of shape `(codes, L)`): attention of each code to each token.
+        num_spans (`int`): how many spans a code gets at most.
 
     Returns:
-        Spans by falling weight, none overlapping another, each from the start of a word to the end of one.
+        For each code, spans by falling weight, none overlapping another, each from the start of a word to the end of
+        one. The weight of white space, where a token is nothing else, belongs to no word; that of a token which reaches
+        into several words is shared out evenly.
     """
-    words = [m.span() for m in re.finditer(r"\S+", note)]
-    word_weights = [0.0] * len(words)
-    word = 0
-    for (start, end), weight in zip(offsets, weights, strict=True):
-        while word + 1 < len(words) and words[word + 1][0] < end:
-            word += 1
-        if words and end > start and end > words[word][0]:
-            word_weights[word] += weight
+    words = torch.tensor([m.span() for m in re.finditer(r"\S+", note)], dtype=torch.long).reshape(-1, 2)
+    start, end = offsets.long().T.contiguous()
+    first = torch.searchsorted(
+        words[:, 1].contiguous(), start, right=True
+    )  # word whose end lies behind the token's start
+    stop = torch.searchsorted(words[:, 0].contiguous(), end)
+    reach = (stop - first).clamp(min=0) * (end > start)  # words that the token shares a character with
+    token = torch.arange(len(offsets)).repeat_interleave(reach)
+    word = first[token] + torch.arange(len(token)) - (reach.cumsum(0) - reach)[token]
+    shares = weights.double()[:, token] / reach[token]
+    by_word = torch.zeros(len(weights), len(words), dtype=torch.double).index_add(1, word, shares)
+    places = words.tolist()
+    return [join_words(note, places, of_code, num_spans) for of_code in by_word]
+
+
+def join_words(note: str, words: list[list[int]], weights: torch.Tensor, num_spans: int) -> list[dict]:
+    """The spans of one code, from the weight of each word."""
     # A word counts when it holds at least a fifth of the heaviest word's share: enough to join a phrase, and to leave
     # out the flat rest of a note.
-    floor = max(word_weights, default=0.0) / 5
+    floor = weights.max().item() / 5 if len(weights) else 0
     spans: list[dict] = []
     previous = None
-    for i, ((start, end), weight) in enumerate(zip(words, word_weights, strict=True)):
-        if weight == 0 or weight < floor:
-            continue
-        if previous == i - 1 and spans:
+    for i in ((weights > 0) & (weights >= floor)).nonzero().flatten().tolist():
+        start, end = words[i]
+        if spans and previous == i - 1:
             spans[-1]["end"] = end
-            spans[-1]["weight"] += weight
+            spans[-1]["weight"] += weights[i].item()
         else:
-            spans.append({"start": start, "end": end, "weight": weight})
+            spans.append({"start": start, "end": end, "weight": weights[i].item()})
         previous = i
     spans.sort(key=lambda span: (-span["weight"], span["start"]))
     return [

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from dataset_scripts.files import write_json
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
-from ..pipeline_icd import evidence_spans, predicted_codes
+from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
 from ..scores import calibrated_scores
 from .data import builder_for, load_model, private_cache
 from .icd_metrics.scores import divide
@@ -123,16 +123,15 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
         marked = {code: spans for code, spans in marked.items() if code in label2id}
         if not marked:
             continue
-        encoded = tokenizer(note, return_tensors="pt", return_offsets_mapping=True, verbose=False)
-        offsets = encoded["offset_mapping"][0].tolist()
-        inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        encoded = encode_note(tokenizer, note)
+        inputs = {name: tensor.to(model.device) for name, tensor in padded([encoded["input_ids"]]).items()}
         output = model(**inputs, output_label_attentions=True)
         if output.label_attentions is None:
             raise ValueError(f"A head with `pooling` {model.config.pooling!r} does not say what it read a code from.")
         found = set(predicted_codes(calibrated_scores(output.logits[0], model.config.calibration), model.config))
-        for code, spans in marked.items():
-            weights = output.label_attentions[0, label2id[code]].float().tolist()
-            ranked = evidence_spans(note, offsets, weights, max(num_spans))
+        weights = output.label_attentions[0, [label2id[code] for code in marked]].float().cpu()
+        all_ranked = evidence_spans(note, encoded["offsets"], weights, max(num_spans))
+        for (code, spans), ranked in zip(marked.items(), all_ranked, strict=True):
             for k in num_spans:
                 given = [(span["start"], span["end"]) for span in ranked[:k]]
                 for codes in ("gold", "found") if label2id[code] in found else ("gold",):

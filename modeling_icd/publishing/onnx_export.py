@@ -1,7 +1,8 @@
 """ONNX files of a model and of its head, each held against the model before it is written.
 
 A graph reads a note in one pass: cutting a long note into windows and stitching their states is Python, which ONNX has
-not. So `model.onnx` takes notes of up to `window_size` tokens, and `head.onnx` the stitched states of a note of any length.
+not. So `model.onnx` takes notes of up to `window_size` tokens, and refuses longer ones, whose logits would not be the
+model's; `head.onnx` takes the stitched states of a note of any length.
 """
 
 import copy
@@ -18,28 +19,40 @@ from ..modeling_llama_icd import LlamaICDPreTrainedModel
 
 
 TOLERANCE = 1e-4
+REFUSAL = "note_longer_than_the_window"
 MAX_BATCH, MAX_HEAD_LENGTH = 1024, 1 << 20
 # Batch and length of the notes that an exported graph is compared on; the first is also what it is traced with.
 SHAPES = ((2, 7), (1, 1), (3, 16))
 
 
 class _Logits(nn.Module):
-    """A model as a graph has it: one input of tokens or states, the mask, and logits out."""
+    """A model as a graph has it: one input of tokens or states, the mask, and logits out.
 
-    def __init__(self, model: LlamaICDPreTrainedModel, input_name: str):
+    A graph keeps no limit of its dimensions, so notes of more than `longest` tokens are refused by arithmetic, before
+    anything else is done: 0 is added to tokens and mask, as a product of the mask and of `longest` zeros cut to the length
+    of the notes. Where there are more tokens than zeros, the two have no product, and the runtime's error names `REFUSAL`.
+    """
+
+    def __init__(self, model: LlamaICDPreTrainedModel, input_name: str, longest: int):
         super().__init__()
         self.model = model
         self.input_name = input_name
+        if input_name == "input_ids":  # a head reads states of any number
+            self.register_buffer(REFUSAL, torch.zeros(longest, 1))
 
     def forward(self, notes: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        if self.input_name == "input_ids":
+            nothing = (attention_mask.float() @ self.get_buffer(REFUSAL)[: notes.shape[1]]).long()  # (B, 1)
+            notes, attention_mask = notes + nothing, attention_mask + nothing
         return self.model(**{self.input_name: notes}, attention_mask=attention_mask).logits
 
 
 def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[str, float]:
     """Write `model.onnx` (`input_ids` in) and `head.onnx` (`hidden_states` in), both with `attention_mask` in and `logits` out.
 
-    All dimensions but the hidden size and the number of codes are free. The labels, the threshold and the window are in
-    the `config.json` beside them.
+    All dimensions but the hidden size and the number of codes are free. `model.onnx` raises an error of the runtime where
+    notes are padded to more tokens than the window (`window_size`, or `max_position_embeddings` where there is none). The
+    labels, the threshold and the window are in the `config.json` beside them.
 
     Args:
         model ([`LlamaICDPreTrainedModel`]): In fp32.
@@ -50,7 +63,8 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
 
     Raises:
         FileExistsError: where `output_dir` is there.
-        ValueError: where onnx, onnxscript or onnxruntime is not installed, or a graph's logits differ by more than 1e-4.
+        ValueError: where onnx, onnxscript or onnxruntime is not installed, a graph's logits differ by more than 1e-4, or
+            `model.onnx` does not refuse a note that is longer than the window.
     """
     output_dir = Path(output_dir)
     if output_dir.exists():
@@ -65,15 +79,21 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
     longest = config.window_size or config.max_position_embeddings
     parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", MAX_HEAD_LENGTH)}
     differences = {}
+    if longest < 2:
+        raise ValueError("A `window_size` of 1 cannot be exported: a graph needs a length that may change.")
     with whole_folder(output_dir) as partial:
         for file, (input_name, longest) in parts.items():
-            _export(_Logits(model, input_name), partial / file, longest)
-            session = onnxruntime.InferenceSession(str(partial / file), providers=["CPUExecutionProvider"])
+            _export(_Logits(model, input_name, longest).eval(), partial / file, longest)
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4  # the refusal that is asked for is no news
+            session = onnxruntime.InferenceSession(str(partial / file), options, providers=["CPUExecutionProvider"])
             differences[file] = _largest_difference(session, model, input_name, longest)
             if not differences[file] <= TOLERANCE:
                 raise ValueError(
                     f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
                 )
+            if input_name == "input_ids":
+                require_refusal(session, longest + 1)
         config.save_pretrained(partial)
     return differences
 
@@ -92,7 +112,22 @@ def _export(wrapped: _Logits, path: Path, longest: int) -> None:
         output_names=["logits"],
         verbose=False,
     )
+    if zeros := program.model.graph.initializers.get(REFUSAL):  # type: ignore[union-attr]
+        for cut, _ in zeros.uses():
+            for product, _ in cut.outputs[0].uses():
+                product.name = REFUSAL
     program.save(path, external_data=True)  # type: ignore[union-attr]  # a single file would end at 2 GB
+
+
+def require_refusal(session: Any, length: int) -> None:
+    note = np.ones((1, length), np.int64)
+    try:
+        session.run(None, {"input_ids": note, "attention_mask": note})
+    except Exception as error:  # the runtime has no class of errors of its own for this
+        if REFUSAL in str(error):
+            return
+        raise
+    raise ValueError(f"model.onnx answers a note of {length} tokens, one more than it can read: nothing was kept.")
 
 
 def _largest_difference(session: Any, model: LlamaICDPreTrainedModel, input_name: str, longest: int) -> float:

@@ -239,7 +239,7 @@ spec.loader.exec_module(module)
 handler = module.EndpointHandler(folder)
 note = "fever cough no evidence of acute renal failure"
 faults = []
-for request in ({}, {"inputs": ""}, {"inputs": 5}, {"inputs": note, "parameters": {"temperature": 1}}):
+for request in ({}, {"inputs": None}, {"inputs": 5}, {"inputs": note, "parameters": {"temperature": 1}}):
     try:
         handler(request)
     except ValueError as error:
@@ -270,7 +270,7 @@ def test_the_published_folder_serves_an_endpoint_in_a_clean_process(finished_run
     assert len(several) == 2 and all(isinstance(codes, list) for codes in several)
     assert [fault.split(":")[0] for fault in answered["faults"]] == [
         *['A request needs "inputs"'] * 3,
-        "Unknown arguments ['temperature']",
+        '"parameters" may hold threshold, top_k, num_spans, batch_size; temperature is none of these.',
     ]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
 from modeling_icd.publishing.cli import main
+from modeling_icd.publishing.onnx_export import require_refusal
 
 
 CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8, "hidden_layer": 1}
@@ -53,6 +54,27 @@ def test_model_and_head_give_the_models_logits(name, backbone, tmp_path, capsys)
         np.testing.assert_allclose(
             run("head.onnx", states, torch.ones_like(ids)), model(ids, torch.ones_like(ids)).logits, atol=1e-4
         )
+    # A note that is longer than the window has other logits in one pass than in windows: the graph gives none.
+    for length in (17, 32):
+        ids = torch.randint(1, 40, (2, length), generator=torch.Generator().manual_seed(5))
+        for mask in (torch.ones_like(ids), (torch.arange(length) < 3).long().expand(2, -1)):
+            with pytest.raises(Exception, match="note_longer_than_the_window"):
+                run("model.onnx", ids, mask)
+
+
+def test_a_graph_that_answers_a_note_longer_than_its_window_is_not_kept():
+    class Answers:
+        def run(self, names, inputs):
+            return [np.zeros((len(inputs["input_ids"]), 5))]
+
+    class Fails:
+        def run(self, names, inputs):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(ValueError, match="answers a note of 17 tokens, one more than it can read"):
+        require_refusal(Answers(), 17)
+    with pytest.raises(RuntimeError, match="out of memory"):  # which is no refusal
+        require_refusal(Fails(), 17)
 
 
 def test_without_the_libraries_it_says_what_to_install(finished_run, tmp_path, monkeypatch, capsys):

@@ -15,15 +15,25 @@ REMOTE = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.
 # All that these files may take from other packages: a name that is not here may open a file, however harmless its module.
 ALLOWED = {
     *(
+        "collections.abc.Iterable",
+        "collections.abc.Iterator",
         "collections.abc.Mapping",
+        "collections.abc.Set",
+        "collections.abc.Sized",
         "dataclasses.dataclass",
+        "itertools.islice",
         "itertools.pairwise",
+        "logging.getLogger",
         "math.ceil",
         "math.isfinite",
+        "numbers.Integral",
+        "numbers.Real",
         "typing.Any",
     ),
     *("re.finditer", "re.match", "re.sub"),
     *("torch.FloatTensor", "torch.LongTensor", "torch.Tensor", "torch.float32", "torch.long", "torch.finfo"),
+    *("torch.double", "torch.int32", "torch.searchsorted", "torch.zeros"),
+    *("torch.utils", "torch.utils.data", "torch.utils.data.Dataset", "torch.utils.data.IterableDataset"),
     *("torch.arange", "torch.as_tensor", "torch.cat", "torch.einsum", "torch.ones", "torch.stack", "torch.tanh"),
     *("torch.tensor", "torch.zeros_like", "torch.autocast", "torch.no_grad"),
     *(
@@ -70,7 +80,7 @@ ATTRIBUTES = {
     *("open", "read_text", "read_bytes", "write", "writelines", "write_text", "write_bytes", "tofile", "fromfile"),
     *("unlink", "rename", "mkdir", "rmtree", "remove", "connect", "push_to_hub", "upload_file"),
 }
-DUNDERS = {"__init__", "__post_init__", "__name__"}
+DUNDERS = {"__call__", "__init__", "__post_init__", "__name__"}
 
 
 def faults(source: str) -> set[str]:
