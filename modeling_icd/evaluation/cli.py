@@ -23,6 +23,7 @@ from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
 from .data import builder_for, load_config, load_model, private_cache
+from .icd_metrics.inputs import ClassIds
 from .predictions import write_predictions
 from .report import write_report
 from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
@@ -72,7 +73,7 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     used = sorted({code for codes in split["codes"] for code in codes})
     unknown = [names[i] for i in used if names[i] not in label2id]
     columns = {**label2id, **{code: len(label2id) + i for i, code in enumerate(unknown)}}
-    return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
+    return ClassIds([columns[names[code]] for code in codes] for codes in split["codes"]), unknown
 
 
 def score_split(

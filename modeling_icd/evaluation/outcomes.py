@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .icd_metrics.scores import check_scores, check_threshold, divide, gold_pairs, rank_gold, ratios
+from .icd_metrics.inputs import check_scores, check_threshold, gold_pairs
+from .icd_metrics.scores import divide, rank_gold, ratios
 
 
 class Outcomes(NamedTuple):
