@@ -40,6 +40,8 @@ def run_command(command: Callable[[], int], *errors: type[Exception]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except for_the_user as error:
+        if not isinstance(error, (ValueError, OSError)) and isinstance(error.__cause__, (ValueError, OSError)):
+            error = error.__cause__  # what `datasets` wraps in "an error occurred"
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             place = f" ({error.filename})" if error.filename else ""
             return _fail(
@@ -57,8 +59,13 @@ def _fail(message: str, status: int) -> int:
 def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise [`Ended`]; a signal that is ignored, as under `nohup`, stays so."""
 
+    owner = os.getpid()
+
     def end(number: int, frame: FrameType | None) -> None:
-        raise Ended(number)
+        if os.getpid() == owner:
+            raise Ended(number)
+        signal.signal(number, signal.SIG_DFL)  # a worker forked since: it ends as it would have
+        os.kill(os.getpid(), number)
 
     replaced = {}
     if threading.current_thread() is threading.main_thread():  # no other may set what a signal does

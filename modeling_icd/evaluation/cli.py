@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetsError
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -286,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
-    return run_command(lambda: compare(args) if args.compare else report(args))
+    return run_command(lambda: compare(args) if args.compare else report(args), DatasetsError)
 
 
 def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:

@@ -87,28 +87,39 @@ def load_model(
     """
     load_coder_config(model_id, trust_remote_code)
     with _readable(model_id, "weights"):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            model_id, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
+        model, info = _load_weights(model_id, trust_remote_code)
     check_loaded(info, model_id)
     with _readable(model_id, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
+def _load_weights(model_id: str | Path, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "output_loading_info": True}
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(model_id, **options)
+    except RuntimeError:  # where shapes differ; loaded again only to name them
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            model_id, ignore_mismatched_sizes=True, **options
+        )
+        if not info["mismatched_keys"]:
+            raise
+        return model, info
+
+
 def check_loaded(info: Mapping[str, Any], model_id: str | Path) -> None:
     """Raise a `ValueError` where `from_pretrained` says that weights and configuration do not belong together."""
     faults = {
+        "mismatched_keys": "have another shape in its weights than by config.json, e.g. for another number of codes",
         "missing_keys": "are not in its weights, so they would be random",
         "unexpected_keys": "are in its weights and have no place in the model",
-        "mismatched_keys": "have another shape in its weights",
     }
     for kind, fault in faults.items():
         names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get(kind) or ())
         if names:
             raise ValueError(
-                f"{model_id}: {len(names)} parameters of the model {fault}, e.g. {', '.join(names[:3])}. config.json and the "
-                "weights are not of one model: copy both from the same training run."
+                f"{model_id}: {len(names)} parameters {fault}: {', '.join(names[:3])}{' ...' if names[3:] else ''}. config.json "
+                "and the weights are not of one model: copy both from the same training run."
             )
 
 
@@ -129,8 +140,8 @@ def _readable(model_id: str | Path, what: str) -> Iterator[None]:
                     f"{path} is cut short or damaged ({first_line(damage)}): copy or download it again."
                 ) from None
         raise ValueError(
-            f"{model_id}: the {what} cannot be loaded, since files of the folder are damaged or not of one model: copy "
-            f"config.json and them from the same training run. ({first_line(error)})"
+            f"{model_id}: the {what} cannot be loaded, since files of the folder are missing, damaged or not of one model: "
+            f"copy it from the training run again. ({first_line(error)})"
         ) from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser
 
 from dataset_scripts.command import run_command
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="of its configuration, such as paths, which a model does not keep",
     )
     add_shared_options(parser)
-    return run_command(lambda: decide(parser, arguments))
+    return run_command(lambda: decide(parser, arguments), DatasetsError)
 
 
 def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:

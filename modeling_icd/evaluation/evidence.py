@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetsError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -173,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output_file", type=Path, help="where the figures go as JSON, which hold no text")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
-    return run_command(lambda: report(args))
+    return run_command(lambda: report(args), DatasetsError)
 
 
 def report(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dataset_scripts.command import run_command
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_shared_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws, folds and resamples")
     args = parser.parse_args(arguments)
-    return run_command(lambda: report(args))
+    return run_command(lambda: report(args), DatasetsError)
 
 
 def report(args: argparse.Namespace) -> int:

@@ -237,7 +237,10 @@ def check_results(results: Mapping[str, Any]) -> None:
         and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
     ]
     if not faults:
-        faults = _faults_within(results)
+        try:
+            faults = _faults_within(results)
+        except (AttributeError, KeyError, TypeError) as error:
+            faults = [f"a field inside holds a value of another kind than expected ({error})"]
     if faults:
         raise ValueError(f"Not the results of an evaluation: {'; '.join(faults[:5])}.")
 
@@ -246,6 +249,8 @@ def _faults_within(results: Mapping[str, Any]) -> list[str]:
     faults = []
     if results["schema_version"] != SCHEMA_VERSION:
         faults.append(f"`schema_version` is {results['schema_version']}, expected {SCHEMA_VERSION}: evaluate again")
+    if not isinstance(results.get("num_empty_notes", 0), int):
+        faults.append("`num_empty_notes` is no number")
     for name, value in results["metrics"].items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             faults.append(f"metric {name} is no number")

@@ -53,6 +53,8 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
         raise ValueError(f"{output_dir} holds other files: name a new folder.")
     try:
         model, tokenizer = read_gguf(gguf_file)
+    except ImportError as error:  # no package `gguf`
+        raise ValueError(f"{gguf_file} cannot be read: {first_line(error)}") from None
     except Exception as error:  # the readers have errors of many kinds for a damaged file
         raise ValueError(
             f"{gguf_file} cannot be read as the GGUF file of a Llama: it is damaged, cut short or of another model "
