@@ -32,6 +32,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dataset_scripts.command import run_command
+from dataset_scripts.files import write_json
+
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("NOTEEVENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD")
@@ -306,12 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
     check(results[max(results)])
     print_results(results, console)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.output.with_suffix(".partial")
-    partial.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "fractions": results}, indent=2) + "\n")
-    partial.replace(args.output)
+    write_json({"cores": len(os.sched_getaffinity(0)), "fractions": results}, args.output)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))
