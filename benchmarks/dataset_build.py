@@ -32,9 +32,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dataset_scripts.command import run_command
-from dataset_scripts.files import write_json
-
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("NOTEEVENTS", "DIAGNOSES_ICD", "PROCEDURES_ICD")
@@ -309,9 +306,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
     check(results[max(results)])
     print_results(results, console)
+    from dataset_scripts.files import write_json  # here: a step's peak memory is to include its own imports only
+
     write_json({"cores": len(os.sched_getaffinity(0)), "fractions": results}, args.output)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())
