@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dataset_scripts import files
-from modeling_icd.evaluation import cli, predictions
+from modeling_icd.evaluation import cli, decide, predictions
 from modeling_icd.evaluation.cli import main, score_split
 from modeling_icd.evaluation.compare import read_run
 from modeling_icd.evaluation.data import builder_for, load_model
@@ -165,6 +166,18 @@ def test_empty_notes_score_nothing_and_are_counted(coder, corpus, tmp_path, monk
     assert {0, 1} <= set(outcomes.gold_notes) and not {0, 1} & set(outcomes.predicted_notes)
     of_best = outcomes_of(scored.scores, np.ones(scored.scores.shape), 0.5, top_k=2)
     assert set(of_best.predicted_notes) == {2, 3, 4, 5, 6}
+
+
+def test_no_decision_is_fitted_to_empty_notes(coder, corpus, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(coder, tmp_path / "model")
+    monkeypatch.setattr(decide, "builder_for", lambda *args: WithEmptyNotes(builder_for(*args)))
+    given = [str(folder), f"--data_dir={corpus}", f"--data_cache_dir={tmp_path / 'cache'}"]
+    assert decide.main([*given, "--threshold_rule=conformal", "--target_recall=0.1"]) == 2
+    assert re.search(r"2 of \d+ validation notes are empty.*'conformal'", capsys.readouterr().err)
+    assert json.loads((folder / "config.json").read_text())["threshold_rule"] == "fixed"
+    assert decide.main([*given, "--threshold_rule=global"]) == 0
+    assert "the decision is fitted without them" in capsys.readouterr().out
+    assert json.loads((folder / "config.json").read_text())["threshold_rule"] == "global"
 
 
 def leftovers(folder):
