@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> Any: ...  # a type checker run from here takes this file for the library, too
 
 elif __name__ == "__main__":
-    from modeling_icd.evaluation.cli import main
-
+    try:
+        from modeling_icd.evaluation.cli import main
+    except KeyboardInterrupt:  # while libraries are read, which takes seconds
+        sys.exit(130)
     sys.exit(main())
 
 elif __name__ == "evaluate":

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.runs import print_summary, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
+from dataset_scripts.command import run_command
 
 
 CONFIGS = ("cmc_multirescnn", "cmc_direct")
@@ -48,4 +49,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

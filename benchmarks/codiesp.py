@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.runs import print_summary, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
+from dataset_scripts.command import run_command
 
 
 CONFIGS = ("codiesp_multirescnn", "codiesp_direct")
@@ -45,4 +46,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -306,10 +306,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
     check(results[max(results)])
     print_results(results, console)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.output.with_suffix(".partial")
-    partial.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "fractions": results}, indent=2) + "\n")
-    partial.replace(args.output)
+    from dataset_scripts.files import write_json  # here: a step's peak memory is to include its own imports only
+
+    write_json({"cores": len(os.sched_getaffinity(0)), "fractions": results}, args.output)
     return 0
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
 
+from dataset_scripts.command import run_command
 from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.decide import refit_decision
 from modeling_icd.evaluation.decisions import DecisionArguments
@@ -77,4 +78,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -61,7 +61,7 @@ def icd_metrics_lists(scores, labels, k=50):
     started = time.perf_counter()
     for first in range(0, len(scores), BATCH_SIZE):
         batch = slice(first, first + BATCH_SIZE)
-        accumulator.add_topk_batch(ids[batch], best[batch], gold[batch])
+        accumulator.add_topk_batch(ids[batch], best[batch], gold[batch], references_format="ids")
     return accumulator.compute(), time.perf_counter() - started
 
 

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from dataset_scripts.files import write_text
 from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.results import summarize, write_results
 from modeling_icd.training.hidden_states import HiddenStates
@@ -80,4 +81,4 @@ def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title:
         summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "runs": v} for metric, v in values.items()}
         table.add_row(name, *(f"{np.mean(v):.3f}\n({np.std(v):.3f})" for v in values.values()))
     Console().print(table)
-    file.write_text(json.dumps(summary, indent=2))
+    write_text(json.dumps(summary, indent=2), file)

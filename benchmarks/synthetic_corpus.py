@@ -18,6 +18,8 @@ from transformers import pipeline
 from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import ICDBuilder, load_builder
+from dataset_scripts.command import run_command
+from dataset_scripts.files import write_text
 from dataset_scripts.synthetic import LENGTHS, write_corpus
 
 
@@ -76,11 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(name, *(f"{metrics[metric]:.4f}" for metric in METRICS), f"{seconds[name]:.0f}")
     console.print(table)
     summary = {name: {**metrics, "training_seconds": seconds[name]} for name, metrics in rows.items()}
-    (args.output_dir / "summary.json").write_text(json.dumps({"notes": sizes, "results": summary}, indent=2))
+    write_text(json.dumps({"notes": sizes, "results": summary}, indent=2), args.output_dir / "summary.json")
     if args.show_note:
         show_note(args.output_dir / args.show_note, builder)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from .icd_metrics.accumulator import ICDMetricsAccumulator
-from .icd_metrics.scores import nan_to_none, to_numpy
+from .icd_metrics.inputs import ClassIds, to_numpy
+from .icd_metrics.scores import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 
 __all__ = [
     "ICD_METRICS_PATH",
     "BatchedComputeMetrics",
+    "ClassIds",
     "ICDMetricsAccumulator",
     "make_compute_metrics",
     "nan_to_none",

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from .icd_metrics.scores import gold_pairs
+from .icd_metrics.inputs import gold_pairs
 from .strata import FREQUENCY_BANDS, band_names, in_bands
 
 

@@ -11,18 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetsError
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
 from dataset_scripts.classification import classification_of
+from dataset_scripts.command import run_command
 from dataset_scripts.synthetic import is_synthetic
 
 from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
-from .data import builder_for, load_config, load_model, private_cache
+from .data import add_shared_options, builder_for, load_coder_config, load_model, private_cache
+from .icd_metrics.inputs import ClassIds
 from .predictions import write_predictions
 from .report import write_report
 from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
@@ -36,30 +39,65 @@ TABLE_ROWS = (
 
 
 def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
-    """Scores `(N, C)` of whole notes, calibrated as the model's configuration says; see `logits_of_notes`."""
+    """Scores `(N, C)` of whole notes, calibrated as the model's configuration says; 0 for every code of an empty note."""
     logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
-    return calibrated_scores(torch.from_numpy(logits), model.config.calibration).numpy()
+    return scores_of_logits(logits, model.config.calibration, empty_notes(notes))
+
+
+def scores_of_logits(logits: np.ndarray, calibration: Any, is_empty: np.ndarray) -> np.ndarray:
+    """Scores `(N, C)` of logits; 0 for every code of a note without text, of which a model can know nothing."""
+    scores = calibrated_scores(torch.from_numpy(logits), calibration).numpy()
+    return np.where(is_empty[:, None], np.float32(0), scores)
+
+
+def empty_notes(notes: Sequence[str]) -> np.ndarray:
+    """Which notes have no text, or white space alone, `(N,)` bool."""
+    return np.array([not note.strip() for note in notes], bool)
 
 
 @torch.no_grad()
 def logits_of_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
     """Logits `(N, C)` of whole notes, fp32, in the order given; notes of similar length share a batch.
 
+    An empty note (see `empty_notes`) goes through no model; its logits are 0 and mean nothing.
+
     Args:
         store (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
+
+    Raises:
+        ValueError: where the model gives NaN or infinity, or the tokenizer no token for a note with text.
     """
+    is_empty = empty_notes(notes)
     input_ids = [tokenizer(note, verbose=False)["input_ids"] for note in notes]
+    rows_read = np.flatnonzero(~is_empty).tolist()
+    without_tokens = [i for i in rows_read if not input_ids[i]]
+    if without_tokens:
+        raise ValueError(
+            f"The tokenizer gives no token for {len(without_tokens)} of {len(notes)} notes that have text, the first being note "
+            f"{without_tokens[0]} of the split: it is not the one that the model was trained with."
+        )
     if store is not None:
-        store.fill(input_ids)
-    order = sorted(range(len(notes)), key=lambda i: len(input_ids[i]))
+        store.fill([input_ids[i] for i in rows_read])
+    order = sorted(rows_read, key=lambda i: len(input_ids[i]))
     logits = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
     name, read = ("input_ids", torch.as_tensor) if store is None else ("hidden_states", store.read)
-    for start in tqdm(range(0, len(notes), batch_size), desc="Scoring", unit="batch"):
+    for start in tqdm(range(0, len(order), batch_size), desc="Scoring", unit="batch"):
         rows = order[start : start + batch_size]
         padded, mask = pad_rows([read(input_ids[i]) for i in rows])
         output = model(**{name: padded.to(model.device)}, attention_mask=mask.to(model.device))
         logits[rows] = output.logits.float().cpu().numpy()
+    check_logits(logits)
     return logits
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise a `ValueError` where a model gave no number for some note: no figure may rest on those."""
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"The model gives NaN or infinity for {len(wrong)} of {len(logits)} notes, the first being note {wrong[0]} of the "
+            "split: its weights are damaged, training diverged, or the notes overflow its data type."
+        )
 
 
 def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list[str]]:
@@ -72,7 +110,7 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list
     used = sorted({code for codes in split["codes"] for code in codes})
     unknown = [names[i] for i in used if names[i] not in label2id]
     columns = {**label2id, **{code: len(label2id) + i for i, code in enumerate(unknown)}}
-    return [[columns[names[code]] for code in codes] for codes in split["codes"]], unknown
+    return ClassIds([columns[names[code]] for code in codes] for codes in split["codes"]), unknown
 
 
 def score_split(
@@ -111,12 +149,17 @@ def score_split(
     gold, unknown = gold_columns(records, model.config.label2id)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
     notes = list(records["text"])
-    logits = torch.from_numpy(logits_of_notes(model, tokenizer, notes, batch_size, store))
+    is_empty = empty_notes(notes)
+    if is_empty.any():
+        print(
+            f"{is_empty.sum()} of {len(notes)} notes are empty; each scores 0 for every code, and its gold codes are missed."
+        )
+    logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
 
     def scores_of(calibration) -> np.ndarray:
-        return np.pad(calibrated_scores(logits, calibration).numpy(), ((0, 0), (0, len(unknown))))
+        return np.pad(scores_of_logits(logits, calibration, is_empty), ((0, 0), (0, len(unknown))))
 
     decision = model.config.threshold if threshold is None else threshold
     if isinstance(decision, list):
@@ -131,6 +174,7 @@ def score_split(
         "config": builder.config.name,
         "split": split,
         "num_notes": len(records),
+        "num_empty_notes": int(is_empty.sum()),
         "num_codes": len(codes),
         "unknown_codes": unknown,
         "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
@@ -222,8 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="where results.json, the report and predictions.parquet go; default: MODEL/evaluation/SPLIT, and for the "
         "predictions, which are patient data, MODEL-private/evaluation/SPLIT; with --compare: where the comparison goes",
     )
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
-    parser.add_argument("--batch_size", type=int, default=8)
+    add_shared_options(parser)
     parser.add_argument("--threshold", type=float, help="in place of the model's own")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples behind intervals and tests")
     parser.add_argument(
@@ -244,11 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
-    try:
-        return compare(args) if args.compare else report(args)
-    except (ValueError, OSError) as error:  # transformers reports a missing model as an OSError
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: compare(args) if args.compare else report(args), DatasetsError)
 
 
 def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:
@@ -256,7 +295,7 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
     path = Path(args.audit)
     if not path.is_file():
         raise FileNotFoundError(f"No file of assigned codes at {path}.")
-    config = load_config(args.model, args.trust_remote_code)
+    config = load_coder_config(args.model, args.trust_remote_code)
     builder = builder_for(
         config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
@@ -319,3 +358,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.output_dir is not None:
         print(write_comparison(comparison, args.output_dir))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ import numpy as np
 
 from dataset_scripts.files import write_json, write_text
 
+from .icd_metrics.scores import divide
 from .intervals import holm, randomization_test
 from .outcomes import Outcomes
 from .predictions import PREDICTIONS_FILE, Predictions, read_predictions
@@ -70,6 +71,13 @@ def read_run(folder: Path, name: str) -> Run:
     predictions = read_predictions(find_predictions(folder))
     if predictions.about["data_fingerprint"] != results["data_fingerprint"]:
         raise ValueError(f"{folder}: results.json and {PREDICTIONS_FILE} are not of the same run: evaluate again.")
+    outcomes = predictions.outcomes
+    f1 = divide(2 * outcomes.is_hit.sum(), len(outcomes.gold_codes) + len(outcomes.predicted_codes))
+    if not np.isclose(f1, results["metrics"]["f1_micro"], atol=1e-9):  # an evaluation that was ended between the two
+        raise ValueError(
+            f"{folder}: {PREDICTIONS_FILE} gives a micro F1 of {f1:.4f}, results.json says "
+            f"{results['metrics']['f1_micro']:.4f}: they are not of the same run, evaluate again."
+        )
     return Run(name, results, predictions, setting_of(results))
 
 

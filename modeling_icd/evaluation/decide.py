@@ -6,19 +6,21 @@ are, and no other split is read. Results measured before are of the old decision
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, HfArgumentParser
+import numpy as np
+from datasets.exceptions import DatasetsError
+from transformers import HfArgumentParser
 
-from dataset_scripts.files import write_json
+from dataset_scripts.command import run_command
+from dataset_scripts.files import read_json, write_json
 
-from .cli import gold_columns, logits_of_notes
-from .data import RUN_FILE, builder_for, load_model, private_cache, read_run
+from .cli import empty_notes, gold_columns, logits_of_notes
+from .data import RUN_FILE, add_shared_options, builder_for, load_coder_config, load_model, private_cache, read_run
 from .decisions import DecisionArguments, fit_decision, missable_notes
 from .results import name_threshold
 
@@ -51,7 +53,7 @@ def refit_decision(
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"No {folder / 'config.json'}: give the `output_dir` of a training run.")
-    config = AutoConfig.from_pretrained(folder)
+    config = load_coder_config(folder)
     trained_on = config.training_data or {}
     if "dataset" not in trained_on:
         raise ValueError(f"{folder} does not say what it was trained on, so its validation notes are not known.")
@@ -67,6 +69,7 @@ def refit_decision(
     cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
     records = builder.as_dataset(split="validation")
+    records = leave_out_empty(records, args)
     columns, _ = gold_columns(records, config.label2id)
     gold = [[column for column in of_note if column < config.num_labels] for of_note in columns]
     num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
@@ -84,8 +87,27 @@ def refit_decision(
     if run:  # which says how to train such a model
         run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}
         write_json(run, folder / RUN_FILE)
-    write_json(json.loads((folder / "config.json").read_text()) | decision, folder / "config.json")
+    write_json(read_json(folder / "config.json", "train again.") | decision, folder / "config.json")
     return decision
+
+
+def leave_out_empty(records, args: DecisionArguments):
+    """The notes that have text: of the others a model knows nothing, and a decision must not be fitted to that.
+
+    Raises:
+        ValueError: where none is left, or a recall is to be promised, which an empty note would break.
+    """
+    is_empty = empty_notes(list(records["text"]))
+    num_empty = int(is_empty.sum())
+    if not num_empty:
+        return records
+    if args.threshold_rule == "conformal" or num_empty == len(records):
+        raise ValueError(
+            f"{num_empty} of {len(records)} validation notes are empty, so no decision with `threshold_rule` "
+            f"{args.threshold_rule!r} can be fitted: take them out of the data set."
+        )
+    print(f"{num_empty} of {len(records)} validation notes are empty; the decision is fitted without them.")
+    return records.select(np.flatnonzero(~is_empty))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,21 +126,21 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME=VALUE",
         help="of its configuration, such as paths, which a model does not keep",
     )
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
-    parser.add_argument("--batch_size", type=int, default=8)
-    try:
-        args, paths = parser.parse_args_into_dataclasses(arguments)
-        decision = refit_decision(
-            paths.model,
-            paths.data_dir,
-            args,
-            options=paths.dataset_options,
-            cache_dir=paths.cache_dir,
-            batch_size=paths.batch_size,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    add_shared_options(parser)
+    return run_command(lambda: decide(parser, arguments), DatasetsError)
+
+
+def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:
+    """What the command line asks for."""
+    args, paths = parser.parse_args_into_dataclasses(arguments)
+    decision = refit_decision(
+        paths.model,
+        paths.data_dir,
+        args,
+        options=paths.dataset_options,
+        cache_dir=paths.cache_dir,
+        batch_size=paths.batch_size,
+    )
     threshold = name_threshold(decision["threshold"], decision["predict_top_k"])
     print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold}")
     print("Results measured before are of the old decision: run `evaluate.py` again.")

@@ -16,7 +16,8 @@ from sklearn.isotonic import isotonic_regression
 from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
 from ..scores import calibrated_scores
 from .calibration import fit_platt, fit_temperature
-from .icd_metrics.scores import check_scores, cut_between, gold_pairs, rank_gold
+from .icd_metrics.inputs import ClassIds, check_scores, gold_pairs
+from .icd_metrics.scores import cut_between, rank_gold
 from .outcomes import outcomes_of
 from .thresholds import tune_bagged_threshold, tune_per_code_thresholds
 
@@ -94,6 +95,7 @@ def fit_decision(
     Returns:
         Every field of `DECISION_FIELDS`, ready for JSON.
     """
+    gold = ClassIds(gold)
     fitted = None
     if args.calibration == "temperature":
         fitted = fit_temperature(logits, gold)

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets.exceptions import DatasetsError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
 from ..scores import calibrated_scores
+from .cli import check_logits
 from .data import builder_for, load_model, private_cache
 from .icd_metrics.scores import divide
 
@@ -121,11 +124,12 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
     counts = {(codes, k): EvidenceCounts() for codes in ("gold", "found") for k in num_spans}
     for note, marked in zip(tqdm(notes, desc="Reading", unit="note"), gold, strict=True):
         marked = {code: spans for code, spans in marked.items() if code in label2id}
-        if not marked:
+        if not marked or not note.strip():
             continue
         encoded = encode_note(tokenizer, note)
         inputs = {name: tensor.to(model.device) for name, tensor in padded([encoded["input_ids"]]).items()}
         output = model(**inputs, output_label_attentions=True)
+        check_logits(output.logits.float().cpu().numpy())
         if output.label_attentions is None:
             raise ValueError(f"A head with `pooling` {model.config.pooling!r} does not say what it read a code from.")
         found = set(predicted_codes(calibrated_scores(output.logits[0], model.config.calibration), model.config))
@@ -163,22 +167,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_spans", type=int, nargs="+", default=NUM_SPANS, help="spans that a code gets")
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument(
+        "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
+    )
     parser.add_argument("--output_file", type=Path, help="where the figures go as JSON, which hold no text")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
-    try:
-        model, tokenizer = load_model(args.model, args.trust_remote_code)
-        cache_dir = args.cache_dir or private_cache(args.model)
-        builder = builder_for(
-            model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir
-        )
-        records = builder.as_dataset(split=args.split)
-        gold = gold_evidence(records, args.data_dir)
-        rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: report(args), DatasetsError)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Judges, prints, and writes the figures."""
+    model, tokenizer = load_model(args.model, args.trust_remote_code)
+    cache_dir = args.cache_dir or private_cache(args.model)
+    builder = builder_for(
+        model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir
+    )
+    records = builder.as_dataset(split=args.split)
+    gold = gold_evidence(records, args.data_dir)
+    rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans))
     print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
     if args.output_file is not None:
         write_json(rows, args.output_file)

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .icd_metrics.inputs import check_scores, gold_pairs
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,
-    check_scores,
     column_blocks,
     divide,
-    gold_pairs,
     rank_in_histogram,
     to_levels,
 )

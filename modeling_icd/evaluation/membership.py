@@ -12,12 +12,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
 from .cli import gold_columns, score_notes
-from .data import builder_for, load_model, private_cache, read_run
+from .data import add_shared_options, builder_for, load_model, private_cache, read_run
 from .results import MEMBERSHIP_FILE, weights_digest
 
 
@@ -144,25 +146,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
     parser.add_argument("--split", default="test", help="of the notes that it has not seen; default: test")
     parser.add_argument("--num_notes", type=int, default=2000, help="at most so many of each kind; default: 2000")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    add_shared_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws, folds and resamples")
     args = parser.parse_args(arguments)
-    try:
-        results = measure_membership(
-            args.model,
-            args.data_dir,
-            dataset=args.dataset,
-            config=args.dataset_config,
-            split=args.split,
-            num_notes=args.num_notes,
-            batch_size=args.batch_size,
-            cache_dir=args.cache_dir,
-            seed=args.seed,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: report(args), DatasetsError)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Measures, and writes what was measured."""
+    results = measure_membership(
+        args.model,
+        args.data_dir,
+        dataset=args.dataset,
+        config=args.dataset_config,
+        split=args.split,
+        num_notes=args.num_notes,
+        batch_size=args.batch_size,
+        cache_dir=args.cache_dir,
+        seed=args.seed,
+    )
     write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")
     for name in ("loss", "reference"):

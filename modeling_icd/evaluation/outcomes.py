@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .icd_metrics.scores import check_scores, check_threshold, divide, gold_pairs, rank_gold, ratios
+from .icd_metrics.inputs import check_scores, check_threshold, gold_pairs
+from .icd_metrics.scores import divide, rank_gold, ratios
 
 
 class Outcomes(NamedTuple):
@@ -36,12 +37,13 @@ def outcomes_of(scores: Any, labels: Any, threshold: Any, top_k: int | None = No
     """Outcomes of dense scores `(N, C)`, labels as in `ICDMetricsAccumulator.add_batch`.
 
     Predicted are the codes with `score > threshold`; where `top_k` is given, the k best of each note in place of those, of
-    equal scores the lower class ids.
+    equal scores the lower class ids. A score of 0, that of an empty note or of a code the model does not know, is never
+    predicted.
     """
     scores = check_scores(scores)
     threshold = check_threshold(threshold, scores.shape[1])
     notes, codes = gold_pairs(labels, *scores.shape)
-    is_predicted = scores > threshold if top_k is None else is_among_best(scores, top_k)
+    is_predicted = scores > threshold if top_k is None else is_among_best(scores, top_k) & (scores > 0)
     predicted_notes, predicted_codes = np.nonzero(is_predicted)
     return Outcomes(
         num_notes=scores.shape[0],

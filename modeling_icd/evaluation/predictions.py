@@ -99,7 +99,10 @@ def read_predictions(path: Path) -> Predictions:
     """Read `predictions.parquet`."""
     if not path.is_file():
         raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        raise ValueError(f"{path} is cut short or damaged: evaluate again.") from None
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
     if packed is None or "predicted" not in table.column_names:
         raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")

@@ -144,6 +144,10 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
         text.append(
             f"{len(results['unknown_codes'])} gold codes of this split are not in the model's vocabulary; each counts as missed."
         )
+    if results.get("num_empty_notes"):
+        text.append(
+            f"{results['num_empty_notes']:,} notes are empty; each scores 0 for every code, its gold codes are missed."
+        )
     return _section("Figures", text, columns=("metric", "value", "95% interval"), rows=rows)
 
 

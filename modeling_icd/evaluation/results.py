@@ -14,6 +14,7 @@ from dataset_scripts.files import read_json, write_json
 
 from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
+from .icd_metrics.inputs import ClassIds
 from .icd_metrics.scores import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
@@ -73,7 +74,7 @@ class ScoredSplit(NamedTuple):
     """A split and what a model says about it; a code that only the split has is a column of zeros behind the model's own."""
 
     scores: np.ndarray  # (N, C) float32
-    gold: list[list[int]]
+    gold: list[list[int]]  # class ids of each note
     codes: list[str]  # by class id
     hadm_ids: list[int]
     num_words: list[int]
@@ -95,6 +96,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     Args:
         seed (`int`): of the intervals' resamples.
     """
+    split = split._replace(gold=ClassIds(split.gold))
     accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold, k=CUTOFFS)
     accumulator.add_batch(split.scores, split.gold)
     metrics = accumulator.compute()
@@ -235,7 +237,10 @@ def check_results(results: Mapping[str, Any]) -> None:
         and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
     ]
     if not faults:
-        faults = _faults_within(results)
+        try:
+            faults = _faults_within(results)
+        except (AttributeError, KeyError, TypeError) as error:
+            faults = [f"a field inside holds a value of another kind than expected ({error})"]
     if faults:
         raise ValueError(f"Not the results of an evaluation: {'; '.join(faults[:5])}.")
 
@@ -244,6 +249,8 @@ def _faults_within(results: Mapping[str, Any]) -> list[str]:
     faults = []
     if results["schema_version"] != SCHEMA_VERSION:
         faults.append(f"`schema_version` is {results['schema_version']}, expected {SCHEMA_VERSION}: evaluate again")
+    if not isinstance(results.get("num_empty_notes", 0), int):
+        faults.append("`num_empty_notes` is no number")
     for name, value in results["metrics"].items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             faults.append(f"metric {name} is no number")

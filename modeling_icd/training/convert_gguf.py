@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaModel
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
+
+from ..evaluation.data import first_line
 
 
 def find_smollm2() -> Path:
@@ -39,7 +42,7 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
 
     Raises:
         FileNotFoundError: where `gguf_file` is not there.
-        ValueError: where it does not hold a Llama.
+        ValueError: where it is damaged, or does not hold a whole Llama.
     """
     gguf_file, output_dir = Path(gguf_file), Path(output_dir)
     if (output_dir / "config.json").exists():
@@ -48,20 +51,37 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
         raise FileNotFoundError(f"No GGUF file at {gguf_file}.")
     if output_dir.exists() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} holds other files: name a new folder.")
-    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    config = LlamaConfig.from_pretrained(**source)
-    if config.model_type != "llama":
-        raise ValueError(f"{gguf_file.name} holds a {config.model_type!r}: a Llama is expected.")
-    quantised = LlamaModel.from_pretrained(**source, dtype=torch.float32)
-    # transformers will not save a model that it read from a GGUF file: its weights go into a plain one.
-    fields = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
-    model = LlamaModel(LlamaConfig(**fields))
-    model.load_state_dict(quantised.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(**source)
+    try:
+        model, tokenizer = read_gguf(gguf_file)
+    except ImportError as error:  # no package `gguf`
+        raise ValueError(f"{gguf_file} cannot be read: {first_line(error)}") from None
+    except Exception as error:  # the readers have errors of many kinds for a damaged file
+        raise ValueError(
+            f"{gguf_file} cannot be read as the GGUF file of a Llama: it is damaged, cut short or of another model "
+            f"({first_line(error)}). Download it again."
+        ) from None
     with whole_folder(output_dir) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     return output_dir
+
+
+def read_gguf(gguf_file: Path) -> tuple[LlamaModel, PreTrainedTokenizerBase]:
+    """The model, fp32, and the tokenizer in a GGUF file; raises whatever its readers raise where it is damaged."""
+    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
+    config = LlamaConfig.from_pretrained(**source)
+    if config.model_type != "llama":
+        raise ValueError(f"it holds a {config.model_type!r}")
+    quantised, info = LlamaModel.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+    if info["missing_keys"]:  # which would be saved as random numbers
+        raise ValueError(f"{len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}")
+    if not all(weights.isfinite().all() for weights in quantised.state_dict().values()):
+        raise ValueError("a tensor holds NaN or infinity")
+    # transformers will not save a model that it read from a GGUF file: its weights go into a plain one.
+    fields = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    model = LlamaModel(LlamaConfig(**fields))
+    model.load_state_dict(quantised.state_dict())
+    return model, AutoTokenizer.from_pretrained(**source)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,12 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("gguf_file", help="the GGUF file, or `smollm2`")
     parser.add_argument("output_dir", type=Path)
     args = parser.parse_args(arguments)
-    try:
-        source = find_smollm2() if args.gguf_file == "smollm2" else Path(args.gguf_file)
-        print(convert_gguf(source, args.output_dir))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: convert(args))
+
+
+def convert(args: argparse.Namespace) -> int:
+    """What the command line asks for."""
+    source = find_smollm2() if args.gguf_file == "smollm2" else Path(args.gguf_file)
+    print(convert_gguf(source, args.output_dir))
     return 0
 
 

@@ -6,16 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
-from dataset_scripts import ICDBuilder, load_builder
+from dataset_scripts import ICDBuilder
 from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
-from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd import LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
@@ -29,28 +27,6 @@ from modeling_icd.training.run import main as train_main
 
 ROOT = Path(__file__).resolve().parents[2]
 DECISION_OPTIONS = [option.name for option in fields(DecisionArguments)]
-
-
-@pytest.fixture(scope="module")
-def coder(corpus, backbone, tmp_path_factory) -> Path:
-    """A model that knows half of the corpus's codes; it is not trained."""
-    folder = tmp_path_factory.mktemp("coder")
-    train = load_builder("mimic3", data_dir=corpus, cache_dir=folder.parent / "cache").as_dataset(split="train")
-    names = train.features["codes"].feature.names
-    counts = Counter(names[code] for codes in train["codes"] for code in codes)
-    codes = sorted(code for code, _ in counts.most_common(len(counts) // 2))
-    model = LlamaForICDCoding.from_pretrained(
-        backbone,
-        id2label=dict(enumerate(codes)),
-        label2id={code: i for i, code in enumerate(codes)},
-        window_size=32,
-        pooling="mean",
-        threshold=[0.5] * (len(codes) - 1) + [0.0],  # one for each code; the last code is always predicted
-        training_data={"dataset": "mimic3", "config": "full", "code_counts": dict(counts)},
-    )
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(backbone).save_pretrained(folder)
-    return folder
 
 
 def run(*arguments) -> subprocess.CompletedProcess:

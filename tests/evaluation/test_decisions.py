@@ -50,7 +50,7 @@ def test_conformal_threshold_by_hand():
 def test_equal_gold_scores_are_missed_or_found_together():
     scores = np.array([[0.5]] * 5 + [[0.9]] * 14, np.float32)
     # Of 19 notes 0.2 * 20 - 1 = 3 may be missed, but the five at 0.5 only together.
-    assert conformal_threshold(scores, [[0]] * 19, 0.8) == pytest.approx(0.25)
+    assert conformal_threshold(scores, np.ones((19, 1)), 0.8) == pytest.approx(0.25)
 
 
 def held_out_recall(rng, target, *, several_codes, num_calibration=20, num_held_out=20, num_draws=2000):
@@ -85,16 +85,16 @@ def test_without_the_finite_sample_correction_the_promise_would_be_broken():
 def test_a_recall_that_cannot_be_promised_is_refused():
     scores = np.full((9, 1), 0.5, np.float32)
     # Nine notes promise 0.9 at most: 0.1 * 10 - 1 = 0.
-    conformal_threshold(scores, [[0]] * 9, 0.9)
+    conformal_threshold(scores, np.ones((9, 1)), 0.9)
     with pytest.raises(ValueError, match=r"from 9 validation notes .* at most 0\.9\b"):
-        conformal_threshold(scores, [[0]] * 9, 0.95)
+        conformal_threshold(scores, np.ones((9, 1)), 0.95)
     with pytest.raises(ValueError, match=r"5\.6% were in no training note: at most 0\.85\b"):
-        conformal_threshold(scores, [[0]] * 9, 0.9, [1] + [0] * 8)
+        conformal_threshold(scores, np.ones((9, 1)), 0.9, [1] + [0] * 8)
     with pytest.raises(ValueError, match="score 0"):
-        conformal_threshold(np.zeros((20, 1), np.float32), [[0]] * 20, 0.9)
+        conformal_threshold(np.zeros((20, 1), np.float32), np.ones((20, 1)), 0.9)
     for wrong in (0, 1, 1.5):
         with pytest.raises(ValueError, match="`target_recall`"):
-            conformal_threshold(scores, [[0]] * 9, wrong)
+            conformal_threshold(scores, np.ones((9, 1)), wrong)
 
 
 # The other rules

@@ -19,6 +19,7 @@ from sklearn import metrics as sk
 
 from modeling_icd.evaluation import (
     ICD_METRICS_PATH,
+    ClassIds,
     ICDMetricsAccumulator,
     make_compute_metrics,
     nan_to_none,
@@ -50,7 +51,7 @@ def assert_same(results, expected):
 
 
 def to_lists(labels):
-    return [np.flatnonzero(row).tolist() for row in labels]
+    return ClassIds(np.flatnonzero(row).tolist() for row in labels)
 
 
 def best_codes(scores, k):
@@ -212,10 +213,10 @@ def test_many_tied_gold_codes():
 
 
 def test_score_at_the_threshold_is_not_predicted():
-    assert compute(np.array([[0.5, 0.75]]), [[0, 1]])["recall_micro"] == 0.5
+    assert compute(np.array([[0.5, 0.75]]), [[1, 1]])["recall_micro"] == 0.5
     # 0.1 is no float32: score and threshold are rounded alike, whether the threshold is a number or an array.
     for threshold in (0.1, np.array([0.1, 0.1])):
-        assert compute(np.array([[0.1, 0.2]]), [[0, 1]], threshold=threshold)["recall_micro"] == 0.5
+        assert compute(np.array([[0.1, 0.2]]), [[1, 1]], threshold=threshold)["recall_micro"] == 0.5
 
 
 def test_note_without_gold_codes_counts_as_zero():
@@ -228,7 +229,7 @@ def test_note_without_gold_codes_counts_as_zero():
 
 
 def test_k_beyond_the_number_of_codes_still_divides_by_k():
-    results = compute(np.array([[0.9, 0.1]]), [[0, 1]], k=4)
+    results = compute(np.array([[0.9, 0.1]]), [[1, 1]], k=4)
     assert results["precision_at_4"] == 0.5
     assert results["recall_at_4"] == results["ndcg_at_4"] == 1
 
@@ -386,7 +387,7 @@ def test_another_threshold_is_exact_or_refused():
         ([[0.5, 0.5]], [[0], [1]], "labels of 2 notes and scores of 1"),
         ([[0.5, 0.5]], [[2]], "Class id 2 of row 0 is out of range"),
         ([[0.5, 0.5]], [[-1]], "Class id -1 of row 0"),
-        ([[0.5, 0.5]], [[1, 1]], "class id 1 twice"),
+        ([[0.5, 0.5]], ClassIds([[1, 1]]), "class id 1 twice"),
         ([[0.5, 0.5]], np.array([[1, 0, 0]]), "Multi-hot labels have shape"),
         ([[0.5, 0.5]], np.array([[0, 2]]), "0 and 1 only"),
     ],

@@ -194,7 +194,7 @@ def test_paired_test_keeps_its_level_and_finds_a_real_difference():
 def test_paired_test_by_hand():
     # Two notes, one code, gold in both. Run 1 misses both, run 2 finds both: F1 0 and 1. Of the four ways to exchange
     # outputs two give |difference| 1 (none, both), two give 0: p is about 1/2.
-    first, second = (outcomes_of(np.full((2, 1), score), [[0], [0]], 0.5) for score in (0.1, 0.9))
+    first, second = (outcomes_of(np.full((2, 1), score), [[1], [1]], 0.5) for score in (0.1, 0.9))
     result = randomization_test(first, second, ["f1_micro"], num_shuffles=2000)["f1_micro"]
     assert result.difference == 1
     assert result.p_value == pytest.approx(0.5, abs=0.05)
@@ -213,7 +213,7 @@ def test_holm_by_hand():
 
 
 def test_errors():
-    outcomes = outcomes_of([[0.9]], [[0]], 0.5)
+    outcomes = outcomes_of([[0.9]], [[1]], 0.5)
     with pytest.raises(ValueError, match="level"):
         bootstrap_intervals(outcomes, {}, level=1.5)
     with pytest.raises(ValueError, match="num_resamples"):

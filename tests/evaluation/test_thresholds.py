@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_icd.evaluation import (
+    ClassIds,
     ICDMetricsAccumulator,
     tune_bagged_threshold,
     tune_global_threshold,
@@ -106,7 +107,7 @@ def test_neighbouring_floats_are_still_told_apart():
 
 
 def test_lowest_score_as_the_cut_leaves_room_below():
-    assert tune_global_threshold([[0.5, 0.5]], [[0, 1]]) == 0.25
+    assert tune_global_threshold([[0.5, 0.5]], ClassIds([[0, 1]])) == 0.25
 
 
 def test_gold_codes_that_all_score_zero_leave_the_default():

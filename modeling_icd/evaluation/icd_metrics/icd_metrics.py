@@ -8,10 +8,12 @@ import datasets
 import evaluate
 
 from .accumulator import ICDMetricsAccumulator
+from .inputs import ClassIds
 from .scores import nan_to_none
+from .store import SCORE_STORAGES
 
 
-__all__ = ["ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
+__all__ = ["SCORE_STORAGES", "ClassIds", "ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
 
 _DESCRIPTION = """\
 Metrics of multi-label classification with very many labels, as used in automatic ICD coding: precision, recall, F1 and
@@ -31,9 +33,13 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: scores in 0..1, an array `(notes, codes)`; or a dict with the best codes of each note, `ids` and `scores`, both
-        `(notes, k)`, -1 for padding (then give `num_labels` to `evaluate.load`).
-    references: gold codes; an array `(notes, codes)` is multi-hot, a list of lists holds class ids.
+    predictions (or `prediction_scores`): scores in 0..1, an array `(notes, codes)`; or a dict with the best codes of each note,
+        `ids` and `scores`, both `(notes, k)`, -1 for padding (then give `num_labels` to `evaluate.load`).
+    references: gold codes. An array, a tensor or a sparse matrix `(notes, codes)` is multi-hot. Lists, one for each note, are
+        multi-hot rows, class ids or code strings, whichever they fit.
+    references_format: "multi_hot", "ids" or "codes"; needed where lists can be read in two ways, such as `[[0, 1], [1, 0]]`.
+    predictions_format: "scores" (default); or as `references_format`, where predictions are the predicted codes of each note.
+    labels: the codes in the order of the score columns, or a model's `id2label`; for codes given as strings.
     threshold: a code is predicted where score > threshold; one number or one for each code. Default 0.5.
     k: cut-offs of the `_at_k` metrics. Default (5, 8, 15).
     tune_threshold: also report the global threshold with the best micro F1 on these notes (`threshold`) and that F1
@@ -53,18 +59,38 @@ class ICDMetrics(evaluate.Metric):
     """`ICDMetricsAccumulator` behind the interface of `evaluate`; scores stay numpy arrays and never pass through Arrow.
 
     Args:
-        num_labels, threshold, k, score_storage: As in `ICDMetricsAccumulator`; pass them to `evaluate.load`.
+        num_labels, threshold, k, score_storage, references_format, predictions_format, labels:
+            As in `ICDMetricsAccumulator`; pass them to `evaluate.load`.
         **kwargs: What `evaluate.load` passes to every module.
     """
 
-    def __init__(self, *args, num_labels=None, threshold=0.5, k=(5, 8, 15), score_storage="float32", **kwargs):
+    def __init__(
+        self,
+        *args,
+        num_labels=None,
+        threshold=0.5,
+        k=(5, 8, 15),
+        score_storage="float32",
+        references_format=None,
+        predictions_format=None,
+        labels=None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         if self.num_process != 1:
             raise ValueError(
                 f"This module holds its notes in memory and cannot join {self.num_process} processes through files. "
                 "Gather the scores first, or merge one `ICDMetricsAccumulator` of each process."
             )
-        self.accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
+        self.accumulator = ICDMetricsAccumulator(
+            num_labels,
+            threshold=threshold,
+            k=k,
+            score_storage=score_storage,
+            references_format=references_format,
+            predictions_format=predictions_format,
+            labels=labels,
+        )
 
     def __len__(self):
         return len(self.accumulator)
@@ -83,28 +109,40 @@ class ICDMetrics(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/1802.05695", "https://arxiv.org/abs/2304.10909"],
         )
 
-    def add(self, *, prediction=None, reference=None, **kwargs):
-        """Add one note: the scores of its codes and its gold codes."""
-        if hasattr(reference, "shape"):
-            reference = reference[None]
-        else:
-            reference = [reference]
+    def add(self, *, prediction=None, reference=None, prediction_scores=None, **formats):
+        """Add one note: the scores of its codes and its gold codes; `formats` as in `add_batch`."""
+        prediction = one_of(prediction, prediction_scores)
         if isinstance(prediction, dict):
             prediction = {name: [values] for name, values in prediction.items()}
-        else:
-            prediction = [prediction]
-        self.add_batch(predictions=prediction, references=reference, **kwargs)
+        elif prediction is not None:
+            prediction = as_batch(prediction)
+        self.add_batch(
+            predictions=prediction, references=None if reference is None else as_batch(reference), **formats
+        )
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(
+        self,
+        *,
+        predictions=None,
+        references=None,
+        prediction_scores=None,
+        references_format=None,
+        predictions_format=None,
+        labels=None,
+        **kwargs,
+    ):
         """Add a batch of notes: scores `(B, C)`, or the best codes of each note, and gold codes."""
         if kwargs:
             raise ValueError(f"Unknown inputs {sorted(kwargs)}: this module takes `predictions` and `references`.")
+        predictions = one_of(predictions, prediction_scores)
         if predictions is None or references is None:
             raise ValueError("Both `predictions` (scores) and `references` (gold codes) are needed.")
+        formats = {"references_format": references_format, "labels": labels}
         if not isinstance(predictions, dict):
-            self.accumulator.add_batch(predictions, references)
+            formats["predictions_format"] = predictions_format
+            self.accumulator.add_batch(predictions, references, **formats)
         elif set(predictions) == {"ids", "scores"}:
-            self.accumulator.add_topk_batch(predictions["ids"], predictions["scores"], references)
+            self.accumulator.add_topk_batch(predictions["ids"], predictions["scores"], references, **formats)
         else:
             raise ValueError(f"A list of the best codes has the keys `ids` and `scores`, got {sorted(predictions)}.")
 
@@ -113,14 +151,22 @@ class ICDMetrics(evaluate.Metric):
         *,
         predictions=None,
         references=None,
+        prediction_scores=None,
         threshold=None,
         k=None,
         tune_threshold=False,
         per_code=False,
+        **formats,
     ):
-        """Return the metrics of all notes added, those given here included, and start afresh."""
+        """Return the metrics of all notes added, those given here included, and start afresh; `formats` as in `add_batch`."""
+        predictions = one_of(predictions, prediction_scores)
         if predictions is not None or references is not None:
-            self.add_batch(predictions=predictions, references=references)
+            self.add_batch(predictions=predictions, references=references, **formats)
+        elif formats:
+            raise ValueError(
+                f"{sorted(formats)} say how to read the notes of this call, but there are none: give them where notes are "
+                "added, or to `evaluate.load`."
+            )
         try:
             results = self.accumulator.compute(threshold, k, tune_threshold)
             if per_code:
@@ -128,3 +174,17 @@ class ICDMetrics(evaluate.Metric):
             return results
         finally:
             self.accumulator.reset()
+
+
+def one_of(predictions, prediction_scores):
+    """The predictions under either of their names, of which only one may be given."""
+    if predictions is not None and prediction_scores is not None:
+        raise ValueError("Give either `predictions` or `prediction_scores`: both are the scores.")
+    return prediction_scores if predictions is None else predictions
+
+
+def as_batch(note):
+    """One note's values as a batch of one; a sparse row, which is a matrix already, stays as it is."""
+    if not hasattr(note, "shape"):
+        return [note]
+    return note if len(note.shape) == 2 else note[None]

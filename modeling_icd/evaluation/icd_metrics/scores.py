@@ -1,9 +1,9 @@
-"""Functions over arrays of scores, for `accumulator.py`: checking, levels, ranks and the curves that follow from ranks."""
+"""Functions over arrays of scores, for `accumulator.py`: levels, ranks and the curves that follow from ranks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -38,98 +38,6 @@ class GroupCurves(NamedTuple):
     auc: np.ndarray
     tied: np.ndarray
     average_precision: np.ndarray
-
-
-def to_numpy(array: Any) -> np.ndarray:
-    """Return a numpy view or copy of an array, a list or a torch tensor (bfloat16 and device tensors included)."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array
-        return array.numpy()
-    return np.asarray(array)
-
-
-def check_scores(scores: Any, num_labels: int | None = None) -> np.ndarray:
-    """Return scores as a float32 matrix `(B, C)` after checking its shape and that all lie in 0..1."""
-    matrix = to_numpy(scores)
-    if matrix.ndim != 2:
-        raise ValueError(f"Scores must have shape (notes, codes), got {matrix.shape}.")
-    if num_labels is not None and matrix.shape[1] != num_labels:
-        raise ValueError(f"Scores have {matrix.shape[1]} columns, expected one for each of {num_labels} codes.")
-    matrix = matrix.astype(np.float32, copy=False)
-    if matrix.size and not (matrix.min() >= 0 and matrix.max() <= 1):  # a NaN fails both comparisons
-        check_rows_in_unit_range(matrix)
-    return matrix
-
-
-def check_rows_in_unit_range(matrix: np.ndarray) -> None:
-    """Raise a `ValueError` that names the first row with a NaN or a value outside 0..1."""
-    wrong = ~((matrix >= 0) & (matrix <= 1))
-    if wrong.any():
-        row = int(wrong.any(axis=1).argmax())
-        value = float(matrix[row, int(wrong[row].argmax())])
-        raise ValueError(
-            f"Scores must lie in 0..1, but row {row} of the batch holds {value:.4g} (in all {int(wrong.any(axis=1).sum())} "
-            "of its rows do). Pass the sigmoid of the logits."
-        )
-
-
-def check_threshold(threshold: Any, num_labels: int | None) -> np.ndarray:
-    """Return a threshold, one number or one for each code, as float32 `()` or `(C,)`."""
-    values = to_numpy(threshold).astype(np.float32)
-    if values.ndim > 1 or (values.ndim == 1 and num_labels is not None and len(values) != num_labels):
-        raise ValueError(
-            f"`threshold` must be a number or an array of {num_labels} numbers, one per code; got shape {values.shape}."
-        )
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("`threshold` must lie in 0..1.")
-    return values
-
-
-def check_k(k: int | Iterable[int]) -> tuple[int, ...]:
-    """Return the cut-offs of the `_at_k` metrics as a tuple."""
-    cutoffs = (k,) if isinstance(k, int) else tuple(int(value) for value in k)
-    if any(cutoff < 1 for cutoff in cutoffs):
-        raise ValueError(f"`k` must hold positive numbers, got {cutoffs}.")
-    return cutoffs
-
-
-def gold_pairs(labels: Any, num_notes: int, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and class ids of the gold pairs, by row and then by class id.
-
-    Args:
-        labels (array of shape `(B, C)` or list of `B` lists of class ids):
-            An array or tensor is read as multi-hot, a plain list always as class ids. An empty list is a note without codes.
-    """
-    if hasattr(labels, "shape"):
-        matrix = to_numpy(labels)
-        if matrix.shape != (num_notes, num_labels):
-            raise ValueError(
-                f"Multi-hot labels have shape {matrix.shape}, scores {(num_notes, num_labels)}: they must be the same."
-            )
-        is_gold = matrix != 0
-        if not np.array_equal(matrix, is_gold):
-            raise ValueError("Multi-hot labels may hold 0 and 1 only. Pass class ids as a list of lists.")
-        rows, codes = np.nonzero(is_gold)
-        return rows, codes
-    if len(labels) != num_notes:
-        raise ValueError(f"Got labels of {len(labels)} notes and scores of {num_notes}.")
-    counts = np.fromiter((len(ids) for ids in labels), np.int64, num_notes)
-    rows = np.repeat(np.arange(num_notes), counts)
-    codes = np.fromiter((code for ids in labels for code in ids), np.int64, int(counts.sum()))
-    wrong = (codes < 0) | (codes >= num_labels)
-    if wrong.any():
-        raise ValueError(
-            f"Class id {codes[wrong][0]} of row {rows[wrong][0]} is out of range: ids run from 0 to {num_labels - 1}."
-        )
-    keys = np.sort(rows * num_labels + codes)
-    repeated = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(repeated):
-        row, code = divmod(int(keys[repeated[0]]), num_labels)
-        raise ValueError(
-            f"Row {row} names class id {code} twice. A list is read as class ids: pass multi-hot labels as an array."
-        )
-    return keys // num_labels, keys % num_labels
 
 
 def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
