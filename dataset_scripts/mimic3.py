@@ -10,7 +10,7 @@ user's own copy and writes only into the user's own cache.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -227,15 +227,16 @@ class MIMIC3(MIMICBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
-        rows_without_code = num_rows = 0
+        rows_without_code = num_rows = other_subjects = 0
         code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
         in_table: dict[str, set[int]] = {}
         for table, kind in CODE_TABLES.items():
-            hadm_ids, table_codes, empty = read_codes(self.tables[table], kind, notes.rows)
-            rows_without_code += empty
-            num_rows += len(hadm_ids)
-            in_table[table] = set(hadm_ids)
-            for hadm_id, code in zip(hadm_ids, table_codes, strict=True):
+            rows = read_codes(self.tables[table], kind, notes.rows)
+            rows_without_code += rows.without_code
+            num_rows += len(rows.hadm_ids)
+            other_subjects += notes.count_other_subjects(rows.subjects)
+            in_table[table] = set(rows.hadm_ids)
+            for hadm_id, code in zip(rows.hadm_ids, rows.codes, strict=True):
                 code_sets[hadm_id].add(code)
         coded = {hadm_id: codes for hadm_id, codes in code_sets.items() if codes}
 
@@ -255,6 +256,7 @@ class MIMIC3(MIMICBuilder):
                 "kept, discharge summary rows that repeat the text of another one": notes.count_repeated_texts(),
                 "left out, code rows without a code": rows_without_code,
                 "left out, code rows that repeat another one": num_rows - sum(map(len, coded.values())),
+                "code rows whose SUBJECT_ID is not that of the admission's notes": other_subjects,
                 "left out, admissions without codes": len(code_sets) - len(coded),
                 **{
                     f"coded admissions without a row in {name}": len(coded.keys() - ids)
@@ -361,18 +363,35 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
     return notes
 
 
-def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[int], list[str], int]:
-    """Read the code rows of some admissions: their admission ids, their dotted codes, and how many have no code."""
+@dataclass
+class CodeRows:
+    """The rows of a code table that are of some admissions.
+
+    Args:
+        hadm_ids (`list[int]`): Admission of each row with a code.
+        codes (`list[str]`): Its dotted code.
+        without_code (`int`): Rows whose code is empty.
+        subjects (`list[tuple[pa.Array, pa.Array]]`): HADM_ID and SUBJECT_ID of all rows, batch by batch.
+    """
+
+    hadm_ids: list[int] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    without_code: int = 0
+    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
+
+
+def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> CodeRows:
+    """Read the code rows of some admissions."""
     wanted = pa.array(list(hadm_ids), type=pa.int64())
-    found: list[int] = []
-    codes: list[str] = []
-    empty = 0
-    for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"], needs_rows=True):
+    rows = CodeRows()
+    for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"], optional=["SUBJECT_ID"], needs_rows=True):
         admissions = read_ids(batch, "HADM_ID", path, first)
+        subjects = read_ids(batch, "SUBJECT_ID", path, first, optional=True)
         dotted = read_dotted_codes(batch, "ICD9_CODE", kind, path, first)
         of_ours = pc.is_in(admissions, wanted)
-        empty += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
+        rows.without_code += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
+        rows.subjects.append((admissions.filter(of_ours), subjects.filter(of_ours)))
         keep = pc.and_(of_ours, pc.is_valid(dotted))
-        found += admissions.filter(keep).to_pylist()
-        codes += dotted.filter(keep).to_pylist()
-    return found, codes, empty
+        rows.hadm_ids += admissions.filter(keep).to_pylist()
+        rows.codes += dotted.filter(keep).to_pylist()
+    return rows

@@ -200,6 +200,9 @@ class MIMIC4(MIMICBuilder):
                     f"coded admissions without a row in {name}": len(coded.keys() - ids)
                     for name, ids in codings.in_table.items()
                 },
+                "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
+                    codings.subjects
+                ),
                 "left out, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
                 "left out, admissions coded in the other edition": len(noted & codings.other_edition - mixed),
                 "left out, admissions without codes": len(noted - codings.codes.keys() - codings.other_edition),
@@ -253,6 +256,7 @@ class Codings:
         rows_without_code (`int`): Rows whose code is empty.
         num_rows (`int`): Rows with a code of the edition.
         in_table (`dict[str, set[int]]`): Admissions with a code of the edition, by table.
+        subjects (`list[tuple[pa.Array, pa.Array]]`): hadm_id and subject_id of all rows, batch by batch.
     """
 
     codes: dict[int, set[str]] = field(default_factory=dict)
@@ -260,13 +264,16 @@ class Codings:
     rows_without_code: int = 0
     num_rows: int = 0
     in_table: dict[str, set[int]] = field(default_factory=dict)
+    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
 
     def read(self, path: Path, table: str, edition: int) -> None:
         """Add the codes of a table."""
         kind = CODE_TABLES[table]
         in_table = self.in_table[table] = set()
-        for first, batch in read_table(path, ["hadm_id", "icd_code", "icd_version"], needs_rows=True):
+        columns = ["hadm_id", "icd_code", "icd_version"]
+        for first, batch in read_table(path, columns, optional=["subject_id"], needs_rows=True):
             admissions = read_ids(batch, "hadm_id", path, first)
+            self.subjects.append((admissions, read_ids(batch, "subject_id", path, first, optional=True)))
             dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition)
             self.rows_without_code += pc.sum(is_empty).as_py() or 0
             self.other_edition.update(admissions.filter(is_other).to_pylist())

@@ -128,7 +128,7 @@ def _compare_admissions(builder: MIMIC3, split: str, listed: list[int], result: 
     coded: set[int] = set()
     if missing and builder.config.name == "full":
         for table, kind in CODE_TABLES.items():
-            coded.update(read_codes(builder.tables[table], kind, missing)[0])
+            coded.update(read_codes(builder.tables[table], kind, missing).hadm_ids)
         uncoded = missing - coded
         missing &= coded
         if uncoded:

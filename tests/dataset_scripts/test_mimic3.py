@@ -509,9 +509,10 @@ def test_demo_tables(shared_dir):
     ):
         with open(folder / f"{name}.csv") as file:
             table = list(csv.DictReader(file))
-        hadm_ids, codes, empty = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
-        assert (len(codes), empty, sum(code.startswith("0") for code in codes)) == (rows, 0, zeros)
-        assert Counter(zip(hadm_ids, (code.replace(".", "") for code in codes), strict=True)) == Counter(
+        read = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
+        assert (len(read.codes), read.without_code) == (rows, 0)
+        assert sum(code.startswith("0") for code in read.codes) == zeros
+        assert Counter(zip(read.hadm_ids, (code.replace(".", "") for code in read.codes), strict=True)) == Counter(
             (int(row["HADM_ID"]), row["ICD9_CODE"]) for row in table
         )
     titles = dict(read_titles(folder / "D_ICD_DIAGNOSES.csv", "diagnosis"))

@@ -239,6 +239,21 @@ def test_a_table_cut_between_two_rows_is_counted(build, folder):
     assert "coded admissions without a row in DIAGNOSES_ICD: 2;" in build(unsplit=True).info.description  # 102, 103
 
 
+def test_code_rows_of_another_subject_are_counted(build, folder):
+    """As where one column of a table was sorted alone: the codes of 101 and 102 are exchanged."""
+
+    def exchange(data):
+        return data.replace(b'"101"', b'"x"').replace(b'"102"', b'"101"').replace(b'"x"', b'"102"')
+
+    rewrite(folder / "DIAGNOSES_ICD.csv.gz", exchange)
+    counted = "code rows whose SUBJECT_ID is not that of the admission's notes: 6;"
+    assert counted in build(unsplit=True).info.description
+    rewrite(folder / "DIAGNOSES_ICD.csv.gz", lambda data: data.replace(b"SUBJECT_ID", b"PERSON"))
+    assert (
+        "code rows whose SUBJECT_ID" not in build(unsplit=True).info.description
+    )  # without the column, none is known
+
+
 def test_a_note_without_a_word_makes_no_record_of_words(build, folder):
     """The splits are those of the notes as written: only the record is left out."""
     rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"In no split list.", b"12345 ---"))

@@ -26,6 +26,7 @@ NOTES = [
     (8, 108, "RR", 1, "A radiology report."),
     (3, 109, "DS", 2, "Back again, ten years later."),
 ]
+SUBJECTS = {101: 1, 102: 2, 103: 3, 104: 4, 107: 7, 109: 3, 999: 99}
 DIAGNOSES = [
     (101, "I10", 10), (101, "E119", 10), (102, "I10", 10), (102, "W19XXXA", 10), (103, "4019", 9), (103, "V4581", 9),
     (103, "E8859", 9), (103, "0389", 9), (104, "I10", 10), (104, "4019", 9), (107, "I10", 10), (109, "E119", 10),
@@ -51,8 +52,8 @@ ROWS = {
         (f"{subject}-{kind}-{seq}", subject, hadm, kind, seq, "2101-01-01 00:00:00", "", text)
         for subject, hadm, kind, seq, text in NOTES
     ],
-    "diagnoses_icd": [(hadm - 100, hadm, 1, code, version) for hadm, code, version in DIAGNOSES],
-    "procedures_icd": [(hadm - 100, hadm, 1, "2101-01-01", code, version) for hadm, code, version in PROCEDURES],
+    "diagnoses_icd": [(SUBJECTS[hadm], hadm, 1, code, version) for hadm, code, version in DIAGNOSES],
+    "procedures_icd": [(SUBJECTS[hadm], hadm, 1, "2101-01-01", code, version) for hadm, code, version in PROCEDURES],
     "d_icd_diagnoses": [("4019", 9, "Hypertension of 9"), ("E119", 10, "Diabetes, the table's words")],
     # 001 and 0010 are of two editions, and the tables of ICD-10-PCS are among its codes.
     "d_icd_procedures": [
@@ -136,6 +137,11 @@ def test_what_is_left_out_is_said_once(build, caplog):
     assert (
         "In place of its codes: 4 codes given by the caller. `min_count` is 1, `seed` 0." in builder.info.description
     )
+
+
+def test_code_rows_of_another_subject_are_counted(build, folder):
+    rewrite(path_of(folder, "procedures_icd"), lambda data: data.replace(b"\n1,101,", b"\n8,101,"))
+    assert "code rows whose subject_id is not that of the admission's notes: 2;" in build().info.description
 
 
 def test_descriptions_and_families(build):
