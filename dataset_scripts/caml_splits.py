@@ -5,10 +5,11 @@ They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT)
 
 import hashlib
 import http.client
+import itertools
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datasets import config as datasets_config
@@ -116,15 +117,27 @@ def check_subjects(subjects: Mapping[str, set[int]], names: Mapping[str, object]
         subjects (`Mapping[str, set[int]]`): The subjects of each split.
         names (`Mapping[str, object]`): What to call each split in the message, such as the path of its list.
     """
-    splits = list(subjects)
-    for i, first in enumerate(splits):
-        for second in splits[i + 1 :]:
-            shared = subjects[first] & subjects[second]
-            if shared:
-                raise ValueError(
-                    f"{len(shared):,} subjects have admissions in both {names[first]} and {names[second]}, e.g. "
-                    f"SUBJECT_ID {min(shared)}. Move each subject's admissions to one list."
-                )
+    for first, second, shared in _shared(subjects):
+        raise ValueError(
+            f"{len(shared):,} subjects have admissions in both {names[first]} and {names[second]}, e.g. "
+            f"SUBJECT_ID {min(shared)}. Move each subject's admissions to one list."
+        )
+
+
+def check_admissions(admissions: Mapping[str, set[int]], names: Mapping[str, object]) -> None:
+    """Refuse split lists that share an admission, with a note or without; the arguments are those of [`check_subjects`]."""
+    for first, second, shared in _shared(admissions):
+        raise ValueError(
+            f"{len(shared):,} admissions are in both {names[first]} and {names[second]}, e.g. HADM_ID {min(shared)}. "
+            "Remove each of them from all lists but one."
+        )
+
+
+def _shared(ids: Mapping[str, set[int]]) -> Iterator[tuple[str, str, set[int]]]:
+    """Two splits and the ids that both have, for each two splits that share any."""
+    for first, second in itertools.combinations(ids, 2):
+        if ids[first] & ids[second]:
+            yield first, second, ids[first] & ids[second]
 
 
 def _download_list(path: Path) -> None:

@@ -153,6 +153,8 @@ class CMC2007(ICDBuilder):
         chosen = {name: tuple(documents[i] for i in indices) for name, indices in splits.items()}
         self._report(
             {
+                "left out, sections of another type": sum(document.other_sections for document in documents),
+                "documents with the text of another one": len(documents) - len({doc.text for doc in documents}),
                 "codes without a description": len(set(names) - TITLES.keys()),
                 "codes of other splits missing from train": count_unseen_codes(
                     {name: [document.codes for document in split] for name, split in chosen.items()}
@@ -199,6 +201,7 @@ class Document:
     text: str = field(repr=False)
     codes: list[str]
     company_codes: dict[str, list[str]]
+    other_sections: int
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -230,7 +233,11 @@ def _read_document(element: ET.Element, number: int, path: Path) -> Document:
         )
     where = f"{path}: document {doc_id}"
 
-    texts = {text.get("type"): (text.text or "").strip() for text in element.iterfind("texts/text")}
+    sections = [(text.get("type"), (text.text or "").strip()) for text in element.iterfind("texts/text")]
+    texts = {section: text for section, text in sections if section in SECTIONS}
+    other_sections = sum(section not in SECTIONS for section, _ in sections)
+    if len(texts) + other_sections < len(sections):
+        raise ValueError(f"{where} has two <text> of one type. Restore the original file.")
     missing = [section for section in SECTIONS if section not in texts]
     if missing:
         raise ValueError(f"{where} has no <text> of type {' and '.join(missing)}. Restore the original file.")
@@ -243,6 +250,8 @@ def _read_document(element: ET.Element, number: int, path: Path) -> Document:
         origin = code.get("origin", "")
         if origin not in codes:
             raise ValueError(f"{where} has a <code> of unknown origin: expected one of {', '.join(codes)}.")
+        if code.get("type", "ICD-9-CM") != "ICD-9-CM":
+            raise ValueError(f"{where} has a <code> whose type is not ICD-9-CM. Use the challenge's file.")
         codes[origin].append((code.text or "").strip())
     majority = codes.pop(MAJORITY)
     if not majority:
@@ -254,4 +263,4 @@ def _read_document(element: ET.Element, number: int, path: Path) -> Document:
             raise ValueError(f"{where}, origin {MAJORITY}: {error}") from None
         if dotted != name:
             raise ValueError(f"{where}, origin {MAJORITY}: {name!r} lacks its dot, expected {dotted!r}.")
-    return Document(int(doc_id), text, sorted(set(majority)), codes)
+    return Document(int(doc_id), text, sorted(set(majority)), codes, other_sections)

@@ -5,6 +5,7 @@ the diagnoses of a case (ICD-10-CM), its procedures (ICD-10-PCS), and for each c
 justify it.
 """
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -204,8 +205,14 @@ class CodiEsp(ICDBuilder):
             splits = {"train": train, "validation": validation, "test": cases["dev"]}
         coded = {name: [self._codes_of(case) & code_set for case in split] for name, split in splits.items()}
         mentions = [mention for split in splits.values() for case in split for mention in self._mentions_of(case)]
+        all_cases = [*cases["train"], *cases["dev"]]
+        tables = [TABLES[kind] for kind in self.config.kinds]
         self._report(
             {
+                "left out, rows that repeat another one's code": sum(
+                    folder.count_repeated_rows(table) for folder in self.folders.values() for table in tables
+                ),
+                "cases with the text of another one": len(all_cases) - len({case.text for case in all_cases}),
                 "cases with none of the codes": sum(not codes for split in coded.values() for codes in split),
                 "places whose offsets give other words than the table quotes": sum(m.is_misquoted for m in mentions),
                 "left out, empty spans": sum(m.empty_spans for m in mentions),
@@ -215,6 +222,13 @@ class CodiEsp(ICDBuilder):
         )
         if self.background_file is not None and not self.config.unsplit:
             splits["background"] = read_background(self.background_file)
+            background_ids = {case.case_id for case in splits["background"]}
+            shared = background_ids & {case.case_id for case in all_cases}
+            if shared:
+                raise ValueError(
+                    f"{self.background_file}: {len(shared)} of its cases are in train or dev, e.g. {min(shared)}. "
+                    f"Restore the file from {SOURCE}."
+                )
         return [
             datasets.SplitGenerator(name=name, gen_kwargs={"cases": tuple(split)}) for name, split in splits.items()
         ]
@@ -333,6 +347,11 @@ class Folder:
             codes[case_id].add(code.upper())
         return codes
 
+    def count_repeated_rows(self, table: str) -> int:
+        """How many rows of a table are those of an earlier row."""
+        rows = [(case_id, code.upper()) for _, (case_id, code) in read_rows(self.tables[table], 2)]
+        return len(rows) - len(set(rows))
+
     def read_mentions(
         self, texts: Mapping[str, str], codes: Mapping[Kind, Mapping[str, Set[str]]]
     ) -> dict[str, list[Mention]]:
@@ -404,6 +423,8 @@ def read_background(path: Path) -> list[Case]:
             raise ValueError(
                 f'{path}: row {row} is not {{"id": ..., "text": ...}} in UTF-8. Restore the file from {SOURCE}.'
             )
+        if not entry["text"].strip():
+            raise ValueError(f"{path}: row {row} has no text. Restore the file from {SOURCE}.")
         if entry["id"] in cases:
             raise ValueError(f"{path}: row {row} has the id of an earlier row. Remove one of them.")
         cases[entry["id"]] = Case(entry["id"], entry["text"], {kind: set() for kind in TABLES}, [])
@@ -426,7 +447,7 @@ def read_text(path: Path) -> str:
 
 def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
     """Read the numbered rows of a table without a header, whose columns are parted by tabs and never quoted."""
-    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
     if lines == [b""]:
         raise ValueError(f"{path} is empty: expected {columns} columns parted by tabs. Restore it from {SOURCE}.")
     for row, line in enumerate(lines, start=1):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from .files import whole_file
 from .records import ICDBuilder
 
 
@@ -160,9 +161,8 @@ def draw_description(description: Description, path: Path) -> None:
     for axes in (curve, words, codes):
         axes.legend()
     codes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    partial = path.with_name(f"partial-{path.name}")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, dpi=120, format=path.suffix[1:] or "png")
 
 
 def _show_options(builder: ICDBuilder) -> list[str]:

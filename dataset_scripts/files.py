@@ -96,20 +96,30 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def make_folder(path: str | Path, *, private: bool = False) -> Path:
+def make_folder(path: str | Path, *, private: bool = False, ours: bool = False) -> Path:
     """Make a folder and those above it. A private one, and one named `*-private`, is its owner's alone (0700).
 
-    A folder that is there keeps its permissions, but for one named `*-private`, which this project made.
+    A folder that is there keeps its permissions, but for one named `*-private`, which this project made, and for the
+    private one itself if `ours` says that nothing but this project makes it.
     """
     path = Path(path)
     for folder in reversed([path, *path.parents]):
-        is_ours = folder.name.endswith("-private")
+        is_ours = folder.name.endswith("-private") or (private and ours and folder == path)
         if not folder.is_dir():
             folder.mkdir(mode=0o700 if is_ours or (private and folder == path) else 0o777, exist_ok=True)
         elif is_ours:
             with suppress(PermissionError):  # another user's, who decides
                 folder.chmod(0o700)
     return path
+
+
+def close_folder(path: str | Path) -> None:
+    """Make a folder and everything in it its owner's alone (folders 0700, files 0600)."""
+    for folder, _, names in os.walk(path):
+        with suppress(PermissionError):  # another user's, who decides
+            os.chmod(folder, 0o700)
+            for name in names:
+                os.chmod(Path(folder, name), 0o600)
 
 
 def write_text(text: str, path: str | Path, *, private: bool = False) -> Path:

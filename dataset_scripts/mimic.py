@@ -5,7 +5,7 @@ What is of one release alone (names of tables and columns, which rows count, pub
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from .caml_splits import check_subjects
 from .classification import ICD9, Classification
 from .icd9 import Kind
 from .records import ICDBuilder, most_frequent, record_features
-from .sources import absolute_path
+from .sources import absolute_path, has_text
 from .stratify import stratify_groups
 
 
@@ -207,6 +207,33 @@ class DischargeSummaries:
 
     def texts_of(self, hadm_id: int) -> list[str]:
         return [self.texts[row].as_py() for row in self.rows[hadm_id]]
+
+    def count_repeated_texts(self) -> int:
+        """How many rows have the text of an earlier row of their admission."""
+        several = {hadm_id: rows for hadm_id, rows in self.rows.items() if len(rows) > 1}
+        return sum(len(rows) - len(set(self.texts_of(hadm_id))) for hadm_id, rows in several.items())
+
+    def count_other_subjects(self, rows: Iterable[tuple[pa.Array, pa.Array]]) -> int:
+        """How many rows of other tables, given by admission and subject, have another subject than the admission's notes."""
+        hadm_ids, subject_ids = (
+            pa.array(list(ids), type=pa.int64()) for ids in zip(*self.subject_ids.items(), strict=True)
+        )
+        return sum(
+            pc.sum(pc.not_equal(subjects, subject_ids.take(pc.index_in(admissions, hadm_ids)))).as_py() or 0
+            for admissions, subjects in rows
+        )
+
+    def leave_out_blank(self, splits: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        """Take the admissions out of the splits whose text is blank, and count them."""
+        blank = set(np.flatnonzero(~has_text(self.texts).to_numpy()).tolist())
+        kept = {
+            name: [hadm_id for hadm_id in hadm_ids if not blank.issuperset(self.rows[hadm_id])]
+            for name, hadm_ids in splits.items()
+        }
+        self.left_out["left out, admissions without a text"] += sum(map(len, splits.values())) - sum(
+            map(len, kept.values())
+        )
+        return kept
 
 
 class Gathering:

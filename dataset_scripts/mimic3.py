@@ -10,7 +10,7 @@ user's own copy and writes only into the user's own cache.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from .caml_splits import (
     CAML_TOP_50,
+    check_admissions,
     check_subjects,
     download_split_lists,
     find_split_lists,
@@ -46,10 +47,15 @@ from .mimic import (
     stratify_by_subject,
 )
 from .records import count_unseen_codes
-from .sources import absolute_path, find_tables, read_dotted_codes, read_ids, read_table
+from .sources import absolute_path, find_tables, read_choices, read_dotted_codes, read_ids, read_table
 
 
 CODE_TABLES: dict[str, Kind] = {"DIAGNOSES_ICD": "diagnosis", "PROCEDURES_ICD": "procedure"}
+# Of NOTEEVENTS, in lower case; a table with others is not MIMIC-III's, or was edited.
+CATEGORIES = (
+    "case management", "consult", "discharge summary", "ecg", "echo", "general", "nursing", "nursing/other", "nutrition",
+    "pharmacy", "physician", "radiology", "rehab services", "respiratory", "social work",
+)  # fmt: skip
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
 
@@ -128,8 +134,9 @@ class MIMIC3(MIMICBuilder):
     **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda
     alike, in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and
     concat_and_split.py; a space there, where line breaks are gone as well). A row that repeats another one's text is
-    kept, as there. Rows flagged ISERROR are left out, since a physician has marked them as errors (MIMIC-III's
-    documentation of NOTEEVENTS), and so are rows without HADM_ID, which belong to no admission.
+    kept, as there, and counted; two rows with one ROW_ID are refused. Rows flagged ISERROR are left out, since a physician has marked them as errors (MIMIC-III's
+    documentation of NOTEEVENTS), and so are rows without HADM_ID, which belong to no admission. An admission whose text
+    is white space alone, or under `text="caml"` holds no word, makes no record.
 
     **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers. MIMIC-III
     has 8,929 of them in CAML's splits, 8,692 in train (published counts: xuzhang0112/GKI-ICD). Papers say 8,921 or
@@ -220,12 +227,16 @@ class MIMIC3(MIMICBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
-        rows_without_code = 0
+        rows_without_code = num_rows = other_subjects = 0
         code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
+        in_table: dict[str, set[int]] = {}
         for table, kind in CODE_TABLES.items():
-            hadm_ids, table_codes, empty = read_codes(self.tables[table], kind, notes.rows)
-            rows_without_code += empty
-            for hadm_id, code in zip(hadm_ids, table_codes, strict=True):
+            rows = read_codes(self.tables[table], kind, notes.rows)
+            rows_without_code += rows.without_code
+            num_rows += len(rows.hadm_ids)
+            other_subjects += notes.count_other_subjects(rows.subjects)
+            in_table[table] = set(rows.hadm_ids)
+            for hadm_id, code in zip(rows.hadm_ids, rows.codes, strict=True):
                 code_sets[hadm_id].add(code)
         coded = {hadm_id: codes for hadm_id, codes in code_sets.items() if codes}
 
@@ -233,6 +244,7 @@ class MIMIC3(MIMICBuilder):
         chosen = self._choose_codes(counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
         splits, listed = self._choose_admissions(notes, kept)
+        splits = notes.leave_out_blank(splits)
         names = chosen
         if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
@@ -241,8 +253,15 @@ class MIMIC3(MIMICBuilder):
         self._report(
             {
                 **notes.left_out,
+                "kept, discharge summary rows that repeat the text of another one": notes.count_repeated_texts(),
                 "left out, code rows without a code": rows_without_code,
+                "left out, code rows that repeat another one": num_rows - sum(map(len, coded.values())),
+                "code rows whose SUBJECT_ID is not that of the admission's notes": other_subjects,
                 "left out, admissions without codes": len(code_sets) - len(coded),
+                **{
+                    f"coded admissions without a row in {name}": len(coded.keys() - ids)
+                    for name, ids in in_table.items()
+                },
                 "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
                 "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
@@ -286,6 +305,7 @@ class MIMIC3(MIMICBuilder):
             splits = stratify_by_subject(notes, kept, self.config.seed)
         else:
             lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
+            check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, self.split_lists)
             listed = {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids}
             subjects = {}
             for name, hadm_ids in lists.items():
@@ -309,12 +329,17 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
+    row_ids = []
     with gathering:
-        for first, batch in read_table(path, ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]):
+        columns = ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]
+        for first, batch in read_table(path, columns, optional=["ROW_ID"]):
             admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
             subjects = read_ids(batch, "SUBJECT_ID", path, first)
-            is_summary = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"])), "discharge summary")
-            is_error = pc.invert(pc.is_in(pc.utf8_trim_whitespace(batch["ISERROR"]), pa.array(["", "0"])))
+            categories = pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"]))
+            is_known = pc.is_in(categories, pa.array(CATEGORIES))
+            notes.leave_out("rows of a CATEGORY that MIMIC-III does not have", pc.invert(is_known))
+            is_summary = pc.equal(categories, "discharge summary")
+            is_error = pc.equal(read_choices(batch, "ISERROR", ["", "0", "1"], path, first), "1")
             has_admission = pc.is_valid(admissions)
             notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
             correct = pc.and_not(is_summary, is_error)
@@ -322,26 +347,51 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
             keep = pc.and_(correct, has_admission)
             if pc.any(keep).as_py():
                 gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
+                row_ids.append(pc.utf8_trim_whitespace(batch["ROW_ID"].filter(keep)))
     if not notes.rows:
         raise ValueError(
             f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
+    given = pa.chunked_array(row_ids, type=pa.string()).drop_null()
+    repeated = len(given) - len(given.unique())
+    if repeated:
+        raise ValueError(
+            f"{path}: {repeated:,} discharge summary rows have the ROW_ID of an earlier one, so the table, or a part of "
+            "it, is in the file twice. Restore the original table."
+        )
     return notes
 
 
-def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> tuple[list[int], list[str], int]:
-    """Read the code rows of some admissions: their admission ids, their dotted codes, and how many have no code."""
+@dataclass
+class CodeRows:
+    """The rows of a code table that are of some admissions.
+
+    Args:
+        hadm_ids (`list[int]`): Admission of each row with a code.
+        codes (`list[str]`): Its dotted code.
+        without_code (`int`): Rows whose code is empty.
+        subjects (`list[tuple[pa.Array, pa.Array]]`): HADM_ID and SUBJECT_ID of all rows, batch by batch.
+    """
+
+    hadm_ids: list[int] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    without_code: int = 0
+    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
+
+
+def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> CodeRows:
+    """Read the code rows of some admissions."""
     wanted = pa.array(list(hadm_ids), type=pa.int64())
-    found: list[int] = []
-    codes: list[str] = []
-    empty = 0
-    for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"]):
+    rows = CodeRows()
+    for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"], optional=["SUBJECT_ID"], needs_rows=True):
         admissions = read_ids(batch, "HADM_ID", path, first)
+        subjects = read_ids(batch, "SUBJECT_ID", path, first, optional=True)
         dotted = read_dotted_codes(batch, "ICD9_CODE", kind, path, first)
         of_ours = pc.is_in(admissions, wanted)
-        empty += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
+        rows.without_code += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
+        rows.subjects.append((admissions.filter(of_ours), subjects.filter(of_ours)))
         keep = pc.and_(of_ours, pc.is_valid(dotted))
-        found += admissions.filter(keep).to_pylist()
-        codes += dotted.filter(keep).to_pylist()
-    return found, codes, empty
+        rows.hadm_ids += admissions.filter(keep).to_pylist()
+        rows.codes += dotted.filter(keep).to_pylist()
+    return rows

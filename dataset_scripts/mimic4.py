@@ -36,7 +36,7 @@ from .mimic import (
     stratify_by_subject,
 )
 from .records import count_unseen_codes
-from .sources import find_tables, read_dotted_codes, read_ids, read_table
+from .sources import find_tables, has_text, read_choices, read_dotted_codes, read_ids, read_table
 
 
 RELEASE = (
@@ -104,7 +104,8 @@ class MIMIC4(MIMICBuilder):
 
     **Notes.** A record's text is the rows of the admission in discharge.csv: discharge summaries (`DS`), then addenda
     (`AD`), each in the order of `note_seq`, with an empty line between two. A row that repeats the text of another one
-    of the admission is left out, as in Edin et al., and so are rows without a text.
+    of the admission is left out, as in Edin et al., and so are rows without a text; two texts of one type and
+    `note_seq` are refused. An admission that under `text="caml"` holds no word makes no record.
 
     **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers; see
     `icd9.py` and `icd10.py`. Codes of fewer than `min_count` (10) of the edition's admissions with a note are dropped,
@@ -171,8 +172,8 @@ class MIMIC4(MIMICBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         codings = Codings()
-        for table, kind in CODE_TABLES.items():
-            codings.read(self.tables[table], kind, self.config.edition)
+        for table in CODE_TABLES:
+            codings.read(self.tables[table], table, self.config.edition)
         of_edition = codings.codes.keys() - codings.other_edition
         notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
@@ -186,13 +187,22 @@ class MIMIC4(MIMICBuilder):
         frequent = choose_frequent(counts, self.config)
         chosen = self._choose_codes(counts, frequent)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits = self._split(notes, coded, frequent, kept)
+        splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept))
         self._set_features(chosen)
         mixed = codings.codes.keys() & codings.other_edition
         self._report(
             {
                 **notes.left_out,
                 "left out, code rows without a code": codings.rows_without_code,
+                "left out, code rows that repeat another one": codings.num_rows
+                - sum(map(len, codings.codes.values())),
+                **{
+                    f"coded admissions without a row in {name}": len(coded.keys() - ids)
+                    for name, ids in codings.in_table.items()
+                },
+                "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
+                    codings.subjects
+                ),
                 "left out, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
                 "left out, admissions coded in the other edition": len(noted & codings.other_edition - mixed),
                 "left out, admissions without codes": len(noted - codings.codes.keys() - codings.other_edition),
@@ -244,23 +254,36 @@ class Codings:
         codes (`dict[int, set[str]]`): Dotted codes of each admission that has any.
         other_edition (`set[int]`): Admissions with a code of the other edition.
         rows_without_code (`int`): Rows whose code is empty.
+        num_rows (`int`): Rows with a code of the edition.
+        in_table (`dict[str, set[int]]`): Admissions with a code of the edition, by table.
+        subjects (`list[tuple[pa.Array, pa.Array]]`): hadm_id and subject_id of all rows, batch by batch.
     """
 
     codes: dict[int, set[str]] = field(default_factory=dict)
     other_edition: set[int] = field(default_factory=set)
     rows_without_code: int = 0
+    num_rows: int = 0
+    in_table: dict[str, set[int]] = field(default_factory=dict)
+    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
 
-    def read(self, path: Path, kind: Kind, edition: int) -> None:
+    def read(self, path: Path, table: str, edition: int) -> None:
         """Add the codes of a table."""
-        for first, batch in read_table(path, ["hadm_id", "icd_code", "icd_version"]):
+        kind = CODE_TABLES[table]
+        in_table = self.in_table[table] = set()
+        columns = ["hadm_id", "icd_code", "icd_version"]
+        for first, batch in read_table(path, columns, optional=["subject_id"], needs_rows=True):
             admissions = read_ids(batch, "hadm_id", path, first)
+            self.subjects.append((admissions, read_ids(batch, "subject_id", path, first, optional=True)))
             dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition)
             self.rows_without_code += pc.sum(is_empty).as_py() or 0
             self.other_edition.update(admissions.filter(is_other).to_pylist())
             is_ours = pc.is_valid(dotted)
             encoded = dotted.filter(is_ours).dictionary_encode()
             codes = encoded.dictionary.to_pylist()  # one string for all rows that have the code
-            for hadm_id, i in zip(admissions.filter(is_ours).to_pylist(), encoded.indices.to_pylist(), strict=True):
+            hadm_ids = admissions.filter(is_ours).to_pylist()
+            self.num_rows += len(hadm_ids)
+            in_table.update(hadm_ids)
+            for hadm_id, i in zip(hadm_ids, encoded.indices.to_pylist(), strict=True):
                 self.codes.setdefault(hadm_id, set()).add(codes[i])
 
 
@@ -273,13 +296,7 @@ def read_codes_of_edition(
         The dotted codes of the edition, null elsewhere; whether a row has a code of the other edition; whether it has
         none.
     """
-    editions = pc.utf8_trim_whitespace(batch["icd_version"])
-    known = pc.is_in(editions, pa.array([str(number) for number in EDITIONS]))
-    wrong = pc.index(known, False).as_py()
-    if wrong >= 0:
-        raise ValueError(
-            f"{path}: icd_version of record {first + wrong} is neither 9 nor 10. Restore the original table."
-        )
+    editions = read_choices(batch, "icd_version", [str(number) for number in EDITIONS], path, first)
     is_ours = pc.equal(editions, str(edition))
     is_empty = pc.equal(pc.utf8_trim_whitespace(batch["icd_code"]), "")
     ours = pc.if_else(is_ours, batch["icd_code"], "")
@@ -331,7 +348,7 @@ def read_discharge_summaries(
             notes.leave_out("rows that are neither discharge summary nor addendum", pc.invert(rest))
             for reason, is_there in {
                 "discharge summary rows without an admission id": pc.is_valid(admissions),
-                "discharge summary rows without a text": pc.not_equal(batch["text"], ""),
+                "discharge summary rows without a text": has_text(batch["text"]),
             }.items():
                 notes.leave_out(reason, pc.and_not(rest, is_there))
                 rest = pc.and_(rest, is_there)
@@ -349,6 +366,12 @@ def read_discharge_summaries(
             first_with: dict[str, int] = {}
             for row in sorted(rows, key=places.__getitem__):
                 first_with.setdefault(notes.texts[row].as_py(), row)
-            notes.rows[hadm_id] = list(first_with.values())
-            notes.left_out["left out, rows that repeat another one's text"] += len(rows) - len(first_with)
+            different = list(first_with.values())
+            if len({places[row] for row in different}) < len(different):
+                raise ValueError(
+                    f"{path}: two different texts of hadm_id {hadm_id} have one note_type and note_seq. Restore the "
+                    "original table."
+                )
+            notes.rows[hadm_id] = different
+            notes.left_out["left out, rows that repeat another one's text"] += len(rows) - len(different)
     return notes, noted

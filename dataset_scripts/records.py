@@ -52,7 +52,9 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         cache_dir (`str` or `Path`, *optional*):
             Where the built data set, text included, is kept; `~/.cache/huggingface/datasets` (or `HF_DATASETS_CACHE`)
             if left out. Text under a data use agreement must stay on a disk that the agreement allows. Each change of
-            an option, of this package's code, or of a source file's name, size or time makes a new folder there.
+            an option, of this package's code, or of a source file's name, size or time makes a new folder there. The
+            folder of the data set in it, and what that holds, is its owner's alone (0700, files 0600), and so is
+            `cache_dir` where it is made here.
         **options: Fields of the configuration class.
     """
 
@@ -86,6 +88,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         self.options = options
         config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
         self.downloads_dir = Path(absolute_path(cache_dir or datasets.config.HF_DATASETS_CACHE), "downloads")
+        if cache_dir:
+            files.make_folder(absolute_path(cache_dir), private=True)
         super().__init__(
             config_name=config_name,
             data_dir=config.data_dir,
@@ -130,7 +134,10 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 
     def download_and_prepare(self, *args, **kwargs):
         try:
+            # Closed to others before the first note is written, and whatever is added to it later.
+            files.make_folder(Path(self._cache_dir_root, self.dataset_name), private=True, ours=True)
             super().download_and_prepare(*args, **kwargs)
+            files.close_folder(self._output_dir)
         except (OSError, datasets.exceptions.DatasetGenerationError) as error:
             if not is_disk_full(error):
                 raise

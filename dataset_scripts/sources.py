@@ -103,7 +103,9 @@ def find_xml(path: str) -> Path:
     return files[0]
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def read_table(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = (), needs_rows: bool = False
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Stream some columns of a CSV table, plain or gzipped, every value as a string.
 
     A progress bar shows how much of a large file is read; `datasets.disable_progress_bars()` turns it off.
@@ -111,12 +113,15 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Rec
     Args:
         path (`Path`): The table; its column names may be upper or lower case, and other columns are ignored.
         columns (`Sequence[str]`): Names of the wanted columns, as messages should spell them.
+        optional (`Sequence[str]`): Names of columns that the table may lack; their values are then null.
+        needs_rows (`bool`): Whether a table of its header alone is an error.
 
     Yields:
         The number of the batch's first record in the file (the header is record 1, and a record may span many lines)
         and the batch, its columns as asked for.
     """
-    names = _read_header(path, columns)
+    found = _read_header(path, columns, optional)
+    names = list(found.values())
     first = 2
     fault = None
     with _QuoteCounter(path) as stream:
@@ -129,7 +134,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Rec
                     include_columns=names, column_types=dict.fromkeys(names, pa.string())
                 ),
             ):
-                yield first, batch.rename_columns(list(columns))
+                nothing = pa.nulls(batch.num_rows, pa.string())
+                arrays = [batch[found[name]] if name in found else nothing for name in (*columns, *optional)]
+                yield first, pa.RecordBatch.from_arrays(arrays, [*columns, *optional])
                 first += batch.num_rows
         except pa.ArrowInvalid as error:
             fault = _explain(str(error), first)
@@ -145,6 +152,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.Rec
             f"a quote opened in or before record {first - 1} is never closed: "
             "the file is cut short or was edited. Restore the original table"
         )
+    if fault is None and needs_rows and first == 2:
+        fault = "it holds its header alone, and no row. Restore the original table"
     if fault is not None:  # raised here, outside of the `except`, so that no traceback carries the parser's message
         raise ValueError(f"{path}: {fault}.")
 
@@ -162,6 +171,23 @@ def read_ids(batch: pa.RecordBatch, column: str, path: Path, first: int, optiona
             "spreadsheets and data frames rewrite ids, and an unbalanced quote shifts the columns."
         )
     return pc.cast(values, pa.int64())
+
+
+def read_choices(batch: pa.RecordBatch, column: str, choices: Sequence[str], path: Path, first: int) -> pa.Array:
+    """Read a column of a few known values, without the white space around them; any other value is an error."""
+    values = pc.utf8_trim_whitespace(batch[column])
+    wrong = pc.index(pc.is_in(values, pa.array(choices)), False).as_py()
+    if wrong >= 0:
+        expected = ", ".join(choice or "empty" for choice in choices)
+        raise ValueError(
+            f"{path}: {column} of record {first + wrong} is none of these: {expected}. Restore the original table."
+        )
+    return values
+
+
+def has_text(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether each text holds more than white space."""
+    return pc.invert(pc.or_(pc.equal(texts, ""), pc.utf8_is_space(texts)))
 
 
 def read_dotted_codes(
@@ -204,8 +230,8 @@ def read_list(path: Path) -> list[str]:
     return list(seen)
 
 
-def _read_header(path: Path, columns: Sequence[str]) -> list[str]:
-    """Find the columns' names as the file spells them."""
+def _read_header(path: Path, columns: Sequence[str], optional: Sequence[str]) -> dict[str, str]:
+    """Find the columns' names as the file spells them; an optional column that it lacks is left out."""
     header = None
     try:
         with _open(path) as file:
@@ -214,20 +240,22 @@ def _read_header(path: Path, columns: Sequence[str]) -> list[str]:
         pass
     if header is None:
         raise ValueError(
-            f"{path} cannot be read as a {'gzipped ' if _is_gzip(path) else ''}CSV table in UTF-8: "
-            "download it again and compare its checksum."
+            f"{path} cannot be read as a {'gzipped ' if _is_gzip(path) else ''}CSV table, commas between its columns, "
+            "in UTF-8: download it again and compare its checksum."
         )
     if not header:
         raise ValueError(f"{path} is empty: expected a CSV table whose first line names {', '.join(columns)}.")
-    names = []
-    for column in columns:
+    names = {}
+    for column in (*columns, *optional):
         found = [name for name in header if name.strip().upper() == column.upper()]
+        if not found and column in optional:
+            continue
         if len(found) != 1:
             raise ValueError(
                 f"{path}: record 1 must be the header and name {column} once, and names it {len(found)} times. "
                 f"Expected the columns {', '.join(columns)}: is this the table the file name says?"
             )
-        names += found
+        names[column] = found[0]
     return names
 
 

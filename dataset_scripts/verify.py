@@ -116,6 +116,8 @@ def read_distribution(path: Path) -> dict[str, dict[str, int]]:
                 raise ValueError(f"{path}: line {reader.line_num} holds a count that is no whole number.") from None
             if numbers.pop("total") != sum(numbers.values()):
                 raise ValueError(f"{path}: line {reader.line_num}: the total is not the sum of the splits.")
+            if row["code"] in distribution:
+                raise ValueError(f"{path}: line {reader.line_num} repeats the code of an earlier line.")
             distribution[row["code"]] = numbers
     return distribution
 
@@ -126,7 +128,7 @@ def _compare_admissions(builder: MIMIC3, split: str, listed: list[int], result: 
     coded: set[int] = set()
     if missing and builder.config.name == "full":
         for table, kind in CODE_TABLES.items():
-            coded.update(read_codes(builder.tables[table], kind, missing)[0])
+            coded.update(read_codes(builder.tables[table], kind, missing).hadm_ids)
         uncoded = missing - coded
         missing &= coded
         if uncoded:

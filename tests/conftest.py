@@ -1,18 +1,53 @@
 import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dataset_scripts.synthetic import write_corpus
+
+# What somebody has set for other work (a proxy, a mirror, a token, a cache, a width of lines, a user name that is a
+# word) changes no test: of the environment only this is kept, names and beginnings of names.
+KEPT = (
+    "PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_", "TZ", "PYTHONUTF8", "PYTHONCOERCECLOCALE", "PYTEST_", "CUDA_",
+    "NVIDIA_", "ICD_SHARED",
+)  # fmt: skip
+
+
+def scrub_environment() -> str:
+    """Set the environment of the tests and of the processes that they start; the home folder, an empty one, is returned.
+
+    Caches lie in the home folder, and none in the checkout, which may be read-only.
+    """
+    for name in list(os.environ):
+        if not name.startswith(KEPT):
+            del os.environ[name]
+    home = tempfile.mkdtemp(prefix="home-of-tests-")
+    os.environ |= {
+        "HOME": home,
+        "HYPOTHESIS_STORAGE_DIRECTORY": home,
+        "OMP_NUM_THREADS": "1",  # the processes of pytest-xdist share the cores
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    sys.dont_write_bytecode = True
+    return home
+
+
+HOME = scrub_environment()  # before torch and the Hugging Face libraries, which read it when they are imported
+
+import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+
+from dataset_scripts.synthetic import write_corpus  # noqa: E402
 
 
 # How long an example takes says how busy the machine is, and nothing about the code.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 settings.load_profile("any machine")
+torch.set_num_threads(1)
 
 TINY = {
     "vocab_size": 40,
@@ -45,6 +80,10 @@ WORDS = [
     "renal",
     "failure",
 ]
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
@@ -44,7 +44,7 @@ MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNFor
 # What the arguments say of the model itself; the larger of the two configurations has every such field.
 MODEL_FIELDS = [field.name for field in fields(ModelArguments) if hasattr(LlamaMultiResCNNConfig, field.name)]
 # A converted backbone is public and the same for every run, so it lies with the other downloaded models.
-SMOLLM2_DIR = Path.home() / ".cache" / "modeling_icd" / "smollm2-135m-instruct"
+SMOLLM2_DIR = Path(constants.HF_HOME, "modeling_icd", "smollm2-135m-instruct")
 
 
 def code_vocabulary(*splits: datasets.Dataset) -> list[str]:

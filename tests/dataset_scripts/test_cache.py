@@ -4,8 +4,10 @@ import ast
 import errno
 import importlib
 import json
+import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from dataclasses import fields
@@ -223,7 +225,7 @@ def start(case):
 
 for cases in json.loads(sys.argv[1]):
     pids = [start(case) for case in cases]
-    print(*(os.waitpid(pid, 0)[1] for pid in pids))
+    print(*(os.waitpid(pid, 0)[1] for pid in pids), flush=True)  # or the next fork has it in its buffer, too
 """
 
 
@@ -248,6 +250,32 @@ def test_killed_build_completes_the_second_time(sources, expected, tmp_path):
         assert [path for path in cache.rglob("*.incomplete") if path.is_dir()] != []
         assert records_of(BUILDERS[name](**arguments_of(name, sources, cache))) == expected[name]
         assert [path for path in cache.rglob("*.incomplete") if path.is_dir()] == []
+
+
+def test_only_its_owner_may_read_a_data_set(dataset, make, tmp_path, monkeypatch):
+    """Whatever the user's mask; a cache that is there keeps its permissions, as others' data sets may be in it."""
+    old = os.umask(0o022)
+    try:
+        make().download_and_prepare()
+        (tmp_path / "common").mkdir()
+        make(cache_dir=tmp_path / "common").download_and_prepare()
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "default")
+        make(cache_dir=None).download_and_prepare()
+    finally:
+        os.umask(old)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert (modes[tmp_path / "cache"], modes[tmp_path / "common"], modes[tmp_path / "default"]) == (
+        0o700,
+        0o755,
+        0o755,
+    )
+    for cache in ("cache", "common", "default"):
+        folder = tmp_path / cache / make().dataset_name
+        assert modes[folder] == 0o700
+        built = [path for path in folder.rglob("*.*") if path.suffix in (".arrow", ".json")]
+        assert len(built) > 1
+        assert {modes[path] for path in built} == {0o600}
+        assert {modes[path.parent] for path in built} == {0o700}
 
 
 def test_two_builds_at_once(sources, expected, tmp_path):

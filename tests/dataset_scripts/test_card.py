@@ -29,7 +29,7 @@ def test_metadata(card):
     assert data["task_ids"] == ["multi-label-classification"]
     assert data["size_categories"] == ["10K<n<100K", "100K<n<1M"]
     known = {
-        name: json.loads((Path(datasets.__file__).parent / f"utils/resources/{name}.json").read_text())
+        name: json.loads((Path(datasets.__file__).parent / f"utils/resources/{name}.json").read_text("utf-8"))
         for name in ("creators", "languages", "multilingualities", "size_categories")
     }
     assert set(data["annotations_creators"]) <= set(known["creators"]["annotations"])

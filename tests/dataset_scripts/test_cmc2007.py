@@ -101,6 +101,12 @@ FAULTS = {
     "origin": (lambda xml: xml.replace("COMPANY3", "COMPANY4", 1), "document 1 has a <code> of unknown origin"),
     "bad code": (lambda xml: xml.replace("250.01", ".786.2"), "document 20, origin CMC_MAJORITY: '.786.2' is not an ICD-9-CM"),
     "no dot": (lambda xml: xml.replace("250.01", "25001"), "document 20, .* '25001' lacks its dot, expected '250.01'"),
+    "section twice": (
+        lambda xml: xml.replace("</texts>", '<text type="IMPRESSION">Invented.</text></texts>', 1),
+        "document 1 has two <text> of one type",
+    ),
+    "other classification": (lambda xml: xml.replace('type="ICD-9-CM">518.', 'type="ICD-10-CM">518.', 1), "whose type is not ICD-9-CM"),
+    "blank": (lambda xml: xml.replace("Clear.", " \n\t "), "document 20 has no text"),
     "no text": (lambda xml: xml.replace("Clear.", ""), "document 20 has no text"),
     "no section": (lambda xml: xml.replace("IMPRESSION", "FINDINGS", 1), "document 1 has no <text> of type IMPRESSION"),
 }  # fmt: skip
@@ -113,6 +119,23 @@ def test_fault_in_the_file(xml_file, tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         builder.download_and_prepare()
     assert_clean(error, xml_file, tmp_path, ["Invented"])
+
+
+def test_what_may_be_a_fault_is_counted(xml_file, tmp_path):
+    """A section that no record has, and the 19 documents of one text, which a model may be tested on after learning it."""
+    other = '<text origin="CCHMC_RADIOLOGY" type="FINDINGS">Invented.</text></texts>'
+    xml_file.write_text(xml_file.read_text().replace("</texts>", other, 1))
+    builder = load_builder("cmc2007", data_dir=xml_file, cache_dir=tmp_path / "cache")
+    assert (
+        "left out, sections of another type: 1; documents with the text of another one: 18;"
+        in builder.info.description
+    )
+
+
+def test_a_byte_order_mark_and_other_line_ends_change_no_document(xml_file):
+    documents = read_documents(xml_file)
+    xml_file.write_bytes(b"\xef\xbb\xbf" + xml_file.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_documents(xml_file) == documents
 
 
 def test_wrong_place(xml_file, tmp_path):

@@ -34,14 +34,14 @@ def write_folder(folder, name, cases):
     for texts, text in (("text_files", SPANISH), ("text_files_en", ENGLISH)):
         (folder / name / texts).mkdir(parents=True)
         for case_id in cases:
-            (folder / name / texts / f"{case_id}.txt").write_text(text)
+            (folder / name / texts / f"{case_id}.txt").write_text(text, "utf-8")
     rows = {"D": [], "P": [], "X": []}
     for case_id, kinds in cases.items():
         for letter, label, codes in zip("DP", ("DIAGNOSTICO", "PROCEDIMIENTO"), kinds, strict=True):
             rows[letter] += [[case_id, code] for code in codes]
             rows["X"] += [[case_id, label, code, "fiebre", "16 22"] for code in codes]
     for letter, table in rows.items():
-        (folder / name / f"{name}{letter}.tsv").write_text("".join("\t".join(row) + "\n" for row in table))
+        (folder / name / f"{name}{letter}.tsv").write_text("".join("\t".join(row) + "\n" for row in table), "utf-8")
 
 
 def write_corpus(folder, train, dev):
@@ -80,7 +80,7 @@ def codes_by_case(dataset):
 
 
 def append(path, *values):
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write("\t".join(values) + "\n")
 
 
@@ -331,6 +331,8 @@ BACKGROUND_FAULTS = {
     "background not UTF-8": (write_background(CASE + CASE.replace(b"ed", b"\xff")), r'row 2 is not {"id": ..., "text": ...} in UTF-8'),
     "no JSON": (write_background(CASE + CASE[:-4]), "row 2 is not"),
     "no object": (write_background(CASE + b"[]"), "row 2 is not"),
+    "blank": (write_background(CASE + CASE.replace(b"Invented.", b" \\n")), "row 2 has no text"),
+    "of train": (write_background(CASE + CASE.replace(b"S3-1", b"S1-01")), "1 of its cases are in train or dev, e.g. S1-01"),
     "no key": (write_background(CASE + CASE.replace(b"text", b"txt")), "row 2 is not"),
     "repeated": (write_background(CASE + CASE), "row 2 has the id of an earlier row"),
 }  # fmt: skip
@@ -398,7 +400,9 @@ def test_a_background_cut_anywhere_is_refused(scratch, data):
 @given(
     st.lists(
         st.lists(
-            st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"])), min_size=2, max_size=2
+            st.text(st.characters(exclude_characters="\t\n\r\ufeff", exclude_categories=["Cs"])),
+            min_size=2,
+            max_size=2,
         ),
         min_size=1,
     )

@@ -143,6 +143,7 @@ def test_verify_finds_other_differences(corpus, matching, capsys):
         ("code,count\n", "line 1 must be the header code,total,train,dev,test"),
         ("code,total,train,dev,test\n401.9,3,1,1,1\n038.9,3,1,1,x\n", "line 3 holds a count that is no whole number"),
         ("code,total,train,dev,test\n401.9,4,1,1,1\n", "line 2: the total is not the sum"),
+        ("code,total,train,dev,test\n401.9,3,1,1,1\n401.9,3,1,1,1\n", "line 3 repeats the code of an earlier line"),
         ("code,total,train,dev,test\n401.9,\xff,1,1,1\n", "line 2 holds a count that is no whole number"),
     ],
 )

@@ -9,15 +9,15 @@ from collections import Counter, defaultdict
 
 import pyarrow as pa
 import pytest
-from faults import assert_clean, cached_files
+from faults import cached_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mimic3_tables import FULL, NOTE_COLUMNS, TEXTS, codes_of, rewrite, write_table
 
 from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
 from dataset_scripts.caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
-    check_subjects,
     download_split_lists,
     find_split_lists,
     find_top_codes,
@@ -29,101 +29,6 @@ from dataset_scripts.hierarchy import read_titles
 from dataset_scripts.mimic import MIN_COUNT, caml_text, caml_texts, choose_most_frequent, replace_marks
 from dataset_scripts.mimic3 import read_codes
 from dataset_scripts.synthetic import write_corpus
-
-
-NOTE_COLUMNS = [
-    "ROW_ID", "SUBJECT_ID", "HADM_ID", "CHARTDATE", "CHARTTIME", "STORETIME", "CATEGORY", "DESCRIPTION", "CGID",
-    "ISERROR", "TEXT",
-]  # fmt: skip
-# (subject, admission, category, description, iserror, text), in the order of the file
-NOTES = [
-    (1, 101, "Discharge summary", "Report", "", "First note,\nwith a line break and \"quotes\"."),
-    (2, 102, "Discharge summary", "Addendum", "", "Addendum that comes first."),
-    (1, 101, "Nursing", "Report", "", "A nurse's note."),
-    (2, 102, "Discharge summary", "Report", "", "Report that comes second."),
-    (2, 102, "Discharge summary", "Report", "1", "Entered in error."),
-    (3, 103, "Discharge summary", "Report", "", "500 mg of 250mg Xylophonia on 12/2."),
-    (4, 104, "Discharge summary", "Report", "", "An admission without codes."),
-    (5, "", "Discharge summary", "Report", "", "A summary of no admission."),
-    (6, 106, "Discharge summary", "Report", "", "In no split list."),
-    (7, "", "Radiology", "Report", "", "An outpatient."),
-]  # fmt: skip
-DIAGNOSES = [
-    (101, "0389"), (101, "4019"), (101, "V4581"), (102, "4019"), (102, "E8859"), (102, ""), (103, "0389"), (104, ""),
-    (106, "4019"), (999, "25000"),
-]  # fmt: skip
-PROCEDURES = [(101, "0066"), (102, "0066"), (102, "0066"), (103, "4019")]
-# Admissions with a discharge summary: three with 401.9, two with 00.66 (which one of them has twice) and with 038.9,
-# one each with V45.81, E885.9 and the procedure 40.19; 250.00 belongs to an admission without a note.
-FULL = {
-    101: {"038.9", "401.9", "V45.81", "00.66"},
-    102: {"401.9", "E885.9", "00.66"},
-    103: {"038.9", "40.19"},
-}
-TEXTS = {
-    101: 'First note,\nwith a line break and "quotes".',
-    102: "Addendum that comes first.\n\nReport that comes second.",
-    103: "500 mg of 250mg Xylophonia on 12/2.",
-}
-
-
-def write_table(path, header, rows, opener=gzip.open):
-    with opener(path, "wt", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of tables in MIMIC-III's format, small enough to work out by hand, and its split lists."""
-    folder = tmp_path / "tables"
-    folder.mkdir()
-    notes = [
-        (row, subject, hadm, "2101-01-01", "", "", category, description, "", error, text)
-        for row, (subject, hadm, category, description, error, text) in enumerate(NOTES, start=1)
-    ]
-    write_table(folder / "NOTEEVENTS.csv.gz", NOTE_COLUMNS, notes)
-    code_columns = ["ROW_ID", "SUBJECT_ID", "HADM_ID", "SEQ_NUM", "ICD9_CODE"]
-    for name, rows in (("DIAGNOSES_ICD", DIAGNOSES), ("PROCEDURES_ICD", PROCEDURES)):
-        table = [(row, hadm - 100, hadm, 1, code) for row, (hadm, code) in enumerate(rows, start=1)]
-        write_table(folder / f"{name}.csv.gz", code_columns, table)
-    title_columns = ["ROW_ID", "ICD9_CODE", "SHORT_TITLE", "LONG_TITLE"]
-    titles = [(1, "0389", "Septicemia NOS", "Unspecified septicemia"), (2, "4019", "Hypertension NOS", "Hypertension")]
-    write_table(folder / "D_ICD_DIAGNOSES.csv.gz", title_columns, titles)
-    titles = [(1, "0066", "PTCA", "Angioplasty, coronary"), (2, "4019", "Lymph", "Other lymphatic diagnostics")]
-    write_table(folder / "D_ICD_PROCEDURES.csv.gz", title_columns, titles)
-    for size in ("full", "50"):
-        for name, ids in (("train", "101\n104\n"), ("dev", "102\n"), ("test", "103\n")):
-            (folder / f"{name}_{size}_hadm_ids.csv").write_text(ids)
-    return folder
-
-
-@pytest.fixture
-def build(folder, tmp_path):
-    """Build a data set of the folder; cached where the test can look."""
-
-    def build(config="full", **options):
-        builder = MIMIC3(config, data_dir=folder, cache_dir=tmp_path / "cache", **options)
-        builder.download_and_prepare()
-        return builder
-
-    return build
-
-
-def codes_of(dataset):
-    """Give each admission's dotted codes."""
-    names = dataset.features["codes"].feature.names
-    return {record["hadm_id"]: {names[i] for i in record["codes"]} for record in dataset}
-
-
-def rewrite(path, change):
-    """Change the bytes of a table."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        data = file.read()
-    with opener(path, "wb") as file:
-        file.write(change(data))
 
 
 def test_full_by_hand(build):
@@ -150,7 +55,9 @@ def test_what_is_left_out_is_said_once(build, caplog):
     report = (
         "MIMIC3/full: left out, discharge summary rows flagged as errors: 1; "
         "left out, discharge summary rows without an admission id: 1; left out, code rows without a code: 2; "
-        "left out, admissions without codes: 1; left out, admissions in no split list: 1; "
+        "left out, code rows that repeat another one: 1; "  # 00.66 of 102
+        "left out, admissions without codes: 1; coded admissions without a row in PROCEDURES_ICD: 1; "  # 104; 106
+        "left out, admissions in no split list: 1; "
         "codes without a description: 2; "  # E885.9 and V45.81
         "codes of other splits missing from train: 2."  # E885.9 and the procedure 40.19
     )
@@ -213,11 +120,13 @@ def test_deid_marks(build, folder):
     assert build(deid_token="[DEID]", text="caml").as_dataset(split="train")[0]["text"].startswith("mrs deid with")
 
 
-def test_repeated_rows_are_kept(build, folder):
+def test_repeated_rows_are_kept_and_counted(build, folder):
     """As in CAML: what the table gives twice is read twice, in the order of the file."""
-    row = b'"2","1","101","2101-01-01","","","Discharge summary","Addendum","","","Again."\r\n'
-    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data + row + row)
-    assert build().as_dataset(split="train")[0]["text"] == TEXTS[101] + "\n\nAgain.\n\nAgain."
+    row = b'"20","1","101","2101-01-01","","","Discharge summary","Addendum","","","Again."\r\n'
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data + row + row.replace(b'"20"', b'"21"'))
+    builder = build()
+    assert builder.as_dataset(split="train")[0]["text"] == TEXTS[101] + "\n\nAgain.\n\nAgain."
+    assert "kept, discharge summary rows that repeat the text of another one: 1;" in builder.info.description
 
 
 def test_top50_corrected_counts_admissions(build, folder, monkeypatch):
@@ -411,162 +320,6 @@ def test_any_text_survives(folder, tmp_path, text):
     assert next(iter(builder.as_streaming_dataset(split="unsplit")))["text"] == text
 
 
-# ---- faults: one message each, no note in it, nothing cached
-
-
-FAULTS = {
-    "header": ("DIAGNOSES_ICD", lambda data: data.replace(b"ICD9_CODE", b"ICD10_CODE"), "must be the header and name ICD9_CODE once"),
-    "quote in the header": ("NOTEEVENTS", lambda data: data.replace(b'"TEXT"', b'"TEXT'), "cannot be read as a gzipped CSV table"),
-    "header twice": ("DIAGNOSES_ICD", lambda data: data.replace(b"SEQ_NUM", b"icd9_code"), "and names it 2 times"),
-    "empty": ("NOTEEVENTS", lambda data: b"", "is empty: expected a CSV table"),
-    "no notes": ("NOTEEVENTS", lambda data: data[: data.index(b"\r\n") + 2], "holds no discharge summary"),
-    # record 1 is the header, so Xylophonia's note, the sixth, is record 7
-    "columns": ("NOTEEVENTS", lambda data: data.replace(b'"","","500', b'"500'), "record 7 has 9 columns instead of 11"),
-    "utf-8": ("NOTEEVENTS", lambda data: data.replace(b"Xylo", b"Xylo\xff"), "record 7 is not valid UTF-8"),
-    "quote": ("NOTEEVENTS", lambda data: data.replace(b'12/2."', b"12/2."), "record 7 has|record 7 is never closed"),
-    "last quote": ("NOTEEVENTS", lambda data: data[:-3], "in or before record 11 is never closed"),
-    "hadm_id": ("NOTEEVENTS", lambda data: data.replace(b'"103"', b'"103.0"'), "HADM_ID of record 7 is not a whole number"),
-    "no hadm_id": ("PROCEDURES_ICD", lambda data: data.replace(b'"103"', b'""'), "HADM_ID of record 5 is empty"),
-    "two subjects": ("NOTEEVENTS", lambda data: data.replace(b'"4","2","102"', b'"4","8","102"'), "HADM_ID 102 has two SUBJECT_IDs"),
-    "code": ("DIAGNOSES_ICD", lambda data: data.replace(b'"E8859"', b'"E88599"'), "ICD9_CODE of record 6: 'E88599' is not an"),
-    "lost zero": ("PROCEDURES_ICD", lambda data: data.replace(b'"0066"', b'"6"'), "record 2: '6' is not .* leading zeros were lost"),
-    "title": ("D_ICD_DIAGNOSES", lambda data: data.replace(b'"0389"', b'"A"'), "ICD9_CODE of record 2: 'A' is not an"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("table, change, message", FAULTS.values(), ids=FAULTS.keys())
-def test_fault_in_a_table(build, folder, tmp_path, table, change, message):
-    path = folder / f"{table}.csv.gz"
-    rewrite(path, change)
-    with pytest.raises(ValueError, match=message) as error:
-        build()
-    assert_clean(error, path, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: data[: len(data) // 2],
-        lambda data: data[:-4] + b"\xff\xff\xff\xff",  # length
-        lambda data: data[:40] + bytes(20) + data[60:],
-        lambda data: b"not a gzip file",
-        lambda data: b"",
-    ],
-    ids=["half", "trailer", "damaged", "no gzip", "empty"],
-)
-def test_damaged_gzip(build, folder, tmp_path, change):
-    path = folder / "NOTEEVENTS.csv.gz"
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"checksum|empty") as error:
-        build()
-    assert_clean(error, path, tmp_path)
-
-
-def test_a_note_longer_than_a_block(build, folder, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.sources.BLOCK_SIZE", 200)
-    assert len(build().as_dataset(split="train")) == 1  # many blocks, each longer than a record
-    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b'12/2."', b"12/2."))
-    with pytest.raises(ValueError, match=r"a quote in it is never closed|columns instead of 11"):
-        build()
-
-
-def test_missing_files_are_named(folder, tmp_path):
-    (folder / "NOTEEVENTS.csv.gz").unlink()
-    (folder / "D_ICD_PROCEDURES.csv.gz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"No NOTEEVENTS.csv.gz, D_ICD_PROCEDURES.csv.gz .* \(physionet"):
-        MIMIC3("full", data_dir=folder)
-    with pytest.raises(
-        FileNotFoundError, match=r"`data_dir` .* does not exist: expected a folder with the tables NOTEEVENTS"
-    ):
-        MIMIC3("full", data_dir=tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        MIMIC3("full", data_dir=folder / "DIAGNOSES_ICD.csv.gz")
-
-
-def test_missing_lists_are_named(folder, tmp_path):
-    (folder / "dev_50_hadm_ids.csv").unlink()
-    MIMIC3("full", data_dir=folder, cache_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"No dev_50_hadm_ids.csv in `splits_dir` .*caml-mimic.*unsplit=True"):
-        MIMIC3("top50", data_dir=folder, cache_dir=tmp_path)
-
-
-def test_two_of_one_table(folder):
-    write_table(folder / "noteevents.csv", NOTE_COLUMNS, [], opener=open)
-    with pytest.raises(ValueError, match=r"holds NOTEEVENTS.csv.gz and noteevents.csv: keep one"):
-        MIMIC3("full", data_dir=folder)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("hadm_id\n102\n", "value 1 is not an admission id"),
-        ("102\n102\n", "line 2 repeats line 1"),
-        ("\n", "is empty"),
-        ("555\n", "none of its 1 admissions has a discharge summary"),
-        ("104\n102\n", "1 subjects have admissions in both .*train_full_hadm_ids.csv and .*dev_full_hadm_ids.csv"),
-    ],
-)
-def test_fault_in_a_list(build, folder, content, message):
-    (folder / "dev_full_hadm_ids.csv").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        build()
-
-
-def test_subject_in_two_splits():
-    subjects = {"train": {1, 2, 3}, "validation": {4}, "test": {3, 2}}
-    paths = {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}
-    with pytest.raises(ValueError, match=r"2 subjects have admissions in both a.csv and c.csv, e.g. SUBJECT_ID 2"):
-        check_subjects(subjects, paths)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            {"config_name": "top100"},
-            "MIMIC3 has no configuration 'top100': choose from full, top50, top50_corrected, clean, custom",
-        ),
-        ({"text": "tokens"}, r"`text` \('tokens'\) must be 'raw' or 'caml'"),
-        (
-            {"split": "x"},
-            "MIMIC3 has no option split: choose from code_kinds, codes, codes_file, deid_token, descriptions_file, ",
-        ),
-        ({"codes": ["4019"]}, "'4019' is not a dotted ICD-9-CM code"),
-        ({"num_codes": 3}, "`num_codes` is an option of configuration 'custom', not of 'full'"),
-        ({"config_name": "top50", "seed": 1}, "`seed` is an option of configuration 'clean', not of 'top50'"),
-        ({"config_name": "clean", "min_count": 0}, r"`min_count` \(0\) must be at least 1"),
-        ({"config_name": "custom"}, "'custom' needs one of `num_codes`, `codes_file` and `codes`"),
-        ({"config_name": "custom", "num_codes": 3, "codes": ["401.9"]}, "'custom' needs one of"),
-    ],
-)
-def test_wrong_argument(folder, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        MIMIC3(data_dir=folder, **arguments)
-
-
-def test_wrong_name(folder, build):
-    with pytest.raises(ValueError, match="Unknown data set 'mimic2': choose from mimic3, mimic4, cmc2007"):
-        load_builder("mimic2", data_dir=folder)
-    with pytest.raises(
-        ValueError, match=r"No split 'dev' in configuration 'full' .*: choose from train, validation, test"
-    ):
-        build().as_dataset(split="dev")
-    assert len(build().as_dataset(split="train+test[:1]")) == 2
-
-
-def test_most_frequent_wants_enough_codes():
-    assert choose_most_frequent({"401.9": 2, "038.9": 1}, 1, "") == {"401.9"}
-    with pytest.raises(ValueError, match=r"have 2 codes, fewer than the 3 asked for: take fewer\."):
-        choose_most_frequent({"401.9": 2, "038.9": 1}, 3, "take fewer")
-
-
-def test_missing_files_of_options_are_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`codes_file` .*none.csv\) is not a file"):
-        MIMIC3("custom", data_dir=folder, codes_file=tmp_path / "none.csv")
-    with pytest.raises(FileNotFoundError, match=r"`descriptions_file` .*none.txt\) is not a file"):
-        MIMIC3(data_dir=folder, descriptions_file=tmp_path / "none.txt")
-
-
 # ---- split lists from CAML's repository
 
 
@@ -756,9 +509,10 @@ def test_demo_tables(shared_dir):
     ):
         with open(folder / f"{name}.csv") as file:
             table = list(csv.DictReader(file))
-        hadm_ids, codes, empty = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
-        assert (len(codes), empty, sum(code.startswith("0") for code in codes)) == (rows, 0, zeros)
-        assert Counter(zip(hadm_ids, (code.replace(".", "") for code in codes), strict=True)) == Counter(
+        read = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
+        assert (len(read.codes), read.without_code) == (rows, 0)
+        assert sum(code.startswith("0") for code in read.codes) == zeros
+        assert Counter(zip(read.hadm_ids, (code.replace(".", "") for code in read.codes), strict=True)) == Counter(
             (int(row["HADM_ID"]), row["ICD9_CODE"]) for row in table
         )
     titles = dict(read_titles(folder / "D_ICD_DIAGNOSES.csv", "diagnosis"))

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import logging
+import re
 
 import pytest
 from faults import assert_clean
@@ -25,6 +26,7 @@ NOTES = [
     (8, 108, "RR", 1, "A radiology report."),
     (3, 109, "DS", 2, "Back again, ten years later."),
 ]
+SUBJECTS = {101: 1, 102: 2, 103: 3, 104: 4, 107: 7, 109: 3, 999: 99}
 DIAGNOSES = [
     (101, "I10", 10), (101, "E119", 10), (102, "I10", 10), (102, "W19XXXA", 10), (103, "4019", 9), (103, "V4581", 9),
     (103, "E8859", 9), (103, "0389", 9), (104, "I10", 10), (104, "4019", 9), (107, "I10", 10), (109, "E119", 10),
@@ -50,8 +52,8 @@ ROWS = {
         (f"{subject}-{kind}-{seq}", subject, hadm, kind, seq, "2101-01-01 00:00:00", "", text)
         for subject, hadm, kind, seq, text in NOTES
     ],
-    "diagnoses_icd": [(hadm - 100, hadm, 1, code, version) for hadm, code, version in DIAGNOSES],
-    "procedures_icd": [(hadm - 100, hadm, 1, "2101-01-01", code, version) for hadm, code, version in PROCEDURES],
+    "diagnoses_icd": [(SUBJECTS[hadm], hadm, 1, code, version) for hadm, code, version in DIAGNOSES],
+    "procedures_icd": [(SUBJECTS[hadm], hadm, 1, "2101-01-01", code, version) for hadm, code, version in PROCEDURES],
     "d_icd_diagnoses": [("4019", 9, "Hypertension of 9"), ("E119", 10, "Diabetes, the table's words")],
     # 001 and 0010 are of two editions, and the tables of ICD-10-PCS are among its codes.
     "d_icd_procedures": [
@@ -123,7 +125,9 @@ def test_what_is_left_out_is_said_once(build, caplog):
         "MIMIC4/icd10: left out, rows that are neither discharge summary nor addendum: 1; "
         "left out, discharge summary rows without an admission id: 1; "
         "left out, discharge summary rows without a text: 1; left out, rows that repeat another one's text: 1; "
-        "left out, code rows without a code: 1; left out, admissions with codes of both ICD-9 and ICD-10: 1; "
+        "left out, code rows without a code: 1; left out, code rows that repeat another one: 1; "  # 0BH17EZ of 101
+        "coded admissions without a row in procedures_icd: 1; "  # 102
+        "left out, admissions with codes of both ICD-9 and ICD-10: 1; "
         "left out, admissions coded in the other edition: 1; left out, admissions without codes: 1; "
         "left out, codes outside of the code set: 3; codes that no admission has: 1; "  # W19.XXXA, B20, B2011ZZ; Z99.9
         "codes without a description: 1."  # Z99.9
@@ -133,6 +137,11 @@ def test_what_is_left_out_is_said_once(build, caplog):
     assert (
         "In place of its codes: 4 codes given by the caller. `min_count` is 1, `seed` 0." in builder.info.description
     )
+
+
+def test_code_rows_of_another_subject_are_counted(build, folder):
+    rewrite(path_of(folder, "procedures_icd"), lambda data: data.replace(b"\n1,101,", b"\n8,101,"))
+    assert "code rows whose subject_id is not that of the admission's notes: 2;" in build().info.description
 
 
 def test_descriptions_and_families(build):
@@ -234,7 +243,11 @@ FAULTS = {
     "header": ("diagnoses_icd", lambda data: data.replace(b"icd_version", b"version"), "name icd_version once, and names it 0 times"),
     "empty": ("discharge", lambda data: b"", "is empty: expected a CSV table"),
     "no notes": ("discharge", lambda data: data[: data.index(b"\n") + 1], "holds no discharge summary"),
-    "no codes": ("diagnoses_icd", lambda data: data[: data.index(b"\n") + 1], "none of its 6 admissions has codes of ICD-10 alone"),
+    "no diagnoses": ("diagnoses_icd", lambda data: data[: data.index(b"\n") + 1], "it holds its header alone, and no row"),
+    "no procedures": ("procedures_icd", lambda data: data[: data.index(b"\n") + 1], "it holds its header alone, and no row"),
+    "other admissions": ("diagnoses_icd", lambda data: re.sub(rb"(?m)^(\d+),1", rb"\1,9", data), "none of its 6 admissions has codes of ICD-10 alone"),
+    "other text": ("discharge", lambda data: data.replace(b",DS,2,", b",DS,1,", 1), "two different texts of hadm_id 102 have one note_type"),
+    "semicolons": ("discharge", lambda data: data.replace(b",", b";"), "names it 0 times"),
     # record 1 is the header, so Xylophonia's note, the sixth, is record 7
     "columns": ("discharge", lambda data: data.replace(b"00:00:00,,500", b"00:00:00,500"), "record 7 has 7 columns instead of 8"),
     "utf-8": ("discharge", lambda data: data.replace(b"Xylo", b"Xylo\xff"), "record 7 is not valid UTF-8"),
@@ -243,7 +256,7 @@ FAULTS = {
     "quote in the header": ("discharge", lambda data: data.replace(b",text", b',"text', 1), "cannot be read as a gzipped CSV table"),
     "hadm_id": ("discharge", lambda data: data.replace(b",103,", b",103.0,"), "hadm_id of record 7 is not a whole number"),
     "note_seq": ("discharge", lambda data: data.replace(b"103,DS,1", b"103,DS,x"), "note_seq of record 7 is not a whole number"),
-    "version": ("diagnoses_icd", lambda data: data.replace(b"I10,10", b"I10,11", 1), "icd_version of record 2 is neither 9 nor 10"),
+    "version": ("diagnoses_icd", lambda data: data.replace(b"I10,10", b"I10,11", 1), "icd_version of record 2 is none of these: 9, 10"),
     "code": ("diagnoses_icd", lambda data: data.replace(b"E119,10", b"250.00,10", 1), "icd_code of record 3: '250.00' is not an ICD-10-CM"),
     "lost zero": ("procedures_icd", lambda data: data.replace(b"0BH17EZ", b"BH17EZ", 1), "record 2: 'BH17EZ' is not an ICD-10-PCS"),
     "two subjects": ("discharge", lambda data: data.replace(b",2,102,DS,2", b",8,102,DS,2"), "HADM_ID 102 has two SUBJECT_IDs"),
