@@ -62,7 +62,9 @@ USER_AT_HOST = re.compile(r"(?<![\w/@.])[A-Za-z][\w.+-]*+:[^\s:@/\"'<>]{3,}@[A-Z
 PLACEHOLDER = re.compile(
     r"(?i)your|example|placeholder|change_?me|dummy|redacted|\.\.\.|x{6}|\*{3}|^[$%<{]|^(?:none|null|true|false|os\.|self\.|getenv)"
 )
-ADDRESS = re.compile(r"(?<![\w.+@/-])(?=[\d.+_-]{0,40}[A-Za-z])[\w.+-]++@(?:[A-Za-z0-9][\w-]*\.)+[A-Za-z]{2,12}(?![\w@])")
+ADDRESS = re.compile(
+    r"(?<![\w.+@/-])(?=[\d.+_-]{0,40}[A-Za-z])[\w.+-]++@(?:[A-Za-z0-9][\w-]*\.)+[A-Za-z]{2,12}(?![\w@])"
+)
 PUBLIC_ADDRESS = re.compile(
     r"(?i)(?:^(?:git|noreply|no-reply)@|@(?:[\w-]+\.)*(?:example\.(?:org|com|net)|\w+\.(?:example|test|invalid))$)"
 )

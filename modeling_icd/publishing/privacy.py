@@ -45,7 +45,7 @@ SPAN = f"span of {SPAN_WORDS} or more words of a training note"
 BAG = "words of one training note, in another order"
 RARE_WORD = "vocabulary words that few training notes have"
 
-ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
+ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<+-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
 HOME_PATH = re.compile(r"/(?:home|Users)/[\w.-]+/[\w.-]+")
 MARK, WHOLE_MARK = re.compile(r"\[\*\*"), re.compile(r"\[\*\*[^\]\n]{1,80}\*\*\]")
 ACCOUNTS_OF_NOBODY = {"root", "user", "users", "admin", "ubuntu", "runner", "docker", "jovyan", "data", "home", "work"}
@@ -59,10 +59,10 @@ lab labs train trainer jupyter notebook compute cluster
 WORDS_AS_NAMES = frozenset(_WORDS_AS_NAMES.split())
 # Words of a note with their counts, as a dictionary or table of them is written.
 COUNTED = re.compile(
-    r"[\s\[({\"'|]*+[\u0120\u2581]?(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?(?:\s*+[:=,|]\s*+|[ \t]++)"
+    r"[\s\[({\"'|]{0,12}+[\u0120\u2581]?(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?(?:\s*+[:=,|]\s*+|[ \t]++)"
     r"\d++(?:\.\d++)?[\])}|]*+\s*+[,;|]?\s*+"
 )
-LISTED = re.compile(r"[\s>*+\"'-]*+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
+LISTED = re.compile(r"[\s>*+\"'-]{0,12}+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
 MIN_COUNTED, MIN_LISTED, BAG_SHARE = 12, 20, 0.9
 # A list of words that most notes have, such as stop words, is in some note too.
 MIN_OWN_WORDS = 5
@@ -289,9 +289,9 @@ class Comparison:
         counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
         found = [_NO_SPANS]
         for record in self.notes.records:
-            self.num_notes += 1
             words = WORD.findall(fold(record["text"]))
-            for spans, _ in spans_of_words(words) if len(self.outgoing) else ():
+            self.num_notes += bool(words)
+            for spans, _ in spans_of_words(words) if len(self.outgoing) and words else ():
                 place = np.minimum(np.searchsorted(self.outgoing, spans), len(self.outgoing) - 1)
                 is_found = self.outgoing[place] == spans
                 if is_found.any():

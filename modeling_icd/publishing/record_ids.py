@@ -76,7 +76,7 @@ def find_labelled_ids(file: FileText) -> Iterator[int]:
     for match in LABELLED_ID.finditer(file.text):
         yield file.line_of(file.text.count("\n", 0, match.start()))
     for key, _, place in file.numbers:
-        if ID_KEY.fullmatch(key):
+        if ID_KEY.fullmatch(key[-60:]):
             yield file.line_of_scalar(place)
 
 
@@ -87,7 +87,7 @@ def candidates(file: FileText, codes: Collection[str] = ()) -> list[Number]:
         file ([`FileText`]): The file; its name counts as a line of it.
         codes (`Collection[str]`): Codes without their dot, some of which are numbers.
     """
-    found = list(_in_text(file.name.rsplit(".", 1)[0] + "\n", lambda _: 1))
+    found = list(_in_text(file.name.rsplit(".", 1)[0].replace("/", "\n\n") + "\n", lambda _: 1))
     if file.name in TOKEN_FILES:
         return found
     if not file.is_json:

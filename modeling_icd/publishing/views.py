@@ -174,7 +174,8 @@ class _JsonReader:
                 if not numbered:
                     self._say(name)
                     self._note_number(name, key)
-                self._walk(item, key if numbered else name, 0)
+                has_word = not numbered and re.search("[A-Za-z]{2}", name)  # else the key above says what is counted
+                self._walk(item, name if has_word else key, 0)
         elif isinstance(value, list):
             if len(value) >= MIN_IDS and all(type(item) is int for item in value):
                 self.file.int_lists.append((self.place + 1, value))
@@ -276,7 +277,7 @@ def _token_views(text: str, line: int | None) -> Iterator[View]:
     if text.count(WORD_ENDS) >= MIN_MARKS:
         yield View(re.sub(f"{BETWEEN}+", "", WEIGHT.sub(" ", text)).replace(WORD_ENDS, " "), "tokens", line or 1)
     if len(JOINED.findall(text)) > 2:
-        yield View(re.sub(rf"{BETWEEN}*##(?=\w)", "", WEIGHT.sub(" ", text)), "tokens", line or 1)
+        yield View(re.sub(rf"{BETWEEN}{{0,40}}##(?=\w)", "", WEIGHT.sub(" ", text)), "tokens", line or 1)
     if text.count(CONTINUED) > 2:
         yield View(re.sub(rf"{CONTINUED}{BETWEEN}+", "", WEIGHT.sub(" ", text)), "tokens", line or 1)
     if len(SPACED.findall(text)) >= MIN_IDS:
