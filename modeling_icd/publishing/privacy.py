@@ -189,8 +189,8 @@ def find_marks(file: FileText, names: LocalNames) -> Iterator[tuple[str, int]]:
 
     found = [(LOCAL_PATH, match.start()) for match in (HOME_PATH if is_vocabulary else ANY_PATH).finditer(text)]
     found += find_credentials(text, is_vocabulary)
-    if file.is_json:  # what a value is to its key, the characters of the file say
-        found += [(kind, 0) for kind, _ in find_credentials(file.raw, is_vocabulary)][: 0 if found else None]
+    if file.is_json and not found and not is_vocabulary:  # what a value is to its key, the file's own characters say
+        found += [(kind, 0) for kind, _ in find_credentials(file.raw)]
     found += [(DEIDENTIFIED, match.start()) for match in (WHOLE_MARK if is_vocabulary else MARK).finditer(text)]
     if not is_vocabulary:
         if "&" in text or "\\u" in text:
@@ -288,14 +288,17 @@ class Comparison:
         wanted = {number.value for numbers in self.numbers.values() for number in numbers} | self.added_numbers
         counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
         found = [_NO_SPANS]
+        # Most spans of notes are told by their last bits to be none of these, before they are searched for.
+        endings = np.zeros(_ENDINGS + 1, bool)
+        endings[self.outgoing & np.uint64(_ENDINGS)] = True
         for record in self.notes.records:
             words = WORD.findall(fold(record["text"]))
             self.num_notes += bool(words)
             for spans, _ in spans_of_words(words) if len(self.outgoing) and words else ():
-                place = np.minimum(np.searchsorted(self.outgoing, spans), len(self.outgoing) - 1)
-                is_found = self.outgoing[place] == spans
-                if is_found.any():
-                    found.append(np.unique(spans[is_found]))
+                likely = spans[endings[spans & np.uint64(_ENDINGS)]]
+                place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
+                if (is_found := self.outgoing[place] == likely).any():
+                    found.append(np.unique(likely[is_found]))
             self.found_ids |= wanted & {record["hadm_id"], record["subject_id"]}
             if counted:
                 of_note = counted.intersection(words)
@@ -393,6 +396,7 @@ def find_bags(file: FileText) -> Iterator[Bag]:
 # Odd, so that multiplying loses no bit; the place of a word in its span is told by which one it is multiplied with.
 _MULTIPLIERS = np.random.default_rng(0).integers(2**63, size=SPAN_WORDS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _NO_SPANS = np.empty(0, np.uint64)
+_ENDINGS = 2**24 - 1
 
 
 def hash_words(text: str) -> np.ndarray:

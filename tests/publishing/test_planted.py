@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from planted import HARMLESS, ids_of_record, secrets, spans_of_note, train_tokenizers
+from planted import spans_of_note, train_tokenizers
+from planted_ids import HARMLESS, ids_of_record, secrets
 from safetensors.torch import save_file
 
 from dataset_scripts import load_split
@@ -71,9 +72,9 @@ def test_planted_text_ids_and_keys_are_found(records, tokenizers, tmp_path, caps
     notes = TrainingNotes(records, TITLES)
     spans = list(spans_of_note(records[0]["text"], tokenizers))
     ids = list(ids_of_record(161804, 27183, [161803 + i for i in range(7)]))
-    expected = dict.fromkeys((what for what, _, _ in spans), {SPAN, BAG})
-    expected |= dict.fromkeys((what for what, _, _ in ids), {RECORD_ID})
-    expected |= dict.fromkeys((what for what, _, _ in secrets()), {SECRET, EMAIL, NETWORK, LOCAL_PATH, USER_NAME})
+    expected = {key: {SPAN, BAG} for key in (what for what, _, _ in spans)}
+    expected |= {key: {RECORD_ID} for key in (what for what, _, _ in ids)}
+    expected |= {key: {SECRET, EMAIL, NETWORK, LOCAL_PATH, USER_NAME} for key in (what for what, _, _ in secrets())}
     found = kinds_of(files_of([*spans, *ids, *secrets()], tmp_path), notes)
     for name, tokenizer in tokenizers.items():
         of_kind = [

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -126,3 +128,40 @@ def test_spans_by_hand():
     assert (len(one), len(other)) == (2, 1)
     assert one[1] == other[0] != one[0]
     assert len(hash_spans(np.arange(7, dtype=np.uint64))) == 0
+
+
+def test_a_finding_names_the_line_and_how_the_text_is_written_there():
+    files = {
+        "README.md": f"# A model\n\n{NOTE}".encode(),
+        "config.json": json.dumps({"a": 1, "b": [1, 2], "c": NOTE}, indent=1).encode(),
+        "results.json": json.dumps({"x": 1, "text": NOTE.replace(" ", "&nbsp;").replace("\n", "&nbsp;")}).encode(),
+    }
+    found = {f.file: f.place for f in check_files(files, NAMES, TrainingNotes(RECORDS)) if f.kind == SPAN}
+    assert found == {
+        "README.md": "line 3",
+        "config.json": "line 7",
+        "results.json": "line 1, as HTML, escapes or broken words",
+    }
+
+
+def test_an_account_whose_name_is_a_word_counts_only_where_an_account_is_named():
+    names = LocalNames(users=("will", "grace"))
+    assert check_files({"README.md": b"It will run by the grace of Will."}, names) == []
+    for text in ("/scratch/will", "ssh will@login01", "~grace", "username: grace", "C:\\Users\\Will\\x"):
+        assert USER_NAME in {finding.kind for finding in check_files({"README.md": text.encode()}, names)}, text
+
+
+def test_words_of_a_note_in_order_are_a_span_even_as_a_vocabulary():
+    words = {word: i for i, word in enumerate(NOTE.replace("[**", "").split())}
+    content = json.dumps({"model": {"type": "BPE", "vocab": words, "merges": [["c", "a"]]}})
+    assert SPAN in kinds(content, "tokenizer.json")
+
+
+def test_long_lines_without_a_word_take_no_time():
+    for text in ("ab12" * 20_000, " " * 50_000 + "x", "a:" * 20_000, "/a" * 20_000, "&a" * 20_000, "##a " * 10_000):
+        assert SPAN not in kinds(text)
+
+
+def test_importing_the_project_does_not_load_what_finds_keys():
+    code = "import sys, modeling_icd.publishing.privacy; sys.exit('detect_secrets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
