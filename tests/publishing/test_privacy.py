@@ -1,6 +1,5 @@
+import base64
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -134,13 +133,13 @@ def test_a_finding_names_the_line_and_how_the_text_is_written_there():
     files = {
         "README.md": f"# A model\n\n{NOTE}".encode(),
         "config.json": json.dumps({"a": 1, "b": [1, 2], "c": NOTE}, indent=1).encode(),
-        "results.json": json.dumps({"x": 1, "text": NOTE.replace(" ", "&nbsp;").replace("\n", "&nbsp;")}).encode(),
+        "results.json": json.dumps({"x": 1, "text": base64.b64encode(NOTE.encode()).decode()}).encode(),
     }
     found = {f.file: f.place for f in check_files(files, NAMES, TrainingNotes(RECORDS)) if f.kind == SPAN}
     assert found == {
         "README.md": "line 3",
         "config.json": "line 7",
-        "results.json": "line 1, as HTML, escapes or broken words",
+        "results.json": "line 1, as base64",
     }
 
 
@@ -160,8 +159,3 @@ def test_words_of_a_note_in_order_are_a_span_even_as_a_vocabulary():
 def test_long_lines_without_a_word_take_no_time():
     for text in ("ab12" * 20_000, " " * 50_000 + "x", "a:" * 20_000, "/a" * 20_000, "&a" * 20_000, "##a " * 10_000):
         assert SPAN not in kinds(text)
-
-
-def test_importing_the_project_does_not_load_what_finds_keys():
-    code = "import sys, modeling_icd.publishing.privacy; sys.exit('detect_secrets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
