@@ -276,6 +276,7 @@ def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = Tr
     return TrainingNotes(
         datasets.concatenate_datasets([of_one.records for of_one in notes]),
         [title for of_one in notes for title in of_one.titles],
+        [code for of_one in notes for code in of_one.codes],
     )
 
 
@@ -330,7 +331,7 @@ def _check(
     min_notes_of_word: int,
 ) -> list[Finding]:
     names = local_names(folder, public=release.target)
-    return _report(check_files(files, names, notes, min_notes_of_word), len(files))
+    return _report(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
 
 
 def _report(findings: list[Finding], num_files: int) -> list[Finding]:

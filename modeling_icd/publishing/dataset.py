@@ -14,7 +14,6 @@ from .privacy import (
     DEIDENTIFIED,
     LOCAL_PATH,
     RECORD_ID,
-    WHOLE_NUMBER,
     Finding,
     LocalNames,
     TrainingNotes,
@@ -47,7 +46,8 @@ LONG_TEXT = "text as long as a note"
 VOCABULARY = "list of words as long as a vocabulary"
 # The longest string that is no docstring is the metric's description, 155 words; the longest list names the invented
 # corpus's 226 concepts. Notes and vocabularies are many times as long.
-MAX_WORDS, MAX_STRINGS, MIN_ID_DIGITS, MIN_IDS = 200, 300, 5, 5
+MAX_WORDS, MAX_STRINGS, MIN_IDS = 200, 300, 5
+LONG_NUMBER = re.compile(r"(?<![\w.+-])\d{5,18}(?![\w-]|\.\d)")
 # What these files hold by their nature: the marks of invented notes and the patterns that find marks, the library's
 # cache in a docstring, an invented subject.
 EXPECTED = {
@@ -109,7 +109,7 @@ def _find_data(name: str, content: Path | bytes) -> Iterator[tuple[str, int]]:
         yield NO_TEXT, 1
         return
     yield NO_TEXT, int("\0" in text)
-    numbers = {number for number in WHOLE_NUMBER.findall(text.replace(",", " ")) if len(number) >= MIN_ID_DIGITS}
+    numbers = set(LONG_NUMBER.findall(text))
     yield ID_LIST, len(numbers) if len(numbers) >= MIN_IDS else 0
     if name.endswith(".py"):
         yield from _find_data_in_code(text)

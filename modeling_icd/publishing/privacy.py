@@ -1,66 +1,72 @@
 """The check before every push: does a file that goes out hold anything that must stay at home?
 
-Findings name a file and a kind, never the text. Spans of training notes are found the cheap way round: the files that go
-out are small, so their spans are held in memory and the notes are streamed past them, one at a time. Memory follows the
-outgoing text (16 bytes a word) and not the number of notes, and no index of the notes is ever written. Measured with 52,722 invented
-notes of 1,500 words, and a vocabulary of 50,001 words among what goes out: 0.58 GB at the peak, 0.50 GB of it before the first note.
+Each file is read once and turned into the texts that it can be read as (`views.py`); these are compared with the user's own
+notes, with their ids (`record_ids.py`) and with the words of the tokenizer (`tokens.py`), and searched for keys and addresses
+(`credentials.py`). A finding names file, kind and line, never the text.
 
-It finds what gets in by accident. Text that was encoded (base64, UTF-16, compressed), spelled with other characters, or written
-into the numbers of the weights passes.
+Spans of training notes are found the cheap way round: the files that go out are small, so their spans are held in memory and
+the notes are streamed past them, one at a time. Memory follows the outgoing text and not the number of notes, and no index of
+the notes is ever written.
+
+It finds what gets in by accident. Text that somebody hid passes: encrypted, translated or reworded, spelled with letters of
+another script, in another order and cut up, or written into the numbers of the weights; so does what is shorter than
+`SPAN_WORDS` words.
 """
 
-import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from huggingface_hub import get_token
+from tokenizers import Tokenizer
 
 from dataset_scripts import load_builder, parse_options
 
-from .folder import ModelFolder, read_content, safetensors_header
+from .credentials import find_credentials
+from .folder import ModelFolder, project_file, read_content
+from .record_ids import Number, candidates, find_labelled_ids, matched
+from .tokens import added_numbers, words_of_base, words_of_tokens
+from .views import VOCABULARY_FILES, WORD, FileText, View, clean_text, fold, read_file, views
 
 
 SPAN_WORDS = 8
 MIN_NOTES_OF_WORD = 10
-WORD = re.compile(r"[^\W_]+")
 
 LOCAL_PATH = "local path"
 USER_NAME = "user name"
-SECRET = "token or key"
 RECORD_ID = "admission or subject id"
 DEIDENTIFIED = "de-identification mark"
 SPAN = f"span of {SPAN_WORDS} or more words of a training note"
+BAG = "words of one training note, in another order"
 RARE_WORD = "vocabulary words that few training notes have"
 
-# A tokenizer's vocabulary holds pieces of paths, names and numbers by the thousand: there, only what is unmistakable counts.
-VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model")
-# In these, numbers are ids of tokens.
-TOKEN_ID_FILES = (*VOCABULARY_FILES, "tokenizer_config.json")
-ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
+ANY_PATH = re.compile(r"(?<![\w:/.~)\]}<+-])~?/[\w.@-]+/[\w.@-]+|(?<![A-Za-z])[A-Za-z]:[\\/]+[\w.-]+[\\/]|file://")
 HOME_PATH = re.compile(r"/(?:home|Users)/[\w.-]+/[\w.-]+")
-SECRETS = re.compile(
-    r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}"
-    r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\bxox[abeoprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
-    r"|(?i:api_?key|secret|password|access_?token|auth_?token)[\"']?\s*[:=\n]\s*[\"']?[A-Za-z0-9+/_-]{16,}"
-)
-ESCAPE = re.compile(r"\\[nrt]")  # in the source of YAML and Python, where it would run into the next word
-FIELD = "\x1f"  # between a key of JSON and its figure
-LABELLED_ID = re.compile(
-    r"(?i)\b(?:hadm|subject|icustay|admission|patient)_?ids?\b[\"']?\s*[:=,\n\x1f]\s*[\"'\[(]*\s*\d+"
-)
-WHOLE_NUMBER = re.compile(r"(?<![\w.,:+\x1f-])\d{4,18}(?![\w:-]|[.,]\d)")
 MARK, WHOLE_MARK = re.compile(r"\[\*\*"), re.compile(r"\[\*\*[^\]\n]{1,80}\*\*\]")
 ACCOUNTS_OF_NOBODY = {"root", "user", "users", "admin", "ubuntu", "runner", "docker", "jovyan", "data", "home", "work"}
-# A single long number that equals an id is one; short numbers are so common that it takes several.
-LONG_ID_DIGITS, MIN_SHORT_IDS = 6, 5
-# Published numbers that may equal an id: the article number of MIMIC-III's paper, which the cards cite.
-PUBLIC_NUMBERS = {160035}
+# First names that are words, and words that accounts are called: such a name counts only where it can be an account.
+_WORDS_AS_NAMES = """
+will max test model mark bill rich rob art pat may june april august grace hope faith joy rose lily violet
+iris ivy dean grant chase drew jack frank guy gene jean miles page penny rusty sandy scott sue victor chuck
+dale dawn ray rick rod skip student guest demo dev build ci bot service research science clinical medical icd
+lab labs train trainer jupyter notebook compute cluster
+"""
+WORDS_AS_NAMES = frozenset(_WORDS_AS_NAMES.split())
+# Words of a note with their counts, as a dictionary or table of them is written.
+COUNTED = re.compile(
+    r"[\s\[({\"'|]{0,12}+[\u0120\u2581]?(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?(?:\s*+[:=,|]\s*+|[ \t]++)"
+    r"\d++(?:\.\d++)?[\])}|]*+\s*+[,;|]?\s*+"
+)
+LISTED = re.compile(r"[\s>*+\"'-]{0,12}+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
+MIN_COUNTED, MIN_LISTED, BAG_SHARE = 12, 20, 0.9
+# A list of words that most notes have, such as stop words, is in some note too.
+MIN_OWN_WORDS = 5
+STRIDES = (2, 3, 4, 5)
 
 
 class Finding(NamedTuple):
@@ -69,9 +75,10 @@ class Finding(NamedTuple):
     file: str
     kind: str
     times: int
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.kind} ({self.times})"
+        return f"{self.file}: {self.kind} ({self.times})" + (f", first in {self.place}" if self.place else "")
 
 
 @dataclass
@@ -81,10 +88,12 @@ class TrainingNotes:
     Args:
         records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
         titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
+        codes (`Sequence[str]`): The codes, which are no ids though some are numbers.
     """
 
     records: Iterable[Mapping[str, Any]] = field(repr=False)
     titles: Sequence[str] = ()
+    codes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ def load_notes(
     given = parse_options(dataset, options, "--dataset_options")
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
     records = builder.as_dataset(split="all").select_columns(["text", "hadm_id", "subject_id"])
-    return TrainingNotes(records, list(builder.code_descriptions.values()))
+    return TrainingNotes(records, list(builder.code_descriptions.values()), list(builder.code_descriptions))
 
 
 def check_files(
@@ -141,6 +150,7 @@ def check_files(
     names: LocalNames,
     notes: TrainingNotes | None = None,
     min_notes_of_word: int = MIN_NOTES_OF_WORD,
+    base_model: str | None = None,
 ) -> list[Finding]:
     """Scan every outgoing file.
 
@@ -148,139 +158,250 @@ def check_files(
         files (`dict`): Paths or contents by name. Of a safetensors file the header is read; weights hold no text.
         names (`LocalNames`): What names this machine and its user.
         notes (`TrainingNotes`, *optional*): Without them, spans, ids and rare words are not looked for.
-        min_notes_of_word (`int`): Notes that a word of a vocabulary of words must be in.
+        min_notes_of_word (`int`): Notes that a word of a tokenizer must be in, unless it is the backbone's own.
+        base_model (`str`, *optional*): Hub id of the pretrained backbone, whose tokenizer is looked for in the local cache.
 
     Returns:
         Findings by file and kind; none is a pass.
     """
-    texts = {name: readable_text(name, content) for name, content in files.items()}
-    counts: Counter[tuple[str, str]] = Counter()
-    for name, text in texts.items():
-        for kind, count in find_marks(name, text, names):
-            counts[name, kind] += count
+    texts = [read_file(name, content) for name, content in files.items()]
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for text in texts:
+        for kind, line in find_marks(text, names):
+            found[text.name, kind].append(line)
+    findings: list[Finding] = []
     if notes is not None:
-        counts.update(find_training_text(files, texts, notes, min_notes_of_word))
-    return sorted(Finding(name, kind, count) for (name, kind), count in counts.items() if count)
+        comparison = Comparison(files, texts, notes, base_model)
+        comparison.stream()
+        for name, kind, line in comparison.marks():
+            found[name, kind].append(line)
+        findings += [*comparison.spans(), *comparison.rare_words(min_notes_of_word)]
+    findings += [Finding(name, kind, len(at), f"line {min(at)}") for (name, kind), at in found.items()]
+    return sorted(findings)
 
 
-def readable_text(name: str, content: Path | bytes) -> str:
-    """The text of a file: of JSON its keys and values, one a line, escapes resolved, so that no span is cut by syntax."""
-    if name.endswith(".safetensors"):
-        if isinstance(content, bytes):
-            raise TypeError(f"{name}: give weights as a path.")
-        return "\n".join(_lines_of(safetensors_header(content)))
-    text = read_content(content).decode("utf-8", errors="replace")
-    if name.endswith(".json"):
-        try:
-            return "\n".join(_lines_of(json.loads(text)))
-        except ValueError:
-            return text
-    return text
+def find_marks(file: FileText, names: LocalNames) -> Iterator[tuple[str, int]]:
+    """Yield the kinds that can be seen without the notes, each with its line."""
+    text, is_vocabulary = file.text, file.name in VOCABULARY_FILES
 
+    def line(at: int) -> int:
+        return file.line_of(text.count("\n", 0, at))
 
-def _lines_of(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        numbered = list(value) == [str(i) for i in range(len(value))]  # id2label
-        for key, item in value.items():
-            if isinstance(item, int | float | None) and not _is_fraction(item):
-                yield f"{key}{FIELD}{item}"  # a figure: an id only where its key says so
-            else:
-                if not numbered:
-                    yield key
-                yield from _lines_of(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _lines_of(item)
-    elif not _is_fraction(value):
-        yield str(value)
-
-
-def _is_fraction(value: Any) -> bool:
-    """A weight or score, no id and no word: between words, such as tokens with their attention, it would hide their span."""
-    return isinstance(value, float) and not value.is_integer()
-
-
-def find_marks(name: str, text: str, names: LocalNames) -> Iterator[tuple[str, int]]:
-    """Yield the kinds that can be seen without the notes, and how often each is there."""
-    is_vocabulary = name in VOCABULARY_FILES
-    yield LOCAL_PATH, len((HOME_PATH if is_vocabulary else ANY_PATH).findall(text))
-    yield SECRET, len(SECRETS.findall(text)) + ((token := get_token()) is not None and token in text)
-    yield RECORD_ID, len(LABELLED_ID.findall(text))
-    yield DEIDENTIFIED, len((WHOLE_MARK if is_vocabulary else MARK).findall(text))
+    found = [(LOCAL_PATH, match.start()) for match in (HOME_PATH if is_vocabulary else ANY_PATH).finditer(text)]
+    found += find_credentials(text, is_vocabulary)
+    if file.is_json and not found and not is_vocabulary:  # what a value is to its key, the file's own characters say
+        found += [(kind, 0) for kind, _ in find_credentials(file.raw)]
+    found += [(DEIDENTIFIED, match.start()) for match in (WHOLE_MARK if is_vocabulary else MARK).finditer(text)]
     if not is_vocabulary:
-        own = text.replace(names.public, " ") if names.public else text
-        yield LOCAL_PATH, sum(own.count(path) for path in names.paths)
-        yield USER_NAME, sum(len(re.findall(rf"(?i)\b{re.escape(user)}\b", own)) for user in names.users)
+        if "&" in text or "\\u" in text:
+            found += [(DEIDENTIFIED, 0) for _ in MARK.findall(clean_text(text))][: 0 if MARK.search(text) else None]
+        own = text.replace(names.public, " " * len(names.public)) if names.public else text
+        for path in names.paths:
+            found += [(LOCAL_PATH, match.start()) for match in re.finditer(re.escape(path), own)]
+        for user in names.users:
+            found += [(USER_NAME, match.start()) for match in _user_pattern(user).finditer(own)]
+    yield from ((kind, line(at)) for kind, at in found)
+    yield from ((RECORD_ID, at) for at in find_labelled_ids(file))
 
 
-def find_training_text(
-    files: Mapping[str, Path | bytes], texts: Mapping[str, str], notes: TrainingNotes, min_notes_of_word: int
-) -> Counter[tuple[str, str]]:
-    """Stream the notes past the outgoing text once, for spans, ids and words that few notes have."""
-    spans = {name: hash_spans(hash_words(ESCAPE.sub(" ", text))) for name, text in texts.items()}
-    public = [hash_spans(hash_words(title)) for title in notes.titles]
-    outgoing = np.setdiff1d(np.concatenate([*spans.values(), _NO_SPANS]), np.concatenate([*public, _NO_SPANS]))
-    numbers = {
-        name: {int(number) for number in WHOLE_NUMBER.findall(text)} - PUBLIC_NUMBERS
-        for name, text in texts.items()
-        if name not in TOKEN_ID_FILES
-    }
-    wanted = set().union(*numbers.values())
-    vocabulary = word_vocabulary(files)
-    found_spans: list[np.ndarray] = []
-    found_ids: set[int] = set()
-    notes_of_word: Counter[str] = Counter()
-    for record in notes.records:
-        words = WORD.findall(record["text"].lower())
-        if len(outgoing):
-            of_note = hash_spans(_hash_all(words))
-            place = np.minimum(np.searchsorted(outgoing, of_note), len(outgoing) - 1)
-            is_found = outgoing[place] == of_note
-            if is_found.any():
-                found_spans.append(np.unique(of_note[is_found]))
-        found_ids |= wanted & {record["hadm_id"], record["subject_id"]}
-        if vocabulary:
-            notes_of_word.update(vocabulary.intersection(words))
-    found = np.unique(np.concatenate([*found_spans, _NO_SPANS]))
-    counts: Counter[tuple[str, str]] = Counter()
-    for name, of_file in spans.items():
-        counts[name, SPAN] = int(np.isin(of_file, found).sum())
-    for name, of_text in numbers.items():
-        ids = of_text & found_ids
-        long_ids = sum(len(str(number)) >= LONG_ID_DIGITS for number in ids)
-        counts[name, RECORD_ID] = len(ids) if long_ids or len(ids) >= MIN_SHORT_IDS else 0
-    counts["tokenizer.json", RARE_WORD] = sum(count < min_notes_of_word for count in notes_of_word.values())
-    return counts
-
-
-def word_vocabulary(files: Mapping[str, Path | bytes]) -> set[str]:
-    """Words that a tokenizer can only have from notes: of a vocabulary that is not of pieces, and of tokens added to one."""
-    content = files.get("tokenizer.json")
-    if content is None:
-        return set()
-    tokenizer = json.loads(read_content(content))
-    model = tokenizer.get("model", {})
-    added = [token["content"] for token in tokenizer.get("added_tokens", []) if not token["special"]]
-    of_words = {word.lower() for text in added for word in WORD.findall(text)}
-    has_no_pieces = (
-        model.get("type") == "WordLevel"
-        or (model.get("type") == "BPE" and not model["merges"])
-        or (
-            model.get("type") == "WordPiece"
-            and not any(word.startswith(model["continuing_subword_prefix"]) for word in model["vocab"])
-        )
+@cache
+def _user_pattern(user: str) -> re.Pattern[str]:
+    """An account's name: anywhere, or, where it is a word as well, only where an account is named."""
+    name = re.escape(user)
+    if user.lower() not in WORDS_AS_NAMES | _words_of_the_project():
+        return re.compile(rf"(?i)\b{name}\b")
+    return re.compile(
+        rf"(?i)(?:home|users?|scratch|people|export)[/\\]+{name}\b|(?<!\w)~{name}\b|\b{name}@[\w-]+"
+        rf"|(?:user_?name|login|logname|account|author)[\"']?\s*[:=\n]\s*[\"']?{name}\b"
     )
-    return of_words | {word.lower() for word in model["vocab"] if len(word) > 1} if has_no_pieces else of_words
+
+
+@cache
+def _words_of_the_project() -> frozenset[str]:
+    """Words of the files that are the same for everybody who publishes: no name among them tells who it was."""
+    package = sorted(Path(__file__).resolve().parents[1].glob("*.py"))
+    return frozenset(
+        word for path in (*package, project_file("LICENSE")) for word in WORD.findall(fold(path.read_text("utf-8")))
+    )
+
+
+class Bag(NamedTuple):
+    """Words that stand together in a file without being a text: with their counts, or as a list."""
+
+    file: str
+    line: int
+    words: frozenset[str]
+
+
+class Comparison:
+    """Everything that is compared with the notes, in one pass over them.
+
+    Args:
+        files (`dict`): Of the release.
+        texts (`Sequence[FileText]`): The same, read.
+        notes ([`TrainingNotes`]): The user's own.
+        base_model (`str`, *optional*): Hub id of the pretrained backbone.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Path | bytes],
+        texts: Sequence[FileText],
+        notes: TrainingNotes,
+        base_model: str | None = None,
+    ):
+        self.texts, self.notes, self.base_model = texts, notes, base_model
+        self.titles = frozenset(notes.titles)
+        self.decode = _decoder(files)
+        spans = [np.unique(np.concatenate([_NO_SPANS, *self._spans_of(text)])) for text in texts]
+        public = [of_title for title in notes.titles for of_title, _ in spans_of_words(WORD.findall(fold(title)))]
+        self.outgoing = np.setdiff1d(
+            np.concatenate([_NO_SPANS, *spans]), np.concatenate([_NO_SPANS, *public]), assume_unique=False
+        )
+        codes = frozenset(code.replace(".", "") for code in notes.codes)
+        self.numbers: dict[str, list[Number]] = {text.name: candidates(text, codes) for text in texts}
+        self.added_numbers = added_numbers(files)
+        self.bags = [bag for text in texts for bag in find_bags(text)]
+        self.words = words_of_tokens(files)
+        self.is_base_known = True
+        if self.words and base_model is not None:
+            base = words_of_base(base_model)
+            self.is_base_known = base is not None
+            self.words = {name: words - (base or set()) for name, words in self.words.items()}
+        self.found_spans = _NO_SPANS
+        self.found_ids: set[int] = set()
+        self.found_bags: set[int] = set()
+        self.notes_of_word: Counter[str] = Counter()
+        self.num_notes = 0
+
+    def _views(self, text: FileText) -> Iterator[View]:
+        return views(text, self.decode, self.titles)
+
+    def _spans_of(self, text: FileText) -> Iterator[np.ndarray]:
+        strides = () if text.name in VOCABULARY_FILES else STRIDES
+        for view in self._views(text):
+            for spans, _ in spans_of_words(WORD.findall(fold(view.text)), strides):
+                yield np.unique(spans)
+
+    def stream(self) -> None:
+        """Go through the notes once."""
+        wanted = {number.value for numbers in self.numbers.values() for number in numbers} | self.added_numbers
+        counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
+        found = [_NO_SPANS]
+        # Most spans of notes are told by their last bits to be none of these, before they are searched for.
+        endings = np.zeros(_ENDINGS + 1, bool)
+        endings[self.outgoing & np.uint64(_ENDINGS)] = True
+        for record in self.notes.records:
+            words = WORD.findall(fold(record["text"]))
+            self.num_notes += bool(words)
+            for spans, _ in spans_of_words(words) if len(self.outgoing) and words else ():
+                likely = spans[endings[spans & np.uint64(_ENDINGS)]]
+                place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
+                if (is_found := self.outgoing[place] == likely).any():
+                    found.append(np.unique(likely[is_found]))
+            self.found_ids |= wanted & {record["hadm_id"], record["subject_id"]}
+            if counted:
+                of_note = counted.intersection(words)
+                self.notes_of_word.update(of_note)
+                for i, bag in enumerate(self.bags):
+                    if len(bag.words & of_note) >= BAG_SHARE * len(bag.words):
+                        self.found_bags.add(i)
+        self.found_spans = np.unique(np.concatenate(found))
+
+    def marks(self) -> Iterator[tuple[str, str, int]]:
+        """Yield file, kind and line of ids and of unordered words."""
+        for name, numbers in self.numbers.items():
+            yield from ((name, RECORD_ID, number.line) for number in matched(numbers, self.found_ids))
+        if self.added_numbers & self.found_ids:
+            yield "tokenizer.json", RECORD_ID, 1
+        common = max(self.num_notes / 2, MIN_NOTES_OF_WORD)
+        for i in sorted(self.found_bags):
+            bag = self.bags[i]
+            if sum(0 < self.notes_of_word[word] <= common for word in bag.words) >= MIN_OWN_WORDS:
+                yield bag.file, BAG, bag.line
+
+    def spans(self) -> Iterator[Finding]:
+        """Yield what is a span of a note, with the place where the first one begins."""
+        for text in self.texts if len(self.found_spans) else ():
+            strides = () if text.name in VOCABULARY_FILES else STRIDES
+            times, place = 0, ""
+            for view in self._views(text):
+                content = fold(view.text)
+                for spans, first_words in spans_of_words(WORD.findall(content), strides):
+                    hits = np.flatnonzero(np.isin(spans, self.found_spans))
+                    times = max(times, len(np.unique(spans[hits])))
+                    if len(hits) and not place:
+                        place = _place(text, view, content, int(first_words[hits[0]]))
+            if times:
+                yield Finding(text.name, SPAN, times, place)
+
+    def rare_words(self, min_notes: int) -> Iterator[Finding]:
+        """Yield how many words of each file of a tokenizer few notes have."""
+        kind = RARE_WORD
+        if not self.is_base_known:
+            kind += (
+                f", unless they are those of {self.base_model}, whose tokenizer is not in the local cache: get it with "
+                f"`hf download {self.base_model} --include 'tokenizer*' 'vocab*' 'merges.txt'` and check again"
+            )
+        for name, words in self.words.items():
+            if times := sum(0 < self.notes_of_word[word] < min_notes for word in words):
+                yield Finding(name, kind, times)
+
+
+def _place(text: FileText, view: View, content: str, word: int) -> str:
+    """Where the first word of a span stands: a line of the file, and how it is written there."""
+    line = view.line
+    if line is None:
+        at = next(match.start() for i, match in enumerate(WORD.finditer(content)) if i == word)
+        line = text.line_of(content.count("\n", 0, at))
+    return f"line {line}" + (f", as {view.form}" if view.form else "")
+
+
+def _decoder(files: Mapping[str, Path | bytes]) -> Callable[[Sequence[int]], str] | None:
+    """What turns token ids into text: the tokenizer that goes out; None where there is none to turn them with."""
+    if "tokenizer.json" not in files:
+        return None
+    try:
+        tokenizer = Tokenizer.from_str(read_content(files["tokenizer.json"]).decode("utf-8"))
+    except Exception:  # the library raises no narrower one
+        return None
+    size = tokenizer.get_vocab_size()
+
+    def decode(ids: Sequence[int]) -> str:
+        return tokenizer.decode([i for i in ids if 0 <= i < size])
+
+    return decode
+
+
+def find_bags(file: FileText) -> Iterator[Bag]:
+    """Yield the words that stand together with their counts, or as a list of single words."""
+    if file.name in VOCABULARY_FILES:
+        return
+    for pattern, minimum in ((COUNTED, MIN_COUNTED), (LISTED, MIN_LISTED)):
+        run: list[re.Match[str]] = []
+        for match in (*pattern.finditer(file.raw), None):
+            if run and (match is None or match.start() != run[-1].end()):
+                words = frozenset(fold(word[1]) for word in run)
+                if len(words) >= minimum:
+                    yield Bag(file.name, file.raw.count("\n", 0, run[0].start()) + 1, words)
+                run = []
+            if match is not None:
+                run.append(match)
+    for place, items in file.word_lists:
+        words = frozenset(word for item in items for word in WORD.findall(fold(item)) if word.isalpha())
+        if len(words) >= MIN_LISTED:
+            yield Bag(file.name, file.line_of_scalar(place), words)
 
 
 # Odd, so that multiplying loses no bit; the place of a word in its span is told by which one it is multiplied with.
 _MULTIPLIERS = np.random.default_rng(0).integers(2**63, size=SPAN_WORDS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 _NO_SPANS = np.empty(0, np.uint64)
+_ENDINGS = 2**24 - 1
 
 
 def hash_words(text: str) -> np.ndarray:
     """64 bits for each word: runs of letters and digits, lower case, so that line breaks and punctuation do not matter."""
-    return _hash_all(WORD.findall(text.lower()))
+    return _hash_all(WORD.findall(fold(text)))
 
 
 def _hash_all(words: Sequence[str]) -> np.ndarray:
@@ -297,3 +418,23 @@ def hash_spans(words: np.ndarray) -> np.ndarray:
     for i, multiplier in enumerate(_MULTIPLIERS):
         spans += words[i : i + count] * multiplier
     return spans
+
+
+def spans_of_words(words: Sequence[str], strides: Sequence[int] = ()) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield spans, each time with the places of the words that they begin at.
+
+    First of all words, then of those without digits, so that numbers between words (of a list, of a table, counts) do not
+    matter; of both also of every second word, every third, and so on, which is how words stand beside labels.
+
+    Args:
+        words (`Sequence[str]`): Of a note or of outgoing text, folded.
+        strides (`Sequence[int]`): For outgoing text.
+    """
+    hashes, every = _hash_all(words), np.arange(len(words))
+    of_letters = every[np.fromiter(map(str.isalpha, words), bool, len(words))]
+    for order in (every, of_letters):
+        yield hash_spans(hashes[order]), order
+        for stride in strides:
+            for start in range(stride):
+                part = order[start::stride]
+                yield hash_spans(hashes[part]), part

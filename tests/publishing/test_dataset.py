@@ -12,11 +12,11 @@ import pytest
 from dataset_scripts import load_split
 from modeling_icd.publishing import dataset
 from modeling_icd.publishing.cli import main
+from modeling_icd.publishing.credentials import SECRET
 from modeling_icd.publishing.dataset import ID_LIST, LONG_TEXT, NO_TEXT, NOT_LISTED, VOCABULARY, check_dataset
 from modeling_icd.publishing.privacy import (
     DEIDENTIFIED,
     RECORD_ID,
-    SECRET,
     SPAN,
     LocalNames,
     TrainingNotes,

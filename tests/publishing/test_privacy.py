@@ -1,14 +1,15 @@
+import base64
 import json
 
 import numpy as np
 import pytest
 
+from modeling_icd.publishing.credentials import SECRET
 from modeling_icd.publishing.privacy import (
     DEIDENTIFIED,
     LOCAL_PATH,
     RARE_WORD,
     RECORD_ID,
-    SECRET,
     SPAN,
     USER_NAME,
     LocalNames,
@@ -83,11 +84,6 @@ def test_a_title_of_a_code_is_public_even_where_a_note_quotes_it():
 def test_escapes_and_syntax_of_json_hide_nothing():
     leak = {"notes": [NOTE[:58], {"rest": NOTE[58:]}], "hadm_ids": [145834], "other": {"id": "145834"}}
     assert kinds(json.dumps(leak, ensure_ascii=True), "config.json") == {SPAN, RECORD_ID, DEIDENTIFIED}
-    words = {word: i for i, word in enumerate(NOTE.replace("[**", "").split())}
-    assert (
-        kinds(json.dumps({"model": {"type": "BPE", "vocab": words, "merges": [["c", "a"]]}}), "tokenizer.json")
-        == set()
-    )
 
 
 def test_tokens_with_their_attention_are_a_span():
@@ -131,3 +127,35 @@ def test_spans_by_hand():
     assert (len(one), len(other)) == (2, 1)
     assert one[1] == other[0] != one[0]
     assert len(hash_spans(np.arange(7, dtype=np.uint64))) == 0
+
+
+def test_a_finding_names_the_line_and_how_the_text_is_written_there():
+    files = {
+        "README.md": f"# A model\n\n{NOTE}".encode(),
+        "config.json": json.dumps({"a": 1, "b": [1, 2], "c": NOTE}, indent=1).encode(),
+        "results.json": json.dumps({"x": 1, "text": base64.b64encode(NOTE.encode()).decode()}).encode(),
+    }
+    found = {f.file: f.place for f in check_files(files, NAMES, TrainingNotes(RECORDS)) if f.kind == SPAN}
+    assert found == {
+        "README.md": "line 3",
+        "config.json": "line 7",
+        "results.json": "line 1, as base64",
+    }
+
+
+def test_an_account_whose_name_is_a_word_counts_only_where_an_account_is_named():
+    names = LocalNames(users=("will", "grace"))
+    assert check_files({"README.md": b"It will run by the grace of Will."}, names) == []
+    for text in ("/scratch/will", "ssh will@login01", "~grace", "username: grace", "C:\\Users\\Will\\x"):
+        assert USER_NAME in {finding.kind for finding in check_files({"README.md": text.encode()}, names)}, text
+
+
+def test_words_of_a_note_in_order_are_a_span_even_as_a_vocabulary():
+    words = {word: i for i, word in enumerate(NOTE.replace("[**", "").split())}
+    content = json.dumps({"model": {"type": "BPE", "vocab": words, "merges": [["c", "a"]]}})
+    assert SPAN in kinds(content, "tokenizer.json")
+
+
+def test_long_lines_without_a_word_take_no_time():
+    for text in ("ab12" * 20_000, " " * 50_000 + "x", "a:" * 20_000, "/a" * 20_000, "&a" * 20_000, "##a " * 10_000):
+        assert SPAN not in kinds(text)

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import constants
+from planted import train_tokenizers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
+from dataset_scripts import load_split
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
@@ -123,18 +126,77 @@ def test_an_adapter_and_a_tokenizer_without_unknown_words_are_refused(word_model
     ("model", "is_found"),
     [
         ({"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"smithson": 0}}, True),
-        ({"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"smithson": 0, "##s": 1}}, False),
+        ({"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"smithson": 0, "##s": 1}}, True),
+        ({"type": "WordPiece", "continuing_subword_prefix": "##", "vocab": {"smith": 0, "##smithson": 1}}, False),
         ({"type": "BPE", "merges": [], "vocab": {"smithson": 0}}, True),
-        ({"type": "Unigram", "vocab": [["smithson", 0.0]]}, False),
+        ({"type": "BPE", "merges": [["\u0120smith", "son"]], "vocab": {"\u0120smithson": 0}}, True),
+        ({"type": "Unigram", "vocab": [["\u2581Smithson", 0.0]]}, True),
+        ({"type": "Unigram", "vocab": [["\u2581fever", 0.0], ["\u2581unheard", 0.0]]}, False),
     ],
 )
-def test_other_vocabularies_of_words_are_found(model, is_found):
+def test_words_of_few_notes_are_found_in_every_kind_of_vocabulary(model, is_found):
     def kinds(**tokenizer):
         content = json.dumps({"model": model, **tokenizer}).encode()
         return {finding.kind for finding in check_files({"tokenizer.json": content}, LocalNames(), NOTES, 3)}
 
     assert kinds() == ({RARE_WORD} if is_found else set())
     assert kinds(added_tokens=[{"content": "Dr. Smithson", "special": False, "id": 9}]) == {RARE_WORD}
+
+
+def sentencepiece(*pieces):
+    """A SentencePiece model, of which only the pieces are written."""
+    inner = [b"\x0a" + bytes([len(piece.encode())]) + piece.encode() + b"\x15\0\0\0\0" for piece in pieces]
+    return b"".join(b"\x0a" + bytes([len(piece)]) + piece for piece in inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", {"model": {}, "added_tokens": [{"content": "<smithson>", "special": True, "id": 9}]}),
+        ("added_tokens.json", {"smithson": 9}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["[SMITHSON]"]}),
+        ("special_tokens_map.json", {"mask_token": {"content": "smithson", "lstrip": False}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "smithson"}}}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"person_token": "<|smithson|>"}}),
+        ("vocab.json", {"fever": 0, "\u0120smithson": 1}),
+        ("vocab.txt", "fever\nsmithson\n##ing"),
+        ("merges.txt", "#version: 0.2\n\u0120smith son"),
+        ("tokenizer.model", sentencepiece("\u2581fever", "\u2581smithson")),
+    ],
+)
+def test_words_of_few_notes_are_found_in_every_file_of_a_tokenizer(name, content):
+    data = json.dumps(content).encode() if isinstance(content, dict) else content
+    data = data.encode() if isinstance(data, str) else data
+    found = {finding.kind for finding in check_files({name: data}, LocalNames(), NOTES, 3)}
+    assert found == {RARE_WORD}
+    harmless = data.replace(b"smithson", b"thinking").replace(b"SMITHSON", b"THINKING").replace(b"smith", b"think")
+    assert check_files({name: harmless}, LocalNames(), NOTES, 3) == []
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "pieces", "unigram", "words"])
+def test_a_tokenizer_that_was_trained_on_notes_is_found(kind, corpus, tmp_path):
+    texts = load_split("mimic3", "all", "full", data_dir=corpus, cache_dir=tmp_path)["text"][:12]
+    texts[0] += " Zanzibarian Quibbleford." * 6
+    notes = TrainingNotes([{"text": text, "hadm_id": i, "subject_id": i} for i, text in enumerate(texts)])
+    content = train_tokenizers(texts)[kind].to_str().encode()
+    assert RARE_WORD in {finding.kind for finding in check_files({"tokenizer.json": content}, LocalNames(), notes)}
+
+
+def test_words_of_the_backbones_own_tokenizer_pass_and_where_it_is_not_there_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    own = {"model": {"type": "BPE", "merges": [], "vocab": {"\u0120smithson": 0}}}
+    files = {"tokenizer.json": json.dumps(own).encode()}
+    (finding,) = check_files(files, LocalNames(), NOTES, 3, base_model="someone/llama")
+    assert finding.kind.startswith(RARE_WORD) and "hf download someone/llama" in finding.kind
+    snapshot = tmp_path / "models--someone--llama" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("1")
+    (snapshot / "tokenizer.json").write_bytes(files["tokenizer.json"])
+    assert check_files(files, LocalNames(), NOTES, 3, base_model="someone/llama") == []
+    own["added_tokens"] = [{"content": "quibbleford", "special": True, "id": 1}]
+    (finding,) = check_files({"tokenizer.json": json.dumps(own).encode()}, LocalNames(), NOTES, 3, "someone/llama")
+    assert (finding.kind, finding.times) == (RARE_WORD, 1)
 
 
 def test_a_push_says_how_many_words_left_and_never_which(word_model, restricted, notes, hub, capsys):

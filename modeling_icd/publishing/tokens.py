@@ -1,0 +1,160 @@
+"""Whole words among the tokens of the files of a tokenizer, which notes may have put there.
+
+A vocabulary that was made from notes, by whatever method, holds names that few notes have. A pretrained backbone's own holds
+such words too, from other texts. So the words of the backbone's own tokenizer, as the Hub gave it, are taken off first.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from .folder import read_content
+from .views import BYTE_LETTERS, VOCABULARY_FILES, WORD, fold
+
+
+TOKENIZER_FILES = (*VOCABULARY_FILES, "special_tokens_map.json", "tokenizer_config.json")
+MIN_LETTERS = 2
+# The words of the tokens that steer a model. Written between brackets they are no words of notes, though notes may have them.
+_CONTROL_WORDS = """
+pad unk unknown cls sep mask bos eos eod eot eom eop s im start end endoftext endofprompt begin of sequence
+text think thinking tool tools call calls response result output input function functions system user
+assistant human bot role header python tag code reserved special token unused extra id fim prefix suffix
+middle repo name reponame filename file gh stars issue comment issuecomment closed jupyter script to empty
+image video audio vision box quad object ref turn message channel constrain return final analysis instruction
+inst sys document query passage
+"""
+CONTROL_WORDS = frozenset(_CONTROL_WORDS.split())
+CONTROL = re.compile(r"[<\[{|\uff5c]+/?[\w\s|\u2581\uff5c:-]*[>\]}|\uff5c]+")
+
+
+def words_of_tokens(files: Mapping[str, Path | bytes]) -> dict[str, set[str]]:
+    """Folded words by the file that has them as tokens; words of the tokens that steer a model are not among them."""
+    found = {name: _words_of(name, read_content(files[name])) for name in TOKENIZER_FILES if name in files}
+    return {name: words for name, words in found.items() if words}
+
+
+def added_numbers(files: Mapping[str, Path | bytes]) -> set[int]:
+    """Numbers that were added to a tokenizer as tokens, which may be ids of records."""
+    added = {
+        token for name in TOKENIZER_FILES if name in files for token in _added_tokens(name, read_content(files[name]))
+    }
+    return {int(number) for token in added for number in re.findall(r"(?<!\d)\d{6,18}(?!\d)", token)}
+
+
+def words_of_base(base_model: str) -> set[str] | None:
+    """Words of the tokenizer of a backbone, from the cache of what came from the Hub; None where it is not there."""
+    cached = {}
+    for name in TOKENIZER_FILES:
+        path = try_to_load_from_cache(base_model, name, cache_dir=constants.HF_HUB_CACHE)
+        if isinstance(path, str):
+            cached[name] = Path(path)
+    if not cached.keys() & {"tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model"}:
+        return None
+    return set().union(*words_of_tokens(cached).values())  # type: ignore[arg-type]
+
+
+def _words_of(name: str, data: bytes) -> set[str]:
+    words = set()
+    for token in _tokens_of(name, data):
+        if not (CONTROL.fullmatch(token) and {w.lower() for w in re.findall(r"[A-Za-z]+", token)} <= CONTROL_WORDS):
+            words |= {word for word in WORD.findall(_text_of(token)) if len(word) >= MIN_LETTERS}
+    return words
+
+
+def _text_of(token: str) -> str:
+    """A token as text: byte letters, marks of spaces and ends of words resolved; nothing of a piece inside a word."""
+    if token.startswith("##") and len(token) > 2:
+        return ""
+    if "\u2581" not in token and any(letter in token for letter in "\u0120\u010a\u00c3\u00c2"):
+        token = token.translate(BYTE_LETTERS).encode("latin-1", "ignore").decode("utf-8", "ignore")
+    return fold(token.replace("\u2581", " ").removesuffix("</w>").removesuffix("@@"))
+
+
+def _tokens_of(name: str, data: bytes) -> Iterator[str]:
+    if name == "tokenizer.model":
+        yield from _sentencepiece_tokens(data)
+    elif name == "vocab.txt":
+        yield from data.decode("utf-8", "replace").split("\n")
+    elif name == "merges.txt":
+        yield from (line.replace(" ", "") for line in data.decode("utf-8", "replace").split("\n")[1:])
+    elif name == "vocab.json":
+        yield from _read(data, name)
+    elif name == "tokenizer.json":
+        vocabulary = (_read(data, name).get("model") or {}).get("vocab") or {}
+        yield from vocabulary if isinstance(vocabulary, dict) else (str(entry[0]) for entry in vocabulary)
+    yield from _added_tokens(name, data)
+
+
+def _added_tokens(name: str, data: bytes) -> Iterator[str]:
+    if name == "added_tokens.json":
+        yield from _read(data, name)
+    elif name == "tokenizer.json":
+        yield from _contents(_read(data, name).get("added_tokens"))
+    elif name in ("special_tokens_map.json", "tokenizer_config.json"):
+        for key, value in _read(data, name).items():
+            if key.endswith(("_token", "_tokens", "_tokens_decoder")):
+                yield from _contents(value)
+
+
+def _contents(value: Any) -> Iterator[str]:
+    """The tokens of a list or dictionary of them, each a string or a dictionary with its `content`."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in [value["content"]] if "content" in value else value.values():
+            yield from _contents(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _contents(item)
+
+
+def _read(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        raise ValueError(f"{name} is not JSON, so its words cannot be looked at: save the tokenizer again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} must be a JSON object: save the tokenizer again.")
+    return content
+
+
+def _sentencepiece_tokens(data: bytes) -> Iterator[str]:
+    """The pieces of a SentencePiece model: in its protocol buffer the first field of each first field."""
+    for field, value in _fields(data):
+        if field == 1 and isinstance(value, bytes):
+            yield from (piece.decode("utf-8", "replace") for inner, piece in _fields(value) if inner == 1)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    at = 0
+    try:
+        while at < len(data):
+            key, at = _varint(data, at)
+            wire = key & 7
+            if wire == 0:
+                value, at = _varint(data, at)
+            elif wire == 2:
+                length, at = _varint(data, at)
+                value, at = data[at : at + length], at + length  # type: ignore[assignment]
+            elif wire in (1, 5):
+                size = 8 if wire == 1 else 4
+                value, at = data[at : at + size], at + size  # type: ignore[assignment]
+            else:
+                raise IndexError
+            yield key >> 3, value if wire == 2 else None
+    except IndexError:
+        raise ValueError("tokenizer.model is no SentencePiece model: save the tokenizer again.") from None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
