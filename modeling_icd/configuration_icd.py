@@ -82,7 +82,9 @@ def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
         raise ValueError(f"`id2label` must hold codes as text: {no_code[0]} is {id2label[no_code[0]]!r}.")
     if len(set(codes)) != len(codes):
         repeated = [code for code, count in Counter(codes).items() if count > 1]
-        raise ValueError(f"`id2label` holds codes twice: {repeated[:3]}. Every code has one logit: leave the others out.")
+        raise ValueError(
+            f"`id2label` holds codes twice: {repeated[:3]}. Every code has one logit: leave the others out."
+        )
     wrong = [code for i, code in id2label.items() if label2id.get(code) != i]
     if wrong or len(label2id) != len(id2label):
         named = wrong[0] if wrong else next(code for code in label2id if code not in set(codes))
@@ -205,6 +207,8 @@ class LlamaICDConfig(LlamaConfig):
     keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
 
     problem_type: str | None = "multi_label_classification"
+    label2id: dict[str, int] | None = None
+    pad_token_id: int | None = None
     pooling: str = "last"
     head_dropout: float = 0.0
     head_ensemble_size: int = 1
@@ -293,13 +297,15 @@ class LlamaICDConfig(LlamaConfig):
             _check_calibration(self.calibration, self.num_labels)
 
     def _check_pad_token(self) -> None:
-        if self.pad_token_id is not None and self.pad_token_id < 0:
+        if self.pad_token_id is None:
+            return
+        if self.pad_token_id < 0:
             logger.warning(
                 f"`pad_token_id` is {self.pad_token_id}, which is no token: it becomes None, and batches need an "
                 "`attention_mask`."
             )
             self.pad_token_id = None
-        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+        elif self.pad_token_id >= self.vocab_size:
             raise ValueError(
                 f"`pad_token_id` ({self.pad_token_id}) lies outside the vocabulary of {self.vocab_size} tokens: give one of "
                 "its tokens, or None and an `attention_mask` with every batch."

@@ -87,7 +87,7 @@ class LabelQueries(nn.Linear):
         with torch.autocast(device_type=states.device.type, enabled=False):
             states, queries = states.float(), self.weight.float()
             if not need_attentions:
-                queries = queries.expand(len(states), 1, *queries.shape)  # (B, 1, C, F)
+                queries = queries.expand(states.shape[0], 1, *queries.shape)  # (B, 1, C, F)
                 memory, real = states[:, None], attention_mask.bool()[:, None, None, :]
                 attended = nn.functional.scaled_dot_product_attention(
                     queries, memory, memory, attn_mask=real, scale=1.0

@@ -138,8 +138,6 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     base_model_prefix = "model"
     # A backbone brings an output layer that no head reads.
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
-    # The head is small and newly trained: quantizers leave it as it is, and loading in fp16 keeps it in fp32.
-    _keep_in_fp32_modules = ["score"]
     # `forward` divides its loss by the number of labels in all batches of one update, which Trainer counts for it.
     accepts_loss_kwargs = True
     # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
@@ -154,14 +152,17 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         self.num_labels = config.num_labels
         self.model = LlamaModel(config)
         if not config.reads_last_layer:
-            left_out = "|".join(str(i) for i in range(config.hidden_layer, config.num_hidden_layers))
+            self.model.layers = self.model.layers[: config.hidden_layer]
+            self.model.norm = nn.Identity()
+            left_out = "|".join(str(i) for i in range(len(self.model.layers), config.num_hidden_layers))
             self._keys_to_ignore_on_load_unexpected = [
                 *self._keys_to_ignore_on_load_unexpected,
                 rf"^(model\.)?layers\.({left_out})\.",
                 r"^(model\.)?norm\.",
             ]
-            self.model.layers = self.model.layers[: config.hidden_layer]
-            self.model.norm = nn.Identity()
+        if getattr(config, "quantization_config", None) is not None:
+            # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
+            self._keep_in_fp32_modules = ["score"]
         self.score = head
         self._head_modules = frozenset() if isinstance(head, PooledHead) else frozenset(head.modules())
         if config.freeze_backbone:
@@ -179,9 +180,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        """As everywhere, but a frozen backbone stays in evaluation mode."""
+        """As everywhere, but a frozen backbone stays in evaluation mode, unless an adapter in it learns."""
         super().train(mode)
-        if self.config.freeze_backbone:
+        if self.config.freeze_backbone and not self._backbone_learns():
             self.model.eval()
         return self
 
@@ -198,7 +199,6 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         Raises:
             ValueError: where the weights are not those of the whole backbone that the configuration describes.
         """
-        is_ours = True
         if config is None and pretrained_model_name_or_path is not None:
             hub = {
                 k: kwargs[k]
@@ -206,19 +206,20 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 if k in kwargs
             }
             fields, _ = LlamaConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-            is_ours = fields.get("model_type") == cls.config_class.model_type
-            if not is_ours:
+            if fields.get("model_type") != cls.config_class.model_type:
                 ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
                 config = cls.config_class.from_backbone(backbone, **ours)
                 if getattr(backbone, "quantization_config", None) is not None:
-                    config.quantization_config = backbone.quantization_config  # how the weights of this file are stored
+                    config.quantization_config = (
+                        backbone.quantization_config
+                    )  # how the weights of this file are stored
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
         )
         _check_backbone_weights(model.config, pretrained_model_name_or_path, info)
-        if not is_ours:
+        if any(key.startswith("score.") for key in info["missing_keys"]):  # the head is new
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
             model.name_or_path = (
@@ -239,6 +240,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             "AutoModelForSequenceClassification": name,
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
+        if getattr(self, "hf_quantizer", None) is not None:
+            kwargs.setdefault("save_original_format", False)  # as they are: transformers cannot turn them back
         super().save_pretrained(save_directory, **kwargs)
 
     def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
@@ -268,7 +271,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             )
         if config.window_size is None or length <= config.window_size:
             return self._run_backbone(input_ids, attention_mask, inputs_embeds)
-        return self._run_windows(input_ids, attention_mask, inputs_embeds)
+        return self._run_windows(input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride)
 
     def _run_backbone(self, input_ids, attention_mask, inputs_embeds=None):
         if inputs_embeds is None:
@@ -281,12 +284,12 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             states = (states.float() * scale).to(states.dtype)
         return states
 
-    def _run_windows(self, input_ids, attention_mask, inputs_embeds):
+    def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
         real = attention_mask.bool()
         # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
         flat = input_ids[real] if inputs_embeds is None else inputs_embeds[real]
         parts = []
-        for group in self._window_groups(real.sum(dim=1).tolist()):
+        for group in self._window_groups(real.sum(dim=1).tolist(), size, stride):
             rows, mask = pad_rows([flat[start:end] for start, end, _ in group])
             if inputs_embeds is None:
                 states = self._run_backbone(rows, mask)  # (W, window, D)
@@ -299,12 +302,11 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         out = stitched.new_zeros(*real.shape, stitched.shape[-1])
         return out.masked_scatter(real[..., None], stitched)
 
-    def _window_groups(self, lengths: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+    def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
         """The windows of notes that lie one behind another, in groups of at most `tokens_per_pass` padded tokens.
 
         A window is its first token, its last + 1, and the first that it contributes.
         """
-        size, stride = self.config.window_size, self.config.window_stride
         group: list[tuple[int, int, int]] = []
         offset = longest = 0
         for length in lengths:
@@ -351,7 +353,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             return
         rows = _rows_that_are_not_finite(hidden_states)
         if rows and are_given:
-            raise ValueError(f"`hidden_states` hold NaN or infinity in the rows {rows} of the batch: compute them again.")
+            raise ValueError(
+                f"`hidden_states` hold NaN or infinity in the rows {rows} of the batch: compute them again."
+            )
         if rows:
             raise ValueError(
                 f"The backbone gives NaN or infinity for the rows {rows} of the batch: look for such values in its weights or "
@@ -381,7 +385,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         loss = nn.functional.binary_cross_entropy_with_logits(members.float(), targets)
         if num_items is None:
             return loss
-        num_items = torch.as_tensor(num_items, device=loss.device).flatten()[0]  # the same in all entries, where several
+        num_items = torch.as_tensor(num_items, device=loss.device).flatten()[
+            0
+        ]  # the same in all entries, where several
         return loss * labels.numel() / num_items
 
     def forward(
@@ -442,7 +448,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         )
         return output if return_dict is not False else output.to_tuple()
 
-    def _backbone_learns(self, inputs_embeds) -> bool:
+    def _backbone_learns(self, inputs_embeds=None) -> bool:
         """Whether anything behind the head wants a gradient: of a frozen backbone an adapter may, or a learned prompt."""
         given = inputs_embeds is not None and inputs_embeds.requires_grad
         return given or any(weight.requires_grad for weight in self.model.parameters())
