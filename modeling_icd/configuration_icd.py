@@ -267,7 +267,7 @@ class LlamaICDConfig(LlamaConfig):
             raise ValueError(
                 f"`num_labels` must be at least 1, got {self.num_labels}: a model needs the codes it may predict."
             )
-        _check_labels(self.id2label, self.label2id)
+        _check_labels(self.id2label, self.label2id or {})
         self._check_pad_token()
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")

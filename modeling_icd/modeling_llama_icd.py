@@ -211,9 +211,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
                 config = cls.config_class.from_backbone(backbone, **ours)
                 if getattr(backbone, "quantization_config", None) is not None:
-                    config.quantization_config = (
-                        backbone.quantization_config
-                    )  # how the weights of this file are stored
+                    # It says how the weights in this file are stored.
+                    config.quantization_config = backbone.quantization_config
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
