@@ -2,10 +2,15 @@
 
 import math
 import re
+import sys
+from collections import Counter
 from typing import Any
 
 from transformers import LlamaConfig
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 VERSION = "0.1.0"
 """Of this project: the one place that the distribution, the package and every saved model take it from."""
@@ -65,6 +70,30 @@ def _check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
         )
 
 
+def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
+    if sorted(id2label) != list(range(len(id2label))):
+        raise ValueError(
+            f"`id2label` must number {len(id2label)} codes from 0 to {len(id2label) - 1}, one for each logit; its numbers run "
+            f"from {min(id2label)} to {max(id2label)}."
+        )
+    codes = list(id2label.values())
+    no_code = [i for i, code in id2label.items() if not isinstance(code, str) or not code.strip()]
+    if no_code:
+        raise ValueError(f"`id2label` must hold codes as text: {no_code[0]} is {id2label[no_code[0]]!r}.")
+    if len(set(codes)) != len(codes):
+        repeated = [code for code, count in Counter(codes).items() if count > 1]
+        raise ValueError(
+            f"`id2label` holds codes twice: {repeated[:3]}. Every code has one logit: leave the others out."
+        )
+    wrong = [code for i, code in id2label.items() if label2id.get(code) != i]
+    if wrong or len(label2id) != len(id2label):
+        named = wrong[0] if wrong else next(code for code in label2id if code not in set(codes))
+        raise ValueError(
+            f"`label2id` is not the reverse of `id2label`, e.g. for {named!r}: leave `label2id` out, and it is made from "
+            "`id2label`."
+        )
+
+
 def check_version(version: str | None) -> None:
     """Refuse a configuration that newer code has written: its fields or weights may mean something else here.
 
@@ -92,6 +121,28 @@ def check_version(version: str | None) -> None:
         )
 
 
+def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a saved configuration, less what belongs to its labels where `given` has others."""
+    stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
+    count = len(stored) if stored else fields.get("num_labels")
+    labels = given.get("id2label")
+    if labels is not None:
+        changed = {int(i): code for i, code in labels.items()} != stored
+    else:
+        changed = given.get("num_labels") not in (None, count)
+    if not changed:
+        return fields
+    decided = [name for name in DECISION_FIELDS if fields.get(name) not in (None, getattr(LlamaICDConfig, name))]
+    if decided:
+        logger.warning(
+            f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "
+            "back to the defaults."
+        )
+    left_out = ("id2label", "label2id", "num_labels", *DECISION_FIELDS)
+    kept = {name: value for name, value in fields.items() if name not in left_out}
+    return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
+
+
 class LlamaICDConfig(LlamaConfig):
     """Configuration of [`LlamaForICDCoding`]: a Llama backbone, how notes are read, and the head.
 
@@ -108,8 +159,10 @@ class LlamaICDConfig(LlamaConfig):
         window_size (`int`, *optional*):
             Tokens of one backbone pass. A longer note is cut into windows of this size and stitched back to one
             sequence. `None`: one pass over the whole note, which must then fit `max_position_embeddings`.
-        window_stride (`int`, *optional*, defaults to `window_size`):
+        window_stride (`int`, *optional*, defaults to three quarters of `window_size`):
             Tokens from the start of a window to the start of the next; the overlap is `window_size - window_stride`.
+            Without an overlap the first tokens of every later window would be read with nothing to their left, and their
+            states would be unlike those of the same tokens in the middle of a window.
         hidden_layer (`int`, *optional*):
             Which entry of the backbone's `hidden_states` the head reads: 0 is the embeddings, `num_hidden_layers` (or
             `None`) the last layer after the final norm. Layers above it are neither run nor saved.
@@ -142,14 +195,20 @@ class LlamaICDConfig(LlamaConfig):
         modeling_icd_version (`str`, *optional*):
             Of the code that saved it; set by `save_pretrained`. A newer one than this code's is refused.
 
+    `label2id` is made from `id2label` where it is not given. A `pad_token_id` below 0, which some Llama checkpoints have
+    for "none", becomes `None`.
+
     Raises:
-        ValueError: where a field is out of range; the message names it.
+        ValueError: where a field is out of range, here, in `from_pretrained`, in the model's constructor and in
+            `save_pretrained`; the message names it.
     """
 
     model_type = "llama_icd"
     keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
 
     problem_type: str | None = "multi_label_classification"
+    label2id: dict[str, int] | None = None
+    pad_token_id: int | None = None
     pooling: str = "last"
     head_dropout: float = 0.0
     head_ensemble_size: int = 1
@@ -171,19 +230,45 @@ class LlamaICDConfig(LlamaConfig):
 
     def __post_init__(self, **kwargs):
         check_version(self.modeling_icd_version)
+        if self.id2label is not None and kwargs.get("num_labels") not in (None, len(self.id2label)):
+            raise ValueError(
+                f"`num_labels` ({kwargs['num_labels']}) and `id2label` ({len(self.id2label)} codes) disagree: give one of them."
+            )
         super().__post_init__(**kwargs)
+        if self.label2id is None:
+            self.label2id = {code: i for i, code in self.id2label.items()}
         self._check_fields()
+
+    def __setattr__(self, name, value):
+        if name == "problem_type" and value != "multi_label_classification":
+            raise ValueError(
+                f"`problem_type` must be 'multi_label_classification', got {value!r}: a note has any number of codes."
+            )
+        super().__setattr__(name, value)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers, and what `kwargs` change is checked too. New labels reset how scores become decisions."""
+        loaded = super().from_dict(_with_new_labels(config_dict, kwargs), **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
+        return loaded
+
+    def to_dict(self):
+        """As in transformers. It is also how peft asks which model it is given, to choose the layers that an adapter
+        changes where the user does not: those of a Llama."""
+        constants = sys.modules.get("peft.utils.constants")  # once peft is in use; it is not loaded for this
+        for name, modules_of in list(vars(constants).items()) if constants else ():
+            if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict) and "llama" in modules_of:
+                modules_of.setdefault(self.model_type, modules_of["llama"])
+        return super().to_dict()
 
     def _check_fields(self) -> None:
         if self.num_labels < 1:
             raise ValueError(
                 f"`num_labels` must be at least 1, got {self.num_labels}: a model needs the codes it may predict."
             )
-        if self.problem_type != "multi_label_classification":
-            raise ValueError(
-                f"`problem_type` must be 'multi_label_classification', got {self.problem_type!r}: a note has any "
-                "number of codes."
-            )
+        _check_labels(self.id2label, self.label2id or {})
+        self._check_pad_token()
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         if not 0 <= self.head_dropout < 1:
@@ -193,23 +278,7 @@ class LlamaICDConfig(LlamaConfig):
             raise ValueError(
                 f"`head_ensemble_size` ({self.head_ensemble_size}) needs `pooling` 'label_attention', got {self.pooling!r}."
             )
-        if self.window_size is not None:
-            _require_positive("window_size", self.window_size)
-            if self.window_stride is None:
-                self.window_stride = self.window_size
-            _require_positive("window_stride", self.window_stride)
-            if self.window_stride > self.window_size:
-                raise ValueError(
-                    f"`window_stride` ({self.window_stride}) must be between 1 and `window_size` ({self.window_size}): "
-                    "a larger stride would skip tokens."
-                )
-            if self.window_size > self.max_position_embeddings:
-                raise ValueError(
-                    f"`window_size` ({self.window_size}) is longer than the backbone reads: "
-                    f"`max_position_embeddings` is {self.max_position_embeddings}."
-                )
-        elif self.window_stride is not None:
-            raise ValueError(f"`window_stride` ({self.window_stride}) needs a `window_size`.")
+        self._check_windows()
         if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
             raise ValueError(
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
@@ -226,6 +295,40 @@ class LlamaICDConfig(LlamaConfig):
         self._check_decision()
         if self.calibration is not None:
             _check_calibration(self.calibration, self.num_labels)
+
+    def _check_pad_token(self) -> None:
+        if self.pad_token_id is None:
+            return
+        if self.pad_token_id < 0:
+            logger.warning(
+                f"`pad_token_id` is {self.pad_token_id}, which is no token: it becomes None, and batches need an "
+                "`attention_mask`."
+            )
+            self.pad_token_id = None
+        elif self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"`pad_token_id` ({self.pad_token_id}) lies outside the vocabulary of {self.vocab_size} tokens: give one of "
+                "its tokens, or None and an `attention_mask` with every batch."
+            )
+
+    def _check_windows(self) -> None:
+        if self.window_size is not None:
+            _require_positive("window_size", self.window_size)
+            if self.window_stride is None:
+                self.window_stride = max(1, self.window_size - self.window_size // 4)
+            _require_positive("window_stride", self.window_stride)
+            if self.window_stride > self.window_size:
+                raise ValueError(
+                    f"`window_stride` ({self.window_stride}) must be between 1 and `window_size` ({self.window_size}): "
+                    "a larger stride would skip tokens."
+                )
+            if self.window_size > self.max_position_embeddings:
+                raise ValueError(
+                    f"`window_size` ({self.window_size}) is longer than the backbone reads: "
+                    f"`max_position_embeddings` is {self.max_position_embeddings}."
+                )
+        elif self.window_stride is not None:
+            raise ValueError(f"`window_stride` ({self.window_stride}) needs a `window_size`.")
 
     def _check_decision(self) -> None:
         rule = self.threshold_rule
@@ -254,7 +357,8 @@ class LlamaICDConfig(LlamaConfig):
                 raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves the configuration, with the version of this code."""
+        """Saves the configuration, checked, with the version of this code."""
+        self._check_fields()
         self.modeling_icd_version = VERSION
         super().save_pretrained(save_directory, **kwargs)
 

@@ -1,9 +1,12 @@
 """Heads: hidden states of a note in, one logit per code out.
 
-Every head is `forward(hidden_states (B, L, D), attention_mask (B, L)) -> logits (B, C), label_attentions (B, C, L) or
-None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the logits of its members apart,
-`(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and average, out of the batch
-norm's statistics, and are zero before every convolution.
+Every head is `forward(hidden_states (B, L, D), attention_mask (B, L), need_attentions=True) -> logits (B, C),
+label_attentions (B, C, L) or None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the
+logits of its members apart, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
+average, out of the batch norm's statistics, and are zero before every convolution.
+
+A layer's weights are read by that layer's own `forward` and nowhere else, so that they may lie on another device or on
+disk until it is called.
 """
 
 import itertools
@@ -33,8 +36,8 @@ class PooledHead(nn.Linear):
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_states, attention_mask):  # type: ignore[override]
-        """Pools `hidden_states` `(B, L, D)` over the real tokens; returns logits `(B, C)` and `None`."""
+    def forward(self, hidden_states, attention_mask, need_attentions: bool = True):  # type: ignore[override]
+        """Pools `hidden_states` `(B, L, D)` over the real tokens; returns logits `(B, C)` and `None`: nothing attends."""
         hidden_states = hidden_states.to(self.weight.dtype)
         if self.pooling == "last":
             positions = torch.arange(attention_mask.shape[1], device=hidden_states.device)
@@ -60,24 +63,47 @@ def attend_per_label(scores: torch.Tensor, attention_mask: torch.Tensor) -> torc
     return scores.float().masked_fill(padding, torch.finfo(torch.float32).min).softmax(dim=-1)
 
 
-def classify_per_label(states, attention_mask, queries, weight, bias):
-    """Label attention of CAML (arXiv 1802.05695, section 2.2): one query and one classifier per code.
+class LabelQueries(nn.Linear):
+    """One attention query per code (CAML, arXiv 1802.05695, section 2.2): its weight is `(C, F)`, without a bias.
 
-    Args:
-        states (`(B, L, F)`), attention_mask (`(B, L)`), queries and weight (`(C, F)`), bias (`(C,)`).
-
-    Returns:
-        Logits `(B, C)` and attention weights `(B, C, L)`, both in fp32.
+    Products of half-precision vectors can exceed their range before any softmax, so this is done in fp32, and no autocast
+    context may undo it.
     """
-    # Products of half-precision vectors can exceed their range before any softmax: this is done in fp32, and no
-    # autocast context may undo it.
-    with torch.autocast(device_type=states.device.type, enabled=False):
-        states = states.float()
-        scores = nn.functional.linear(states, queries.float()).transpose(1, 2)  # (B, C, L)
-        attentions = attend_per_label(scores, attention_mask)
-        summaries = attentions @ states  # (B, C, F)
-        logits = (summaries * weight.float()).sum(dim=-1) + bias.float()
-    return logits, attentions
+
+    def __init__(self, features: int, num_labels: int):
+        super().__init__(features, num_labels, bias=False)
+
+    def forward(self, states, attention_mask, need_attentions: bool = True):  # type: ignore[override]
+        """Sums the states of a note for each code, weighted by the code's attention.
+
+        Args:
+            states (`torch.Tensor` of shape `(B, L, F)`): any floating type.
+            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+            need_attentions (`bool`): without them, `(B, C, L)` is never held in memory.
+
+        Returns:
+            Summaries `(B, C, F)` and attention weights `(B, C, L)` or `None`, in fp32.
+        """
+        with torch.autocast(device_type=states.device.type, enabled=False):
+            states, queries = states.float(), self.weight.float()
+            if not need_attentions:
+                queries = queries.expand(states.shape[0], 1, *queries.shape)  # (B, 1, C, F)
+                memory, real = states[:, None], attention_mask.bool()[:, None, None, :]
+                attended = nn.functional.scaled_dot_product_attention(
+                    queries, memory, memory, attn_mask=real, scale=1.0
+                )
+                return attended.squeeze(1), None
+            scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
+            attentions = attend_per_label(scores, attention_mask)
+            return attentions @ states, attentions
+
+
+class LabelOutput(nn.Linear):
+    """One output vector and bias per code, each for the summary of its own code, in fp32: `(B, C, F)` to `(B, C)`."""
+
+    def forward(self, summaries):
+        with torch.autocast(device_type=summaries.device.type, enabled=False):
+            return (summaries.float() * self.weight.float()).sum(dim=-1) + self.bias.float()
 
 
 class LabelAttentionHead(nn.Module):
@@ -94,27 +120,26 @@ class LabelAttentionHead(nn.Module):
         super().__init__()
         projection_size = projection_size or hidden_size
         self.projection = nn.Linear(hidden_size, projection_size)
-        self.queries = nn.Linear(projection_size, num_labels, bias=False)
-        self.output = nn.Linear(projection_size, num_labels)
+        self.queries = LabelQueries(projection_size, num_labels)
+        self.output = LabelOutput(projection_size, num_labels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_states, attention_mask):
+    def forward(self, hidden_states, attention_mask, need_attentions: bool = True):
         """Scores every code against every token, then classifies each code from its own summary.
 
         Args:
             hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
             attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+            need_attentions (`bool`): without them, less memory is needed, and the logits are the same to rounding.
 
         Returns:
             Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
-            padding.
+            padding, or `None`.
         """
         dtype = self.projection.weight.dtype
         states = self.dropout(torch.tanh(self.projection(hidden_states.to(dtype))))
-        logits, attentions = classify_per_label(
-            states, attention_mask, self.queries.weight, self.output.weight, self.output.bias
-        )
-        return logits.to(hidden_states.dtype), attentions
+        summaries, attentions = self.queries(states, attention_mask, need_attentions)
+        return self.output(summaries).to(hidden_states.dtype), attentions
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -209,20 +234,21 @@ class MultiResCNNHead(nn.Module):
         channels = residual_channels(width, num_filter_maps, num_residual_layers)
         self.channels = nn.ModuleDict({str(size): FilterChannel(channels, size, dropout) for size in filter_sizes})
         features = len(self.channels) * num_filter_maps
-        self.queries = nn.Linear(features, num_labels, bias=False)
-        self.output = nn.Linear(features, num_labels)
+        self.queries = LabelQueries(features, num_labels)
+        self.output = LabelOutput(features, num_labels)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_states, attention_mask):
+    def forward(self, hidden_states, attention_mask, need_attentions: bool = True):
         """Convolves, attends once per code, classifies each code from its own summary.
 
         Args:
             hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
             attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+            need_attentions (`bool`): without them, less memory is needed, and the logits are the same to rounding.
 
         Returns:
             Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
-            padding.
+            padding, or `None`.
         """
         mask = attention_mask[:, None, :].bool()  # (B, 1, L)
         dtype = self.queries.weight.dtype
@@ -231,10 +257,8 @@ class MultiResCNNHead(nn.Module):
             states = self.reduction(states)
         states = states * mask
         states = torch.cat([channel(states, mask) for channel in self.channels.values()], dim=1)  # (B, F, L)
-        logits, attentions = classify_per_label(
-            states.transpose(1, 2), attention_mask, self.queries.weight, self.output.weight, self.output.bias
-        )
-        return logits.to(hidden_states.dtype), attentions
+        summaries, attentions = self.queries(states.transpose(1, 2), attention_mask, need_attentions)
+        return self.output(summaries).to(hidden_states.dtype), attentions
 
     @classmethod
     def from_original(cls, state_dict, filter_sizes, dropout: float = 0.2):
@@ -284,15 +308,16 @@ class HeadEnsemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, hidden_states, attention_mask):
+    def forward(self, hidden_states, attention_mask, need_attentions: bool = True):
         """Logits of every member `(E, B, C)`, apart so that each can learn from its own loss, and the mean of their
-        attention weights `(B, C, L)`."""
+        attention weights `(B, C, L)`, or `None` where they are not needed."""
         logits, mean = [], None
         for member in self.members:
-            member_logits, attentions = member(hidden_states, attention_mask)
+            member_logits, attentions = member(hidden_states, attention_mask, need_attentions)
             logits.append(member_logits)
-            attentions = attentions / len(self.members)
-            mean = attentions if mean is None else mean + attentions  # never E of them at once
+            if attentions is not None:
+                attentions = attentions / len(self.members)
+                mean = attentions if mean is None else mean + attentions  # never E of them at once
         return torch.stack(logits), mean
 
 

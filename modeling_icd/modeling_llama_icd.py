@@ -1,6 +1,8 @@
 """The two models: a Llama backbone read window by window, and a head over the stitched hidden states."""
 
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +56,78 @@ def ensemble_of(config: LlamaICDConfig, make_head) -> nn.Module:
 
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
+_BACKBONE_WEIGHT = re.compile(r"(?:model\.)?(?:layers\.(?P<layer>\d+)|embed_tokens|norm)\.")
+
+# What `forward` takes beside the arguments of its signature, with the value that each has where it is left out.
+# Trainer takes every argument of the signature whose name holds "label" for labels, so that the first cannot stand there.
+# peft names all of the last four; tokenizers without a class of their own give `token_type_ids`, which a Llama does not read.
+_FORWARD_OPTIONS = {
+    "output_label_attentions": False,
+    "num_items_in_batch": None,
+    "token_type_ids": None,
+    "use_cache": None,
+    "output_attentions": None,
+    "task_ids": None,
+}
+
+
+def _forward_options(given: dict) -> dict:
+    """`given` with the defaults filled in.
+
+    Raises:
+        TypeError: where `forward` does not know a name.
+        ValueError: where the attention weights of the backbone are asked for, which are not kept.
+    """
+    unknown = sorted(set(given) - set(_FORWARD_OPTIONS))
+    if unknown:
+        known = "input_ids, attention_mask, inputs_embeds, hidden_states, labels, output_hidden_states, return_dict"
+        raise TypeError(
+            f"`forward` does not know {', '.join(unknown)}. It takes {known}, {', '.join(_FORWARD_OPTIONS)}."
+        )
+    if given.get("output_attentions"):
+        raise ValueError(
+            "The attention weights of the backbone are not kept, since a note is read in windows: leave `output_attentions` "
+            "out; `output_label_attentions=True` gives the head's."
+        )
+    return {**_FORWARD_OPTIONS, **given}
+
+
+def _values_are_known(tensor: torch.Tensor) -> bool:
+    """Whether there are values to look at: not while a graph is traced, nor on the meta device."""
+    return not torch.compiler.is_compiling() and tensor.device.type != "meta"
+
+
+def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
+    return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
+
+
+def _check_backbone_weights(config: LlamaICDConfig, source, info) -> None:
+    """Refuse a checkpoint that is not the whole backbone: what it lacks would be random, and what it holds beyond would
+    be left out, both without a word.
+
+    Args:
+        config (`LlamaICDConfig`): of the model that was loaded.
+        source: folder or Hub id, for the message.
+        info (`dict`): what `from_pretrained` gives with `output_loading_info`.
+    """
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+    faults = {
+        "lack": info["missing_keys"],
+        "hold, beyond the model's own,": info["unexpected_keys"],
+        "have in another shape": mismatched,
+    }
+    for fault, keys in faults.items():
+        found = {key: match for key in sorted(keys) if (match := _BACKBONE_WEIGHT.match(key))}
+        if not found:
+            continue
+        layers = sorted({int(match["layer"]) for match in found.values() if match["layer"]})
+        depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
+        raise ValueError(
+            f"The weights in {source} {fault} {len(found)} weights of the backbone, e.g. {next(iter(found))}"
+            + (f" (of the layers {', '.join(map(str, layers))})" if layers else "")
+            + f". The configuration describes {config.num_hidden_layers} layers, of which the model has the first {depth}: "
+            "take the configuration and the weights of the same backbone."
+        )
 
 
 class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
@@ -62,18 +136,33 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     config_class = LlamaICDConfig
     config: LlamaICDConfig
     base_model_prefix = "model"
-    # A backbone brings an output layer, and the layers above `hidden_layer`, that no head reads.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^(model\.)?layers\.", r"^(model\.)?norm\."]
+    # A backbone brings an output layer that no head reads.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    # `forward` divides its loss by the number of labels in all batches of one update, which Trainer counts for it.
+    accepts_loss_kwargs = True
+    # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
+    # takes. Set it on a model as one likes; it changes no logit, and is not saved.
+    tokens_per_pass = 8192
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
     def __init__(self, config: LlamaICDConfig, head: nn.Module):
+        config._check_fields()  # again: they may have been set since the configuration was made
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model = LlamaModel(config)
         if not config.reads_last_layer:
             self.model.layers = self.model.layers[: config.hidden_layer]
             self.model.norm = nn.Identity()
+            left_out = "|".join(str(i) for i in range(len(self.model.layers), config.num_hidden_layers))
+            self._keys_to_ignore_on_load_unexpected = [
+                *self._keys_to_ignore_on_load_unexpected,
+                rf"^(model\.)?layers\.({left_out})\.",
+                r"^(model\.)?norm\.",
+            ]
+        if getattr(config, "quantization_config", None) is not None:
+            # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
+            self._keep_in_fp32_modules = ["score"]
         self.score = head
         self._head_modules = frozenset() if isinstance(head, PooledHead) else frozenset(head.modules())
         if config.freeze_backbone:
@@ -91,9 +180,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        """As everywhere, but a frozen backbone stays in evaluation mode."""
+        """As everywhere, but a frozen backbone stays in evaluation mode, unless an adapter in it learns."""
         super().train(mode)
-        if self.config.freeze_backbone:
+        if self.config.freeze_backbone and not self._backbone_learns():
             self.model.eval()
         return self
 
@@ -106,6 +195,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 `LlamaFor...`.
             kwargs: those of [`~transformers.PreTrainedModel.from_pretrained`], and fields of the configuration, such
                 as `num_labels`, `id2label` or `window_size`.
+
+        Raises:
+            ValueError: where the weights are not those of the whole backbone that the configuration describes.
         """
         if config is None and pretrained_model_name_or_path is not None:
             hub = {
@@ -118,11 +210,24 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
                 ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
                 config = cls.config_class.from_backbone(backbone, **ours)
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info`
+                if getattr(backbone, "quantization_config", None) is not None:
+                    # It says how the weights in this file are stored.
+                    config.quantization_config = backbone.quantization_config
+        with_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
+        )
+        _check_backbone_weights(model.config, pretrained_model_name_or_path, info)
+        if any(key.startswith("score.") for key in info["missing_keys"]):  # the head is new
+            # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
+            # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
+            model.name_or_path = (
+                f"{pretrained_model_name_or_path} with the head of {cls.__name__} "
+                "(save that model with save_pretrained, then load the adapter over its folder)"
+            )
         if model.config.freeze_backbone:
             model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
-        return loaded
+        return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
@@ -134,6 +239,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             "AutoModelForSequenceClassification": name,
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
+        if getattr(self, "hf_quantizer", None) is not None:
+            kwargs.setdefault("save_original_format", False)  # as they are: transformers cannot turn them back
         super().save_pretrained(save_directory, **kwargs)
 
     def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
@@ -155,43 +262,63 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             ValueError: where there is no `window_size` and the notes are longer than the backbone reads.
         """
         config = self.config
-        if inputs_embeds is None:
-            inputs_embeds = self.model.embed_tokens(input_ids)
-        length = inputs_embeds.shape[1]
+        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         if config.window_size is None and length > config.max_position_embeddings:
             raise ValueError(
                 f"A note of {length} tokens is longer than the backbone reads ({config.max_position_embeddings}): "
                 "set `window_size` in the configuration to read it in windows, or truncate it yourself."
             )
         if config.window_size is None or length <= config.window_size:
-            states = self._run_backbone(inputs_embeds, attention_mask)
-        else:
-            states = self._run_windows(inputs_embeds, attention_mask, config.window_size, config.window_stride)
-        if config.normalize_hidden_states:
-            scale = states.float().pow(2).mean(dim=-1, keepdim=True).add(config.rms_norm_eps).rsqrt()
+            return self._run_backbone(input_ids, attention_mask, inputs_embeds)
+        return self._run_windows(input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride)
+
+    def _run_backbone(self, input_ids, attention_mask, inputs_embeds=None):
+        if inputs_embeds is None:
+            inputs_embeds = self.model.embed_tokens(input_ids)
+        states = self.model(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        if self.config.normalize_hidden_states:
+            scale = states.float().pow(2).mean(dim=-1, keepdim=True).add(self.config.rms_norm_eps).rsqrt()
             states = (states.float() * scale).to(states.dtype)
         return states
 
-    def _run_backbone(self, inputs_embeds, attention_mask):
-        return self.model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
-
-    def _run_windows(self, inputs_embeds, attention_mask, size, stride):
+    def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
         real = attention_mask.bool()
-        flat = inputs_embeds[real]  # (tokens of the batch, D): padding is gone, on whichever side it was
-        windows = []  # of each window: its first token in `flat`, its last + 1, and the first one that it contributes
-        offset = 0
-        for length in real.sum(dim=1).tolist():
+        # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
+        flat = input_ids[real] if inputs_embeds is None else inputs_embeds[real]
+        parts = []
+        for group in self._window_groups(real.sum(dim=1).tolist(), size, stride):
+            rows, mask = pad_rows([flat[start:end] for start, end, _ in group])
+            if inputs_embeds is None:
+                states = self._run_backbone(rows, mask)  # (W, window, D)
+            else:
+                states = self._run_backbone(None, mask, rows)
+            parts += [states[i, new - start : end - start] for i, (start, end, new) in enumerate(group)]
+        stitched = torch.cat(parts)
+        if len(stitched) == real.numel():
+            return stitched.view(*real.shape, -1)
+        out = stitched.new_zeros(*real.shape, stitched.shape[-1])
+        return out.masked_scatter(real[..., None], stitched)
+
+    def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
+        """The windows of notes that lie one behind another, in groups of at most `tokens_per_pass` padded tokens.
+
+        A window is its first token, its last + 1, and the first that it contributes.
+        """
+        group: list[tuple[int, int, int]] = []
+        offset = longest = 0
+        for length in lengths:
             for start in window_starts(length, size, stride):
                 end = min(start + size, length)
                 first_new = 0 if start == 0 else start - stride + size
-                windows.append((offset + start, offset + end, offset + first_new))
+                longest = max(longest, end - start)
+                if group and longest * (len(group) + 1) > self.tokens_per_pass:
+                    yield group
+                    group, longest = [], end - start
+                group.append((offset + start, offset + end, offset + first_new))
             offset += length
-        states = self._run_backbone(*pad_rows([flat[start:end] for start, end, _ in windows]))  # (W, window, D)
-        stitched = torch.cat([states[i, new - start : end - start] for i, (start, end, new) in enumerate(windows)])
-        out = stitched.new_zeros(*attention_mask.shape, stitched.shape[-1])
-        return out.masked_scatter(real[..., None], stitched)
+        yield group
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
         """Without an `attention_mask`: everything up to the last token that is not `pad_token_id` is real, as in
@@ -205,6 +332,63 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             mask[:, 0] = 1
         return mask
 
+    def _check_notes(self, notes, attention_mask) -> None:
+        if attention_mask.shape != notes.shape[:2]:
+            raise ValueError(
+                f"`attention_mask` has shape {tuple(attention_mask.shape)} for notes of shape {tuple(notes.shape[:2])}: "
+                "give one number per token."
+            )
+        if _values_are_known(attention_mask):
+            empty = (attention_mask.sum(dim=1) == 0).nonzero().flatten().tolist()
+            if empty:
+                raise ValueError(
+                    f"An empty note cannot be coded: `attention_mask` has no 1 in the rows {empty} of the batch. Leave such "
+                    "notes out, or give them at least one token."
+                )
+
+    def _check_finite(self, logits, hidden_states, are_given: bool) -> None:
+        """Says where numbers that are none came from. One look at the logits is enough, since such a state spreads."""
+        if not _values_are_known(logits) or logits.isfinite().all():
+            return
+        rows = _rows_that_are_not_finite(hidden_states)
+        if rows and are_given:
+            raise ValueError(
+                f"`hidden_states` hold NaN or infinity in the rows {rows} of the batch: compute them again."
+            )
+        if rows:
+            raise ValueError(
+                f"The backbone gives NaN or infinity for the rows {rows} of the batch: look for such values in its weights or "
+                f"in `inputs_embeds`, or load it in a wider type than {hidden_states.dtype}."
+            )
+        raise ValueError(
+            f"The head gives NaN or infinity for the rows {_rows_that_are_not_finite(logits)} of the batch, of finite hidden "
+            "states: look for such values in its weights; a learning rate may have been too high."
+        )
+
+    def _loss_of(self, members, labels, num_items):
+        """Mean binary cross-entropy over notes and codes, of each member of an ensemble: heads that learn from a common
+        loss do not differ enough to be worth averaging.
+
+        Args:
+            members (`torch.FloatTensor` of shape `(E, B, C)`): logits.
+            labels (`torch.Tensor` of shape `(B, C)`): 1 where the note has the code.
+            num_items (`int` or `torch.Tensor`, *optional*):
+                Notes times codes of all the batches that make one update, on all processes; these of this batch otherwise.
+        """
+        if labels.shape != members.shape[1:]:
+            raise ValueError(
+                f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(members.shape[1:])}: give one row per note "
+                "and one column per code, 1 where the note has the code."
+            )
+        targets = labels.to(members.device).float().expand_as(members)
+        loss = nn.functional.binary_cross_entropy_with_logits(members.float(), targets)
+        if num_items is None:
+            return loss
+        num_items = torch.as_tensor(num_items, device=loss.device).flatten()[
+            0
+        ]  # the same in all entries, where several
+        return loss * labels.numel() / num_items
+
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -212,8 +396,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         hidden_states: torch.FloatTensor | None = None,
         labels: torch.FloatTensor | None = None,
-        output_label_attentions: bool = False,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> ICDCodingOutput | tuple:
@@ -226,45 +409,48 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
             hidden_states (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
                 What [`read_hidden_states`] gave for these notes, in place of both; the backbone is not run.
             labels (`torch.FloatTensor` of shape `(B, C)`, *optional*): 1 where the note has the code.
-            output_label_attentions (`bool`): whether to return `label_attentions` `(B, C, L)`.
-            output_hidden_states (`bool`): whether to return the `hidden_states` that the head read.
+            output_hidden_states (`bool`, *optional*): whether to return the `hidden_states` that the head read.
+            output_label_attentions (`bool`, *optional*): whether to return `label_attentions` `(B, C, L)`; by name only.
+            num_items_in_batch (`int`, *optional*):
+                What the loss's sum is divided by, where this batch is a part of an update: the labels of all its parts.
+                Trainer gives it.
+            kwargs: `token_type_ids`, `use_cache`, `output_attentions` and `task_ids`, which libraries pass on, change
+                nothing.
 
         Raises:
-            ValueError: unless exactly one of `input_ids`, `inputs_embeds` and `hidden_states` is given, or where
-                `labels` have another shape than the logits.
+            TypeError: where an argument is unknown.
+            ValueError: unless exactly one of `input_ids`, `inputs_embeds` and `hidden_states` is given; where a note is
+                empty, `labels` have another shape than the logits, or NaN or infinity comes out, which names where it
+                came from.
         """
+        options = _forward_options(kwargs)
         if sum(x is not None for x in (input_ids, inputs_embeds, hidden_states)) != 1:
             raise ValueError("Give exactly one of `input_ids`, `inputs_embeds` and `hidden_states`.")
-        if 0 in next(x for x in (input_ids, inputs_embeds, hidden_states) if x is not None).shape:
+        notes = next(x for x in (input_ids, inputs_embeds, hidden_states) if x is not None)
+        if 0 in notes.shape:
             raise ValueError("An empty note cannot be coded: give every note at least one token.")
         if attention_mask is None:
             attention_mask = self._mask_of(input_ids, inputs_embeds, hidden_states)
+        self._check_notes(notes, attention_mask)
         if hidden_states is None:
-            if self.config.freeze_backbone:
-                with torch.no_grad():
-                    hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-            else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self._backbone_learns(inputs_embeds)):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-        logits, label_attentions = self.score(hidden_states, attention_mask)
+        logits, label_attentions = self.score(hidden_states, attention_mask, options["output_label_attentions"])
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
         logits = members.mean(dim=0)
-
-        loss = None
-        if labels is not None:
-            if labels.shape != logits.shape:
-                raise ValueError(
-                    f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(logits.shape)}: give one row per note "
-                    "and one column per code, 1 where the note has the code."
-                )
-            # Of each member of an ensemble: heads that learn from a common loss do not differ enough to be worth averaging.
-            loss = nn.functional.binary_cross_entropy_with_logits(members.float(), labels.float().expand_as(members))
+        self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
         output = ICDCodingOutput(
-            loss=loss,
+            loss=None if labels is None else self._loss_of(members, labels, options["num_items_in_batch"]),
             logits=logits,
-            label_attentions=label_attentions if output_label_attentions else None,
+            label_attentions=label_attentions,
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _backbone_learns(self, inputs_embeds=None) -> bool:
+        """Whether anything behind the head wants a gradient: of a frozen backbone an adapter may, or a learned prompt."""
+        given = inputs_embeds is not None and inputs_embeds.requires_grad
+        return given or any(weight.requires_grad for weight in self.model.parameters())
 
 
 class LlamaForICDCoding(LlamaICDPreTrainedModel):

@@ -51,6 +51,35 @@ def test_a_wrong_value_names_its_field(config_class, field, value):
         config_class(**{"num_labels": 5, field: value})
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"id2label": {0: "486", 1: "401.9", 2: "486"}}, r"`id2label` holds codes twice: \['486'\]"),
+        ({"id2label": {1: "486", 2: "401.9"}}, "`id2label` must number 2 codes from 0 to 1"),
+        ({"id2label": {0: "486", 2: "401.9"}}, "its numbers run from 0 to 2"),
+        ({"id2label": {0: "486", 1: 401.9}}, "`id2label` must hold codes as text: 1 is 401.9"),
+        ({"id2label": {0: "486", 1: " "}}, "`id2label` must hold codes as text"),
+        ({"id2label": {0: "486", 1: "401.9"}, "label2id": {"486": 1, "401.9": 0}}, "`label2id` is not the reverse"),
+        (
+            {"id2label": {0: "486"}, "label2id": {"486": 0, "401.9": 1}},
+            "not the reverse of `id2label`, e.g. for '401.9'",
+        ),
+        ({"id2label": {0: "486", 1: "401.9"}, "num_labels": 3}, "`num_labels` .3. and `id2label` .2 codes. disagree"),
+    ],
+)
+def test_labels_that_name_no_logit_or_two_are_refused(labels, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        LlamaICDConfig(**labels)
+    LlamaICDConfig(num_labels=1).save_pretrained(tmp_path)
+    if "num_labels" not in labels:
+        with pytest.raises(ValueError, match=message):
+            LlamaICDConfig.from_pretrained(tmp_path, **labels)
+
+
+def test_label2id_is_made_from_id2label():
+    assert LlamaICDConfig(id2label={0: "486", 1: "401.9"}).label2id == {"486": 0, "401.9": 1}
+
+
 def test_an_ensemble_is_of_heads_that_attend():
     with pytest.raises(ValueError, match=r"`head_ensemble_size` \(2\) needs `pooling` 'label_attention', got 'last'"):
         LlamaICDConfig(pooling="last", head_ensemble_size=2)

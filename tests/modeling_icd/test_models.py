@@ -228,11 +228,37 @@ def test_a_few_steps_overfit_eight_notes(name, backbone):
         ({}, "exactly one"),
         ({"input_ids": torch.ones(1, 0, dtype=torch.long)}, "empty note"),
         ({"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.ones(1, 4)}, "one column per code"),
+        (
+            {
+                "input_ids": torch.ones(4, 2, dtype=torch.long),
+                "attention_mask": torch.tensor([[1, 1], [0, 0], [1, 0], [0, 0]]),
+            },
+            r"empty note .* no 1 in the rows \[1, 3\]",
+        ),
+        (
+            {"input_ids": torch.ones(1, 3, dtype=torch.long), "attention_mask": torch.ones(1, 2, dtype=torch.long)},
+            r"`attention_mask` has shape \(1, 2\) for notes of shape \(1, 3\)",
+        ),
+        (
+            {"hidden_states": torch.tensor([[[0.0] * 16], [[math.nan] * 16]])},
+            r"`hidden_states` hold NaN .* rows \[1\]",
+        ),
+        ({"inputs_embeds": torch.full((1, 2, 16), math.inf)}, r"backbone gives NaN or infinity for the rows \[0\]"),
     ],
 )
 def test_wrong_inputs_are_named(backbone, inputs, message):
     with pytest.raises(ValueError, match=message):
         make("last", backbone)(**inputs)
+
+
+def test_a_head_that_gives_nan_is_named(name, backbone):
+    model = make(name, backbone)
+    with torch.no_grad():
+        next(model.score.parameters()).fill_(math.nan)
+    with pytest.raises(
+        ValueError, match=r"head gives NaN or infinity for the rows \[0, 1\] .* of finite hidden states"
+    ):
+        model(*notes(5, 3))
 
 
 NOTE = "fever and cough\n\nno evidence of pneumonia sepsis due to acute renal failure " * 4
