@@ -64,6 +64,8 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     base_model_prefix = "model"
     # A backbone brings an output layer, and the layers above `hidden_layer`, that no head reads.
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^(model\.)?layers\.", r"^(model\.)?norm\."]
+    # The loss is a mean over the batch: the Trainer divides it by the steps of gradient accumulation.
+    accepts_loss_kwargs = False
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
@@ -93,9 +95,14 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
     def train(self, mode: bool = True):
         """As everywhere, but a frozen backbone stays in evaluation mode."""
         super().train(mode)
-        if self.config.freeze_backbone:
+        if self._backbone_is_frozen:
             self.model.eval()
         return self
+
+    @property
+    def _backbone_is_frozen(self) -> bool:
+        """What `freeze_backbone` says, unless weights were put into the backbone to be trained, as LoRA does."""
+        return self.config.freeze_backbone and not any(p.requires_grad for p in self.model.parameters())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
@@ -240,10 +247,7 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         if attention_mask is None:
             attention_mask = self._mask_of(input_ids, inputs_embeds, hidden_states)
         if hidden_states is None:
-            if self.config.freeze_backbone:
-                with torch.no_grad():
-                    hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-            else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self._backbone_is_frozen):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
         logits, label_attentions = self.score(hidden_states, attention_mask)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)

@@ -17,7 +17,7 @@ from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
 from modeling_icd.evaluation.cli import gold_columns, score_notes, write_results
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator
-from modeling_icd.training.run import ShuffledLengthGroupedSampler, make_trainer
+from modeling_icd.training.trainer import ShuffledLengthGroupedSampler, make_trainer
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,9 +209,8 @@ def test_what_evaluation_keeps_is_chosen_in_the_configuration(tmp_path):
 
 
 def test_batches_hold_notes_of_similar_length_in_no_order_of_length():
-    torch.manual_seed(0)
-    lengths = torch.randint(1, 1000, (805,)).tolist()
-    sampler = ShuffledLengthGroupedSampler(8, lengths=lengths)
+    lengths = torch.randint(1, 1000, (805,), generator=torch.Generator().manual_seed(0)).tolist()
+    sampler = ShuffledLengthGroupedSampler(8, lengths, seed=0)
     indices = list(sampler)
     assert sorted(indices) == list(range(805))
     batches = torch.tensor([lengths[i] for i in indices[:800]], dtype=torch.float).view(100, 8)
@@ -219,4 +218,9 @@ def test_batches_hold_notes_of_similar_length_in_no_order_of_length():
     means = batches.mean(dim=1)
     assert abs(torch.corrcoef(torch.stack([torch.arange(100.0), means]))[0, 1]) < 0.3
     assert abs(means[-20:].mean() - means.mean()) < 150
+    # The seed and the epoch alone decide, in every process and after every restart.
+    torch.manual_seed(7)
+    assert list(ShuffledLengthGroupedSampler(8, lengths, seed=0)) == indices
+    assert list(ShuffledLengthGroupedSampler(8, lengths, seed=1)) != indices
+    sampler.set_epoch(1)
     assert list(sampler) != indices
