@@ -78,6 +78,12 @@ def share_buffers(model: torch.nn.Module, args: TrainingArguments) -> None:
             distributed.broadcast(buffer, 0)
 
 
+def is_lost_process(args: TrainingArguments, error: RuntimeError) -> bool:
+    """Whether an error says that another process does not answer any more."""
+    is_network = isinstance(error, distributed.DistError) or "gloo" in str(error)
+    return args.world_size > 1 and is_network
+
+
 def end_processes() -> None:
     """Leave the group of processes, where there is one."""
     if distributed.is_available() and distributed.is_initialized():

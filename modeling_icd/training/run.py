@@ -33,7 +33,14 @@ from .collator import ICDCollator
 from .convert_gguf import convert_gguf, find_smollm2
 from .hidden_states import HiddenStates
 from .models import build_model
-from .processes import OtherProcessFailed, end_processes, every_process, first_process_first, first_process_only
+from .processes import (
+    OtherProcessFailed,
+    end_processes,
+    every_process,
+    first_process_first,
+    first_process_only,
+    is_lost_process,
+)
 from .push import evaluate_and_push, take_push_plan
 from .tokens import code_vocabulary, count_codes, leave_out_empty, tokenize_split
 from .trainer import make_trainer, predict_logits
@@ -279,6 +286,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (ValueError, OSError, PushError) as error:  # transformers reports a missing backbone as an OSError
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if training_args is None or not is_lost_process(training_args, error):
+            raise
+        hint = how_to_go_on(Path(training_args.output_dir))
+        print(f"error: another process of this training has ended; {hint}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Terminated) as reason:
         by, code = ("SIGTERM", 143) if isinstance(reason, Terminated) else ("Ctrl-C", 130)
