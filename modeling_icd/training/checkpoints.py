@@ -26,11 +26,11 @@ def last_complete_checkpoint(output_dir: Path) -> str | None:
 
 
 def how_to_go_on(output_dir: Path) -> str:
-    """What a user does after a run that ended early."""
+    """What a user does after a run that ended early, as a sentence."""
     checkpoint = last_complete_checkpoint(output_dir)
     if checkpoint is None:
-        return "no checkpoint is complete, so the same command starts from the beginning."
-    return f"the same command with `--resume_from_checkpoint last` goes on from {checkpoint}."
+        return "No checkpoint is complete: the same command starts from the beginning."
+    return f"The same command with `--resume_from_checkpoint last` goes on from {checkpoint}."
 
 
 def check_same_data(checkpoint: Path, training_data: dict) -> None:
@@ -62,7 +62,7 @@ def whole_checkpoint(checkpoint: Path, is_writer: bool) -> Iterator[None]:
         if is_writer and finished_steps(checkpoint) is None:
             shutil.rmtree(checkpoint, ignore_errors=True)
         if isinstance(error, OSError):
-            raise OSError(f"{error} Make room; then {how_to_go_on(checkpoint.parent)}") from None
+            raise OSError(f"{error} Make room. {how_to_go_on(checkpoint.parent)}") from None
         raise
 
 
@@ -75,9 +75,9 @@ def clear_write_errors(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) + str(error.__context__):
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # the part of torch that writes files
             raise
-        cause = error if isinstance(error, OSError) else (error.__context__ or error)
-        reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
-        raise OSError(f"{folder} cannot be written ({reason}).") from None
+        raise OSError(f"{folder} cannot be written: is the disk full, or a quota used up?") from None

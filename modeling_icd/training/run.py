@@ -277,27 +277,31 @@ def main(arguments: list[str] | None = None) -> int:
     training_args: ICDTrainingArguments | None = None
     try:
         with terminated_as_exception():
-            if "--config" in arguments[:1] and not Path(arguments[1]).is_file():
-                raise FileNotFoundError(f"No configuration file {arguments[1]}; configs/ holds those of this project.")
-            model_args, data_args, training_args = parser.parse_args_and_config(arguments)
-            plan = take_push_plan(model_args, training_args)
-            output_dir = train(model_args, data_args, training_args)
-    except OtherProcessFailed:  # which says why
-        return 2
-    except (ValueError, OSError, PushError) as error:  # transformers reports a missing backbone as an OSError
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if training_args is None or not is_lost_process(training_args, error):
-            raise
-        hint = how_to_go_on(Path(training_args.output_dir))
-        print(f"error: another process of this training has ended; {hint}", file=sys.stderr)
-        return 2
+            try:
+                if "--config" in arguments[:1] and not Path(arguments[1]).is_file():
+                    raise FileNotFoundError(
+                        f"No configuration file {arguments[1]}; configs/ holds those of this project."
+                    )
+                model_args, data_args, training_args = parser.parse_args_and_config(arguments)
+                plan = take_push_plan(model_args, training_args)
+                output_dir = train(model_args, data_args, training_args)
+            except OtherProcessFailed:  # which says why
+                return 2
+            except (ValueError, OSError, PushError) as error:  # transformers reports a missing backbone as an OSError
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except RuntimeError as error:
+                if training_args is None or not is_lost_process(training_args, error):
+                    raise
+                hint = how_to_go_on(Path(training_args.output_dir))
+                print(f"error: another process of this training has ended. {hint}", file=sys.stderr)
+                return 2
     except (KeyboardInterrupt, Terminated) as reason:
         by, code = ("SIGTERM", 143) if isinstance(reason, Terminated) else ("Ctrl-C", 130)
-        if training_args is None or training_args.process_index == 0:
-            hint = "" if training_args is None else f"; {how_to_go_on(Path(training_args.output_dir))}"
-            print(f"\nstopped by {by}{hint}", file=sys.stderr)
+        if training_args is None:
+            print(f"\nstopped by {by}", file=sys.stderr)
+        elif training_args.process_index == 0:
+            print(f"\nstopped by {by}. {how_to_go_on(Path(training_args.output_dir))}", file=sys.stderr)
         return code
     end_processes()
     if not training_args.should_save:  # one of several processes says where it is, and pushes
