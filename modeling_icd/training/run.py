@@ -96,6 +96,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     gold = list(validation_tokens["label_ids"])
     num_unknown = [len(c) - len(known) for c, known in zip(validation_split.select(rows)["codes"], gold, strict=True)]
     empty = sorted(set(range(len(all_validation_tokens))) - set(rows))
+    for name, tokens in (("training", train_tokens), ("validation", validation_tokens)):
+        if not len(tokens):
+            raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
     if args.target_recall is not None:
         missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after training
     if is_first:
