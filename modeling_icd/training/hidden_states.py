@@ -115,15 +115,18 @@ class HiddenStates:
             ValueError: where states are NaN or infinite, or do not fit `float16`; they are not stored.
             OSError: where they cannot be written, e.g. on a full disk; what was written before stays.
         """
-        share: dict[str, tuple[int, list[int]]] = {}
-        for position, ids in enumerate(notes):
-            key = note_key(ids)
-            if int(key[:8], 16) % num_processes == process:
-                share.setdefault(key, (position, ids))
         index = self.folder / (f"index-{process}.jsonl" if process else "index.jsonl")
         with FileLock(index.with_suffix(".lock"), mode=0o600):
             self.reload()
-            missing = [(key, *note) for key, note in share.items() if self._stored(key, len(note[1])) is None]
+            missing: list[tuple[str, int, list[int]]] = []
+            seen: set[str] = set()
+            for position, ids in enumerate(notes):
+                key = note_key(ids)
+                if key in seen or int(key[:8], 16) % num_processes != process:
+                    continue
+                seen.add(key)
+                if self._stored(key, len(ids)) is None:
+                    missing.append((key, position, ids))
             damaged = [position for key, position, _ in missing if key in self._entries]
             if damaged:
                 print(

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from .processes import (
     is_lost_process,
 )
 from .push import evaluate_and_push, take_push_plan
-from .tokens import code_vocabulary, count_codes, leave_out_empty, tokenize_split
+from .tokens import code_vocabulary, count_codes, readable_notes, tokenize_split
 from .trainer import make_trainer, predict_logits
 
 
@@ -90,55 +90,38 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
-    train_tokens, _ = leave_out_empty(tokenize_split(train_split, tokenizer, model.config.label2id))
-    all_validation_tokens = tokenize_split(validation_split, tokenizer, model.config.label2id)
-    validation_tokens, rows = leave_out_empty(all_validation_tokens)
-    gold = list(validation_tokens["label_ids"])
-    num_unknown = [len(c) - len(known) for c, known in zip(validation_split.select(rows)["codes"], gold, strict=True)]
-    empty = sorted(set(range(len(all_validation_tokens))) - set(rows))
-    for name, tokens in (("training", train_tokens), ("validation", validation_tokens)):
-        if not len(tokens):
-            raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
+    training, validation = (
+        readable_notes(split, tokenize_split(split, tokenizer, model.config.label2id), name)
+        for split, name in ((train_split, "training"), (validation_split, "validation"))
+    )
+    gold = list(validation.tokens["label_ids"])
     if args.target_recall is not None:
-        missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after training
+        missable_notes([len(known) for known in gold], validation.num_unknown, args.target_recall)  # before training
     if is_first:
-        warn_of_empty_notes(len(train_split) - len(train_tokens), len(empty))
+        warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         print(
-            f"{len(train_tokens)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
+            f"{len(training.tokens)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
         )
     store = None
     if model_args.freeze_backbone:
-        model.to(args.device)
-        store = HiddenStates(
-            Path(data_args.hidden_states_dir or private_dir / "hidden_states"), model, data_args.hidden_states_dtype
-        )
-        notes = [ids for tokens in (train_tokens, validation_tokens) for ids in tokens["input_ids"]]
-        every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
-        store.reload()
-
+        folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
+        notes = (ids for part in (training, validation) for ids in part.tokens["input_ids"])
+        store = fill_store(folder, model, data_args.hidden_states_dtype, notes, args)
     collator = ICDCollator(len(codes), padding_token(model, tokenizer), store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
-    trainer = make_trainer(
-        model,
-        args,
-        train_tokens,
-        validation_tokens,
-        collator,
-        tokenizer,
-        empty_gold=list(all_validation_tokens.select(empty)["label_ids"]),
-    )
+    trainer = make_trainer(model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold)
     trainer.train(resume_from_checkpoint=resume)
-    logits = predict_logits(trainer, validation_tokens)
+    logits = predict_logits(trainer, validation.tokens)
     counts = [training_data["code_counts"].get(code, 0) for code in codes]
     decision = first_process_only(
-        args, lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=num_unknown)
+        args, lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
     )
     log = trainer.state.log_history
     if args.refit_on_validation:
         set_seed(args.seed)
         model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
-        both = datasets.concatenate_datasets([train_tokens, validation_tokens])
+        both = datasets.concatenate_datasets([training.tokens, validation.tokens])
         trainer = make_trainer(model, args, both, None, collator, tokenizer)
         trainer.train()
         log = [*log, *trainer.state.log_history]
@@ -176,6 +159,17 @@ def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
         )
     finally:
         os.umask(umask)
+
+
+def fill_store(
+    folder: Path, model: LlamaICDPreTrainedModel, dtype: str, notes: Iterable[list[int]], args: ICDTrainingArguments
+) -> HiddenStates:
+    """The store of a frozen backbone's hidden states, with those of all these notes; each process computes a share."""
+    model.to(args.device)
+    store = HiddenStates(folder, model, dtype)
+    every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
+    store.reload()
+    return store
 
 
 def warn_of_empty_notes(num_train: int, num_validation: int) -> None:

@@ -1,8 +1,10 @@
 """From a data set's splits to the code vocabulary, and to tokens and labels."""
 
 from collections import Counter
+from typing import NamedTuple
 
 import datasets
+import numpy as np
 
 
 def code_vocabulary(*splits: datasets.Dataset) -> list[str]:
@@ -33,7 +35,33 @@ def tokenize_split(split: datasets.Dataset, tokenizer, label2id: dict[str, int])
     return split.map(tokenize, batched=True, remove_columns=split.column_names, keep_in_memory=True, desc="Tokenizing")
 
 
-def leave_out_empty(tokens: datasets.Dataset) -> tuple[datasets.Dataset, list[int]]:
-    """The tokenized notes that have a token, and which rows they are; no model can read one that has none."""
-    rows = [row for row, length in enumerate(tokens["length"]) if length]
-    return (tokens if len(rows) == len(tokens) else tokens.select(rows)), rows
+class TokenizedNotes(NamedTuple):
+    """The notes of a split that a model can read, and the codes of those that it cannot.
+
+    Args:
+        tokens (`datasets.Dataset`): see [`tokenize_split`]; every note has a token.
+        num_unknown (`list[int]`): codes of each note that the model does not know.
+        empty_gold (`list[list[int]]`): codes of each note without a token, which are not in `tokens`.
+    """
+
+    tokens: datasets.Dataset
+    num_unknown: list[int]
+    empty_gold: list[list[int]]
+
+
+def readable_notes(split: datasets.Dataset, tokens: datasets.Dataset, name: str) -> TokenizedNotes:
+    """Divide a tokenized split into the notes that have a token and those that no model can read.
+
+    Raises:
+        ValueError: where no note has one; names the split.
+    """
+    is_empty = np.asarray(tokens["length"]) == 0
+    if is_empty.all():
+        raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
+    rows = np.flatnonzero(~is_empty)
+    readable = tokens.select(rows) if is_empty.any() else tokens
+    num_unknown = [
+        len(codes) - len(known)
+        for codes, known in zip(split.select(rows)["codes"], readable["label_ids"], strict=True)
+    ]
+    return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]))
