@@ -81,7 +81,7 @@ def start(context, arguments, folder):
 def finish(processes, logs):
     """Exit codes and what the processes printed."""
     for process in processes:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
     return [process.exitcode for process in processes], [log.read_text() for log in logs]
