@@ -110,7 +110,8 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
         },
     )
     eval_strategy: str = "epoch"
-    save_strategy: str = "best"
+    # Every epoch, so that an interrupted run goes on from its last one; kept are the last checkpoint and the best.
+    save_strategy: str = "epoch"
     save_total_limit: int | None = 1
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "f1_micro_tuned"
@@ -120,6 +121,8 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     batch_eval_metrics: bool = True
     report_to: str | None = "none"
+    # In seconds. The first process builds the data set while the others wait; where one ends, torchrun ends the others.
+    ddp_timeout: int = 24 * 60 * 60
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)

@@ -31,7 +31,17 @@ class ICDCollator:
     hidden_states: HiddenStates | None = None
 
     def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
-        """`notes` hold `input_ids` and `label_ids`."""
+        """`notes` hold `input_ids` and `label_ids`.
+
+        Raises:
+            ValueError: where a note has no token.
+        """
+        empty = sum(not len(note["input_ids"]) for note in notes)
+        if empty:
+            raise ValueError(
+                f"{empty} of the {len(notes)} notes of a batch have no token, and cannot be coded: leave them out, e.g. with "
+                '`split.filter(lambda note: note["length"] > 0)`.'
+            )
         if self.hidden_states is None:
             name, padding = "input_ids", self.pad_token_id
             rows = [torch.as_tensor(note["input_ids"]) for note in notes]

@@ -1,33 +1,58 @@
 """Hidden states of a frozen backbone on disk: computed once per note, read in every later epoch and run.
 
-They can be turned back into the notes, so they are as confidential as the notes: they lie only where the user says.
+They can be turned back into the notes, so they are as confidential as the notes: they lie only where the user says, and
+only their owner may read them.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
+from torch.utils.data import get_worker_info
 from tqdm.auto import tqdm
 
-from dataset_scripts.files import write_json
+from dataset_scripts.files import make_folder
 
 from ..modeling_llama_icd import LlamaICDPreTrainedModel, pad_rows
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.
 TOKENS_PER_BATCH = 4096
-# How often the index is written: what an interruption can cost.
-BATCHES_PER_CHECKPOINT = 20
+
+
+class Entry(NamedTuple):
+    """One line of an index: where the states of a note lie.
+
+    Args:
+        key (`str`): see [`note_key`].
+        start (`int`): number of the first token in the file of vectors.
+        length (`int`): tokens of the note.
+        checksum (`int`): see [`checksum`].
+    """
+
+    key: str
+    start: int
+    length: int
+    checksum: int
 
 
 def note_key(input_ids: Iterable[int]) -> str:
     """Names a note by its tokens, so that every split, fold and run finds the same states."""
     return hashlib.sha256(np.asarray(input_ids, dtype=np.int64).tobytes()).hexdigest()[:32]
+
+
+def checksum(key: str, states: bytes) -> int:
+    """CRC-32 of a note's states, together with its key: the states of another note have another one."""
+    return zlib.crc32(states, zlib.crc32(key.encode()))
 
 
 def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
@@ -43,7 +68,11 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
 
 
 class HiddenStates:
-    """A store of one backbone's hidden states: an append-only file of vectors, and an index of the notes in it.
+    """A store of one backbone's hidden states.
+
+    Each process of a run appends to a pair of files of its own: the vectors, and an index with one line a note, written
+    behind its vectors. So an interruption costs one batch, and two processes never write to one file. Everything that is
+    read is compared with the length and the checksum in the index; what does not agree is computed again.
 
     Args:
         folder (`Path`): where the stores lie; each backbone and setting has its own subfolder.
@@ -52,90 +81,200 @@ class HiddenStates:
     """
 
     def __init__(self, folder: Path, model: LlamaICDPreTrainedModel, dtype: str = "float16"):
-        self.folder = Path(folder) / f"{backbone_fingerprint(model)}-{dtype}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder, private=True)
+        self.folder = make_folder(folder / f"{backbone_fingerprint(model)}-{dtype}", private=True)
         self.model = model
         self.dtype = np.dtype(dtype)
         self.width = model.config.hidden_size
-        self._index_file = self.folder / "index.json"
-        self._vectors_file = self.folder / "vectors.bin"
-        self._load_index()
+        self.reload()
 
-    def _load_index(self) -> None:
-        self._index = json.loads(self._index_file.read_text()) if self._index_file.exists() else {}
-        self._size = sum(length for _, length in self._index.values())
-        self._vectors: np.memmap | None = None
+    @property
+    def _token_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
 
-    def _write_index(self) -> None:
-        write_json(self._index, self._index_file, private=True)
+    def reload(self) -> None:
+        """Read every index again: other processes may have added notes."""
+        self._entries: dict[str, list[tuple[Path, Entry]]] = {}
+        (self.folder / "index.json").unlink(missing_ok=True)  # of an earlier version, which kept no checksums
+        for index in sorted(self.folder.glob("index*.jsonl")):
+            for entry in read_index(index):
+                self._entries.setdefault(entry.key, []).append((vectors_file(index), entry))
 
-    def fill(self, notes: Iterable[list[int]]) -> int:
-        """Computes what is missing; returns how many notes that were.
+    def fill(self, notes: Iterable[list[int]], process: int = 0, num_processes: int = 1) -> int:
+        """Computes what is missing or damaged; returns how many notes that were.
 
-        An interrupted run goes on where the index was last written.
+        An interrupted run goes on where it stopped. Several processes of one run compute a share each; when all have
+        ended, each calls [`reload`].
 
         Args:
             notes: the `input_ids` of each.
+            process (`int`): which share to compute, from 0.
+            num_processes (`int`): how many shares there are.
 
         Raises:
-            ValueError: where a state does not fit `float16`.
+            ValueError: where states are NaN or infinite, or do not fit `float16`; they are not stored.
+            OSError: where they cannot be written, e.g. on a full disk; what was written before stays.
         """
-        with FileLock(self.folder / "lock"):
-            self._load_index()
-            missing = {note_key(ids): ids for ids in notes}
-            missing = {key: ids for key, ids in missing.items() if key not in self._index}
-            if not missing:
-                return 0
-            self.model.model.eval()
-            batches = self._batches(sorted(missing.items(), key=lambda item: len(item[1])))
-            with open(self._vectors_file, "ab") as file:
+        index = self.folder / (f"index-{process}.jsonl" if process else "index.jsonl")
+        with FileLock(index.with_suffix(".lock"), mode=0o600):
+            self.reload()
+            missing: list[tuple[str, int, list[int]]] = []
+            seen: set[str] = set()
+            for position, ids in enumerate(notes):
+                key = note_key(ids)
+                if key in seen or int(key[:8], 16) % num_processes != process:
+                    continue
+                seen.add(key)
+                if self._stored(key, len(ids)) is None:
+                    missing.append((key, position, ids))
+            damaged = [position for key, position, _ in missing if key in self._entries]
+            if damaged:
+                print(
+                    f"warning: the hidden states of {len(damaged)} notes in {self.folder} are damaged (their length or "
+                    f"checksum is wrong), of the notes asked for those at {damaged[:5]}{'...' if damaged[5:] else ''}: they "
+                    "are computed again.",
+                    file=sys.stderr,
+                )
+            if missing:
+                missing.sort(key=lambda note: len(note[2]))
+                self._append(missing, index, show_progress=process == 0)
+        return len(missing)
+
+    def _append(self, notes: list[tuple[str, int, list[int]]], index: Path, show_progress: bool) -> None:
+        self.model.model.eval()
+        vectors = vectors_file(index)
+        size = vectors.stat().st_size // self._token_bytes if vectors.is_file() else 0
+        ends = [entry.start + entry.length for entry in read_index(index, quiet=True)]
+        end = max((end for end in ends if end <= size), default=0)
+        try:
+            with (
+                open_private(vectors) as vectors_out,
+                open_private(index) as index_out,
+                tqdm(total=len(notes), desc="Hidden states", unit="note", disable=not show_progress) as progress,
+            ):
+                if index_out.tell() and not ends_with_newline(index):
+                    index_out.write(b"\n")  # the last line was cut short
                 # What an interrupted run wrote behind the last note of its index.
-                file.truncate(self._size * self.width * self.dtype.itemsize)
-                file.seek(0, os.SEEK_END)
-                progress = tqdm(total=len(missing), desc="Hidden states", unit="note")
-                for number, batch in enumerate(batches, 1):
-                    for (key, ids), states in zip(batch, self._compute([ids for _, ids in batch]), strict=True):
-                        file.write(states.tobytes())
-                        self._index[key] = (self._size, len(ids))
-                        self._size += len(ids)
+                vectors_out.truncate(end * self._token_bytes)
+                for batch in self._batches(notes):
+                    entries = []
+                    for (key, _, ids), states in zip(batch, self._compute(batch), strict=True):
+                        content = states.tobytes()
+                        vectors_out.write(content)
+                        entries.append(Entry(key, end, len(ids), checksum(key, content)))
+                        end += len(ids)
+                    vectors_out.flush()
+                    index_out.write("".join(f"{json.dumps(entry)}\n" for entry in entries).encode())
+                    index_out.flush()
+                    for entry in entries:
+                        self._entries.setdefault(entry.key, []).append((vectors, entry))
                     progress.update(len(batch))
-                    if number % BATCHES_PER_CHECKPOINT == 0:
-                        file.flush()
-                        self._write_index()
-                progress.close()
-            self._write_index()
-            return len(missing)
+        except OSError as error:
+            raise OSError(
+                f"Hidden states cannot be written to {self.folder} ({error.strerror or error}). Those written before are "
+                "complete: make room, or name another folder with `hidden_states_dir`, and start again."
+            ) from None
 
     @staticmethod
     def _batches(notes):
         batch: list = []
-        for key, ids in notes:
-            if batch and len(ids) * (len(batch) + 1) > TOKENS_PER_BATCH:
+        for note in notes:
+            if batch and len(note[2]) * (len(batch) + 1) > TOKENS_PER_BATCH:
                 yield batch
                 batch = []
-            batch.append((key, ids))
+            batch.append(note)
         yield batch
 
     @torch.no_grad()
-    def _compute(self, notes: list[list[int]]) -> list[np.ndarray]:
+    def _compute(self, notes: list[tuple[str, int, list[int]]]) -> list[np.ndarray]:
+        """States of notes (key, position, `input_ids`), as they go to disk."""
         device = self.model.device
-        ids, mask = pad_rows([torch.as_tensor(ids) for ids in notes])
-        states = self.model.read_hidden_states(ids.to(device), mask.to(device)).float().cpu().numpy()
-        if np.abs(states[mask.numpy() == 1]).max() > np.finfo(self.dtype).max:
-            raise ValueError(
-                f"Hidden states exceed the range of {self.dtype}: use `hidden_states_dtype: float32`, or "
-                "`normalize_hidden_states: true`."
-            )
-        return [states[row, : len(ids)].astype(self.dtype) for row, ids in enumerate(notes)]
+        padded, mask = pad_rows([torch.as_tensor(ids) for _, _, ids in notes])
+        rows = self.model.read_hidden_states(padded.to(device), mask.to(device)).float().cpu().numpy()
+        states = []
+        for (_, position, ids), row in zip(notes, rows, strict=True):
+            found = row[: len(ids)]
+            if not np.isfinite(found).all():
+                raise ValueError(
+                    f"The backbone gives hidden states that are NaN or infinite, first seen in note {position} (from 0, in "
+                    "the order of training notes, then validation notes): are its weights whole? In float16 or bfloat16 "
+                    "load it in float32, or read a lower `hidden_layer`."
+                )
+            if np.abs(found).max() > np.finfo(self.dtype).max:
+                raise ValueError(
+                    f"Hidden states exceed the range of {self.dtype}: use `hidden_states_dtype: float32`, or "
+                    "`normalize_hidden_states: true`."
+                )
+            states.append(found.astype(self.dtype))
+        return states
 
     def read(self, input_ids: list[int]) -> torch.Tensor:
-        """States of one note, fp32 `(L, D)`.
+        """States of one note, fp32 `(L, D)`. Those that were damaged since [`fill`] are computed again.
 
         Raises:
             KeyError: where [`fill`] has not seen it.
+            ValueError: where they were damaged, and this is a worker of a data loader, which has no backbone.
         """
-        start, length = self._index[note_key(input_ids)]
-        if self._vectors is None:
-            self._vectors = np.memmap(self._vectors_file, self.dtype, mode="r")
-        states = self._vectors[start * self.width : (start + length) * self.width].astype(np.float32)
-        return torch.from_numpy(states.reshape(length, self.width))
+        key = note_key(input_ids)
+        if key not in self._entries:
+            raise KeyError(key)
+        content = self._stored(key, len(input_ids))
+        if content is None and get_worker_info() is None:
+            self.fill([input_ids])
+            content = self._stored(key, len(input_ids))
+        if content is None:
+            raise ValueError(
+                f"Hidden states in {self.folder} were damaged during the training: start it again with "
+                "`--resume_from_checkpoint last`, which first computes them again."
+            )
+        states = np.frombuffer(content, self.dtype).astype(np.float32)
+        return torch.from_numpy(states.reshape(len(input_ids), self.width))
+
+    def _stored(self, key: str, length: int) -> bytes | None:
+        """The states of a note as they were written, or `None` where they are missing or not those any more."""
+        for vectors, entry in reversed(self._entries.get(key, [])):
+            if entry.length != length or entry.start < 0:
+                continue
+            with contextlib.suppress(OSError), open(vectors, "rb") as file:
+                file.seek(entry.start * self._token_bytes)
+                content = file.read(length * self._token_bytes)
+                if checksum(key, content) == entry.checksum:
+                    return content
+        return None
+
+
+def vectors_file(index: Path) -> Path:
+    """The file of vectors that belongs to an index."""
+    return index.with_name(index.name.replace("index", "vectors").replace(".jsonl", ".bin"))
+
+
+def read_index(index: Path, quiet: bool = False) -> Iterator[Entry]:
+    """The entries of an index; lines that are none are left out, with a warning: their notes are computed again."""
+    if not index.is_file():
+        return
+    num_broken = 0
+    for line in index.read_bytes().splitlines():
+        try:
+            key, *numbers = json.loads(line)
+            entry = Entry(key, *numbers)
+            if not isinstance(key, str) or not all(type(number) is int for number in numbers):
+                raise ValueError
+        except (ValueError, TypeError):
+            num_broken += bool(line)
+            continue
+        yield entry
+    if num_broken and not quiet:
+        print(
+            f"warning: {num_broken} lines of {index} cannot be read: those notes are computed again.", file=sys.stderr
+        )
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file to append to it, which its owner alone may read."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

@@ -1,0 +1,83 @@
+"""Checkpoints of an interrupted run: which are complete, of which data, and how to go on from them."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+def finished_steps(checkpoint: Path) -> int | None:
+    """The steps of training behind a checkpoint, or `None` where it was not written to its end."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["global_step"]  # which is written last
+    return None
+
+
+def last_complete_checkpoint(output_dir: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or `None`; a killed run may leave a newer, broken one."""
+    found = {finished_steps(path): str(path) for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    complete = {steps: path for steps, path in found.items() if steps is not None}
+    return complete[max(complete)] if complete else None
+
+
+def how_to_go_on(output_dir: Path) -> str:
+    """What a user does after a run that ended early, as a sentence."""
+    checkpoint = last_complete_checkpoint(output_dir)
+    if checkpoint is None:
+        return "No checkpoint is complete: the same command starts from the beginning."
+    return f"The same command with `--resume_from_checkpoint last` goes on from {checkpoint}."
+
+
+def check_same_data(checkpoint: Path, training_data: dict) -> None:
+    """Refuse a checkpoint of other data: the finished model would say nothing of them.
+
+    Raises:
+        ValueError: where the checkpoint was trained on other data, or does not say on which.
+    """
+    config = checkpoint / "config.json"
+    recorded = json.loads(config.read_text())["training_data"] if config.is_file() else None
+    if recorded != json.loads(json.dumps(training_data)):
+        raise ValueError(
+            f"The checkpoint {checkpoint} is not of a run on these data and this backbone: resume with the arguments that "
+            "it was started with, or give a finished model as `backbone` to train it further."
+        )
+
+
+@contextlib.contextmanager
+def whole_checkpoint(checkpoint: Path, is_writer: bool) -> Iterator[None]:
+    """Whatever ends the writing of a checkpoint early, an unfinished one is not left behind.
+
+    Raises:
+        OSError: where it cannot be written, e.g. on a full disk.
+    """
+    try:
+        with clear_write_errors(checkpoint):
+            yield
+    except BaseException as error:
+        if is_writer and finished_steps(checkpoint) is None:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise OSError(f"{error} Make room. {how_to_go_on(checkpoint.parent)}") from None
+        raise
+
+
+@contextlib.contextmanager
+def clear_write_errors(folder: Path) -> Iterator[None]:
+    """The libraries' various errors of a disk that takes no more, as one.
+
+    Raises:
+        OSError: names the folder and what the system says.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}).") from None
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # the part of torch that writes files
+            raise
+        raise OSError(f"{folder} cannot be written: is the disk full, or a quota used up?") from None

@@ -1,0 +1,83 @@
+"""The model of a run: a pretrained backbone, its head newly initialised, with or without LoRA."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, get_peft_model
+
+from ..configuration_icd import LlamaMultiResCNNConfig
+from ..evaluation.data import load_config
+from ..modeling_llama_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
+from ..publishing.folder import check_weights
+from .arguments import ModelArguments
+
+
+MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
+# What the arguments say of the model itself; the larger of the two configurations has every such field.
+MODEL_FIELDS = [field.name for field in fields(ModelArguments) if hasattr(LlamaMultiResCNNConfig, field.name)]
+
+
+def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
+    """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
+    model_class = MODEL_CLASSES[args.model]
+    config_class = model_class.config_class
+    given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
+    unknown = [name for name in given if not hasattr(config_class, name)]
+    if unknown:
+        raise ValueError(
+            f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
+        )
+    backbone_config = load_config(backbone)
+    if hasattr(backbone_config, "training_data"):
+        # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
+        training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
+    config = config_class.from_backbone(
+        backbone_config,
+        id2label=dict(enumerate(codes)),
+        label2id={code: i for i, code in enumerate(codes)},
+        code_descriptions={code: descriptions[code] for code in codes if code in descriptions},
+        training_data=training_data,
+        **given,
+    )
+    try:
+        model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+    except RuntimeError:  # what the library makes of weights in other shapes
+        raise ValueError(
+            f"The head in {backbone} has other shapes than one for {len(codes)} codes and these options. To train its backbone "
+            "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
+        ) from None
+    if not args.lora_r:
+        return model
+    depth = len(model.model.layers)
+    if args.lora_layers_from >= depth:
+        raise ValueError(f"`lora_layers_from` ({args.lora_layers_from}) leaves none of the {depth} layers to train.")
+    projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+    layers = "|".join(str(i) for i in range(args.lora_layers_from, depth))
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=args.lora_r,
+            lora_alpha=args.lora_alpha,
+            lora_dropout=args.lora_dropout,
+            # The backbone's projections alone: heads have layers of their own.
+            target_modules=rf"model\.layers\.({layers})\..*\.({projections})",
+            modules_to_save=["score"],
+        ),
+    )
+
+
+def known_training_data(backbone_config, backbone: str) -> dict | None:
+    """What a model of ours was trained on, or `None` where its weights have changed since that was recorded."""
+    training_data = backbone_config.training_data
+    folder = backbone if Path(backbone).is_dir() else snapshot_download(backbone, allow_patterns="*.safetensors")
+    try:
+        check_weights(training_data, folder)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"warning: {error} The new model counts as one of restricted data.", file=sys.stderr)
+        return None
+    return training_data

@@ -1,0 +1,151 @@
+"""Runs that end early: by a signal, a full disk, numbers that are none, or a mistake that is found before anything is read."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, TrainerCallback
+
+from modeling_icd.training import run, trainer
+from modeling_icd.training.run import main
+
+
+@pytest.fixture
+def arguments(corpus, backbone, tmp_path):
+    def make(output="model", **options):
+        given = {"model": "direct", "pooling": "mean", "window_size": 32, "window_stride": 24, "dataset": "mimic3"}
+        given |= {"num_train_epochs": 4, "per_device_train_batch_size": 4, "max_train_notes": 16, "use_cpu": True}
+        given |= {"backbone": backbone, "data_dir": corpus, "data_cache_dir": tmp_path / "cache"}
+        return [f"--{name}={value}" for name, value in (given | {"output_dir": tmp_path / output} | options).items()]
+
+    return make
+
+
+@pytest.fixture
+def at_epoch(monkeypatch):
+    """Do something to a run when an epoch of its training has ended, before it is evaluated and saved."""
+
+    def register(epoch, action):
+        class AtEpoch(TrainerCallback):
+            def on_epoch_end(self, args, state, control, **kwargs):
+                if round(state.epoch) == epoch:
+                    action()
+
+        original = trainer.ICDTrainer.__init__
+
+        def init(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            self.add_callback(AtEpoch())
+
+        monkeypatch.setattr(trainer.ICDTrainer, "__init__", init)
+
+    return register
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Files that a write leaves when it is ended in the middle, and checkpoints that are not complete."""
+    broken = [path for path in folder.glob("checkpoint-*") if not (path / "trainer_state.json").exists()]
+    return [*broken, *folder.rglob("*tmp*"), *folder.glob("complete")]
+
+
+def assert_same_weights(folder: Path, expected: Path):
+    weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
+    for name, weight in expected_weights.items():
+        torch.testing.assert_close(weights[name], weight, msg=name)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_how_to_go_on_and_goes_on_from_its_last_epoch(
+    number, code, arguments, at_epoch, tmp_path, capsys, monkeypatch
+):
+    # A rate of this size makes the first epoch the best one; the one to go on from is the last one that was finished.
+    options = {"learning_rate": 0.5}
+    at_epoch(4, lambda: os.kill(os.getpid(), number))
+    assert main(arguments(**options)) == code
+    printed = capsys.readouterr().err
+    checkpoint = tmp_path / "model" / "checkpoint-12"
+    assert f"The same command with `--resume_from_checkpoint last` goes on from {checkpoint}." in printed
+    assert "Traceback" not in printed and not left_behind(tmp_path / "model")
+    best = json.loads((checkpoint / "trainer_state.json").read_text())["best_global_step"]
+    kept = {path.name for path in (tmp_path / "model").glob("checkpoint-*")}
+    assert best < 12 and kept == {f"checkpoint-{best}", "checkpoint-12"}  # two on disk: the best and the last
+    monkeypatch.undo()
+    assert main([*arguments(**options), "--resume_from_checkpoint=last"]) == 0
+    assert f"resuming from {checkpoint}" in capsys.readouterr().out
+    assert main(arguments("whole", **options)) == 0
+    assert_same_weights(tmp_path / "model", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("limit", [20_000, 40_000], ids=["weights", "optimizer"])
+def test_a_full_disk_in_a_checkpoint_is_one_message_and_keeps_the_last_one(
+    limit, arguments, at_epoch, tmp_path, capsys
+):
+    """No file may be longer than the limit from the third epoch on: the weights have 26 KB, the optimizer 54 KB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    at_epoch(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1])))
+    try:
+        assert main(arguments()) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error", "Traceback"))]
+    assert len(errors) == 1 and "checkpoint-12 cannot be written" in errors[0]
+    assert f"goes on from {tmp_path / 'model' / 'checkpoint-8'}." in errors[0]
+    assert not left_behind(tmp_path / "model")
+
+
+def test_a_full_disk_at_the_end_keeps_the_earlier_model(arguments, tmp_path, capsys, monkeypatch):
+    assert main(arguments(num_train_epochs=1)) == 0
+    earlier = {path: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fit = run.fit_decision
+
+    def full_from_here(*args, **kwargs):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(run, "fit_decision", full_from_here)
+    try:
+        assert main(arguments(num_train_epochs=1, seed=1)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"error: {tmp_path / 'model'} cannot be written" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()} == earlier
+    assert not left_behind(tmp_path / "model")
+
+
+@pytest.mark.parametrize("freeze_backbone", [True, False])
+def test_nan_ends_training_with_its_cause(freeze_backbone, arguments, backbone, tmp_path, capsys):
+    broken = LlamaForCausalLM.from_pretrained(backbone)
+    with torch.no_grad():
+        broken.model.embed_tokens.weight.fill_(torch.nan)
+    broken.save_pretrained(tmp_path / "broken")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "broken" / name).write_bytes((Path(backbone) / name).read_bytes())
+    assert main(arguments(backbone=tmp_path / "broken", freeze_backbone=freeze_backbone)) == 2
+    message = "hidden states that are NaN or infinite" if freeze_backbone else "The loss is nan at step 1"
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tool", ["wandb", "mlflow"])
+def test_a_report_to_what_is_not_installed_is_an_error_before_anything_is_read(
+    tool, arguments, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(f"transformers.integrations.integration_utils.is_{tool}_available", lambda: False)
+    assert main(arguments(report_to=tool, data_dir=tmp_path / "none")) == 2
+    printed = capsys.readouterr().err
+    assert f"`report_to` {tool}: " in printed and "requires" in printed
+    assert not (tmp_path / "model").exists()
+
+
+def test_help_is_printed_by_the_module_too():
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "modeling_icd.training.run", "--help"]
+    shown = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert shown.returncode == 0 and "--resume_from_checkpoint" in shown.stdout

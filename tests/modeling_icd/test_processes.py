@@ -1,0 +1,145 @@
+"""Training in two processes that talk over gloo, as `torchrun --nproc_per_node 2 train.py` starts them."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_icd.training.run import main
+
+
+MODES = {
+    "frozen": {"pooling": "mean", "freeze_backbone": True, "learning_rate": 0.01},
+    "full": {"pooling": "mean"},
+    "lora": {"pooling": "label_attention", "lora_r": 2, "learning_rate": 0.01, "head_learning_rate": 0.02},
+}
+# Batch norm and dropout see other notes and draw other numbers in each process; without them, two processes that share a
+# batch compute what one does. 16 notes make whole batches: a short last one would be filled up with notes of the first.
+COMMON = {
+    "model": "direct",
+    "head_dropout": 0.0,
+    "window_size": 32,
+    "window_stride": 24,
+    "dataset": "mimic3",
+    "max_train_notes": 16,
+    "logging_steps": 1,
+    "use_cpu": True,
+}
+
+
+@pytest.fixture(scope="module")
+def context():
+    """New processes that have the libraries at hand, and nothing of what other tests did."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["modeling_icd.training.run"])
+    return context
+
+
+@pytest.fixture
+def arguments(corpus, backbone, tmp_path):
+    def make(output, batch_size, **options):
+        given = {**COMMON, "num_train_epochs": 2, **options}
+        given |= {"backbone": backbone, "data_dir": corpus, "data_cache_dir": tmp_path / "cache"}
+        given |= {"output_dir": tmp_path / output, "per_device_train_batch_size": batch_size}
+        return [f"--{name}={value}" for name, value in given.items()]
+
+    return make
+
+
+def train_as_process(arguments, rank, port, log):
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        os.environ[name] = str(value)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), HF_HUB_OFFLINE="1")
+    torch.set_num_threads(1)
+    with open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):
+        code = main(arguments)
+    sys.exit(code)
+
+
+def start(context, arguments, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logs = [folder / f"process{rank}.log" for rank in range(2)]
+    processes = [
+        context.Process(target=train_as_process, args=(arguments, rank, port, log)) for rank, log in enumerate(logs)
+    ]
+    for process in processes:
+        process.start()
+    return processes, logs
+
+
+def finish(processes, logs):
+    """Exit codes and what the processes printed."""
+    for process in processes:
+        process.join(300)
+        if process.is_alive():
+            process.kill()
+    return [process.exitcode for process in processes], [log.read_text() for log in logs]
+
+
+def assert_same_model(folder: Path, expected: Path):
+    weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
+    assert weights.keys() == expected_weights.keys()
+    for name, weight in expected_weights.items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    config, expected_config = (json.loads((path / "config.json").read_text()) for path in (folder, expected))
+    assert config["threshold"] == pytest.approx(expected_config["threshold"], abs=1e-4)
+    log, expected_log = (json.loads((path / "run.json").read_text())["log"] for path in (folder, expected))
+    assert len(log) == len(expected_log)
+    # transformers averages `eval_loss` over batches that were filled up, which the metrics leave out again, and the
+    # last `train_loss` over the steps since a restart; the work depends on how a batch is padded.
+    others = ("eval_loss", "train_loss", "total_flos", "runtime", "per_second")
+    for row, expected_row in zip(log, expected_log, strict=True):
+        for name, value in expected_row.items():
+            if not any(part in name for part in others):
+                assert row[name] == pytest.approx(value, rel=1e-3, abs=1e-4), (name, row["step"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_train_what_one_does(mode, context, arguments, tmp_path):
+    assert main(arguments("one", 4, **MODES[mode])) == 0
+    codes, printed = finish(*start(context, arguments("two", 2, **MODES[mode]), tmp_path))
+    assert codes == [0, 0], printed
+    assert_same_model(tmp_path / "two", tmp_path / "one")
+    names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert names[0] == names[1]
+    if mode == "frozen":  # each process has computed the hidden states of other notes
+        shares = [path.read_text().splitlines() for path in (tmp_path / "two-private").rglob("index*.jsonl")]
+        keys = [json.loads(line)[0] for share in shares for line in share]
+        assert len(shares) == 2 and all(shares) and len(keys) == len(set(keys))
+
+
+def test_an_error_of_the_first_process_ends_all_with_one_message(context, arguments, tmp_path):
+    codes, printed = finish(*start(context, [*arguments("two", 2), f"--data_dir={tmp_path / 'none'}"], tmp_path))
+    assert codes == [2, 2], printed
+    assert printed[0].count("error: ") == 1 and str(tmp_path / "none") in printed[0]
+    assert printed[1] == ""
+
+
+def test_a_run_that_lost_a_process_goes_on_to_the_same_model(context, arguments, tmp_path):
+    options = {**MODES["frozen"], "num_train_epochs": 30}
+    assert main(arguments("one", 4, **options)) == 0
+    processes, logs = start(context, arguments("two", 2, **options), tmp_path)
+    while not list((tmp_path / "two").glob("checkpoint-*/trainer_state.json")):
+        assert all(process.is_alive() for process in processes), [log.read_text() for log in logs]
+        time.sleep(0.005)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    codes, printed = finish(processes, logs)
+    assert codes == [2, -signal.SIGKILL], printed
+    assert "another process of this training has ended" in printed[0] and "Traceback" not in printed[0]
+    assert not (tmp_path / "two" / "model.safetensors").exists()
+    resumed = [*arguments("two", 2, **options), "--resume_from_checkpoint=last"]
+    codes, printed = finish(*start(context, resumed, tmp_path))
+    assert codes == [0, 0], printed
+    assert "resuming from" in printed[0]
+    assert_same_model(tmp_path / "two", tmp_path / "one")
