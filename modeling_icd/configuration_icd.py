@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import LlamaConfig
 
+from .sharing_icd import PushGuard
+
 
 VERSION = "0.1.0"
 """Of this project: the one place that the distribution, the package and every saved model take it from."""
@@ -92,7 +94,7 @@ def check_version(version: str | None) -> None:
         )
 
 
-class LlamaICDConfig(LlamaConfig):
+class LlamaICDConfig(PushGuard, LlamaConfig):
     """Configuration of [`LlamaForICDCoding`]: a Llama backbone, how notes are read, and the head.
 
     Args:
@@ -252,6 +254,9 @@ class LlamaICDConfig(LlamaConfig):
         ):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+    def shared_record(self):
+        return self.training_data
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves the configuration, with the version of this code."""

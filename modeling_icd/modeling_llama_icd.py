@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from .configuration_icd import LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import HeadEnsemble, LabelAttentionHead, MultiResCNNHead, PooledHead
 from .pipeline_icd import CUSTOM_PIPELINES
+from .sharing_icd import ModelPushGuard
 
 
 @dataclass
@@ -56,7 +57,7 @@ def ensemble_of(config: LlamaICDConfig, make_head) -> nn.Module:
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 
 
-class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
+class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
     """Reads notes with a Llama, in windows, and hands the stitched hidden states to the head `self.score`."""
 
     config_class = LlamaICDConfig
@@ -123,6 +124,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         if model.config.freeze_backbone:
             model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
         return loaded
+
+    def shared_record(self):
+        return self.config.training_data
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and

@@ -6,6 +6,7 @@ import torch
 from transformers import Pipeline
 
 from .scores import calibrated_scores
+from .sharing_icd import PushGuard, guard_tokenizer
 
 
 TASK = "icd-coding"
@@ -19,7 +20,7 @@ CUSTOM_PIPELINES = {
 }
 
 
-class ICDCodingPipeline(Pipeline):
+class ICDCodingPipeline(PushGuard, Pipeline):
     """Codes notes of any length.
 
     Call arguments:
@@ -39,6 +40,13 @@ class ICDCodingPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        guard_tokenizer(self.tokenizer, self.shared_record())
+
+    def shared_record(self):
+        return self.model.config.training_data
 
     def _sanitize_parameters(self, threshold=None, top_k=None, num_spans=None, **unknown):
         if unknown:

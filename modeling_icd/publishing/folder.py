@@ -8,47 +8,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
+from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 
 
-Access = Literal["synthetic", "open", "restricted"]
-
-# Data sets whose records anyone may have; a model of any other real data is as confidential as the data.
-OPEN_DATASETS = ("cmc2007", "codiesp")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ADAPTER_DIR = "adapter"
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
-def data_access(training_data: dict[str, Any] | None) -> Access:
-    """Say who may have the records that a model was trained on: nobody real is in them, anyone, or licensed users.
-
-    Args:
-        training_data (`dict`, *optional*): `config.training_data`, as training wrote it: `dataset`, `config`,
-            `synthetic`, and `earlier` where the model it started from had been trained on notes too. What is not
-            known counts as restricted. `weights` says which weights it speaks of; see [`check_weights`].
-    """
-    if not training_data:
-        return "restricted"
-    if training_data.get("synthetic") is True:
-        own: Access = "synthetic"
-    elif training_data.get("dataset") in OPEN_DATASETS:
-        own = "open"
-    else:
-        own = "restricted"
-    both = {own, data_access(training_data["earlier"])} if "earlier" in training_data else {own}
-    return next(access for access in ("restricted", "open", "synthetic") if access in both)  # type: ignore[return-value]
-
-
 def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
-    """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say."""
+    """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say, or not reliably."""
+    says_more = SEAL in (training_data or {}) or claimed_access(training_data) != "restricted"
+    return {"unknown"} if says_more and not is_sealed(training_data) else _named_datasets(training_data)
+
+
+def _named_datasets(training_data: dict[str, Any] | None) -> set[str]:
     if not training_data:
         return {"unknown"}
-    earlier = real_datasets(training_data["earlier"]) if "earlier" in training_data else set()
+    earlier = _named_datasets(training_data["earlier"]) if "earlier" in training_data else set()
     own = set() if training_data.get("synthetic") is True else {training_data.get("dataset", "unknown")}
     return own | earlier
 
@@ -73,9 +55,15 @@ def check_weights(
         ValueError: where the weights are not those that training wrote together with `training_data`.
         FileNotFoundError: where there are none.
     """
-    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
-        folder, pattern
-    ):
+    if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
+        return  # of an earlier version, or of unknown data: it opens nothing
+    if not is_sealed(training_data):
+        raise ValueError(
+            f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
+            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
+            "wrote it, or train again."
+        )
+    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(folder, pattern):
         raise ValueError(
             f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
             "trained on is not known: use the folder as `train.py` wrote it, or train again."

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from trl import TrlParser
 
 from dataset_scripts import load_builder, parse_options
+from dataset_scripts.public_files import is_public
 from dataset_scripts.files import whole_folder, write_text
 from dataset_scripts.synthetic import is_synthetic
 
@@ -33,6 +34,7 @@ from ..modeling_llama_icd import LlamaForICDCoding, LlamaICDPreTrainedModel, Lla
 from ..publishing.folder import ADAPTER_DIR, check_weights
 from ..publishing.hub import PushError
 from ..publishing.release import ADAPTER_WEIGHTS
+from ..sharing_icd import seal_training_data
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
 from .convert_gguf import convert_gguf, find_smollm2
@@ -221,6 +223,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         # Evaluation reads its notes in the same way. A path is of this machine alone.
         "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
         "synthetic": is_synthetic(builder.config.data_dir),
+        "open": is_public(builder),
         "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
@@ -362,7 +365,8 @@ def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     # Binds what the configuration says of the training data to these weights and no others.
-    model.config.training_data = {**(model.config.training_data or {}), "weights": weights_digest(output_dir)}
+    record = {**(model.config.training_data or {}), "weights": weights_digest(output_dir)}
+    model.config.training_data = seal_training_data(record)
     model.config.save_pretrained(output_dir)
 
 

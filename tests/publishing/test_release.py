@@ -15,15 +15,16 @@ from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
-from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
+from modeling_icd.publishing.folder import ModelFolder, real_datasets
 from modeling_icd.publishing.release import PACKAGE, outgoing_files, plan_release
+from modeling_icd.sharing_icd import data_access, seal_training_data
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.run import build_model
 
 
 REAL = {"dataset": "mimic3", "config": "full", "synthetic": False}
 INVENTED = {"dataset": "mimic3", "config": "full", "synthetic": True}
-REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
+REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False, "open": True}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
     [
         (INVENTED, "synthetic", set()),
         (REPORTS, "open", {"cmc2007"}),
+        ({**REPORTS, "open": False}, "restricted", {"cmc2007"}),
+        ({**REPORTS, "open": "yes"}, "restricted", {"cmc2007"}),
         (REAL, "restricted", {"mimic3"}),
         ({"dataset": "mimic3", "config": "full"}, "restricted", {"mimic3"}),
         ({"dataset": "renamed"}, "restricted", {"renamed"}),
@@ -44,8 +47,9 @@ REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
     ],
 )
 def test_who_may_have_the_training_data(training_data, access, datasets):
-    assert data_access(training_data) == access
-    assert real_datasets(training_data) == datasets
+    record = seal_training_data(training_data) if training_data else training_data
+    assert data_access(record) == access
+    assert real_datasets(record) == datasets
 
 
 def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_dir, edit):
@@ -54,7 +58,7 @@ def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_di
     config = build_model(arguments, str(model_dir), ["401.9", "428.0", "96.71"], {}, INVENTED).config
     assert config.training_data["dataset"] == "mimic3" and config.training_data["synthetic"] is True
     assert REAL.items() <= config.training_data["earlier"].items()
-    assert data_access(config.training_data) == "restricted"
+    assert data_access(seal_training_data(config.training_data)) == "restricted"
 
 
 def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
@@ -66,22 +70,22 @@ def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
 def test_saved_by_another_class_a_model_keeps_its_training_data(model_dir, restricted, tmp_path):
     LlamaForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "causal")
     assert json.loads((tmp_path / "causal" / "config.json").read_text())["model_type"] == "llama"
-    assert real_datasets(trained_further(tmp_path / "causal")) == {"mimic3"}
+    assert real_datasets(seal_training_data(trained_further(tmp_path / "causal"))) == {"mimic3"}
     with pytest.raises(ValueError, match="other shapes than one for 1 codes"):
         trained_further(model_dir, ["401.9"])
     LlamaForICDCoding.from_pretrained(model_dir).model.save_pretrained(tmp_path / "bare")
-    assert real_datasets(trained_further(tmp_path / "bare", ["401.9"])) == {"mimic3"}
+    assert real_datasets(seal_training_data(trained_further(tmp_path / "bare", ["401.9"]))) == {"mimic3"}
 
 
 def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_dir, capsys):
-    assert data_access(trained_further(model_dir)) == "synthetic"
+    assert data_access(seal_training_data(trained_further(model_dir))) == "synthetic"
     model = LlamaForICDCoding.from_pretrained(model_dir)
     with torch.no_grad():
         model.model.embed_tokens.weight.add_(1)
     model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `train.py` wrote
     with pytest.raises(ValueError, match="what they were trained on is not known"):
         ModelFolder.read(model_dir)
-    assert data_access(trained_further(model_dir)) == "restricted"
+    assert data_access(seal_training_data(trained_further(model_dir))) == "restricted"
     assert "counts as one of restricted data" in capsys.readouterr().err
 
 
