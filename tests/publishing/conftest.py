@@ -159,6 +159,8 @@ def bpe(model_dir):
 def hub(monkeypatch):
     server = HubServer()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # which remembers another server
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
