@@ -14,6 +14,7 @@ from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
+from .fields import CONFIG, CONFIG_REQUIRED, MEMBERSHIP, MEMBERSHIP_REQUIRED, RESULTS, RUN, RUN_REQUIRED, check_fields
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -63,7 +64,9 @@ def check_weights(
             f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
             "wrote it, or train again."
         )
-    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(folder, pattern):
+    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
+        folder, pattern
+    ):
         raise ValueError(
             f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
             "trained on is not known: use the folder as `train.py` wrote it, or train again."
@@ -106,6 +109,7 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        check_fields("config.json", config, CONFIG, "save the model again with `save_pretrained`.", CONFIG_REQUIRED)
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
@@ -113,7 +117,11 @@ class ModelFolder:
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
         membership = read_json(measured, "measure it again.") if measured.is_file() else None
-        return cls(path, config, _read_runs(path), read_json(found, remedy), membership)
+        if membership is not None:
+            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", MEMBERSHIP_REQUIRED)
+        measurements = read_json(found, remedy)
+        check_fields(found.name, measurements, RESULTS, f"{remedy}.")
+        return cls(path, config, _read_runs(path), measurements, membership)
 
     @cached_property
     def weights(self) -> list[Path]:
@@ -161,7 +169,9 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    run = read_json(path / "run.json", "only a model that `train.py` trained can be published.")
+    remedy = "only a model that `train.py` trained can be published."
+    run = read_json(path / "run.json", remedy)
+    check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])
     return (*(earlier_runs(backbone) if backbone.resolve() != path.resolve() else ()), run)
 

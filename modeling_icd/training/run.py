@@ -21,8 +21,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from trl import TrlParser
 
 from dataset_scripts import load_builder, parse_options
-from dataset_scripts.public_files import is_public
 from dataset_scripts.files import whole_folder, write_text
+from dataset_scripts.public_files import is_public
 from dataset_scripts.synthetic import is_synthetic
 
 from ..configuration_icd import LlamaMultiResCNNConfig

@@ -65,7 +65,10 @@ def finished_run(tmp_path_factory):
         LlamaConfig(**BACKBONE),
         id2label=dict(enumerate(CODES)),
         label2id={code: i for i, code in enumerate(CODES)},
-        code_descriptions={"401.9": "Unspecified essential hypertension", "428.0": "Congestive heart failure"},
+        code_descriptions={
+            "401.9": "Unspecified essential hypertension",
+            "428.0": "Congestive heart failure, unspecified",
+        },
         pooling="label_attention",
         window_size=16,
         window_stride=12,

@@ -51,9 +51,7 @@ ROADS = {
     "icd-coding pipeline.save_pretrained": lambda folder, tmp_path: coder_of(folder).save_pretrained(
         tmp_path / "raw", push_to_hub=True, repo_id=REPO
     ),
-    "its tokenizer.push_to_hub": lambda folder, tmp_path: coder_of(folder).tokenizer.push_to_hub(
-        REPO
-    ),
+    "its tokenizer.push_to_hub": lambda folder, tmp_path: coder_of(folder).tokenizer.push_to_hub(REPO),
     "its tokenizer.save_pretrained": lambda folder, tmp_path: coder_of(folder).tokenizer.save_pretrained(
         tmp_path / "raw", push_to_hub=True, repo_id=REPO
     ),
@@ -64,9 +62,7 @@ HOLDERS = {
         "text-classification", str(folder)
     ).push_to_hub(REPO),
     "Trainer.push_to_hub": lambda folder, tmp_path: trainer_of(load(folder), tmp_path).push_to_hub(),
-    "Trainer.train that pushes": lambda folder, tmp_path: trainer_of(
-        load(folder), tmp_path, push_to_hub=True
-    ).train(),
+    "Trainer.train that pushes": lambda folder, tmp_path: trainer_of(load(folder), tmp_path, push_to_hub=True).train(),
     "PeftModel.push_to_hub": lambda folder, tmp_path: with_lora(load(folder)).push_to_hub(REPO),
     "Trainer of a PeftModel": lambda folder, tmp_path: trainer_of(with_lora(load(folder)), tmp_path).push_to_hub(),
 }

@@ -111,7 +111,7 @@ def test_without_weights_nothing_fitted_on_notes_goes_out(model_dir, restricted)
     config = json.loads(files["config.json"])
     assert "threshold" not in config
     assert config["id2label"]["0"] == "401.9"
-    assert config["code_descriptions"]["428.0"] == "Congestive heart failure"
+    assert config["code_descriptions"]["428.0"] == "Congestive heart failure, unspecified"
     results = json.loads(files["results.json"])
     assert not {"threshold", "unknown_codes", "model"} & results.keys()
     assert b"0.25" not in files["config.json"]
@@ -167,7 +167,7 @@ def test_a_permission_brings_the_weights_privately(model_dir, restricted):
 
 def test_a_folder_that_would_not_load_is_refused(model_dir, edit):
     edit("config.json", auto_map={"AutoModel": "elsewhere.Model"})
-    with pytest.raises(ValueError, match=r"names elsewhere\.Model, which is no code of this project"):
+    with pytest.raises(ValueError, match="`auto_map` of config.json must be the classes of this project's own code"):
         release_of(model_dir)
     (model_dir / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="No model"):
@@ -245,7 +245,7 @@ def test_models_of_mimic4_name_their_edition_and_are_compared_with_its_notes(mod
     note = load_split("mimic4", "all", "icd9", data_dir=tmp_path / "notes", cache_dir=tmp_path, min_count=1)["text"][
         -1
     ]
-    edit("config.json", code_descriptions={"401.9": " ".join(note.split()[20:40])})
+    edit("results.json", interval_method=" ".join(note.split()[20:40]))
     assert main(command) == 1
 
 
@@ -260,18 +260,18 @@ def test_a_model_of_two_data_sets_is_compared_with_both(model_dir, edit, bpe, no
     assert main(command) == 0
     for dataset, config, folder in (("mimic3", "full", notes), ("mimic4", "icd9", tmp_path / "mimic4")):
         text = load_split(dataset, "all", config, data_dir=folder, cache_dir=tmp_path / "cache")["text"][0]
-        edit("config.json", code_descriptions={"401.9": " ".join(text.split()[20:40])})
+        edit("results.json", interval_method=" ".join(text.split()[20:40]))
         assert main(command) == 1
-        edit("config.json", code_descriptions={})
+        edit("results.json", interval_method=None)
 
 
 def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):
     text = load_split("mimic3", "all", "top50", data_dir=notes, cache_dir=tmp_path / "cache")["text"][0]
     leak = " ".join(text.split()[20:40])
-    edit("config.json", code_descriptions={"401.9": leak})
+    edit("results.json", interval_method=leak)
     assert main(["privacy", str(model_dir), "--data_dir", str(notes)]) == 1
     error = capsys.readouterr().err
-    assert "config.json: span of 8 or more words of a training note (" in error
+    assert "results.json: span of 8 or more words of a training note (" in error
     assert leak not in error
     assert package(model_dir, notes, tmp_path) == 1
     assert not (tmp_path / "package").exists()
