@@ -222,7 +222,7 @@ RUN: dict[str, Kind] = {
         ),
     ),
     "data": record_of(
-        {"dataset": NAME, "dataset_config": optional(NAME), "max_train_notes": optional(WHOLE)}, ("dataset",)
+        {"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)}, ("dataset",)
     ),
     "training": record_of({"seed": WHOLE}, ("seed",)),
     "log": list_of(record_of({"train_runtime": NUMBER, "epoch": NUMBER, "step": NUMBER})),

@@ -24,6 +24,7 @@ from .fields import (
     ADAPTER,
     ADAPTER_REQUIRED,
     CONFIG,
+    SCALAR,
     SPECIAL_TOKENS,
     TOKENIZER,
     WEIGHTS_INDEX,
@@ -176,6 +177,10 @@ def plan_release(
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
     if gated not in GATES:
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
+    if base_model is not None and not REPO_ID.fullmatch(base_model):
+        raise ValueError(f"`--base_model` must be OWNER/NAME of a Hub repository, got {base_model!r}.")
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,60}", license):
+        raise ValueError(f"`--license` must be the id of a license, such as apache-2.0, got {license!r}.")
     if permission is not None and not permission.strip():
         raise ValueError("`--i_have_written_permission` needs a reference that others can look up: who, when, which.")
     release = Release(
@@ -422,7 +427,7 @@ def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str
         model = {key: value for key, value in model.items() if not key.startswith("lora_")}
     model["backbone"] = base_model if number == 1 else f"OUTPUT_{number - 1}"
     data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
-    training = {key: run["training"].get(key) for key in PUBLIC_TRAINING}
+    training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
     fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
     return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
 

@@ -169,6 +169,7 @@ def test_a_folder_that_would_not_load_is_refused(model_dir, edit):
     edit("config.json", auto_map={"AutoModel": "elsewhere.Model"})
     with pytest.raises(ValueError, match="`auto_map` of config.json must be the classes of this project's own code"):
         release_of(model_dir)
+    edit("config.json", auto_map=None)
     (model_dir / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="No model"):
         release_of(model_dir)
