@@ -337,7 +337,7 @@ def check_fields(
     for field, kind in kinds.items():
         if field in content and not kind.accepts(content[field]):
             raise ValueError(
-                f"`{field}` of {name} must be {kind.words}; it is {_shape(content[field])} that is not: {remedy}"
+                f"`{field}` of {name} must be {kind.words}, got {_shape(content[field])}: {remedy}"
             )
 
 
@@ -346,8 +346,8 @@ def _shape(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    shapes = {dict: "an object", list: "a list", str: "a string"}
-    return shapes.get(type(value), "a number")
+    shapes = {dict: "another object", list: "another list", str: "another string"}
+    return shapes.get(type(value), "another number")
 
 
 def public_fields(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> tuple[dict[str, Any], list[str]]:

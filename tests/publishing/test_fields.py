@@ -49,9 +49,15 @@ BROKEN = [
 ]
 
 
+MEMBERSHIP = {
+    **{"weights": "0" * 64, "split": "test", "num_members": 2, "num_unseen": 2, "loss_auc": 0.5, "reference_auc": 0.5},
+    **{"loss_interval": [0.4, 0.6], "reference_interval": [0.4, 0.6]},
+}
+
+
 def change(folder, name, field, value):
     path = folder / name
-    content = json.loads(path.read_text()) if path.is_file() else {}
+    content = json.loads(path.read_text()) if path.is_file() else dict(MEMBERSHIP)
     content[field] = value
     if value is NO:
         del content[field]
