@@ -1,11 +1,14 @@
 """Which source files anyone may have: known by what is in them, since any notes can lie under a public data set's name."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from .records import ICDBuilder
 
+
+logger = logging.getLogger(__name__)
 
 # SHA-256 over those of all files that a configuration reads; see [`content_digest`]. A copy with other documents, or other
 # line ends, is not known here, and counts as restricted until someone who has compared it with the original adds it.
@@ -29,8 +32,17 @@ def is_public(builder: ICDBuilder) -> bool:
     Args:
         builder (`ICDBuilder`): Of any data set.
     """
-    known = PUBLIC_CONTENT.get(type(builder).__name__, frozenset())
-    return bool(known) and content_digest(builder._find_sources(builder.config)) in known
+    name = type(builder).__name__
+    if name not in PUBLIC_CONTENT:
+        return False
+    is_known = content_digest(builder._find_sources(builder.config)) in PUBLIC_CONTENT[name]
+    if not is_known:
+        logger.warning(
+            "These files of %s are none of the published ones that this project knows (dataset_scripts/public_files.py), so a "
+            "model that is trained on them counts as one of restricted data.",
+            name,
+        )
+    return is_known
 
 
 def content_digest(files: Iterable[Path]) -> str:

@@ -95,10 +95,10 @@ class PushGuard:
         """The record of training data that speaks of this object."""
         raise NotImplementedError
 
-    def save_pretrained(self, save_directory, *args, push_to_hub=False, **kwargs):
-        if push_to_hub:
+    def save_pretrained(self, save_directory, **kwargs):
+        if kwargs.get("push_to_hub"):
             refuse_push(self.shared_record(), type(self).__name__)
-        return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)  # type: ignore[misc]
+        return super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
 
     def push_to_hub(self, *args, **kwargs):
         """As everywhere, where the training data are invented or open; else an error that names the right command."""
@@ -152,9 +152,9 @@ class ModelPushGuard(PushGuard):
     model that is saved, or trained, by something that pushes is an error, whatever it was trained on before.
     """
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory, **kwargs):
         refuse_pushing_holder(self)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        return super().save_pretrained(save_directory, **kwargs)
 
     def state_dict(self, *args, **kwargs):
         refuse_pushing_holder(self)

@@ -137,6 +137,10 @@ DATASETS = {
 }
 
 
+# Others of these names may be anyone's notes; `training_data` says whether the published ones were read.
+OPEN_BY_CONTENT = ("cmc2007", "codiesp")
+
+
 def in_text(value: str) -> str:
     """A text from a file of the model's folder, on one line and with nothing that Markdown or HTML takes for its own."""
     line = " ".join(value.split())
@@ -164,6 +168,8 @@ def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
         "The data are unknown.",
         "",
     )
+    if training_data and training_data.get("open") is False and name in OPEN_BY_CONTENT:
+        return unknown._replace(terms=f"not the published files of {name}, so counted as restricted")
     return DATASETS.get(name, unknown)
 
 

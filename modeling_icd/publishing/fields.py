@@ -336,9 +336,7 @@ def check_fields(
         raise ValueError(f"{name} lacks {', '.join(missing)}: {remedy}")
     for field, kind in kinds.items():
         if field in content and not kind.accepts(content[field]):
-            raise ValueError(
-                f"`{field}` of {name} must be {kind.words}, got {_shape(content[field])}: {remedy}"
-            )
+            raise ValueError(f"`{field}` of {name} must be {kind.words}, got {_shape(content[field])}: {remedy}")
 
 
 def _shape(value: Any) -> str:
@@ -346,8 +344,8 @@ def _shape(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    shapes = {dict: "another object", list: "another list", str: "another string"}
-    return shapes.get(type(value), "another number")
+    shapes = {"dict": "another object", "list": "another list", "str": "another string"}
+    return shapes.get(type(value).__name__, "another number")
 
 
 def public_fields(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> tuple[dict[str, Any], list[str]]:

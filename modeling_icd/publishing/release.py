@@ -391,7 +391,7 @@ def _names_of_data(training_data: Mapping[str, Any] | None) -> dict[str, Any] | 
     """Which data a model was trained on, without anything counted in them."""
     if not training_data:
         return None
-    names = {key: training_data[key] for key in ("dataset", "config", "synthetic") if key in training_data}
+    names = {key: training_data[key] for key in ("dataset", "config", "synthetic", "open") if key in training_data}
     if "earlier" in training_data:
         names["earlier"] = _names_of_data(training_data["earlier"])
     return names
