@@ -118,8 +118,8 @@ def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> Non
     Raises:
         ValueError: where the folder has weights, and not those of the record.
     """
-    # What the Hub's library prepares for a file holds the file's SHA-256.
-    files = [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).glob("model*.safetensors"))]
+    # An adapter's as well as the model's. What the Hub's library prepares for a file holds the file's SHA-256.
+    files = [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).glob("*.safetensors"))]
     digests = " ".join(file.upload_info.sha256.hex() for file in files)
     if files and training_data.get(WEIGHTS) != sha256(digests.encode()).hexdigest():
         raise ValueError(
@@ -174,7 +174,7 @@ def refuse_pushing_holder(model: Any) -> None:
     """
     for frame in _callers():
         name, caller = frame.f_code.co_name, frame.f_locals.get("self")
-        is_push = name == "push_to_hub" and not _is_guarded(caller)
+        is_push = name == "push_to_hub" and caller is not None and not _is_guarded(caller)
         if is_push or (name == "train" and _is_pushing_trainer(caller)):
             what = f"A {type(caller).__name__} that holds a {type(model).__name__}"
             raise ValueError(

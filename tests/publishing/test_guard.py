@@ -103,6 +103,12 @@ def test_a_model_of_invented_data_goes_its_own_ways_and_not_those_of_what_holds_
     assert "tokenizer.json" in hub.files("someone/coder")
     LlamaICDConfig.from_pretrained(finished_run).push_to_hub("someone/config")
     assert "config.json" in hub.files("someone/config")
+
+    def push_to_hub(model):  # of the user's own script
+        model.push_to_hub("someone/again")
+
+    push_to_hub(load(finished_run))
+    assert "model.safetensors" in hub.files("someone/again")
     before = len(uploaded(hub))
     for road in HOLDERS.values():
         with pytest.raises(ValueError, match=COMMAND.replace(".", r"\.")):
@@ -118,6 +124,10 @@ def test_a_model_that_was_trained_further_by_hand_does_not_go_under_its_old_reco
         model.push_to_hub(REPO)
     with pytest.raises(ValueError, match="These weights are not those"):
         model.save_pretrained(tmp_path / "raw", push_to_hub=True, repo_id=REPO)
+    adapted = load(finished_run)
+    adapted.add_adapter(LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(ValueError, match="These weights are not those"):
+        adapted.push_to_hub(REPO)
     assert uploaded(hub) == []
 
 
