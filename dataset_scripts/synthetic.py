@@ -1049,14 +1049,27 @@ def write_marker(folder: Path, release: str, tables: Iterable[str], **arguments:
 
 
 def is_synthetic(folder: str | Path) -> bool:
-    """Whether a folder holds a corpus as it was written here: other tables under its names are not invented."""
+    """Whether a folder holds a corpus as it was written here, and no table beside it, which would not be invented."""
     marker = Path(folder, MARKER_FILE)
     if not marker.is_file():
         return False
-    sums = json.loads(marker.read_text(encoding="utf-8")).get("sha256", {})
-    return bool(sums) and all(
-        Path(folder, name).is_file() and _sha256(Path(folder, name)) == digest for name, digest in sums.items()
-    )
+    try:
+        sums = json.loads(marker.read_text(encoding="utf-8")).get("sha256")
+    except (ValueError, AttributeError):
+        return False
+    if not sums or not isinstance(sums, dict):
+        return False
+    tables = {
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name.lower().endswith((".csv", ".csv.gz")) and not _is_list(path)
+    }
+    return tables == sums.keys() and all(_sha256(Path(folder, name)) == digest for name, digest in sums.items())
+
+
+def _is_list(path: Path) -> bool:
+    """Whether this is a split list or a list of codes, which holds no notes and may be exchanged."""
+    return path.name == "TOP_50_CODES.csv" or path.name.endswith("_hadm_ids.csv")
 
 
 def _sha256(path: Path) -> str:

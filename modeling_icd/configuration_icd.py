@@ -9,6 +9,8 @@ from typing import Any
 from transformers import LlamaConfig
 from transformers.utils import logging
 
+from .sharing_icd import PushGuard
+
 
 logger = logging.get_logger(__name__)
 
@@ -143,7 +145,7 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 
 
-class LlamaICDConfig(LlamaConfig):
+class LlamaICDConfig(PushGuard, LlamaConfig):
     """Configuration of [`LlamaForICDCoding`]: a Llama backbone, how notes are read, and the head.
 
     Args:
@@ -355,6 +357,9 @@ class LlamaICDConfig(LlamaConfig):
         ):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+
+    def shared_record(self):
+        return self.training_data
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves the configuration, checked, with the version of this code."""

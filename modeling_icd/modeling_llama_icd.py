@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 from .configuration_icd import LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import HeadEnsemble, LabelAttentionHead, MultiResCNNHead, PooledHead
 from .pipeline_icd import CUSTOM_PIPELINES
+from .sharing_icd import ModelPushGuard
 
 
 @dataclass
@@ -130,7 +131,7 @@ def _check_backbone_weights(config: LlamaICDConfig, source, info) -> None:
         )
 
 
-class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
+class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
     """Reads notes with a Llama, in windows, and hands the stitched hidden states to the head `self.score`."""
 
     config_class = LlamaICDConfig
@@ -228,6 +229,9 @@ class LlamaICDPreTrainedModel(LlamaPreTrainedModel):
         if model.config.freeze_backbone:
             model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
         return (model, info) if with_info else model
+
+    def shared_record(self):
+        return self.config.training_data
 
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and

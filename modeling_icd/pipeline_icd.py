@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .scores import calibrated_scores
+from .sharing_icd import PushGuard, guard_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ STREAM_AHEAD, LIST_AHEAD = 16, 256
 CPU_BATCH_TOKENS = 512
 
 
-class ICDCodingPipeline(Pipeline):
+class ICDCodingPipeline(PushGuard, Pipeline):
     """Codes notes of any length.
 
     Call arguments:
@@ -63,6 +64,13 @@ class ICDCodingPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        guard_tokenizer(self.tokenizer, self.shared_record())
+
+    def shared_record(self):
+        return self.model.config.training_data
 
     def __call__(self, inputs, *, batch_size=None, num_workers=None, **parameters):
         """Codes one note or several; see the class."""

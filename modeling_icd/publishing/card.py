@@ -1,5 +1,6 @@
 """The model card: `model_card.md` filled from a model's configuration, runs and results, no figure typed by hand."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -136,6 +137,21 @@ DATASETS = {
 }
 
 
+# Others of these names may be anyone's notes; `training_data` says whether the published ones were read.
+OPEN_BY_CONTENT = ("cmc2007", "codiesp")
+
+
+def in_text(value: str) -> str:
+    """A text from a file of the model's folder, on one line and with nothing that Markdown or HTML takes for its own."""
+    line = " ".join(value.split())
+    return "".join(c if c.isalnum() or c in " .,:;/()+-%='?" else f"&#{ord(c)};" for c in line)
+
+
+def in_code(name: str) -> str:
+    """A name from such a file in the type of code; one that is no plain word as text, where it can be escaped."""
+    return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name) else in_text(name)
+
+
 def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
     """How to speak of the data that a model was trained on; of unknown data, that they are unknown."""
     if training_data and training_data.get("synthetic") is True:
@@ -144,14 +160,16 @@ def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
     if training_data and name == "mimic4":
         return with_edition(DATASETS[name], training_data)
     unknown = DataSet(
-        f"`{name}`",
-        name,
+        in_code(name),
+        " ".join(name.split()),
         "note",
         "ICD",
         "unknown to this project, so counted as restricted",
         "The data are unknown.",
         "",
     )
+    if training_data and training_data.get("open") is False and name in OPEN_BY_CONTENT:
+        return unknown._replace(terms=f"not the published files of {name}, so counted as restricted")
     return DATASETS.get(name, unknown)
 
 
@@ -282,8 +300,8 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
                 task_name="ICD coding",
                 dataset_type=measured_on.hub_id,
                 dataset_name=measured_on.name,
-                dataset_config=results["config"],
-                dataset_split=results["split"],
+                dataset_config=" ".join(results["config"].split()),
+                dataset_split=" ".join(results["split"].split()),
                 metric_type=metric.hub_id,
                 metric_name=metric.name,
                 metric_value=round(results["metrics"][metric.key], 4),
@@ -348,11 +366,11 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "is_calibrated": config.get("calibration") is not None,
         "with_weights": release.with_weights,
         "access": release.access,
-        "permission": release.permission,
+        "permission": in_text(release.permission) if release.permission else None,
         "withheld_reason": "The model was trained on restricted data, and PhysioNet counts such models as sensitive as "
         "the data: they are shared under the data's own agreement.",
         "training_dataset": data.name,
-        "training_config_name": training_data.get("config", "unknown"),
+        "training_config_name": in_code(training_data.get("config", "unknown")),
         "data_terms": data.terms,
         "data_limits": data.limits,
         "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
@@ -362,9 +380,9 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "min_notes_of_word": release.min_notes_of_word,
         "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
-        "split": results["split"],
+        "split": in_code(results["split"]),
         "results_dataset": measured_on.name,
-        "results_config": results["config"],
+        "results_config": in_code(results["config"]),
         "num_notes": f"{results['num_notes']:,}",
         "num_codes": f"{results['num_codes']:,}",
         "seed": folder.runs[-1]["training"]["seed"],
@@ -379,7 +397,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         ],
         "bands": [
             {
-                "name": row["stratum"],
+                "name": in_text(row["stratum"]),
                 "num_codes": row["num_codes"],
                 "figures": [figure(row[key]) for key in BAND_FIGURES],
             }
@@ -471,7 +489,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
             f". On notes drawn as the validation notes were, that promises a mean recall of {folder.config['target_recall']:g} "
             "(conformal risk control)"
         )
-    measured = used if isinstance(used, str) else f"{used:.4f}"
+    measured = in_text(used) if isinstance(used, str) else f"{used:.4f}"
     split = folder.results["split"]
     other_notes = (
         "no note of it had a part in the choice"
@@ -479,8 +497,8 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
         else "the notes that it was chosen on may be among them, which flatters the model"
     )
     return (
-        f"{model}. The results on `{split}` were measured at: {measured} "
-        f"(source: {folder.results['threshold_source']}); {other_notes}."
+        f"{model}. The results on {in_code(split)} were measured at: {measured} "
+        f"(source: {in_text(folder.results['threshold_source'])}); {other_notes}."
     )
 
 
@@ -494,7 +512,7 @@ def describe_membership(folder: ModelFolder) -> str:
     }
     return (
         f"{measured['num_members']:,} notes that the model was trained on and {measured['num_unseen']:,} of "
-        f"`{measured['split']}`, told apart by the model's loss on the note and its codes: AUC {aucs['loss']}. With the loss "
+        f"{in_code(measured['split'])}, told apart by the model's loss on the note and its codes: AUC {aucs['loss']}. With the loss "
         f"of a TF-IDF model that has not read the note taken off: AUC {aucs['reference']}. 0.5 is chance; these are two simple "
         "attacks, and stronger ones may tell more."
     )
@@ -542,7 +560,9 @@ def say_who_may_use(release: Release) -> str:
             f"Those who keep to the license of this repository ({release.license}), of the pretrained backbone, and to the "
             "terms of the data above."
         )
-    permission = f" They are shared with written permission: {release.permission}." if release.permission else ""
+    permission = (
+        f" They are shared with written permission: {in_text(release.permission)}." if release.permission else ""
+    )
     return (
         f"Only those who are credentialed for the source data and bound by their data use agreement ({PHYSIONET_LICENSE}). "
         f"They must not be passed on.{permission}"

@@ -29,7 +29,7 @@ from .hub import PushError, push
 from .onnx_export import export_onnx
 from .physionet import PROVENANCE, describe_provenance, write_package
 from .privacy import MIN_NOTES_OF_WORD, Finding, TrainingNotes, check_files, load_notes, local_names
-from .release import GATES, Release, outgoing_files, plan_physionet_release, plan_release
+from .release import GATES, Release, left_out, outgoing_files, plan_physionet_release, plan_release
 from .vocabulary import drop_rare_words
 
 
@@ -309,8 +309,12 @@ def _prepare(
     """What goes out, rare words taken out of a vocabulary of words, and the notes that tell which are rare."""
     if args.min_notes_of_word < 1:
         raise ValueError(f"`--min_notes_of_word` must be at least 1, got {args.min_notes_of_word}.")
-    files = outgoing_files(folder, release, build_card(folder, release))
+    card = build_card(folder, release)
     notes = _notes(folder, args, is_required=not is_dry_run)
+    titles = frozenset(notes.titles if notes is not None else ())
+    files = outgoing_files(folder, release, card, titles)
+    for line in left_out(folder, release, titles):
+        print(f"Left out of {line}.")
     if notes is not None:
         files, num_dropped = drop_rare_words(files, notes, args.min_notes_of_word, work_dir)
         if num_dropped:

@@ -8,47 +8,30 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
+from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
+from .fields import CONFIG, CONFIG_REQUIRED, MEMBERSHIP, MEMBERSHIP_REQUIRED, RESULTS, RUN, RUN_REQUIRED, check_fields
 
 
-Access = Literal["synthetic", "open", "restricted"]
-
-# Data sets whose records anyone may have; a model of any other real data is as confidential as the data.
-OPEN_DATASETS = ("cmc2007", "codiesp")
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ADAPTER_DIR = "adapter"
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
-def data_access(training_data: dict[str, Any] | None) -> Access:
-    """Say who may have the records that a model was trained on: nobody real is in them, anyone, or licensed users.
-
-    Args:
-        training_data (`dict`, *optional*): `config.training_data`, as training wrote it: `dataset`, `config`,
-            `synthetic`, and `earlier` where the model it started from had been trained on notes too. What is not
-            known counts as restricted. `weights` says which weights it speaks of; see [`check_weights`].
-    """
-    if not training_data:
-        return "restricted"
-    if training_data.get("synthetic") is True:
-        own: Access = "synthetic"
-    elif training_data.get("dataset") in OPEN_DATASETS:
-        own = "open"
-    else:
-        own = "restricted"
-    both = {own, data_access(training_data["earlier"])} if "earlier" in training_data else {own}
-    return next(access for access in ("restricted", "open", "synthetic") if access in both)  # type: ignore[return-value]
-
-
 def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
-    """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say."""
+    """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say, or not reliably."""
+    says_more = SEAL in (training_data or {}) or claimed_access(training_data) != "restricted"
+    return {"unknown"} if says_more and not is_sealed(training_data) else _named_datasets(training_data)
+
+
+def _named_datasets(training_data: dict[str, Any] | None) -> set[str]:
     if not training_data:
         return {"unknown"}
-    earlier = real_datasets(training_data["earlier"]) if "earlier" in training_data else set()
+    earlier = _named_datasets(training_data["earlier"]) if "earlier" in training_data else set()
     own = set() if training_data.get("synthetic") is True else {training_data.get("dataset", "unknown")}
     return own | earlier
 
@@ -73,6 +56,14 @@ def check_weights(
         ValueError: where the weights are not those that training wrote together with `training_data`.
         FileNotFoundError: where there are none.
     """
+    if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
+        return  # of an earlier version, or of unknown data: it opens nothing
+    if not is_sealed(training_data):
+        raise ValueError(
+            f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
+            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
+            "wrote it, or train again."
+        )
     if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
         folder, pattern
     ):
@@ -118,6 +109,7 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        check_fields("config.json", config, CONFIG, "save the model again with `save_pretrained`.", CONFIG_REQUIRED)
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
@@ -125,7 +117,11 @@ class ModelFolder:
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
         membership = read_json(measured, "measure it again.") if measured.is_file() else None
-        return cls(path, config, _read_runs(path), read_json(found, remedy), membership)
+        if membership is not None:
+            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", MEMBERSHIP_REQUIRED)
+        measurements = read_json(found, remedy)
+        check_fields(found.name, measurements, RESULTS, f"{remedy}.")
+        return cls(path, config, _read_runs(path), measurements, membership)
 
     @cached_property
     def weights(self) -> list[Path]:
@@ -173,7 +169,9 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    run = read_json(path / "run.json", "only a model that `train.py` trained can be published.")
+    remedy = "only a model that `train.py` trained can be published."
+    run = read_json(path / "run.json", remedy)
+    check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])
     return (*(earlier_runs(backbone) if backbone.resolve() != path.resolve() else ()), run)
 

@@ -2,27 +2,52 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dataset_scripts import hierarchy10
+from dataset_scripts.classification import ICD10, classification_of
+from dataset_scripts.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.files import read_json
+from dataset_scripts.synthetic_concepts import CONCEPTS
+from dataset_scripts.synthetic_icd10 import ICD10_CODES, PCS_TABLES
 
 from ..configuration_icd import DECISION_FIELDS
+from ..pipeline_icd import CUSTOM_PIPELINES
+from ..sharing_icd import is_sealed, seal_training_data
+from .fields import (
+    ADAPTER,
+    ADAPTER_REQUIRED,
+    CONFIG,
+    SCALAR,
+    SPECIAL_TOKENS,
+    TOKENIZER,
+    WEIGHTS_INDEX,
+    check_fields,
+    public_fields,
+    public_training_data,
+    unknown_fields,
+)
 from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
 
 
 GATES = ("manual", "auto", "no")
 # Of the model folder, these and no others go out, as they are. Everything else in a release is written for it, and its code
 # is this package's, which the results were measured with and the tests have read: not what lies in the folder.
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
-COPIED = re.compile(
-    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model"
-    r"|chat_template\.jinja"
-)
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+COPIED = re.compile(r"(tokenizer|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model")
+# These go out by their known fields; see `fields.py`.
+BY_FIELD = {
+    "tokenizer_config.json": TOKENIZER,
+    "special_tokens_map.json": SPECIAL_TOKENS,
+    WEIGHTS_INDEX_FILE: WEIGHTS_INDEX,
+}
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
@@ -49,7 +74,20 @@ PUBLIC_RESULTS = (
 FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
 # These follow from the notes, too.
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
-# What a training run did, as far as another run needs it.
+# What a training run was told of the model, and what it did, as far as another run needs it.
+PUBLIC_MODEL = (
+    *("model", "backbone", "pooling", "head_dropout", "head_ensemble_size", "window_size", "window_stride"),
+    *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
+    *(
+        "num_filter_maps",
+        "num_residual_layers",
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_layers_from",
+        "save_adapter",
+    ),
+)
 PUBLIC_TRAINING = (
     "seed",
     "num_train_epochs",
@@ -139,6 +177,10 @@ def plan_release(
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
     if gated not in GATES:
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
+    if base_model is not None and not REPO_ID.fullmatch(base_model):
+        raise ValueError(f"`--base_model` must be OWNER/NAME of a Hub repository, got {base_model!r}.")
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,60}", license):
+        raise ValueError(f"`--license` must be the id of a license, such as apache-2.0, got {license!r}.")
     if permission is not None and not permission.strip():
         raise ValueError("`--i_have_written_permission` needs a reference that others can look up: who, when, which.")
     release = Release(
@@ -216,29 +258,30 @@ def _require_adapter(folder: ModelFolder, release: Release, base_is_named: bool)
         )
 
 
-def outgoing_files(folder: ModelFolder, release: Release, card: str) -> dict[str, Path | bytes]:
+def outgoing_files(
+    folder: ModelFolder, release: Release, card: str, titles: Collection[str] = ()
+) -> dict[str, Path | bytes]:
     """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
 
+    Args:
+        folder (`ModelFolder`): Of the model.
+        release (`Release`): Under which terms it goes out.
+        card (`str`): Its `README.md`.
+        titles (`Collection[str]`): Of codes, beside those that this project knows; see [`public_titles`].
+
     Raises:
-        ValueError: where the configuration names code that is not this project's.
+        ValueError: where a field of a file is not what it must be.
     """
     files: dict[str, Path | bytes] = {path.name: path for path in CODE}
     for path in sorted(folder.path.iterdir()):
         is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
         if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
             files[path.name] = path
+    for name, content in _read_by_field(folder, release).items():
+        files[name] = as_json(public_fields(content, BY_FIELD.get(name, ADAPTER))[0])
     if release.is_adapter:
-        adapter = folder.path / ADAPTER_DIR
-        files[ADAPTER_WEIGHTS] = adapter / ADAPTER_WEIGHTS
-        config = read_json(adapter / ADAPTER_CONFIG, "train with `save_adapter` again.")
-        files[ADAPTER_CONFIG] = as_json({**config, "base_model_name_or_path": release.base_model})
-    for reference in folder.config.get("auto_map", {}).values():
-        if f"{reference.split('.')[0]}.py" not in files:
-            raise ValueError(
-                f"`auto_map` of config.json names {reference}, which is no code of this project: save the model with "
-                "`save_pretrained`."
-            )
-    files["config.json"] = as_json(public_config(folder.config, release))
+        files[ADAPTER_WEIGHTS] = folder.path / ADAPTER_DIR / ADAPTER_WEIGHTS
+    files["config.json"] = as_json(public_config(folder.config, release, titles))
     files["results.json"] = as_json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
     if release.with_weights and not release.is_adapter:
@@ -260,12 +303,87 @@ def _license(release: Release) -> Path | bytes:
     ).encode()
 
 
-def public_config(config: Mapping[str, Any], release: Release) -> dict[str, Any]:
-    """The configuration without the path it was loaded from; without weights, also without what was fitted on notes."""
-    left_out = ("_name_or_path", *(() if release.with_weights else FITTED_CONFIG))
-    public = {key: value for key, value in config.items() if key not in left_out}
+def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str, Any]]:
+    """The files of the folder that go out by their known fields.
+
+    Raises:
+        ValueError: where a known field is not what it must be.
+    """
+    remedy = "save the model and its tokenizer again with `save_pretrained`."
+    contents = {name: read_json(folder.path / name, remedy) for name in BY_FIELD if (folder.path / name).is_file()}
+    if not release.with_weights or release.is_adapter:
+        contents.pop(WEIGHTS_INDEX_FILE, None)
+    if release.is_adapter:
+        config = read_json(folder.path / ADAPTER_DIR / ADAPTER_CONFIG, "train with `save_adapter` again.")
+        # What it is an adapter of is in `config.json`, so that the classes of its own run need not be named.
+        contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": release.base_model, "auto_mapping": None}
+    for name, content in contents.items():
+        required = ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ()
+        check_fields(name, content, BY_FIELD.get(name, ADAPTER), remedy, required)
+    return contents
+
+
+def left_out(folder: ModelFolder, release: Release, titles: Collection[str] = ()) -> list[str]:
+    """What the files of the folder hold beside their known fields, and so does not go out: one line for each file."""
+    unknown = {
+        name: public_fields(content, BY_FIELD.get(name, ADAPTER))[1]
+        for name, content in _read_by_field(folder, release).items()
+    }
+    unknown["config.json"] = public_fields(folder.config, CONFIG)[1]
+    record = folder.config.get("training_data") or {}
+    unknown["config.json"] += [f"training_data.{name}" for name in sorted(unknown_fields(record))]
+    lines = [f"{name}: {', '.join(names)} (unknown fields)" for name, names in sorted(unknown.items()) if names]
+    descriptions = folder.config.get("code_descriptions") or {}
+    unofficial = sorted(descriptions.keys() - public_titles(folder.codes, descriptions, titles).keys())
+    if unofficial:
+        shown = ", ".join(code for code in unofficial if code in folder.codes)[:200]
+        lines.append(f"config.json: {len(unofficial)} code_descriptions that are no official titles ({shown})")
+    return lines
+
+
+def public_titles(
+    codes: Sequence[str], descriptions: Mapping[str, str], titles: Collection[str] = ()
+) -> dict[str, str]:
+    """Of a model's descriptions of its codes those that are official titles.
+
+    Args:
+        codes (`Sequence[str]`): Of the model.
+        descriptions (`dict`): Its descriptions, by code.
+        titles (`Collection[str]`):
+            Those of the data's own dictionaries, for ICD-9-CM, and procedures of ICD-10, have none that Python brings.
+    """
+    known = {
+        *titles,
+        *_own_titles(),
+        *(hierarchy10.load_titles().values() if classification_of(codes) is ICD10 else ()),
+    }
+    return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
+
+
+@cache
+def _own_titles() -> frozenset[str]:
+    """Of the codes of the open and the invented data sets."""
+    icd10 = [title for _, title in ICD10_CODES.values()]
+    return frozenset(
+        [*CMC_TITLES.values(), *(concept.long_title for concept in CONCEPTS.values()), *icd10, *PCS_TABLES.values()]
+    )
+
+
+def public_config(config: Mapping[str, Any], release: Release, titles: Collection[str] = ()) -> dict[str, Any]:
+    """The known fields of the configuration; without weights, none of them that was fitted on notes."""
+    public, _ = public_fields(config, CONFIG)
+    codes = [public["id2label"][str(i)] for i in range(len(public["id2label"]))]
+    public["label2id"] = {code: i for i, code in enumerate(codes)}
+    if public.get("code_descriptions"):
+        public["code_descriptions"] = public_titles(codes, public["code_descriptions"], titles)
+    if public.get("custom_pipelines"):
+        public["custom_pipelines"] = {name: CUSTOM_PIPELINES[name] for name in public["custom_pipelines"]}
     if not release.with_weights:
+        public = {key: value for key, value in public.items() if key not in FITTED_CONFIG}
         public["training_data"] = _names_of_data(config.get("training_data"))
+    elif public.get("training_data"):
+        record = public_training_data(public["training_data"])
+        public["training_data"] = seal_training_data(record) if is_sealed(public["training_data"]) else record
     return public
 
 
@@ -273,7 +391,7 @@ def _names_of_data(training_data: Mapping[str, Any] | None) -> dict[str, Any] | 
     """Which data a model was trained on, without anything counted in them."""
     if not training_data:
         return None
-    names = {key: training_data[key] for key in ("dataset", "config", "synthetic") if key in training_data}
+    names = {key: training_data[key] for key in ("dataset", "config", "synthetic", "open") if key in training_data}
     if "earlier" in training_data:
         names["earlier"] = _names_of_data(training_data["earlier"])
     return names
@@ -304,13 +422,12 @@ def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str
         number (`int`): Its place among the runs, from 1; from the second on, it starts from the one before it.
         base_model (`str`): What the first run starts from.
     """
-    model = {key: value for key, value in run["model"].items() if value is not None}
+    model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
     if not model.get("lora_r"):
         model = {key: value for key, value in model.items() if not key.startswith("lora_")}
-    model.pop("base_model", None)
     model["backbone"] = base_model if number == 1 else f"OUTPUT_{number - 1}"
     data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
-    training = {key: run["training"].get(key) for key in PUBLIC_TRAINING}
+    training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
     fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
     return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ..evaluation.results import files_digest
+from ..sharing_icd import is_sealed, seal_training_data
 from .folder import read_content, safetensors_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, as_json
@@ -78,7 +79,10 @@ def drop_rare_words(
     config = _shorten_config(json.loads(read_content(files["config.json"])), new_id)
     weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name) and name != INDEX]
     if weights and config.get("training_data"):
-        config["training_data"]["weights"] = files_digest(weights)  # type: ignore[arg-type]  # they are paths
+        digest = files_digest(weights)  # type: ignore[arg-type]  # they are paths
+        was_sealed = is_sealed(config["training_data"])
+        record = {**config["training_data"], "weights": digest}
+        config["training_data"] = seal_training_data(record) if was_sealed else record
     changed["config.json"] = as_json(config)
     return changed, num_dropped
 

@@ -19,6 +19,7 @@ from trl import TrlParser
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.files import make_folder, whole_folder, write_text
+from dataset_scripts.public_files import is_public
 from dataset_scripts.synthetic import is_synthetic
 
 from ..evaluation.data import RUN_FILE, load_config
@@ -28,6 +29,7 @@ from ..modeling_llama_icd import LlamaICDPreTrainedModel
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
 from ..publishing.release import ADAPTER_WEIGHTS
+from ..sharing_icd import seal_training_data
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .checkpoints import check_same_data, clear_write_errors, how_to_go_on, last_complete_checkpoint
 from .collator import ICDCollator
@@ -88,6 +90,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         # Evaluation reads its notes in the same way. A path is of this machine alone.
         "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
         "synthetic": is_synthetic(builder.config.data_dir),
+        "open": is_public(builder),
+        "open": is_public(builder),
         "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
@@ -227,7 +231,8 @@ def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         # Binds what the configuration says of the training data to these weights and no others.
-        model.config.training_data = {**(model.config.training_data or {}), "weights": weights_digest(partial)}
+        record = {**(model.config.training_data or {}), "weights": weights_digest(partial)}
+        model.config.training_data = seal_training_data(record)
         model.config.save_pretrained(partial)
     for path in output_dir.glob("model*.safetensors*"):
         path.unlink()  # of an earlier run: cut into other files than these, it would stay among them

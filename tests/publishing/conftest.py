@@ -12,6 +12,7 @@ from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.evaluation import ICDMetricsAccumulator
 from modeling_icd.evaluation.results import weights_digest
+from modeling_icd.sharing_icd import seal_training_data
 
 
 CODES = ["401.9", "428.0", "96.71"]
@@ -64,7 +65,10 @@ def finished_run(tmp_path_factory):
         LlamaConfig(**BACKBONE),
         id2label=dict(enumerate(CODES)),
         label2id={code: i for i, code in enumerate(CODES)},
-        code_descriptions={"401.9": "Unspecified essential hypertension", "428.0": "Congestive heart failure"},
+        code_descriptions={
+            "401.9": "Unspecified essential hypertension",
+            "428.0": "Congestive heart failure, unspecified",
+        },
         pooling="label_attention",
         window_size=16,
         window_stride=12,
@@ -72,7 +76,7 @@ def finished_run(tmp_path_factory):
         training_data={"dataset": "mimic3", "config": "top50", "synthetic": True},
     )
     LlamaForICDCoding(config).save_pretrained(folder)
-    config.training_data["weights"] = weights_digest(folder)
+    config.training_data = seal_training_data({**config.training_data, "weights": weights_digest(folder)})
     config.save_pretrained(folder)
     tokenizer = Tokenizer(
         models.WordLevel({"[PAD]": 0, "[UNK]": 1, **{w: i + 2 for i, w in enumerate(WORDS)}}, "[UNK]")
@@ -117,11 +121,12 @@ def model_dir(finished_run, tmp_path):
 def edit(model_dir):
     """Changes a JSON file of the copy: `edit("config.json", threshold=0.5)`; None takes a field out.
 
-    `training_data` is made to speak of the copy's weights."""
+    `training_data` is made to speak of the copy's weights, and sealed, as training does."""
 
     def change(name, **fields):
         if fields.get("training_data"):
-            fields["training_data"] = {**fields["training_data"], "weights": weights_digest(model_dir)}
+            record = {**fields["training_data"], "weights": weights_digest(model_dir)}
+            fields["training_data"] = seal_training_data(record)
         path = model_dir / name
         content = {**json.loads(path.read_text()), **fields}
         path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
@@ -157,7 +162,10 @@ def bpe(model_dir):
 def hub(monkeypatch):
     server = HubServer()
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # which remembers another server
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     yield server
     server.close()

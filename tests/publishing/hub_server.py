@@ -32,9 +32,10 @@ class HubServer:
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.refused: dict[str, int] = {}
+        self.asks_of_cards = {"license", "language"}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def files(self, repo_id: str) -> dict[str, bytes]:
         commits = self.repos[repo_id]["commits"]
@@ -133,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
     def validate(self, body):
         request = json.loads(body)
         metadata = yaml.safe_load(request["content"].split("---")[1])
-        wanted = {"license", "language"}
-        if request["repoType"] == "model":
+        wanted = {"license", "language"} & self.hub.asks_of_cards
+        if request["repoType"] == "model" and self.hub.asks_of_cards:
             wanted |= {"library_name", "pipeline_tag", "base_model", "model-index"}
         missing = wanted - metadata.keys()
         errors = [{"message": f"{name} is required"} for name in missing]
@@ -208,6 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
         if repo["gated"] and self.role is None:
             return self.error(401, "Access to this model is restricted", "GatedRepo")
         sha = self.commit_of(repo, revision)
+        if not repo["commits"] and revision == "main":
+            return self.send(b"", 404, X_Error_Code="EntryNotFound", X_Repo_Commit="0" * 40)
         if sha is None:
             return self.error(404, "Revision not found", "RevisionNotFound")
         data = dict(repo["commits"])[sha].get(name)

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.publishing.cli import main as publish
+from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.training.run import main as train
 
 
@@ -132,7 +133,7 @@ def test_an_adapter_that_would_not_fit_its_backbone_is_refused(change, message, 
 def test_an_adapter_of_restricted_data_stays_at_home(lora_run, tmp_path, capsys):
     folder = shutil.copytree(lora_run, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config["training_data"]["synthetic"] = False
+    config["training_data"] = seal_training_data({**config["training_data"], "synthetic": False})
     (folder / "config.json").write_text(json.dumps(config))
     assert publish([str(folder), "--repo_id", ADAPTER, "--adapter", "--dry_run"]) == 2
     assert "An adapter is weights" in capsys.readouterr().err

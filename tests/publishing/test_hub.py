@@ -31,6 +31,7 @@ PUBLISHED = {
     "requirements.txt",
     "results.json",
     "scores.py",
+    "sharing_icd.py",
     "tokenizer.json",
     "tokenizer_config.json",
     "train.yaml",

@@ -15,15 +15,16 @@ from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
-from modeling_icd.publishing.folder import ModelFolder, data_access, real_datasets
+from modeling_icd.publishing.folder import ModelFolder, real_datasets
 from modeling_icd.publishing.release import PACKAGE, outgoing_files, plan_release
+from modeling_icd.sharing_icd import data_access, seal_training_data
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.run import build_model
 
 
 REAL = {"dataset": "mimic3", "config": "full", "synthetic": False}
 INVENTED = {"dataset": "mimic3", "config": "full", "synthetic": True}
-REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
+REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False, "open": True}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,8 @@ REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
     [
         (INVENTED, "synthetic", set()),
         (REPORTS, "open", {"cmc2007"}),
+        ({**REPORTS, "open": False}, "restricted", {"cmc2007"}),
+        ({**REPORTS, "open": "yes"}, "restricted", {"cmc2007"}),
         (REAL, "restricted", {"mimic3"}),
         ({"dataset": "mimic3", "config": "full"}, "restricted", {"mimic3"}),
         ({"dataset": "renamed"}, "restricted", {"renamed"}),
@@ -44,8 +47,9 @@ REPORTS = {"dataset": "cmc2007", "config": "default", "synthetic": False}
     ],
 )
 def test_who_may_have_the_training_data(training_data, access, datasets):
-    assert data_access(training_data) == access
-    assert real_datasets(training_data) == datasets
+    record = seal_training_data(training_data) if training_data else training_data
+    assert data_access(record) == access
+    assert real_datasets(record) == datasets
 
 
 def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_dir, edit):
@@ -54,7 +58,7 @@ def test_training_further_on_invented_notes_does_not_wash_a_model_clean(model_di
     config = build_model(arguments, str(model_dir), ["401.9", "428.0", "96.71"], {}, INVENTED).config
     assert config.training_data["dataset"] == "mimic3" and config.training_data["synthetic"] is True
     assert REAL.items() <= config.training_data["earlier"].items()
-    assert data_access(config.training_data) == "restricted"
+    assert data_access(seal_training_data(config.training_data)) == "restricted"
 
 
 def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
@@ -66,22 +70,22 @@ def trained_further(backbone, codes=("401.9", "428.0", "96.71")):
 def test_saved_by_another_class_a_model_keeps_its_training_data(model_dir, restricted, tmp_path):
     LlamaForCausalLM.from_pretrained(model_dir).save_pretrained(tmp_path / "causal")
     assert json.loads((tmp_path / "causal" / "config.json").read_text())["model_type"] == "llama"
-    assert real_datasets(trained_further(tmp_path / "causal")) == {"mimic3"}
+    assert real_datasets(seal_training_data(trained_further(tmp_path / "causal"))) == {"mimic3"}
     with pytest.raises(ValueError, match="other shapes than one for 1 codes"):
         trained_further(model_dir, ["401.9"])
     LlamaForICDCoding.from_pretrained(model_dir).model.save_pretrained(tmp_path / "bare")
-    assert real_datasets(trained_further(tmp_path / "bare", ["401.9"])) == {"mimic3"}
+    assert real_datasets(seal_training_data(trained_further(tmp_path / "bare", ["401.9"]))) == {"mimic3"}
 
 
 def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_dir, capsys):
-    assert data_access(trained_further(model_dir)) == "synthetic"
+    assert data_access(seal_training_data(trained_further(model_dir))) == "synthetic"
     model = LlamaForICDCoding.from_pretrained(model_dir)
     with torch.no_grad():
         model.model.embed_tokens.weight.add_(1)
     model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `train.py` wrote
     with pytest.raises(ValueError, match="what they were trained on is not known"):
         ModelFolder.read(model_dir)
-    assert data_access(trained_further(model_dir)) == "restricted"
+    assert data_access(seal_training_data(trained_further(model_dir))) == "restricted"
     assert "counts as one of restricted data" in capsys.readouterr().err
 
 
@@ -107,7 +111,7 @@ def test_without_weights_nothing_fitted_on_notes_goes_out(model_dir, restricted)
     config = json.loads(files["config.json"])
     assert "threshold" not in config
     assert config["id2label"]["0"] == "401.9"
-    assert config["code_descriptions"]["428.0"] == "Congestive heart failure"
+    assert config["code_descriptions"]["428.0"] == "Congestive heart failure, unspecified"
     results = json.loads(files["results.json"])
     assert not {"threshold", "unknown_codes", "model"} & results.keys()
     assert b"0.25" not in files["config.json"]
@@ -163,8 +167,9 @@ def test_a_permission_brings_the_weights_privately(model_dir, restricted):
 
 def test_a_folder_that_would_not_load_is_refused(model_dir, edit):
     edit("config.json", auto_map={"AutoModel": "elsewhere.Model"})
-    with pytest.raises(ValueError, match=r"names elsewhere\.Model, which is no code of this project"):
+    with pytest.raises(ValueError, match=r"`auto_map` of config\.json must be the classes of this project"):
         release_of(model_dir)
+    edit("config.json", auto_map=None)
     (model_dir / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="No model"):
         release_of(model_dir)
@@ -242,7 +247,7 @@ def test_models_of_mimic4_name_their_edition_and_are_compared_with_its_notes(mod
     note = load_split("mimic4", "all", "icd9", data_dir=tmp_path / "notes", cache_dir=tmp_path, min_count=1)["text"][
         -1
     ]
-    edit("config.json", code_descriptions={"401.9": " ".join(note.split()[20:40])})
+    edit("results.json", interval_method=" ".join(note.split()[20:40]))
     assert main(command) == 1
 
 
@@ -257,18 +262,18 @@ def test_a_model_of_two_data_sets_is_compared_with_both(model_dir, edit, bpe, no
     assert main(command) == 0
     for dataset, config, folder in (("mimic3", "full", notes), ("mimic4", "icd9", tmp_path / "mimic4")):
         text = load_split(dataset, "all", config, data_dir=folder, cache_dir=tmp_path / "cache")["text"][0]
-        edit("config.json", code_descriptions={"401.9": " ".join(text.split()[20:40])})
+        edit("results.json", interval_method=" ".join(text.split()[20:40]))
         assert main(command) == 1
-        edit("config.json", code_descriptions={})
+        edit("results.json", interval_method=None)
 
 
 def test_a_finding_blocks_and_names_no_text(model_dir, restricted, edit, bpe, notes, tmp_path, capsys):
     text = load_split("mimic3", "all", "top50", data_dir=notes, cache_dir=tmp_path / "cache")["text"][0]
     leak = " ".join(text.split()[20:40])
-    edit("config.json", code_descriptions={"401.9": leak})
+    edit("results.json", interval_method=leak)
     assert main(["privacy", str(model_dir), "--data_dir", str(notes)]) == 1
     error = capsys.readouterr().err
-    assert "config.json: span of 8 or more words of a training note (" in error
+    assert "results.json: span of 8 or more words of a training note (" in error
     assert leak not in error
     assert package(model_dir, notes, tmp_path) == 1
     assert not (tmp_path / "package").exists()

@@ -1,0 +1,368 @@
+"""What the files of a model folder may hold, field by field: the types that publishing relies on, and what may go out.
+
+One table for each file says of every known field what it must be. A known field that is something else is an error; an
+unknown one stays at home and is named.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields as fields_of
+from typing import Any, NamedTuple
+
+from peft import LoraConfig
+
+from dataset_scripts.classification import classification_of
+
+from ..configuration_icd import CALIBRATIONS, POOLINGS, THRESHOLD_RULES, LlamaICDConfig, LlamaMultiResCNNConfig
+from ..pipeline_icd import CUSTOM_PIPELINES
+
+
+class Kind(NamedTuple):
+    """What a field may be: in words, and as a test."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def text(pattern: str, words: str) -> Kind:
+    return Kind(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
+
+
+def one_of(*values: Any) -> Kind:
+    return Kind(
+        f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str | int) and value in values
+    )
+
+
+def list_of(kind: Kind) -> Kind:
+    return Kind(f"a list, each {kind.words}", lambda value: isinstance(value, list) and all(map(kind.accepts, value)))
+
+
+def map_of(kind: Kind, key: str = r".*") -> Kind:
+    return Kind(
+        f"an object, each value {kind.words}",
+        lambda value: (
+            isinstance(value, dict)
+            and all(re.fullmatch(key, name, re.DOTALL) and kind.accepts(item) for name, item in value.items())
+        ),
+    )
+
+
+def record_of(kinds: Mapping[str, Kind], required: tuple[str, ...] = (), only: bool = False) -> Kind:
+    """An object whose known fields are of these kinds; with `only`, it has no other field."""
+
+    def accepts(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and all(name in value for name in required)
+            and all(kinds[name].accepts(item) if name in kinds else not only for name, item in value.items())
+        )
+
+    return Kind(f"an object with {', '.join(f'`{name}`' for name in required or kinds)} of the right types", accepts)
+
+
+def either(*kinds: Kind) -> Kind:
+    return Kind(" or ".join(kind.words for kind in kinds), lambda value: any(kind.accepts(value) for kind in kinds))
+
+
+NULL = Kind("null", lambda value: value is None)
+
+
+def optional(kind: Kind) -> Kind:
+    return either(kind, NULL)
+
+
+NUMBER, WHOLE = Kind("a number", _is_number), Kind("a whole number", _is_whole)
+FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+NAME = Kind("a name of at most 200 characters", lambda value: isinstance(value, str) and 0 < len(value) <= 200)
+WORD = text(r"[A-Za-z0-9_.+-]{1,60}", "a word of letters, digits, dots and dashes")
+VERSION = text(r"\d+(\.[A-Za-z0-9+-]+){0,6}", "a version")
+DIGEST = text(r"[0-9a-f]{64}", "a SHA-256")
+INTERVAL = optional(
+    Kind("two numbers", lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
+)
+FIGURE = optional(NUMBER)
+SCALAR = either(NUMBER, FLAG, WORD, NULL)
+IDS = optional(either(WHOLE, list_of(WHOLE)))
+
+
+def _is_training_data(value: Any) -> bool:
+    return value is None or (_RECORD.accepts(value) and _is_training_data(value.get("earlier")))
+
+
+OPTION = text(r"\w{1,60}=[\w.,+-]{0,500}", "NAME=VALUE")
+TRAINING_DATA_FIELDS = {
+    "dataset": NAME,
+    "config": NAME,
+    "options": list_of(OPTION),
+    "synthetic": FLAG,
+    "open": FLAG,
+    "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
+    "seed": optional(WHOLE),
+    "weights": DIGEST,
+    "adapter": DIGEST,
+    "seal": DIGEST,
+    "earlier": Kind("a record of training data", lambda value: value is None or isinstance(value, dict)),
+}
+_RECORD = record_of(TRAINING_DATA_FIELDS)
+TRAINING_DATA = Kind(
+    "the record that training writes (`dataset`, `config`, `synthetic`, `code_counts` ...), or null", _is_training_data
+)
+
+
+def _is_code_table(value: Any) -> bool:
+    """Class ids from 0 on, each with a code of ICD; all of one edition."""
+    if not isinstance(value, dict) or set(value) != {str(i) for i in range(len(value))}:
+        return False
+    codes = list(value.values())
+    return all(isinstance(code, str) for code in codes) and classification_of(codes) is not None
+
+
+ID2LABEL = Kind(
+    "the codes of the model, dotted and all of one edition of ICD, by their class ids from 0 on", _is_code_table
+)
+ARCHITECTURES = ("LlamaForICDCoding", "LlamaMultiResCNNForICD")
+OWN_CODE = {
+    "AutoConfig": {"configuration_icd.LlamaICDConfig", "configuration_icd.LlamaMultiResCNNConfig"},
+    "AutoModel": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
+    "AutoModelForSequenceClassification": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
+}
+AUTO_MAP = Kind(
+    "the classes of this project's own code",
+    lambda value: (
+        value is None
+        or (
+            isinstance(value, dict)
+            and all(isinstance(item, str) and item in OWN_CODE.get(name, ()) for name, item in value.items())
+        )
+    ),
+)
+PIPELINES = Kind(
+    "the pipeline of this project's own code",
+    lambda value: (
+        value is None
+        or (
+            isinstance(value, dict)
+            and all(
+                name in CUSTOM_PIPELINES
+                and isinstance(item, dict)
+                and item.get("impl") == CUSTOM_PIPELINES[name]["impl"]
+                and set(item) <= {"impl", "pt", "type", "default"}
+                for name, item in value.items()
+            )
+        )
+    ),
+)
+CALIBRATION = record_of(
+    {
+        "method": one_of(*CALIBRATIONS),
+        "bands": list_of(NAME),
+        "slopes": list_of(NUMBER),
+        "intercepts": list_of(NUMBER),
+        "band_of_code": list_of(WHOLE),
+    },
+    required=("method", "bands", "slopes", "intercepts", "band_of_code"),
+    only=True,
+)
+# What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
+DECLARED = {field.name for field in fields_of(LlamaMultiResCNNConfig)}
+CONFIG: dict[str, Kind] = {
+    **dict.fromkeys(sorted(DECLARED), SCALAR),
+    "architectures": Kind(
+        f"a list of one of {', '.join(ARCHITECTURES)}",
+        lambda value: isinstance(value, list) and len(value) == 1 and value[0] in ARCHITECTURES,
+    ),
+    "model_type": one_of(LlamaICDConfig.model_type, LlamaMultiResCNNConfig.model_type),
+    "auto_map": AUTO_MAP,
+    "custom_pipelines": PIPELINES,
+    "id2label": ID2LABEL,
+    "label2id": Kind("the class id of each code", map_of(WHOLE).accepts),
+    "code_descriptions": optional(
+        Kind("an object, each value a title", map_of(Kind("", lambda v: isinstance(v, str))).accepts)
+    ),
+    "training_data": TRAINING_DATA,
+    "pooling": one_of(*POOLINGS),
+    "threshold_rule": one_of(*THRESHOLD_RULES),
+    "threshold": either(NUMBER, list_of(NUMBER)),
+    "calibration": optional(CALIBRATION),
+    "filter_sizes": list_of(WHOLE),
+    "rope_parameters": optional(map_of(either(SCALAR, list_of(NUMBER)), key=r"[a-z_]{1,40}")),
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE),
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), IDS),
+    **dict.fromkeys(("transformers_version", "modeling_icd_version"), optional(VERSION)),
+    **dict.fromkeys(("predict_top_k", "window_size", "window_stride", "hidden_layer"), optional(WHOLE)),
+    **dict.fromkeys(("target_recall", "review_threshold", "review_precision"), FIGURE),
+}
+CONFIG_REQUIRED = ("architectures", "id2label", "hidden_size", "num_hidden_layers", "vocab_size")
+# Beside these, a configuration holds where it was loaded from, which never goes out and is not worth a word.
+SILENTLY_DROPPED = {"_name_or_path"}
+
+RUN: dict[str, Kind] = {
+    "model": Kind(
+        "an object with `backbone`, `freeze_backbone`, `lora_r` and single words, numbers or lists of numbers",
+        lambda value: (
+            isinstance(value, dict)
+            and isinstance(value.get("backbone"), str)
+            and isinstance(value.get("freeze_backbone"), bool)
+            and _is_whole(value.get("lora_r"))
+            and all(
+                either(SCALAR, list_of(WHOLE)).accepts(item)
+                or (name in ("backbone", "base_model") and isinstance(item, str))
+                for name, item in value.items()
+            )
+        ),
+    ),
+    "data": record_of(
+        {"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)}, ("dataset",)
+    ),
+    "training": record_of({"seed": WHOLE}, ("seed",)),
+    "log": list_of(record_of({"train_runtime": NUMBER, "epoch": NUMBER, "step": NUMBER})),
+}
+RUN_REQUIRED = ("model", "data", "training", "log")
+
+BAND = record_of(
+    {
+        "stratum": NAME,
+        "num_codes": WHOLE,
+        **dict.fromkeys(("precision", "recall", "f1_micro", "f1_macro"), FIGURE),
+    },
+    required=("stratum", "num_codes", "precision", "recall", "f1_micro", "f1_macro"),
+)
+RESULTS: dict[str, Kind] = {
+    "metrics": map_of(FIGURE, key=r"\w{1,60}"),
+    "intervals": map_of(INTERVAL, key=r"\w{1,60}"),
+    "strata": record_of({"frequency": list_of(BAND)}),
+    **dict.fromkeys(("dataset", "config", "split", "threshold_source", "threshold_rule"), NAME),
+    "interval_method": Kind(
+        "a text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000
+    ),
+    **dict.fromkeys(("num_notes", "num_codes", "schema_version", "seed"), WHOLE),
+    "synthetic": FLAG,
+    "code_version": WORD,
+    "versions": map_of(optional(WORD), key=r"[\w-]{1,40}"),
+    "unknown_codes": list_of(NAME),
+    "threshold": either(NUMBER, NAME),
+    "thresholds": optional(map_of(NUMBER)),
+    "calibration": optional(
+        record_of({"bands": list_of(record_of({"slope": NUMBER, "intercept": NUMBER}, ("slope", "intercept")))})
+    ),
+}
+MEMBERSHIP: dict[str, Kind] = {
+    "weights": DIGEST,
+    "split": NAME,
+    **dict.fromkeys(("num_members", "num_unseen"), WHOLE),
+    **dict.fromkeys(("loss_auc", "reference_auc"), FIGURE),
+    **dict.fromkeys(("loss_interval", "reference_interval"), INTERVAL),
+}
+MEMBERSHIP_REQUIRED = tuple(MEMBERSHIP)
+
+_TOKEN_TEXT = Kind("a token", lambda value: isinstance(value, str) and len(value) <= 60)
+TOKEN = either(
+    _TOKEN_TEXT,
+    record_of(
+        {"content": _TOKEN_TEXT, "id": WHOLE, "__type": WORD}
+        | dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word", "special"), FLAG),
+        required=("content",),
+        only=True,
+    ),
+    NULL,
+)
+SPECIAL_TOKENS: dict[str, Kind] = {
+    **dict.fromkeys((f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")), TOKEN),
+    **dict.fromkeys(
+        ("additional_special_tokens", "extra_special_tokens"), either(list_of(TOKEN), map_of(TOKEN), NULL)
+    ),
+}
+TOKENIZER: dict[str, Kind] = {
+    **SPECIAL_TOKENS,
+    "added_tokens_decoder": map_of(TOKEN, key=r"\d+"),
+    "model_input_names": list_of(WORD),
+    "sp_model_kwargs": map_of(SCALAR, key=r"\w{1,40}"),
+    **dict.fromkeys(
+        (
+            *("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case"),
+            *("legacy", "spaces_between_special_tokens", "split_special_tokens", "strip_accents", "from_slow"),
+            *("tokenize_chinese_chars", "trim_offsets", "use_default_system_prompt", "model_max_length", "vocab_size"),
+            *("max_length", "stride", "pad_to_multiple_of", "pad_token_type_id", "padding", "truncation", "errors"),
+            *("padding_side", "truncation_side", "truncation_strategy", "tokenizer_class", "backend", "is_local"),
+            "local_files_only",
+        ),
+        SCALAR,
+    ),
+}
+WEIGHTS_INDEX: dict[str, Kind] = {
+    "metadata": record_of({"total_size": NUMBER, "total_parameters": WHOLE}, only=True),
+    "weight_map": map_of(text(r"model-\d{5}-of-\d{5}\.safetensors", "a file of weights"), key=r"[\w.]{1,200}"),
+}
+_MODULES = optional(either(text(r"[\w.|*()\\+\[\]^$?-]{1,2000}", "a pattern of names of modules"), list_of(WORD)))
+ADAPTER: dict[str, Kind] = {
+    **dict.fromkeys((field.name for field in fields_of(LoraConfig)), either(SCALAR, map_of(NULL))),
+    **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"), _MODULES),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), optional(map_of(NUMBER, key=r"[\w.|*()\\+-]{0,500}"))),
+    "base_model_name_or_path": optional(Kind("a name", lambda value: isinstance(value, str))),
+    "layers_to_transform": IDS,
+    "peft_version": optional(VERSION),
+    "auto_mapping": NULL,
+}
+ADAPTER_REQUIRED = ("r", "lora_alpha", "target_modules", "modules_to_save")
+
+
+def check_fields(
+    name: str, content: Mapping[str, Any], kinds: Mapping[str, Kind], remedy: str, required: tuple[str, ...] = ()
+) -> None:
+    """Refuse a file with a known field that is not what it must be.
+
+    Args:
+        name (`str`): Of the file, for messages.
+        content (`dict`): What it holds.
+        kinds (`dict`): What its known fields must be.
+        remedy (`str`): What to do about it.
+        required (`tuple[str, ...]`): Fields that must be there.
+
+    Raises:
+        ValueError: naming the file and the field, and never what it holds, which may be a note.
+    """
+    missing = [field for field in required if field not in content]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}: {remedy}")
+    for field, kind in kinds.items():
+        if field in content and not kind.accepts(content[field]):
+            raise ValueError(f"`{field}` of {name} must be {kind.words}, got {_shape(content[field])}: {remedy}")
+
+
+def _shape(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    shapes = {"dict": "another object", "list": "another list", "str": "another string"}
+    return shapes.get(type(value).__name__, "another number")
+
+
+def public_fields(content: Mapping[str, Any], kinds: Mapping[str, Kind]) -> tuple[dict[str, Any], list[str]]:
+    """The known fields of a file, and the names of the others, which stay at home."""
+    unknown = [name for name in content if name not in kinds and name not in SILENTLY_DROPPED]
+    return {name: value for name, value in content.items() if name in kinds}, sorted(unknown)
+
+
+def public_training_data(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of training data by its known fields, those of earlier records too."""
+    public = {name: value for name, value in record.items() if name in TRAINING_DATA_FIELDS}
+    if public.get("earlier"):
+        public["earlier"] = public_training_data(public["earlier"])
+    return public
+
+
+def unknown_fields(record: Mapping[str, Any]) -> set[str]:
+    """Names in a record of training data, and in the earlier ones of it, that training does not write."""
+    earlier = record.get("earlier") or {}
+    return (record.keys() - TRAINING_DATA_FIELDS.keys()) | (unknown_fields(earlier) if earlier else set())

@@ -1,0 +1,202 @@
+"""Who may have a model: what its record of training data says, whether that record is whole, and which pushes are refused.
+
+Models, configurations and pipelines push themselves to a Hub only where their record shows that no licensed notes are in
+them. Everything else goes by `python -m modeling_icd.publishing`, which checks, gates and leaves out.
+"""
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from inspect import currentframe
+from json import JSONEncoder
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import CommitOperationAdd
+
+
+Access = Literal["synthetic", "open", "restricted"]
+# The strictest first.
+ACCESSES: tuple[Access, ...] = ("restricted", "open", "synthetic")
+SEAL, WEIGHTS = "seal", "weights"
+REMEDY = (
+    "Save it to a folder and publish that: `python -m modeling_icd.publishing FOLDER --repo_id OWNER/NAME` compares what "
+    "goes out with the training notes, leaves out the weights where the notes are restricted, and makes the repository "
+    "private and gated."
+)
+
+
+def seal_training_data(training_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Close a record of training data: one digest over all that it says, the digests of the weights included.
+
+    Args:
+        training_data (`Mapping[str, Any]`): As training writes it, with `weights` (and `adapter`, where there is one).
+
+    Returns:
+        The record with its `seal`, which no longer fits once a word of it, or a weight, is another.
+    """
+    record = {key: value for key, value in training_data.items() if key != SEAL}
+    return {**record, SEAL: _digest_of(record)}
+
+
+def is_sealed(training_data: Any) -> bool:
+    """Whether a record is as training closed it."""
+    return isinstance(training_data, Mapping) and training_data.get(SEAL) == _digest_of(
+        {key: value for key, value in training_data.items() if key != SEAL}
+    )
+
+
+def _digest_of(record: Mapping[str, Any]) -> str:
+    encoder = JSONEncoder(sort_keys=True, separators=(",", ":"))
+    return sha256(encoder.encode(dict(record)).encode()).hexdigest()
+
+
+def data_access(training_data: Any) -> Access:
+    """Say who may have the records that a model was trained on: nobody real is in them, anyone, or licensed users.
+
+    Args:
+        training_data (`dict`, *optional*): `config.training_data`, as training wrote and sealed it: `dataset`, `config`,
+            `synthetic`, `open`, and `earlier` where the model it started from had been trained on notes too. What is not
+            known counts as restricted, and so does a record that was changed since.
+    """
+    return claimed_access(training_data) if is_sealed(training_data) else "restricted"
+
+
+def claimed_access(training_data: Any) -> Access:
+    """What a record says, whether or not it is sealed; the strictest of it and of the earlier ones in it."""
+    if not isinstance(training_data, Mapping):
+        return "restricted"
+    claims: set[Access] = {
+        "synthetic"
+        if training_data.get("synthetic") is True
+        else "open"
+        if training_data.get("open") is True
+        else "restricted"
+    }
+    if "earlier" in training_data:
+        claims.add(claimed_access(training_data["earlier"]))
+    return next(access for access in ACCESSES if access in claims)
+
+
+def refuse_push(training_data: Any, what: str) -> None:
+    """Refuse to push what was trained on restricted or unknown data.
+
+    Raises:
+        ValueError: unless a sealed record says that the data were invented or are open.
+    """
+    if data_access(training_data) == "restricted":
+        reason = "was trained on restricted data" if is_sealed(training_data) else "may have been trained on any data"
+        raise ValueError(f"{what} {reason}, so it does not go to a Hub this way; nothing was uploaded. {REMEDY}")
+
+
+class PushGuard:
+    """Of a model, a configuration or a pipeline: its own ways to a Hub are closed to restricted and unknown data."""
+
+    def shared_record(self) -> Any:
+        """The record of training data that speaks of this object."""
+        raise NotImplementedError
+
+    def save_pretrained(self, save_directory, **kwargs):
+        if kwargs.get("push_to_hub"):
+            refuse_push(self.shared_record(), type(self).__name__)
+        return super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+
+    def push_to_hub(self, *args, **kwargs):
+        """As everywhere, where the training data are invented or open; else an error that names the right command."""
+        refuse_push(self.shared_record(), type(self).__name__)
+        return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
+
+    def _upload_modified_files(self, working_dir, *args, **kwargs):
+        """The last step of both: the files are written, so the weights can be held against the record."""
+        refuse_push(self.shared_record(), type(self).__name__)
+        refuse_changed_weights(self.shared_record(), working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
+
+
+def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> None:
+    """Refuse to push weights that a record does not speak of, such as those of a model that was trained further.
+
+    Raises:
+        ValueError: where the folder has weights, and not those of the record.
+    """
+    # An adapter's as well as the model's. What the Hub's library prepares for a file holds the file's SHA-256.
+    files = [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).glob("*.safetensors"))]
+    digests = " ".join(file.upload_info.sha256.hex() for file in files)
+    if files and training_data.get(WEIGHTS) != sha256(digests.encode()).hexdigest():
+        raise ValueError(
+            "These weights are not those that the record of training data speaks of, so they may have been trained on any "
+            f"data and do not go to a Hub this way; nothing was uploaded. {REMEDY}"
+        )
+
+
+class Refusal:
+    """In place of what pushes an object of a library's own class, which was handed over with a model."""
+
+    def __init__(self, training_data: Any, what: str):
+        self.training_data, self.what = training_data, what
+
+    def __call__(self, *args, **kwargs):
+        refuse_push(self.training_data, self.what)
+
+
+def guard_tokenizer(tokenizer: Any, training_data: Any) -> None:
+    """Close a tokenizer's ways to a Hub: a vocabulary can come from notes."""
+    if tokenizer is not None and data_access(training_data) == "restricted":
+        what = f"A {type(tokenizer).__name__} of a model that"
+        tokenizer.push_to_hub = tokenizer._upload_modified_files = Refusal(training_data, what)
+
+
+class ModelPushGuard(PushGuard):
+    """Of a model, also as what another object holds: a Trainer, an adapter's model or a pipeline of another task.
+
+    Those save the model on their way to a Hub, and what they upload beside it cannot be held against its record. So a
+    model that is saved, or trained, by something that pushes is an error, whatever it was trained on before.
+    """
+
+    def save_pretrained(self, save_directory, **kwargs):
+        refuse_pushing_holder(self)
+        return super().save_pretrained(save_directory, **kwargs)
+
+    def state_dict(self, *args, **kwargs):
+        refuse_pushing_holder(self)
+        return super().state_dict(*args, **kwargs)  # type: ignore[misc]
+
+    def train(self, mode: bool = True):
+        if mode:
+            refuse_pushing_holder(self)
+        return super().train(mode)  # type: ignore[misc]
+
+
+def refuse_pushing_holder(model: Any) -> None:
+    """Look who called: the `push_to_hub` of an object without a guard, or a Trainer that uploads while it trains.
+
+    Raises:
+        ValueError: where it is one of them.
+    """
+    for frame in _callers():
+        name, caller = frame.f_code.co_name, frame.f_locals.get("self")
+        is_push = name == "push_to_hub" and caller is not None and not _is_guarded(caller)
+        if is_push or (name == "train" and _is_pushing_trainer(caller)):
+            what = f"A {type(caller).__name__} that holds a {type(model).__name__}"
+            raise ValueError(
+                f"{what} would upload its folder unchecked, whatever the model was trained on; nothing was uploaded. Leave "
+                f"out `push_to_hub`. {REMEDY}"
+            )
+
+
+def _is_guarded(caller: Any) -> bool:
+    """By name: of a model and its pipeline one may come from the package, and the other from the code beside a model."""
+    return PushGuard.__name__ in [base.__name__ for base in type(caller).mro()]
+
+
+def _callers() -> Iterator[Any]:
+    frame = currentframe()
+    while frame is not None:
+        if frame.f_code.co_name in ("push_to_hub", "train"):
+            yield frame
+        frame = frame.f_back
+
+
+def _is_pushing_trainer(caller: Any) -> bool:
+    from transformers import Trainer
+
+    return isinstance(caller, Trainer) and bool(caller.args.push_to_hub)
