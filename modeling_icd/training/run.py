@@ -91,7 +91,6 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
         "synthetic": is_synthetic(builder.config.data_dir),
         "open": is_public(builder),
-        "open": is_public(builder),
         "code_counts": count_codes(*learned_splits),
     }
     model = build_model(model_args, backbone, codes, builder.code_descriptions, training_data)
