@@ -14,7 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dataset_scripts import ICDBuilder, load_builder
-from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
+from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
