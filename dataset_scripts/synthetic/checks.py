@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from .. import icd9, icd10
-from .entries import AS_IT_IS, EXTERNAL, STATUS, Concept, Content, Holds, Kind, Lab, Phrases, Rules
+from .entries import AS_IT_IS, Concept, Content, Holds, Kind, Lab, Phrases, Rules
 
 
 CONCEPTS_FILE, RULES_FILE = "concepts.yaml", "rules.yaml"
@@ -19,6 +19,7 @@ LABS_FILE, PHRASES_FILE = "labs_and_drugs.yaml", "phrases.yaml"
 SLOT = re.compile(r"\{(\w+)\}")
 BRACKETED = re.compile(r"\[\[(.*?)\]\](?!\])")
 BUILT_IN_SLOTS = frozenset({"date", "year", "age", "hospital_day", "temp", "relative", "relative_low"})
+GIVEN_SLOTS = frozenset({"p", "n", "dose", "frequency", "drug", "history", "complaint"})  # by the place of a sentence
 SECTIONS = (
     *("allergies", "complaint", "procedures", "hpi", "history", "social", "family", "exam", "results", "course"),
     *("home drugs", "discharge drugs", "disposition", "diagnoses", "condition", "instructions", "followup"),
@@ -32,21 +33,12 @@ MIN_LABS, MIN_NURSING_LINES = 12, 4  # a note takes so many different ones
 def check_content(content: Content, concepts: Sequence[Concept]) -> None:
     """Check all of it; `concepts` are those of the file, before one of a code twice took the other's place."""
     slots = general_slots(content.phrases)
-    repeated = [code for code, times in Counter(concept.code for concept in concepts).items() if times > 1]
+    codes = Counter(code for concept in concepts for code in (concept.code, concept.icd10) if code)
+    repeated = [code for code, times in codes.items() if times > 1]
     _require(not repeated, CONCEPTS_FILE, f"the code {', '.join(repeated)} stands twice")
     for concept in concepts:
         check_concept(concept, content, slots)
-    shared = Counter(drug.lower() for concept in concepts for drug in concept.drugs)
-    plain = " ".join(content.phrases.plain.get("drugs", ())).lower()
-    for concept in concepts:
-        for drug in concept.drugs:
-            where = f"{CONCEPTS_FILE}, {concept.code}, drugs"
-            _require(shared[drug.lower()] == 1, where, f"{drug!r} would justify two codes")
-            _require(
-                drug.lower() not in plain,
-                where,
-                f"{drug!r} is among the plain drugs of {PHRASES_FILE}, which show no code",
-            )
+    _check_drugs(concepts, content.phrases)
     check_rules(content.rules, content.concepts)
     for name, lab in content.labs.items():
         check_lab(f"{LABS_FILE}, labs, {name}", lab, content.concepts)
@@ -56,12 +48,30 @@ def check_content(content: Content, concepts: Sequence[Concept]) -> None:
 
 def general_slots(phrases: Phrases) -> frozenset[str]:
     """The names that any sentence may have in braces."""
-    return BUILT_IN_SLOTS.union(phrases.choices, phrases.numbers, phrases.by_sex, phrases.later_dates)
+    listed = Counter(chain(phrases.choices, phrases.numbers, phrases.by_sex, phrases.later_dates))
+    taken = [name for name, times in listed.items() if times > 1 or name in BUILT_IN_SLOTS | GIVEN_SLOTS]
+    _require(not taken, PHRASES_FILE, f"{', '.join(taken)} would stand for two things in braces")
+    return BUILT_IN_SLOTS.union(listed)
+
+
+def _check_drugs(concepts: Sequence[Concept], phrases: Phrases) -> None:
+    """Check that a drug which justifies a code justifies no other, and is not told as one that shows none."""
+    shared = Counter(drug.lower() for concept in concepts for drug in concept.drugs)
+    plain = " ".join(phrases.plain.get("drugs", ())).lower()
+    for concept in concepts:
+        for drug in concept.drugs:
+            where = f"{CONCEPTS_FILE}, {concept.code}, drugs"
+            _require(shared[drug.lower()] == 1, where, f"{drug!r} would justify two codes")
+            _require(
+                drug.lower() not in plain,
+                where,
+                f"{drug!r} is among the plain drugs of {PHRASES_FILE}, which show no code",
+            )
 
 
 def check_concept(concept: Concept, content: Content, slots: Collection[str]) -> None:
     where = f"{CONCEPTS_FILE}, {concept.code}"
-    _check_code(concept, where)
+    _check_code(concept, where, content.procedure_tables)
     _require(0 < concept.share < 100, where, f"`share` ({concept.share}) is a percentage between 0 and 100")
     _require(concept.min_age <= concept.max_age, where, "`min_age` is above `max_age`")
     _require(bool(concept.terms), where, "`terms` is empty: a concept needs a usual name")
@@ -87,7 +97,7 @@ def check_concept(concept: Concept, content: Content, slots: Collection[str]) ->
             )
 
 
-def _check_code(concept: Concept, where: str) -> None:
+def _check_code(concept: Concept, where: str, tables: Collection[str]) -> None:
     kind = "procedure" if concept.is_procedure else "diagnosis"
     for name, code, edition in (("code", concept.code, icd9), ("icd10", concept.icd10, icd10)):
         if name == "icd10" and not code:
@@ -98,6 +108,11 @@ def _check_code(concept: Concept, where: str) -> None:
             raise ValueError(f"{where}, {name}: {error}") from None
         _require(found == kind, f"{where}, {name}", f"{code} is the code of a {found}, but the kind is {concept.kind}")
     _require(bool(concept.icd10) == bool(concept.icd10_title), where, "give `icd10` and `icd10_title` together")
+    if concept.icd10 and concept.is_procedure:
+        in_tables = concept.icd10[:3] in tables
+        _require(
+            in_tables, f"{where}, icd10", f"`procedure_tables` lacks the table {concept.icd10[:3]} of {concept.icd10}"
+        )
 
 
 def check_rules(rules: Rules, concepts: Collection[str]) -> None:
@@ -139,29 +154,34 @@ def check_phrases(phrases: Phrases, slots: frozenset[str], themes: Collection[st
                 own = AS_IT_IS if (name, place) in PUT_IN_AS_THEY_ARE else holds
                 for sentence in sentences:
                     check_sentence(where, sentence, own, allowed)
+    _check_parts(phrases, themes)
+    for name in ("negative", "mixed", "list_negative"):
+        for place, sentences in _lists_of(getattr(phrases, name)):
+            simple = [text for text in sentences if text.count("{n}") == 1 and "{year}" not in text]
+            _require(bool(simple), f"{PHRASES_FILE}, {name}{place}", "none holds {n} once and no {year}")
+    _require(len(phrases.nursing) >= MIN_NURSING_LINES, PHRASES_FILE, f"`nursing` has fewer than {MIN_NURSING_LINES}")
+    for name in ("numbers", "later_dates"):
+        for slot, (low, high) in getattr(phrases, name).items():
+            _require(low <= high, f"{PHRASES_FILE}, {name}, {slot}", f"the range [{low}, {high}] ends below its start")
+
+
+def _check_parts(phrases: Phrases, themes: Collection[str]) -> None:
+    """Check the names of kinds, themes and sections that the fields are divided by."""
     kinds = get_args(Kind)
     _require_names("positive", phrases.positive, kinds, kinds)
-    _require_names("negative", phrases.negative, (), set(kinds) - {STATUS, EXTERNAL})
-    _require_names("mixed", phrases.mixed, (), phrases.negative)
+    _require_names("negative", phrases.negative, (), kinds)
+    _require_names("mixed", phrases.mixed, (), kinds)
     _require_names("list_positive", phrases.list_positive, LISTS, LISTS)
     _require_names("list_negative", phrases.list_negative, LISTS, LISTS)
     _require_names("plain", phrases.plain, PLAIN, PLAIN)
     _require_names("complaints", phrases.complaints, themes, themes)
     _require_names("services", phrases.services, (), themes)
     _require_names("headings", phrases.headings, SECTIONS, SECTIONS)
-    for name in ("negative", "mixed", "list_negative"):
-        for place, sentences in _lists_of(getattr(phrases, name)):
-            simple = [text for text in sentences if text.count("{n}") == 1 and "{year}" not in text]
-            _require(bool(simple), f"{PHRASES_FILE}, {name}{place}", "none holds {n} once and no {year}")
     for number, order in enumerate(phrases.orders, 1):
         whole = len(set(order)) == len(order) and {*order, "complaint"} == set(SECTIONS)
         expected = f"every section once, `complaint` if you like: {', '.join(SECTIONS)}"
         _require(whole, f"{PHRASES_FILE}, orders, item {number}", f"it must name {expected}")
     _require(bool(phrases.orders), f"{PHRASES_FILE}, orders", "at least one is needed")
-    _require(len(phrases.nursing) >= MIN_NURSING_LINES, PHRASES_FILE, f"`nursing` has fewer than {MIN_NURSING_LINES}")
-    for name in ("numbers", "later_dates"):
-        for slot, (low, high) in getattr(phrases, name).items():
-            _require(low <= high, f"{PHRASES_FILE}, {name}, {slot}", f"the range [{low}, {high}] ends below its start")
 
 
 def check_sentence(where: str, text: str, holds: Holds, slots: Collection[str]) -> None:
