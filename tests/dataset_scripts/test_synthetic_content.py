@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import fields
 
@@ -165,3 +166,14 @@ def test_an_option_of_the_other_format_is_refused(tmp_path, capsys):
     assert main(["--output_dir", str(tmp_path / "new"), "--icd10_rate", "0.5"]) == 2
     assert capsys.readouterr().err == "synthetic: `--icd10_rate` is for `--format mimic4` alone.\n"
     assert not (tmp_path / "new").exists()
+
+
+def test_the_wheel_holds_every_package_and_not_what_the_synthetic_corpus_says():
+    root = FOLDER.parents[1]
+    options = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = [
+        path.parent for name in ("dataset_scripts", "modeling_icd") for path in (root / name).rglob("__init__.py")
+    ]
+    assert sorted(options["packages"]) == sorted(".".join(path.relative_to(root).parts) for path in found)
+    assert not any("dataset_scripts" in package or package == "*" for package in options["package-data"])
+    assert not (root / "MANIFEST.in").exists()  # setuptools would take into the wheel what it names
