@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ..marker import MARKER_FILE
 from .content import read_content
-from .marker import MARKER_FILE
 from .notes import LENGTHS
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..marker import EVIDENCE_FILE, MARKER_FILE, write_marker
 from .admissions import SPLITS, Admission, plan_admissions
 from .content import read_content
 from .folder import CORPUS_VERSION, check_arguments, complete_folder, open_gzip
-from .marker import EVIDENCE_FILE, MARKER_FILE, write_marker
 from .notes import LENGTHS, Length, NoteWriter
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from dataset_scripts.classification import classification_of
-from dataset_scripts.synthetic.marker import is_synthetic
+from dataset_scripts.marker import is_synthetic
 
 from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores

@@ -19,7 +19,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from dataset_scripts.files import write_json
-from dataset_scripts.synthetic.marker import MARKER_FILE, locate_evidence
+from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import evidence_spans, predicted_codes
 from ..scores import calibrated_scores

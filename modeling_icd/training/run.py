@@ -22,7 +22,7 @@ from trl import TrlParser
 
 from dataset_scripts import load_builder, parse_options
 from dataset_scripts.files import whole_folder, write_text
-from dataset_scripts.synthetic.marker import is_synthetic
+from dataset_scripts.marker import is_synthetic
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation import make_compute_metrics

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from dataset_scripts.marker import MARKER_FILE
 from dataset_scripts.synthetic import LENGTHS, write_corpus
 from dataset_scripts.synthetic.admissions import SPLITS
 from dataset_scripts.synthetic.checks import BRACKETED
 from dataset_scripts.synthetic.content import read_content
 from dataset_scripts.synthetic.entries import Concept
 from dataset_scripts.synthetic.folder import PARTIAL_FOLDER
-from dataset_scripts.synthetic.marker import MARKER_FILE
 from dataset_scripts.synthetic.marks import finish_note, mark
 from dataset_scripts.synthetic.mimic3 import CORPUS_FILES, TABLES, _csv_row
 from dataset_scripts.synthetic.notes import NoteWriter

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from dataset_scripts.marker import MARKER_FILE
 from dataset_scripts.synthetic import mimic3, mimic4
 from dataset_scripts.synthetic.folder import CORPUS_VERSION
-from dataset_scripts.synthetic.marker import MARKER_FILE
 
 
 def digest_of(folder):

@@ -9,10 +9,10 @@ from collections import defaultdict
 import pytest
 
 from dataset_scripts import icd9, icd10
+from dataset_scripts.marker import MARKER_FILE
 from dataset_scripts.synthetic.__main__ import main
 from dataset_scripts.synthetic.admissions import plan_admissions
 from dataset_scripts.synthetic.content import read_content
-from dataset_scripts.synthetic.marker import MARKER_FILE
 from dataset_scripts.synthetic.marks import Note
 from dataset_scripts.synthetic.mimic4 import CORPUS_FILES, TABLES, blank_marks, write_corpus
 
