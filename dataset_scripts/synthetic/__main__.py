@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from inspect import signature
 
 from . import mimic3, mimic4
 from .notes import LENGTHS
@@ -20,17 +21,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argument_default=argparse.SUPPRESS,  # what is left out is the function's own default
     )
     parser.add_argument("--output_dir", required=True, help="folder for the corpus")
-    parser.add_argument("--format", choices=("mimic3", "mimic4"), default="mimic3", help="of the tables; mimic3")
-    parser.add_argument("--num_admissions", type=int, help="1000")
-    parser.add_argument("--seed", type=int, help="0")
-    parser.add_argument("--length", help=f"words per note: {', '.join(LENGTHS)}")
-    parser.add_argument("--addendum_rate", type=float, help="admissions with an addendum; 0.1, in mimic4 0.05")
+    parser.add_argument("--format", choices=("mimic3", "mimic4"), default="mimic3", help="of the tables (mimic3)")
+    parser.add_argument("--num_admissions", type=int, help=_default_of("num_admissions"))
+    parser.add_argument("--seed", type=int, help=f"makes every choice {_default_of('seed')}")
+    parser.add_argument("--length", help=f"words per note: {', '.join(LENGTHS)} {_default_of('length')}")
+    parser.add_argument(
+        "--addendum_rate", type=float, help=f"admissions with an addendum {_default_of('addendum_rate')}"
+    )
     own = parser.add_argument_group("mimic3 alone")
-    own.add_argument("--split_fractions", type=float, nargs=3, metavar=("TRAIN", "DEV", "TEST"), help="0.8 0.08 0.12")
-    own.add_argument("--other_rows_rate", type=float, help="nursing and radiology rows per admission; 0.1")
+    own.add_argument(
+        "--split_fractions",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "DEV", "TEST"),
+        help=f"of the admissions {_default_of('split_fractions')}",
+    )
+    own.add_argument(
+        "--other_rows_rate",
+        type=float,
+        help=f"nursing and radiology rows per admission {_default_of('other_rows_rate')}",
+    )
     own = parser.add_argument_group("mimic4 alone")
-    own.add_argument("--icd10_rate", type=float, help="admissions coded in ICD-10, about; 0.5")
-    own.add_argument("--mixed_rate", type=float, help="admissions with codes of both editions; 0.005")
+    own.add_argument("--icd10_rate", type=float, help=f"admissions coded in ICD-10, about {_default_of('icd10_rate')}")
+    own.add_argument(
+        "--mixed_rate", type=float, help=f"admissions with codes of both editions {_default_of('mixed_rate')}"
+    )
     options = vars(parser.parse_args(arguments))
     form = options.pop("format")
     try:
@@ -42,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"synthetic: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _default_of(name: str) -> str:
+    """The default of an option for the help: one value, or that of each format."""
+    found = [signature(write).parameters.get(name) for write in (mimic3.write_corpus, mimic4.write_corpus)]
+    values = dict.fromkeys(str(parameter.default) for parameter in found if parameter)
+    return f"({', in mimic4 '.join(values)})"
 
 
 def _write(form: str, options: dict) -> str:
