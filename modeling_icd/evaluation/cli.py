@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.classification import classification_of
 from dataset_scripts.command import run_command
-from dataset_scripts.synthetic import is_synthetic
+from dataset_scripts.marker import is_synthetic
 
 from ..modeling_llama_icd import pad_rows
 from ..scores import calibrated_scores

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
-from dataset_scripts.synthetic import MARKER_FILE, locate_evidence
+from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
 from ..scores import calibrated_scores

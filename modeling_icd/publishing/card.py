@@ -75,7 +75,7 @@ SYNTHETIC = DataSet(
 SYNTHETIC_MIMIC4 = SYNTHETIC._replace(
     name="an invented corpus in MIMIC-IV's table format",
     hub_id="synthetic-mimic4-format",
-    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic_mimic4` writes it again from its "
+    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic --format mimic4` writes it again from its "
     "seed",
 )
 DATASETS = {

@@ -13,7 +13,6 @@ from .folder import project_file, read_content
 from .privacy import (
     DEIDENTIFIED,
     LOCAL_PATH,
-    RECORD_ID,
     Finding,
     LocalNames,
     TrainingNotes,
@@ -44,20 +43,16 @@ NO_TEXT = "not text: records, a cache or an archive"
 ID_LIST = "list of numbers like admission or subject ids"
 LONG_TEXT = "text as long as a note"
 VOCABULARY = "list of words as long as a vocabulary"
-# The longest string that is no docstring is the metric's description, 155 words; the longest list names the invented
-# corpus's 226 concepts. Notes and vocabularies are many times as long.
+# The longest string that is no docstring is the metric's description; the longest list names 160 blocks of ICD-9-CM.
+# Notes and vocabularies are many times as long.
 MAX_WORDS, MAX_STRINGS, MIN_IDS = 200, 300, 5
 LONG_NUMBER = re.compile(r"(?<![\w.+-])\d{5,18}(?![\w-]|\.\d)")
-# What these files hold by their nature: the marks of invented notes and the patterns that find marks, the library's
-# cache in a docstring, an invented subject.
+# What these files hold by their nature: the patterns that find marks, the library's cache in a docstring.
 EXPECTED = {
     "README.md": {DEIDENTIFIED},
     "dataset_scripts/mimic.py": {DEIDENTIFIED},
     "dataset_scripts/mimic3.py": {DEIDENTIFIED},
     "dataset_scripts/records.py": {LOCAL_PATH},
-    "dataset_scripts/synthetic.py": {DEIDENTIFIED, RECORD_ID},
-    "dataset_scripts/synthetic_concepts.py": {DEIDENTIFIED},
-    "dataset_scripts/synthetic_phrases.py": {DEIDENTIFIED},
 }
 
 

@@ -14,8 +14,7 @@ from dataset_scripts import hierarchy10
 from dataset_scripts.classification import ICD10, classification_of
 from dataset_scripts.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.files import read_json
-from dataset_scripts.synthetic_concepts import CONCEPTS
-from dataset_scripts.synthetic_icd10 import ICD10_CODES, PCS_TABLES
+from dataset_scripts.marker import corpus_titles
 
 from ..configuration_icd import DECISION_FIELDS
 from ..pipeline_icd import CUSTOM_PIPELINES
@@ -363,10 +362,7 @@ def public_titles(
 @cache
 def _own_titles() -> frozenset[str]:
     """Of the codes of the open and the invented data sets."""
-    icd10 = [title for _, title in ICD10_CODES.values()]
-    return frozenset(
-        [*CMC_TITLES.values(), *(concept.long_title for concept in CONCEPTS.values()), *icd10, *PCS_TABLES.values()]
-    )
+    return corpus_titles().union(CMC_TITLES.values())
 
 
 def public_config(config: Mapping[str, Any], release: Release, titles: Collection[str] = ()) -> dict[str, Any]:

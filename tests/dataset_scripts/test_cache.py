@@ -21,7 +21,7 @@ from test_codiesp import write_corpus as write_codiesp
 
 import dataset_scripts
 from dataset_scripts import BUILDERS
-from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
+from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 
 
 ARGUMENTS = {

@@ -8,7 +8,7 @@ from faults import assert_clean
 
 from dataset_scripts import MIMIC4, load_builder, load_split
 from dataset_scripts.mimic4 import read_titles
-from dataset_scripts.synthetic_mimic4 import write_corpus
+from dataset_scripts.synthetic.mimic4 import write_corpus
 
 
 # (subject, admission, type, seq, text), in the order of the file

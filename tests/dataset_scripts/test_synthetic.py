@@ -13,12 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts import synthetic
-from dataset_scripts import synthetic_phrases as phrases
-from dataset_scripts.synthetic import CORPUS_FILES, LENGTHS, MARKER_FILE, PARTIAL_FOLDER, SPLITS, TABLES, write_corpus
-from dataset_scripts.synthetic_concepts import CONCEPTS, DOSES, EXCLUSIVE, KIN, LABS, REQUIRES, Concept
+from dataset_scripts.marker import MARKER_FILE
+from dataset_scripts.synthetic import LENGTHS, write_corpus
+from dataset_scripts.synthetic.admissions import SPLITS
+from dataset_scripts.synthetic.checks import BRACKETED
+from dataset_scripts.synthetic.content import read_content
+from dataset_scripts.synthetic.entries import Concept
+from dataset_scripts.synthetic.folder import PARTIAL_FOLDER
+from dataset_scripts.synthetic.marks import finish_note, mark
+from dataset_scripts.synthetic.mimic3 import CORPUS_FILES, TABLES, _csv_row
+from dataset_scripts.synthetic.notes import NoteWriter
 
 
+CONCEPTS, RULES, LABS = read_content().concepts, read_content().rules, read_content().labs
 PROJECT = Path(__file__).resolve().parents[2]
 NUM_ADMISSIONS = 600
 
@@ -56,7 +63,7 @@ def codes_of(corpus) -> dict[str, set[str]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The table of concepts
+# The concepts
 
 
 def test_there_are_enough_codes_of_both_sorts():
@@ -79,31 +86,6 @@ def test_numbers_and_titles_are_those_of_the_cms_tables():
                 assert titles[concept.undotted].strip() == concept.long_title, concept.code
                 before_dot = concept.code.partition(".")[0]
                 assert len(before_dot) == (2 if is_procedure else 4 if concept.code[0] == "E" else 3), concept.code
-
-
-def test_table_refers_only_to_what_exists():
-    grouped = itertools.chain(*EXCLUSIVE, *KIN, REQUIRES, *REQUIRES.values())
-    assert set(grouped) <= set(CONCEPTS)
-    for concept in CONCEPTS.values():
-        assert concept.terms, concept.code
-        assert set(concept.drugs) | set(concept.treated_with) <= set(DOSES), concept.code
-        assert set(concept.themes) <= set(synthetic.THEMES), concept.code
-        if concept.lab:
-            name, direction = concept.lab.split(":")
-            assert direction in LABS[name].abnormal, concept.code
-
-
-def test_a_drug_is_evidence_for_one_code_only():
-    drugs = Counter(drug.lower() for concept in CONCEPTS.values() for drug in concept.drugs)
-    assert max(drugs.values()) == 1
-    plain = " ".join(phrases.DRUG_PLAIN).lower()
-    assert not [drug for drug in drugs if drug in plain]
-
-
-def test_abnormal_values_do_not_overlap_normal_ones():
-    for name, lab in LABS.items():
-        for low, high in lab.abnormal.values():
-            assert high < lab.normal[0] or low > lab.normal[1], name
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -148,7 +130,7 @@ def test_headers_and_quoting_are_those_of_mimic3(corpus):
 
 
 def test_quotes_in_text_are_doubled():
-    assert synthetic._csv_row((1, None, 'a "b"\nc', "1")) == '1,,"a ""b""\nc","1"\n'
+    assert _csv_row((1, None, 'a "b"\nc', "1")) == '1,,"a ""b""\nc","1"\n'
 
 
 def test_ids_agree_between_tables(corpus):
@@ -216,8 +198,8 @@ def test_codes_follow_a_long_tail_and_the_rules(codes_of):
     # About halved from rank 1 to 10, from 10 to 50 and from 50 to 150.
     assert counts[0] > 1.5 * counts[9] > 3 * counts[49] > 5 * counts[149]
     for codes in codes_of.values():
-        assert all(len(codes.intersection(group)) <= 1 for group in EXCLUSIVE)
-        assert all(codes.intersection(needed) for code, needed in REQUIRES.items() if code in codes)
+        assert all(len(codes.intersection(group)) <= 1 for group in RULES.exclusive)
+        assert all(codes.intersection(needed) for code, needed in RULES.requires.items() if code in codes)
 
 
 def test_codes_of_one_theme_come_together(codes_of):
@@ -232,7 +214,7 @@ def test_codes_of_one_theme_come_together(codes_of):
 
 def surface_patterns(concept: Concept) -> list[re.Pattern[str]]:
     """What a mention of the concept may look like, white space and case aside."""
-    sentences = [part for text in (*concept.says, *concept.rejects) for part in synthetic._BRACKETED.findall(text)]
+    sentences = [part for text in (*concept.says, *concept.rejects) for part in BRACKETED.findall(text)]
     forms = [*concept.terms, *concept.rare, *concept.drugs, *sentences]
     return [re.compile(re.sub(r"\\\{\w+\\\}", r"[\\w.-]+", re.escape(form)), re.IGNORECASE) for form in forms]
 
@@ -340,8 +322,8 @@ def test_notes_are_as_long_as_asked(length, tmp_path):
 
 
 def test_finish_note_keeps_offsets_when_wrapping():
-    marked = f"Seen with {synthetic._mark('486', True, 'pneumonia of the lung')} but no {synthetic._mark('496', False, 'COPD')}."
-    note = synthetic.finish_note(marked, width=14)
+    marked = f"Seen with {mark('486', True, 'pneumonia of the lung')} but no {mark('496', False, 'COPD')}."
+    note = finish_note(marked, width=14)
     # "Seen with " is 10 characters, the mention 21, " but no " 8
     assert note.evidence == {"486": [[10, 31]]}
     assert note.distractors == {"496": [[39, 43]]}
@@ -408,7 +390,7 @@ def test_own_corpus_is_replaced_and_marked(tmp_path):
 def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     write_corpus(tmp_path, 3, show_progress=False)
     before = read_bytes(tmp_path)
-    write = synthetic.NoteWriter.write
+    write = NoteWriter.write
     calls = itertools.count()
 
     def write_two(self):
@@ -416,7 +398,7 @@ def test_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return write(self)
 
-    monkeypatch.setattr(synthetic.NoteWriter, "write", write_two)
+    monkeypatch.setattr(NoteWriter, "write", write_two)
     for folder in (tmp_path, tmp_path / "new"):
         with pytest.raises(KeyboardInterrupt):
             write_corpus(folder, 5, seed=1, show_progress=False)

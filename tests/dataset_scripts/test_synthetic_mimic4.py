@@ -9,12 +9,16 @@ from collections import defaultdict
 import pytest
 
 from dataset_scripts import icd9, icd10
-from dataset_scripts.synthetic import MARKER_FILE, Note, plan_admissions
-from dataset_scripts.synthetic_concepts import CONCEPTS
-from dataset_scripts.synthetic_icd10 import ICD10_CODES, PCS_TABLES
-from dataset_scripts.synthetic_mimic4 import CORPUS_FILES, TABLES, blank_marks, main, write_corpus
+from dataset_scripts.marker import MARKER_FILE
+from dataset_scripts.synthetic.__main__ import main
+from dataset_scripts.synthetic.admissions import plan_admissions
+from dataset_scripts.synthetic.content import read_content
+from dataset_scripts.synthetic.marks import Note
+from dataset_scripts.synthetic.mimic4 import CORPUS_FILES, TABLES, blank_marks, write_corpus
 
 
+CONCEPTS = read_content().concepts
+ICD10_CODES = {concept.code: (concept.icd10, concept.icd10_title) for concept in CONCEPTS.values() if concept.icd10}
 NUM_ADMISSIONS = 300
 
 
@@ -31,13 +35,10 @@ def corpus(tmp_path_factory):
 
 
 def test_codes_of_the_concepts():
-    assert ICD10_CODES.keys() <= CONCEPTS.keys()
     codes = [code for code, _ in ICD10_CODES.values()]
     assert len(set(codes)) == len(codes) == 175
-    for code9, (code10, _) in ICD10_CODES.items():
-        assert icd10.kind_of(code10) == icd9.kind_of(code9)
     procedures = [code for code in codes if icd10.kind_of(code) == "procedure"]
-    assert {code[:3] for code in procedures} == PCS_TABLES.keys() and len(procedures) == 22
+    assert {code[:3] for code in procedures} == read_content().procedure_tables.keys() and len(procedures) == 22
 
 
 def test_titles_of_diagnoses_are_those_of_the_tabular_list():
@@ -149,10 +150,15 @@ def test_blank_marks_by_hand():
 def test_real_tables_are_not_overwritten(tmp_path, capsys):
     (tmp_path / "hosp").mkdir()
     (tmp_path / "hosp" / "diagnoses_icd.csv").write_text("real")
-    assert main(["--output_dir", str(tmp_path), "--num_admissions", "3"]) == 2
+    assert main(["--format", "mimic4", "--output_dir", str(tmp_path), "--num_admissions", "3"]) == 2
     assert "holds diagnoses_icd.csv but no SYNTHETIC file, so it looks like real MIMIC" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["hosp"]
-    assert main(["--output_dir", str(tmp_path / "new"), "--num_admissions", "3", "--icd10_rate", "2"]) == 2
+    assert (
+        main(
+            ["--format", "mimic4", "--output_dir", str(tmp_path / "new"), "--num_admissions", "3", "--icd10_rate", "2"]
+        )
+        == 2
+    )
     assert "`icd10_rate` (2.0) must be between 0 and 1" in capsys.readouterr().err
-    assert main(["--output_dir", str(tmp_path / "new"), "--num_admissions", "3"]) == 0
+    assert main(["--format", "mimic4", "--output_dir", str(tmp_path / "new"), "--num_admissions", "3"]) == 0
     assert "3 admissions of" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dataset_scripts import ICDBuilder
-from dataset_scripts.synthetic_mimic4 import write_corpus as write_mimic4
+from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split

@@ -8,9 +8,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from dataset_scripts import load_split
-from dataset_scripts.synthetic import is_synthetic
+from dataset_scripts.marker import is_synthetic
 from dataset_scripts.synthetic import write_corpus as write_mimic3
-from dataset_scripts.synthetic_mimic4 import write_corpus
+from dataset_scripts.synthetic.mimic4 import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS
 from modeling_icd.publishing.card import build_card, describe_data

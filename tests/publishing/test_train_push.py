@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dataset_scripts.synthetic import MARKER_FILE
+from dataset_scripts.marker import MARKER_FILE
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.run import main, train
 

@@ -1,20 +1,13 @@
-"""Write the admissions of the synthetic corpus in the shape of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.
-
-    python -m dataset_scripts.synthetic_mimic4 --output_dir DIR --num_admissions 1000 --seed 0
-
-The folder then holds the tables that the MIMIC-IV builder reads, in the folders `note` and `hosp` as on PhysioNet, and
-`evidence.jsonl.gz`: for each row of `note/discharge.csv.gz`, the character spans of its text that justify each code, and
-those that only mention a code which does not apply. No patient, hospital or note in it is real.
+"""Writes the admissions of the corpus in the shape of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.
 
 A subject's admissions are coded in ICD-9 up to some day and in ICD-10 from then on. An admission in ICD-10 has only those
-codes whose concept has a certain one; see `synthetic_icd10.py`. A few admissions have codes of both editions.
+codes whose concept has a certain one; see concepts.yaml. A few admissions have codes of both editions.
 """
 
 import csv
 import json
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,23 +18,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .mimic3 import MIMIC3
-from .synthetic import (
-    EVIDENCE_FILE,
-    LENGTHS,
-    MARKER_FILE,
-    Admission,
-    Note,
-    NoteWriter,
-    check_arguments,
-    complete_folder,
-    corpus_parser,
-    open_gzip,
-    plan_admissions,
-    write_marker,
-)
-from .synthetic_concepts import CONCEPTS
-from .synthetic_icd10 import ICD10_CODES, PCS_TABLES
+from ..marker import EVIDENCE_FILE, MARKER_FILE, write_marker
+from ..mimic3 import MIMIC3
+from .admissions import Admission, plan_admissions
+from .content import read_content
+from .folder import CORPUS_VERSION, check_arguments, complete_folder, open_gzip
+from .marks import Note
+from .notes import LENGTHS, NoteWriter
 
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -82,7 +65,7 @@ class CodedAdmission:
 
     def write_code(self, code: str) -> str:
         """The code of a concept, given in ICD-9-CM, in the edition of the admission; without the dot."""
-        return (code if self.edition == 9 else ICD10_CODES[code][0]).replace(".", "")
+        return (code if self.edition == 9 else read_content().concepts[code].icd10).replace(".", "")
 
 
 @dataclass(frozen=True)
@@ -112,9 +95,9 @@ def write_corpus(
 
     Args:
         output_dir (`str` or `Path`): Created if missing. One that holds other tables of MIMIC-IV is refused.
-        num_admissions (`int`): Admissions, each with one discharge summary; those of `synthetic.write_corpus`.
+        num_admissions (`int`): Admissions, each with one discharge summary; those of `mimic3.write_corpus`.
         seed (`int`): Makes every choice.
-        length (`str`): A key of `synthetic.LENGTHS`.
+        length (`str`): A key of `LENGTHS`: `"short"`, `"default"` or `"long"`.
         icd10_rate (`float`): Chance that a subject's first admission is coded in ICD-10, and each next one if not yet.
         mixed_rate (`float`): Chance that an admission has a code of the other edition.
         addendum_rate (`float`): Chance that an admission has an addendum.
@@ -138,7 +121,8 @@ def write_corpus(
                     evidence.write(json.dumps(entry) + "\n")
                 editions["mixed" if coded.is_mixed else str(coded.edition)] += 1
                 subjects.add(coded.admission.subject_id)
-        write_marker(partial, "MIMIC-IV", TABLES, num_admissions=num_admissions, seed=seed, length=length, **rates)
+        arguments = {"num_admissions": num_admissions, "seed": seed, "length": length, **rates}
+        write_marker(partial, "MIMIC-IV", TABLES, CORPUS_VERSION, **arguments)
     return CorpusSummary(output_dir, num_admissions, len(subjects), tables["note/discharge"].num_rows, dict(editions))
 
 
@@ -146,13 +130,14 @@ def plan_coded_admissions(
     num_admissions: int, seed: int, icd10_rate: float, mixed_rate: float
 ) -> Iterator[tuple[CodedAdmission, random.Random]]:
     """Yield every admission with the edition it is coded in, and the generator that its notes are to be drawn from."""
+    concepts = read_content().concepts
     subject_id, rng, is_icd10 = 0, random.Random(), False
     for admission, note_rng in plan_admissions(num_admissions, seed, (1, 0, 0)):
         if admission.subject_id != subject_id:
             subject_id, is_icd10 = admission.subject_id, False
             rng = random.Random(f"{seed}/{subject_id}/edition")
         is_icd10 = is_icd10 or rng.random() < icd10_rate
-        certain = tuple(code for code in admission.codes if code in ICD10_CODES)
+        certain = tuple(code for code in admission.codes if concepts[code].icd10)
         edition = 10 if is_icd10 and certain else 9
         if edition == 10:
             admission = replace(admission, codes=certain)
@@ -162,29 +147,27 @@ def plan_coded_admissions(
 
 def write_titles(tables: Mapping[str, "_Table"]) -> None:
     """Write the two dictionaries of codes, by code."""
+    content = read_content()
     for name, is_procedure in (("hosp/d_icd_diagnoses", False), ("hosp/d_icd_procedures", True)):
-        concepts = [concept for concept in CONCEPTS.values() if concept.is_procedure == is_procedure]
+        concepts = [concept for concept in content.concepts.values() if concept.is_procedure == is_procedure]
         rows = [(concept.undotted, 9, concept.long_title) for concept in concepts]
-        for concept in concepts:
-            if concept.code in ICD10_CODES:
-                code, title = ICD10_CODES[concept.code]
-                rows.append((code.replace(".", ""), 10, title))
+        rows += [(concept.icd10.replace(".", ""), 10, concept.icd10_title) for concept in concepts if concept.icd10]
         if is_procedure:
-            rows += [(table, 10, title) for table, title in PCS_TABLES.items()]
+            rows += [(table, 10, title) for table, title in content.procedure_tables.items()]
         for row in sorted(rows):
             tables[name].write(*row)
 
 
 def write_codes(tables: Mapping[str, "_Table"], coded: CodedAdmission) -> None:
     """Write the code rows of an admission; the last code that has both editions is in the other one if it is mixed."""
-    admission = coded.admission
+    admission, concepts = coded.admission, read_content().concepts
     ids = (FIRST_SUBJECT_ID + admission.subject_id, FIRST_HADM_ID + admission.hadm_id)
     other = replace(coded, edition=19 - coded.edition)
-    stray = [code for code in admission.codes if code in ICD10_CODES][-1:] if coded.is_mixed else []
+    stray = [code for code in admission.codes if concepts[code].icd10][-1:] if coded.is_mixed else []
     numbers: Counter[bool] = Counter()
     for code in admission.codes:
         own = other if code in stray else coded
-        is_procedure = CONCEPTS[code].is_procedure
+        is_procedure = concepts[code].is_procedure
         numbers[is_procedure] += 1
         if is_procedure:
             row = (*ids, numbers[True], admission.admitted, own.write_code(code), own.edition)
@@ -237,7 +220,8 @@ def _spans_of_edition(spans: Mapping[str, list[list[int]]], edition: int) -> dic
     """Spans by the dotted codes of an edition; a concept without a code in it is left out."""
     if edition == 9:
         return dict(spans)
-    return {ICD10_CODES[code][0]: of_code for code, of_code in spans.items() if code in ICD10_CODES}
+    concepts = read_content().concepts
+    return {concepts[code].icd10: of_code for code, of_code in spans.items() if concepts[code].icd10}
 
 
 class _Table:
@@ -266,29 +250,3 @@ class _Table:
         """Count the notes of a subject by type."""
         self.numbers[subject_id, note_type] += 1
         return self.numbers[subject_id, note_type]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
-    parser = corpus_parser(
-        "synthetic_mimic4", "Write an invented corpus in the shape of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2."
-    )
-    parser.add_argument("--icd10_rate", type=float, default=0.5, help="admissions coded in ICD-10, about")
-    parser.add_argument("--mixed_rate", type=float, default=0.005, help="admissions with codes of both editions")
-    parser.add_argument("--addendum_rate", type=float, default=0.05, help="admissions with an addendum")
-    options = vars(parser.parse_args(arguments))
-    try:
-        summary = write_corpus(**options)
-    except (ValueError, OSError) as error:
-        print(f"synthetic_mimic4: {error}", file=sys.stderr)
-        return 2
-    print(
-        f"{summary.num_admissions} admissions of {summary.num_subjects} subjects ({summary.editions['9']} in ICD-9, "
-        f"{summary.editions['10']} in ICD-10, {summary.editions['mixed']} in both), {summary.num_note_rows} note rows: "
-        f"{summary.output_dir}"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

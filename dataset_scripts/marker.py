@@ -1,0 +1,95 @@
+"""The file that says that a corpus is invented, and the file that says where in its notes each code is."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .sources import find_tables, read_table
+
+
+MARKER_FILE, EVIDENCE_FILE = "SYNTHETIC", "evidence.jsonl.gz"
+
+
+def write_marker(folder: Path, release: str, tables: Iterable[str], version: str, **arguments: Any) -> None:
+    """Write the file that says that these tables are invented, and from which arguments they can be written again."""
+    notice = f"Invented text and codes; contains no patient data. Not {release}, only in its format."
+    sums = {f"{table}.csv.gz": _sha256(folder / f"{table}.csv.gz") for table in tables}
+    marker = {"notice": notice, "version": version, **arguments, "sha256": sums}
+    (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def is_synthetic(folder: str | Path) -> bool:
+    """Whether a folder holds a corpus as it was written here, and no table beside it, which would not be invented."""
+    marker = Path(folder, MARKER_FILE)
+    if not marker.is_file():
+        return False
+    try:
+        sums = json.loads(marker.read_text(encoding="utf-8")).get("sha256")
+    except (ValueError, AttributeError):
+        return False
+    if not sums or not isinstance(sums, dict):
+        return False
+    tables = {
+        path.relative_to(folder).as_posix()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name.lower().endswith((".csv", ".csv.gz")) and not _is_list(path)
+    }
+    return tables == sums.keys() and all(_sha256(Path(folder, name)) == digest for name, digest in sums.items())
+
+
+def _is_list(path: Path) -> bool:
+    """Whether this is a split list or a list of codes, which holds no notes and may be exchanged."""
+    return path.name == "TOP_50_CODES.csv" or path.name.endswith("_hadm_ids.csv")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def locate_evidence(
+    folder: str | Path, hadm_ids: Iterable[int], texts: Iterable[str]
+) -> list[dict[str, list[list[int]]]]:
+    """Spans that justify each code, as characters of a record's text rather than of one row of the table of notes.
+
+    Args:
+        folder (`str` or `Path`): The synthetic corpus, in MIMIC-III's or MIMIC-IV's format.
+        hadm_ids, texts:
+            Of the records of `MIMIC3` or `MIMIC4`, their text unchanged: a row that is not found in it gives no spans.
+    """
+    with gzip.open(Path(folder) / EVIDENCE_FILE, "rt", encoding="utf-8") as file:
+        lines = [json.loads(row) for row in file]
+    row_id, name = ("note_id", "discharge") if "note_id" in lines[0] else ("row_id", "NOTEEVENTS")
+    codes_of_row = {str(line[row_id]): line["codes"] for line in lines}
+    rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
+    table = find_tables(str(folder), [name], subfolders=("note",))[name]
+    for _, batch in read_table(table, [row_id, "hadm_id", "text"]):
+        for own_id, hadm_id, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if own_id in codes_of_row:
+                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[own_id]))
+    located = []
+    for hadm_id, text in zip(hadm_ids, texts, strict=True):
+        spans: dict[str, list[list[int]]] = {}
+        for row_text, codes in rows.get(hadm_id, ()):
+            offset = text.find(row_text)
+            for code, own in codes.items() if offset >= 0 else ():
+                spans.setdefault(code, []).extend([start + offset, end + offset] for start, end in own)
+        located.append(spans)
+    return located
+
+
+@cache
+def corpus_titles() -> frozenset[str]:
+    """The official titles of the codes of the invented corpora; none in an installed package, which does not carry them."""
+    path = Path(__file__).parent / "synthetic" / "concepts.yaml"
+    if not path.is_file():
+        return frozenset()
+    listed = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    titles = {entry[name] for entry in listed["concepts"] for name in ("long_title", "icd10_title") if name in entry}
+    return frozenset(titles.union(listed["procedure_tables"].values()))

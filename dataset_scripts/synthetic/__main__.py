@@ -1,0 +1,89 @@
+"""The command that writes an invented corpus."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from inspect import signature
+
+from . import mimic3, mimic4
+from .notes import LENGTHS
+
+
+# The options that one format alone has.
+ONLY_OF = {"split_fractions": "mimic3", "other_rows_rate": "mimic3", "icd10_rate": "mimic4", "mixed_rate": "mimic4"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_scripts.synthetic",
+        description="Write an invented corpus in the shape of MIMIC-III v1.4, or of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.",
+        argument_default=argparse.SUPPRESS,  # what is left out is the function's own default
+    )
+    parser.add_argument("--output_dir", required=True, help="folder for the corpus")
+    parser.add_argument("--format", choices=("mimic3", "mimic4"), default="mimic3", help="of the tables (mimic3)")
+    parser.add_argument("--num_admissions", type=int, help=_default_of("num_admissions"))
+    parser.add_argument("--seed", type=int, help=f"makes every choice {_default_of('seed')}")
+    parser.add_argument("--length", help=f"words per note: {', '.join(LENGTHS)} {_default_of('length')}")
+    parser.add_argument(
+        "--addendum_rate", type=float, help=f"admissions with an addendum {_default_of('addendum_rate')}"
+    )
+    own = parser.add_argument_group("mimic3 alone")
+    own.add_argument(
+        "--split_fractions",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "DEV", "TEST"),
+        help=f"of the admissions {_default_of('split_fractions')}",
+    )
+    own.add_argument(
+        "--other_rows_rate",
+        type=float,
+        help=f"nursing and radiology rows per admission {_default_of('other_rows_rate')}",
+    )
+    own = parser.add_argument_group("mimic4 alone")
+    own.add_argument("--icd10_rate", type=float, help=f"admissions coded in ICD-10, about {_default_of('icd10_rate')}")
+    own.add_argument(
+        "--mixed_rate", type=float, help=f"admissions with codes of both editions {_default_of('mixed_rate')}"
+    )
+    options = vars(parser.parse_args(arguments))
+    form = options.pop("format")
+    try:
+        for name in options:
+            if ONLY_OF.get(name, form) != form:
+                raise ValueError(f"`--{name}` is for `--format {ONLY_OF[name]}` alone.")
+        print(_write(form, options))
+    except (ValueError, OSError) as error:
+        print(f"synthetic: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _default_of(name: str) -> str:
+    """The default of an option for the help: one value, or that of each format."""
+    found = [signature(write).parameters.get(name) for write in (mimic3.write_corpus, mimic4.write_corpus)]
+    values = dict.fromkeys(str(parameter.default) for parameter in found if parameter)
+    return f"({', in mimic4 '.join(values)})"
+
+
+def _write(form: str, options: dict) -> str:
+    """Write the corpus and say in a line what was written."""
+    if form == "mimic4":
+        coded = mimic4.write_corpus(**options)
+        return (
+            f"{coded.num_admissions} admissions of {coded.num_subjects} subjects ({coded.editions['9']} in ICD-9, "
+            f"{coded.editions['10']} in ICD-10, {coded.editions['mixed']} in both), {coded.num_note_rows} note rows: "
+            f"{coded.output_dir}"
+        )
+    if "split_fractions" in options:
+        options["split_fractions"] = tuple(options["split_fractions"])
+    summary = mimic3.write_corpus(**options)
+    sizes = ", ".join(f"{split} {size}" for split, size in summary.split_sizes.items())
+    return (
+        f"{summary.num_admissions} admissions of {summary.num_subjects} subjects ({sizes}), {summary.num_note_rows} note "
+        f"rows, {summary.num_codes} codes, {summary.codes_per_admission:.1f} per admission: {summary.output_dir}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Who reads an invented corpus needs its marker, and not the generator that wrote it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("modeling_icd.training.run", "modeling_icd.evaluation.cli", "modeling_icd.publishing.cli")
+
+
+def imported_by(path):
+    """Modules that a file imports, at its top or within a function, by their full names."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def test_nothing_but_the_generator_imports_the_generator():
+    generator = ROOT / "dataset_scripts" / "synthetic"
+    files = [path for name in ("modeling_icd", "dataset_scripts") for path in (ROOT / name).rglob("*.py")]
+    importers = [
+        path.relative_to(ROOT).as_posix()
+        for path in [*files, ROOT / "train.py", ROOT / "evaluate.py"]
+        if not path.is_relative_to(generator)
+        and any(name.startswith("dataset_scripts.synthetic") for name in imported_by(path))
+    ]
+    assert len(files) > 50 and importers == []
+    assert "dataset_scripts.marker.is_synthetic" in set(imported_by(ROOT / "modeling_icd/training/run.py"))
+    assert "dataset_scripts.marker.MARKER_FILE" in set(imported_by(generator / "mimic4.py"))
+
+
+def test_the_commands_start_without_the_generator():
+    code = f"import sys, {', '.join(COMMANDS)}; print(*[name for name in sys.modules if 'synthetic' in name])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip() == ""
