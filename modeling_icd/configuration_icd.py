@@ -20,16 +20,16 @@ VERSION = "0.1.0"
 POOLINGS = ("last", "mean", "label_attention")
 THRESHOLD_RULES = ("fixed", "global", "per_code", "top_k", "conformal")
 CALIBRATIONS = ("temperature", "platt")
-# How scores become decisions: fitted on validation notes, for these weights and codes.
-DECISION_FIELDS = (
-    "threshold",
-    "threshold_rule",
-    "predict_top_k",
-    "target_recall",
-    "calibration",
-    "review_threshold",
-    "review_precision",
-)
+# How scores become decisions, fitted on validation notes for these weights and codes; and what stands there before that.
+DECISION_FIELDS: dict[str, Any] = {
+    "threshold": 0.5,
+    "threshold_rule": "fixed",
+    "predict_top_k": None,
+    "target_recall": None,
+    "calibration": None,
+    "review_threshold": None,
+    "review_precision": None,
+}
 
 # What a backbone's config must not hand down: they describe another class, another file layout or another label set.
 _NOT_INHERITED = (
@@ -134,7 +134,7 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
         changed = given.get("num_labels") not in (None, count)
     if not changed:
         return fields
-    decided = [name for name in DECISION_FIELDS if fields.get(name) not in (None, getattr(LlamaICDConfig, name))]
+    decided = [name for name in DECISION_FIELDS if fields.get(name) not in (None, DECISION_FIELDS[name])]
     if decided:
         logger.warning(
             f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "

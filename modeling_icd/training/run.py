@@ -193,7 +193,7 @@ def warn_of_empty_notes(num_train: int, num_validation: int) -> None:
 def padding_token(model: LlamaICDPreTrainedModel | PeftModel, tokenizer) -> int:
     """What batches are padded with: the mask says where, so any token that the backbone knows will do (some say -1)."""
     vocabulary = range(model.config.vocab_size)
-    return next(x for x in (model.config.pad_token_id, tokenizer.pad_token_id, 0) if x in vocabulary)
+    return next(x for x in (model.config.pad_token_id, tokenizer.pad_token_id, 0) if x is not None and x in vocabulary)
 
 
 def checkpoint_to_resume(args: ICDTrainingArguments, training_data: dict) -> str | None:

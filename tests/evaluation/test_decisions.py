@@ -154,7 +154,7 @@ def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibratio
         review_precision=0.7,
     )
     decision = fit_decision(logits, gold, args, training_counts=[600, 600, 40, 40, 3, 0])
-    assert tuple(decision) == DECISION_FIELDS
+    assert tuple(decision) == tuple(DECISION_FIELDS)
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
     threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold

@@ -15,6 +15,7 @@ REMOTE = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.
 # All that these files may take from other packages: a name that is not here may open a file, however harmless its module.
 ALLOWED = {
     *(
+        "collections.Counter",
         "collections.abc.Iterable",
         "collections.abc.Iterator",
         "collections.abc.Mapping",
@@ -30,12 +31,12 @@ ALLOWED = {
         "numbers.Real",
         "typing.Any",
     ),
-    *("re.finditer", "re.match", "re.sub"),
+    *("re.compile", "re.finditer", "re.match", "re.sub"),
     *("torch.FloatTensor", "torch.LongTensor", "torch.Tensor", "torch.float32", "torch.long", "torch.finfo"),
     *("torch.double", "torch.int32", "torch.searchsorted", "torch.zeros"),
     *("torch.utils", "torch.utils.data", "torch.utils.data.Dataset", "torch.utils.data.IterableDataset"),
     *("torch.arange", "torch.as_tensor", "torch.cat", "torch.einsum", "torch.ones", "torch.stack", "torch.tanh"),
-    *("torch.tensor", "torch.zeros_like", "torch.autocast", "torch.no_grad"),
+    *("torch.tensor", "torch.zeros_like", "torch.autocast", "torch.no_grad", "torch.is_grad_enabled"),
     *(
         "torch.nn",
         "torch.nn.BatchNorm1d",
@@ -44,6 +45,9 @@ ALLOWED = {
         "torch.nn.Identity",
         "torch.nn.Linear",
     ),
+    *("torch.set_grad_enabled", "torch.compiler", "torch.compiler.is_compiling"),
+    *("transformers.utils.logging", "transformers.utils.logging.get_logger"),
+    *("torch.nn.functional.scaled_dot_product_attention",),
     *("torch.nn.Module", "torch.nn.ModuleDict", "torch.nn.ModuleList"),
     *("torch.nn.functional", "torch.nn.functional.binary_cross_entropy_with_logits", "torch.nn.functional.linear"),
     *("torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.rnn.pad_sequence"),
@@ -86,11 +90,17 @@ ATTRIBUTES = {
 # that were just saved. What it may take is in no other file.
 GUARD = "sharing_icd.py"
 ALLOWED_TO_GUARD = {
-    *("collections.abc.Iterator", "hashlib.sha256", "json.JSONEncoder", "typing.Literal", "pathlib.Path", "glob"),
+    *("hashlib.sha256", "json.JSONEncoder", "typing.Literal", "pathlib.Path", "glob"),
     *("huggingface_hub.CommitOperationAdd", "inspect.currentframe", "f_back", "f_code", "f_locals"),
     *("push_to_hub", "_upload_modified_files", "transformers.Trainer"),
 }
-DUNDERS = {"__call__", "__init__", "__post_init__", "__name__"}
+# Every adapter library asks a configuration which model it belongs to, and has a table of the layers of each: ours are
+# entered there, where that library is loaded already.
+ALLOWED_BY_FILE = {
+    GUARD: ALLOWED_TO_GUARD,
+    "configuration_icd.py": {"sys", "sys.modules", "sys.modules.get", "vars"},
+}
+DUNDERS = {"__setattr__", "__call__", "__init__", "__post_init__", "__name__"}
 
 
 def faults(source: str) -> set[str]:
@@ -107,8 +117,16 @@ def faults(source: str) -> set[str]:
     modules = {name for name, full in bound.items() if full in packages & (MODULES | {full.split(".")[0]})}
     # Names of a module are taken one by one: the module itself is not passed on, where it could be called anything.
     behind = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    # `getattr` with an attribute's name written out is no more than the attribute.
+    written_out = {}
     for node in nodes:
-        if isinstance(node, ast.Name):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                written_out[id(node.func)] = name.value
+    found |= {name for name in written_out.values() if name in ATTRIBUTES or name.startswith("_")}
+    for node in nodes:
+        if isinstance(node, ast.Name) and id(node) not in written_out:
             if node.id in NAMES or (node.id in modules and id(node) not in behind):
                 found.add(node.id)
         elif isinstance(node, ast.Attribute):
@@ -130,7 +148,7 @@ def full_name(node: ast.expr, bound: dict[str, str]) -> str | None:
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: path.name)
 def test_remote_code_runs_nothing_and_touches_no_file_or_network(path):
-    assert faults(path.read_text()) == (ALLOWED_TO_GUARD if path.name == GUARD else set())
+    assert faults(path.read_text()) == ALLOWED_BY_FILE.get(path.name, set())
 
 
 def test_the_guard_pushes_nothing_of_its_own():
@@ -163,6 +181,8 @@ def test_the_guard_pushes_nothing_of_its_own():
         "open('x', 'w')",
         "().__class__.__base__.__subclasses__()",
         "getattr(torch, 'lo' + 'ad')('x')",
+        "getattr(torch, 'load')('x')",
+        "getattr(x, '__class__')",
         "x.write_text('')",
         "import socket",
         "def f():\n    import subprocess",

@@ -33,20 +33,19 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (or `prediction_scores`): scores in 0..1, an array `(notes, codes)`; or a dict with the best codes of each note,
+    predictions (or `prediction_scores`): scores in 0..1, an array `(notes, codes)`; or the best codes of each note, a dict of
         `ids` and `scores`, both `(notes, k)`, -1 for padding (then give `num_labels` to `evaluate.load`).
-    references: gold codes. An array, a tensor or a sparse matrix `(notes, codes)` is multi-hot. Lists, one for each note, are
+    references: gold codes. An array, tensor or sparse matrix `(notes, codes)` is multi-hot. Lists, one for each note, are
         multi-hot rows, class ids or code strings, whichever they fit.
-    references_format: "multi_hot", "ids" or "codes"; needed where lists can be read in two ways, such as `[[0, 1], [1, 0]]`.
-    predictions_format: "scores" (default); or as `references_format`, where predictions are the predicted codes of each note.
-    labels: the codes in the order of the score columns, or a model's `id2label`; for codes given as strings.
+    references_format: "multi_hot", "ids" or "codes"; needed where lists fit two, such as `[[0, 1], [1, 0]]`.
+    predictions_format: "scores" (default), or as `references_format` where predictions are the predicted codes.
+    labels: the codes in the order of the columns, or a model's `id2label`; for code strings.
     threshold: a code is predicted where score > threshold; one number or one for each code. Default 0.5.
     k: cut-offs of the `_at_k` metrics. Default (5, 8, 15).
-    tune_threshold: also report the global threshold with the best micro F1 on these notes (`threshold`) and that F1
-        (`f1_micro_tuned`); for the validation split only.
-    per_code: also return `per_code`, a dict of arrays with one value for each code.
+    tune_threshold: also report the `threshold` with the best micro F1; for validation only.
+    per_code: also return arrays with one value for each code.
 Returns:
-    dict of floats; the README of this module defines each. NaN where the data cannot define a value.
+    dict of floats, which the README defines. NaN where the data cannot define a value.
 Examples:
     >>> metric = evaluate.load("modeling_icd/evaluation/icd_metrics")
     >>> results = metric.compute(predictions=[[0.9, 0.2, 0.6], [0.1, 0.8, 0.3]], references=[[0], [1, 2]])
