@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
-from .scores import calibrated_scores
+from .decision_icd import calibrated_scores, decision_of, is_predicted
 from .sharing_icd import PushGuard, guard_tokenizer
 
 
@@ -273,20 +273,10 @@ def predicted_codes(scores, config, threshold: float | None = None, top_k: int |
         config (`LlamaICDConfig`): of the model.
         threshold, top_k (*optional*): as in the pipeline's call.
     """
-    order = scores.argsort(descending=True, stable=True)
     if top_k is None and threshold is None:
         top_k = config.predict_top_k
-    if top_k is not None:
-        return order[:top_k].tolist()
-    limits = torch.as_tensor(config.threshold if threshold is None else threshold, dtype=scores.dtype)
-    return order[(scores > limits.to(scores.device))[order]].tolist()
-
-
-def decision_of(score: float, review_threshold: float | None) -> str | None:
-    """What to do with a predicted code: take it (`"confident"`) or look at it (`"review"`)."""
-    if review_threshold is None:
-        return None
-    return "confident" if score > review_threshold else "review"
+    order = scores.argsort(descending=True, stable=True)
+    return order[is_predicted(scores, config.threshold if threshold is None else threshold, top_k)[order]].tolist()
 
 
 def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_spans: int) -> list[list[dict]]:

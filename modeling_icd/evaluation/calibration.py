@@ -1,6 +1,6 @@
 """Fitting how logits become scores that are frequencies. Give these functions the validation split, never the test split.
 
-What they return is the `calibration` of a model's configuration; `modeling_icd.scores.calibrated_scores` applies it.
+What they return is the `calibration` of a model's configuration; `modeling_icd.decision_icd.calibrated_scores` applies it.
 """
 
 from collections.abc import Sequence

@@ -20,8 +20,8 @@ from dataset_scripts.classification import classification_of
 from dataset_scripts.command import run_command
 from dataset_scripts.marker import is_synthetic
 
+from ..decision_icd import calibrated_scores
 from ..modeling_llama_icd import pad_rows
-from ..scores import calibrated_scores
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
 from .data import add_shared_options, builder_for, load_coder_config, load_model, private_cache

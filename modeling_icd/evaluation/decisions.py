@@ -14,7 +14,7 @@ import torch
 from sklearn.isotonic import isotonic_regression
 
 from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
-from ..scores import calibrated_scores
+from ..decision_icd import calibrated_scores
 from .calibration import fit_platt, fit_temperature
 from .icd_metrics.inputs import ClassIds, check_scores, gold_pairs
 from .icd_metrics.scores import cut_between, rank_gold

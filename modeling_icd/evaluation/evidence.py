@@ -23,8 +23,8 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
+from ..decision_icd import calibrated_scores
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
-from ..scores import calibrated_scores
 from .cli import check_logits
 from .data import builder_for, load_model, private_cache
 from .icd_metrics.scores import divide

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ICDMetricsAccumulator
 from modeling_icd.evaluation.calibration import fit_platt, fit_temperature
-from modeling_icd.scores import calibrated_scores
 
 
 def make_notes(num_notes=4000, seed=0):

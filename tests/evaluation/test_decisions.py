@@ -4,6 +4,7 @@ import torch
 
 from modeling_icd import LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
+from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation.decisions import (
     DecisionArguments,
     conformal_threshold,
@@ -13,7 +14,6 @@ from modeling_icd.evaluation.decisions import (
 )
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import recall_figures, review_figures
-from modeling_icd.scores import calibrated_scores
 
 
 def make_notes(rng, num_notes, num_codes=6, num_always=1):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ICDMetricsAccumulator, predictions
 from modeling_icd.evaluation.compare import (
     PUBLISHED,
@@ -35,7 +36,6 @@ from modeling_icd.evaluation.results import (
     summarize,
     write_results,
 )
-from modeling_icd.scores import calibrated_scores
 
 
 ICD9 = {

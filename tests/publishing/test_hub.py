@@ -30,7 +30,7 @@ PUBLISHED = {
     "pipeline_icd.py",
     "requirements.txt",
     "results.json",
-    "scores.py",
+    "decision_icd.py",
     "sharing_icd.py",
     "tokenizer.json",
     "tokenizer_config.json",
