@@ -37,6 +37,8 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:
         raise ValueError(f"{model_id}: config.json holds a wrong value. {first_line(error)}") from None
+    except ValueError as error:  # of our configuration class
+        raise ValueError(f"{model_id}: {error}") from None
     except OSError as error:
         if Path(model_id).is_dir():
             raise

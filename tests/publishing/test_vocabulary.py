@@ -94,8 +94,10 @@ def test_the_copy_scores_as_before_and_holds_no_rare_word(is_sharded, word_model
     ids, logits = logits_of(tmp_path / "copy", "cough no FEVER x-ray")
     old_ids, old_logits = logits_of(word_model, "cough no FEVER x-ray")
     assert not torch.equal(ids, old_ids) and ids[0, 0] == 6  # [CLS] was 9
-    assert torch.equal(logits, old_logits)
-    assert torch.equal(logits_of(tmp_path / "copy", "fever smithson")[1], logits_of(word_model, "fever unheard-of")[1])
+    # The same numbers, but for the rounding that depends on where in memory a weight lies.
+    torch.testing.assert_close(logits, old_logits, rtol=1e-6, atol=1e-7)
+    shorter, longer = logits_of(tmp_path / "copy", "fever smithson")[1], logits_of(word_model, "fever unheard-of")[1]
+    torch.testing.assert_close(shorter, longer, rtol=1e-6, atol=1e-7)
     config = json.loads(files["config.json"])
     assert (config["vocab_size"], config["pad_token_id"], config["eos_token_id"]) == (7, 0, [6])
     check_weights(config["training_data"], tmp_path / "copy")
