@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args, get_type_hints, overload
 
 import datasets
 
-from .cmc2007 import CMC2007
-from .codiesp import CodiEsp
-from .icd9 import add_dot, kind_of
-from .mimic3 import MIMIC3
-from .mimic4 import MIMIC4
-from .records import ICDBuilder, record_features
+from .builders.cmc2007 import CMC2007
+from .builders.codiesp import CodiEsp
+from .builders.mimic3 import MIMIC3
+from .builders.mimic4 import MIMIC4
+from .builders.records import ICDBuilder, record_features
+from .codes.icd9 import add_dot, kind_of
 
 
 __all__ = [

@@ -17,9 +17,9 @@ from datasets.exceptions import DatasetsError
 from rich.console import Console
 
 from . import BUILDERS, load_builder, parse_options
+from .builders.mimic3 import MIMIC3
+from .builders.records import ICDBuilder
 from .describe import describe, draw_description, print_description
-from .mimic3 import MIMIC3
-from .records import ICDBuilder
 from .verify import PUBLISHED, verify
 
 

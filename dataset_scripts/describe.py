@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from .builders.records import ICDBuilder
 from .files import whole_file
-from .records import ICDBuilder
 
 
 BANDS = ((0, 0), (1, 1), (2, 10), (11, 50), (51, 100), (101, 500), (501, None))  # records in train that have a code

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from .sources import find_tables, read_table
+from .builders.sources import find_tables, read_table
 
 
 MARKER_FILE, EVIDENCE_FILE = "SYNTHETIC", "evidence.jsonl.gz"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .caml_splits import SPLIT_LISTS, is_official, read_split_list
-from .mimic3 import CODE_TABLES, MIMIC3, read_codes
+from .builders.caml_splits import SPLIT_LISTS, is_official, read_split_list
+from .builders.mimic3 import CODE_TABLES, MIMIC3, read_codes
 
 
 @dataclass(frozen=True)

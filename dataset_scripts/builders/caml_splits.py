@@ -14,8 +14,8 @@ from pathlib import Path
 
 from datasets import config as datasets_config
 
-from .files import whole_file
-from .icd9 import kind_of
+from ..codes.icd9 import kind_of
+from ..files import whole_file
 from .sources import list_folder, read_list
 
 

@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from .icd9 import add_dot
+from ..codes.icd9 import add_dot
 from .records import ICDBuilder, count_unseen_codes, record_features
 from .sources import find_xml
 from .stratify import hold_out

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
-from . import icd10
-from .classification import ICD10, Classification
+from ..codes import icd10
+from ..codes.classification import ICD10, Classification
 from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
 from .sources import list_folder
 from .stratify import hold_out

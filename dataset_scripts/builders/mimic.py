@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..codes.classification import ICD9, Classification
+from ..codes.icd9 import Kind
 from .caml_splits import check_subjects
-from .classification import ICD9, Classification
-from .icd9 import Kind
 from .records import ICDBuilder, most_frequent, record_features
 from .sources import absolute_path, has_text
 from .stratify import stratify_groups

@@ -9,7 +9,7 @@ user's own copy and writes only into the user's own cache.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..codes import icd9_hierarchy
+from ..codes.icd9 import Kind
 from .caml_splits import (
     CAML_TOP_50,
     check_admissions,
@@ -31,8 +33,6 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
-from .hierarchy import TITLE_TABLES, load_titles
-from .icd9 import Kind
 from .mimic import (
     TOP_CODES,
     DischargeSummaries,
@@ -51,6 +51,7 @@ from .sources import absolute_path, find_tables, read_choices, read_dotted_codes
 
 
 CODE_TABLES: dict[str, Kind] = {"DIAGNOSES_ICD": "diagnosis", "PROCEDURES_ICD": "procedure"}
+TITLE_TABLES: dict[str, Kind] = {"D_ICD_DIAGNOSES": "diagnosis", "D_ICD_PROCEDURES": "procedure"}
 # Of NOTEEVENTS, in lower case; a table with others is not MIMIC-III's, or was edited.
 CATEGORIES = (
     "case management", "consult", "discharge summary", "ecg", "echo", "general", "nursing", "nursing/other", "nutrition",
@@ -198,7 +199,7 @@ class MIMIC3(MIMICBuilder):
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`. MIMIC-III uses some codes that the tables lack.
         """
-        return load_titles(self.config.data_dir, self.config.descriptions_file)
+        return load_titles(self.tables, self.config.descriptions_file)
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
@@ -395,3 +396,23 @@ def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> CodeRows:
         rows.hadm_ids += admissions.filter(keep).to_pylist()
         rows.codes += dotted.filter(keep).to_pylist()
     return rows
+
+
+def load_titles(tables: Mapping[str, Path], descriptions_file: str | Path | None = None) -> dict[str, str]:
+    """Collect titles by dotted code, category, block and chapter; a code in table and file has the table's title.
+
+    Args:
+        tables (`Mapping[str, Path]`): The D_ICD tables by their names.
+        descriptions_file (`str` or `Path`, *optional*): CAML's `ICD9_descriptions.txt`, which names categories, too.
+    """
+    titles = icd9_hierarchy.load_titles(descriptions_file)
+    for table, kind in TITLE_TABLES.items():
+        titles.update(read_titles(tables[table], kind))
+    return titles
+
+
+def read_titles(path: Path, kind: Kind) -> Iterator[tuple[str, str]]:
+    """Read the dotted codes and long titles of a D_ICD table: billable codes alone, and not all that MIMIC-III uses."""
+    for first, batch in read_table(path, ["ICD9_CODE", "LONG_TITLE"]):
+        codes = read_dotted_codes(batch, "ICD9_CODE", kind, path, first).to_pylist()
+        yield from ((code, title) for code, title in zip(codes, batch["LONG_TITLE"].to_pylist(), strict=True) if code)

@@ -20,9 +20,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import hierarchy, hierarchy10
-from .classification import ICD9, ICD10, Classification
-from .icd9 import Kind
+from ..codes import icd9_hierarchy, icd10_hierarchy
+from ..codes.classification import ICD9, ICD10, Classification
+from ..codes.icd9 import Kind
 from .mimic import (
     TOP_CODES,
     DischargeSummaries,
@@ -153,9 +153,9 @@ class MIMIC4(MIMICBuilder):
         those of simple-icd-10-cm (ICD-10-CM) or of `descriptions_file` (ICD-9-CM).
         """
         if self.config.edition == 10:
-            titles = hierarchy10.load_titles()
+            titles = icd10_hierarchy.load_titles()
         else:
-            titles = hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
+            titles = icd9_hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
         for table, kind in TITLE_TABLES.items():
             titles.update(read_titles(self.tables[table], kind, self.config.edition))
         return titles
@@ -315,7 +315,7 @@ def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
             is_table = pc.and_(pc.equal(pc.utf8_length(codes), 3), pc.equal(batch["icd_version"], "10"))
             tables = codes.filter(is_table).to_pylist()
             long_titles = batch["long_title"].filter(is_table).to_pylist()
-            titles.update(zip(map(hierarchy10.table_of, tables), long_titles, strict=True))
+            titles.update(zip(map(icd10_hierarchy.table_of, tables), long_titles, strict=True))
             batch = batch.set_column(0, "icd_code", pc.if_else(is_table, "", codes))
         dotted, _, _ = read_codes_of_edition(batch, kind, path, first, edition)
         is_ours = pc.is_valid(dotted)

@@ -38,7 +38,7 @@ def is_public(builder: ICDBuilder) -> bool:
     is_known = content_digest(builder._find_sources(builder.config)) in PUBLIC_CONTENT[name]
     if not is_known:
         logger.warning(
-            "These files of %s are none of the published ones that this project knows (dataset_scripts/public_files.py), so a "
+            "These files of %s are none of the published ones that this project knows (dataset_scripts/builders/public_files.py), so a "
             "model that is trained on them counts as one of restricted data.",
             name,
         )

@@ -14,17 +14,21 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify
-from .classification import ICD9, Classification
-from .hierarchy import CodeFamily
+from .. import files
+from ..codes.classification import ICD9, Classification
+from ..codes.icd9_hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
 # With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
-SHARED_MODULES = (caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
-SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
+BUILDERS_FOLDER = Path(__file__).parent
+SHARED_CODE = [
+    *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "sources.py", "stratify.py")),
+    *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
+    Path(files.__file__),
+]
 
 
 def record_features(codes: Sequence[str]) -> datasets.Features:

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from datasets.utils import tqdm
 
-from . import icd9
-from .icd9 import Kind
+from ..codes import icd9
+from ..codes.icd9 import Kind
 
 
 BLOCK_SIZE = 4 << 20  # bytes; a record must fit into one block, and the longest note of MIMIC-III has about 0.1 MB

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from dataset_scripts.classification import classification_of
+from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.command import run_command
 from dataset_scripts.marker import is_synthetic
 

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
-from dataset_scripts import BUILDERS, public_files
+from dataset_scripts import BUILDERS
+from dataset_scripts.builders import public_files
+from dataset_scripts.builders.public_files import content_digest, is_public
 from dataset_scripts.marker import is_synthetic
-from dataset_scripts.public_files import content_digest, is_public
 from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd.publishing.card import describe_data
