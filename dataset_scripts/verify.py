@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from .builders.caml_splits import SPLIT_LISTS, is_official, read_split_list
 from .builders.mimic3 import CODE_TABLES, MIMIC3, read_codes
 
@@ -128,7 +130,8 @@ def _compare_admissions(builder: MIMIC3, split: str, listed: list[int], result: 
     coded: set[int] = set()
     if missing and builder.config.name == "full":
         for table, kind in CODE_TABLES.items():
-            coded.update(read_codes(builder.tables[table], kind, missing).hadm_ids)
+            for hadm_ids, _, _, is_empty in read_codes(builder.tables[table], kind, missing):
+                coded.update(hadm_ids.filter(pc.invert(is_empty)).to_pylist())
         uncoded = missing - coded
         missing &= coded
         if uncoded:

@@ -17,7 +17,7 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from ..codes.icd9 import add_dot
-from .records import ICDBuilder, count_unseen_codes, record_features
+from .records import ICDBuilder, record_features
 from .sources import find_xml
 from .stratify import hold_out
 
@@ -32,15 +32,17 @@ SECTIONS = {
     "IMPRESSION": "IMPRESSION",
 }  # type in the file, heading in the text
 
-DESCRIPTION = """\
-Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes."""
-CITATION = """\
+ABOUT = datasets.DatasetInfo(
+    description="Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes.",
+    citation="""\
 @inproceedings{pestian2007shared,
   title={A shared task involving multi-label classification of clinical free text},
   author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and Johnson, Neil and
     Cohen, K. Bretonnel and Duch, Wlodzislaw},
   booktitle={BioNLP}, year={2007}
-}"""
+}""",
+    license="Free for non-commercial research use.",
+)
 
 # Long titles of CMS (version 32); those of codes that were divided before version 32 are the older ICD-9-CM titles.
 TITLES = {
@@ -127,7 +129,11 @@ class CMC2007(ICDBuilder):
             for fold in range(FOLDS)
         ),
     ]
-    DEFAULT_CONFIG_NAME = "default"
+    ABOUT = ABOUT
+    PUBLIC_CONTENT = frozenset({
+        # 780 of the challenge's 978 training reports, as its file came through a public repository.
+        "5191b68f0e6b26db2fd9463fb4ff8e36d407ef12d535e68055715d3eb41b910a",
+    })  # fmt: skip
 
     def _find_sources(self, config: CMC2007Config) -> list[Path]:
         self.xml_file = find_xml(str(config.data_dir))
@@ -137,11 +143,6 @@ class CMC2007(ICDBuilder):
     def code_descriptions(self) -> dict[str, str]:
         """Long titles of the 45 codes of the challenge."""
         return dict(TITLES)
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=DESCRIPTION, citation=CITATION, license="Free for non-commercial research use."
-        )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         documents = sorted(read_documents(self.xml_file), key=lambda document: document.doc_id)
@@ -155,16 +156,12 @@ class CMC2007(ICDBuilder):
             {
                 "left out, sections of another type": sum(document.other_sections for document in documents),
                 "documents with the text of another one": len(documents) - len({doc.text for doc in documents}),
-                "codes without a description": len(set(names) - TITLES.keys()),
-                "codes of other splits missing from train": count_unseen_codes(
-                    {name: [document.codes for document in split] for name, split in chosen.items()}
-                ),
-            }
+            },
+            {name: [document.codes for document in split] for name, split in chosen.items()},
         )
         return [datasets.SplitGenerator(name=name, gen_kwargs={"documents": split}) for name, split in chosen.items()]
 
     def _generate_examples(self, documents: "Sequence[Document]") -> Iterator[tuple[int, dict[str, Any]]]:
-        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
         for document in documents:
             yield (
                 document.doc_id,
@@ -172,7 +169,7 @@ class CMC2007(ICDBuilder):
                     "subject_id": document.doc_id,
                     "hadm_id": document.doc_id,
                     "text": document.text,
-                    "codes": sorted(code2id[code] for code in document.codes),
+                    "codes": sorted(self.code2id[code] for code in document.codes),
                     **{f"codes_{company.lower()}": codes for company, codes in document.company_codes.items()},
                 },
             )

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..codes import icd10
 from ..codes.classification import ICD10, Classification
-from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
+from .records import ICDBuilder, most_frequent, record_features
 from .sources import list_folder
 from .stratify import hold_out
 
@@ -49,15 +49,18 @@ PATTERNS = {"diagnoses": icd10.PATTERNS["diagnosis"], "procedures": icd10.PATTER
 EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
 
-DESCRIPTION = """\
-Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures."""
-CITATION = """\
+ABOUT = datasets.DatasetInfo(
+    description="Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures.",
+    citation="""\
 @inproceedings{miranda2020overview,
   title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical Cases
     at {CodiEsp} Track of {CLEF eHealth} 2020},
   author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, Martin},
   booktitle={CLEF (Working Notes)}, year={2020}
-}"""
+}""",
+    homepage="https://temu.bsc.es/codiesp/",
+    license="CC BY 4.0",
+)
 
 
 @dataclass
@@ -143,7 +146,12 @@ class CodiEsp(ICDBuilder):
         for language in TEXT_FOLDERS
         for code_set in ("_top50", "")
     ]
-    DEFAULT_CONFIG_NAME = "diagnoses_en_top50"
+    ABOUT = ABOUT
+    PUBLIC_CONTENT = frozenset({  # version 3, all of `train` and half of `dev`
+        "11d06968f1ffcbdd1ec5a80d13aa4ffc606cb2b69e5e82d0f0f7cd358b1f03c1",  # English, with the background cases
+        "c7ad845c636bc30aa2abdecd05ebab0af37a587c041eeefd4999aae7dd6d7df6",  # English
+        "8e45f3664fad204175e0ab12404ac010969bdbd27d00236a0a4c84dac976b5ac",  # Spanish
+    })  # fmt: skip
 
     def _find_sources(self, config: CodiEspConfig) -> list[Path]:
         self.folders = {name: Folder.find(str(config.data_dir), name, config.language) for name in ("train", "dev")}
@@ -171,13 +179,8 @@ class CodiEsp(ICDBuilder):
             {code for folder in folders for codes in folder.read_codes("diagnoses").values() for code in codes}
         )
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {self.config.describe()}",
-            citation=CITATION,
-            homepage="https://temu.bsc.es/codiesp/",
-            license="CC BY 4.0",
-        )
+    def _describe(self) -> str:
+        return self.config.describe()
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
@@ -216,9 +219,8 @@ class CodiEsp(ICDBuilder):
                 "cases with none of the codes": sum(not codes for split in coded.values() for codes in split),
                 "places whose offsets give other words than the table quotes": sum(m.is_misquoted for m in mentions),
                 "left out, empty spans": sum(m.empty_spans for m in mentions),
-                "codes without a description": len(code_set - self.code_descriptions.keys()),
-                "codes of other splits missing from train": count_unseen_codes(coded),
-            }
+            },
+            coded,
         )
         if self.background_file is not None and not self.config.unsplit:
             splits["background"] = read_background(self.background_file)
@@ -234,7 +236,7 @@ class CodiEsp(ICDBuilder):
         ]
 
     def _generate_examples(self, cases: "Sequence[Case]") -> Iterator[tuple[str, dict[str, Any]]]:
-        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+        code2id = self.code2id
         for case in cases:
             number = case_number(case.case_id)
             yield (

@@ -64,6 +64,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
+    ABOUT: ClassVar[datasets.DatasetInfo]  # description, citation, homepage and licence of the data set
+    PUBLIC_CONTENT: ClassVar[frozenset[str]] = frozenset()  # digests of copies that anyone may have; see `is_public`
 
     def __init__(
         self,
@@ -121,10 +123,26 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         """What the codes are of."""
         return ICD9
 
+    def _describe(self) -> str:
+        """Say in words what the configuration and its options make; nothing if left out."""
+        return ""
+
+    def _info(self) -> datasets.DatasetInfo:
+        info = self.ABOUT.copy()
+        described = self._describe()
+        if described:
+            info.description += f"\n\nConfiguration {self.config.name}: {described}"
+        return info
+
+    @cached_property
+    def code2id(self) -> dict[str, int]:
+        """The id of each code in `features["codes"]`, once these are known."""
+        return {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+
     @cached_property
     def code_families(self) -> dict[str, CodeFamily]:
         """Chapter, block and category of each code of the data set, once it is built."""
-        return {code: self.classification.family_of(code) for code in self.info.features["codes"].feature.names}
+        return {code: self.classification.family_of(code) for code in self.code2id}
 
     @cached_property
     def code_counts(self) -> dict[str, dict[str, int]]:
@@ -159,8 +177,18 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             check_split(split, [*splits, "all"], f"configuration {self.config.name!r} of {type(self).__name__}")
         return super().as_dataset(split=split, in_memory=in_memory)
 
-    def _report(self, counts: Mapping[str, int]) -> None:
-        """Say once, when a data set is built, what was left out of it; keep it with the data set's info."""
+    def _report(self, counts: Mapping[str, int], splits: Mapping[str, Iterable[Iterable[str]]]) -> None:
+        """Say once, when a data set is built, what was left out of it; keep it with the data set's info.
+
+        Args:
+            counts (`Mapping[str, int]`): What was counted; what was not found is not said.
+            splits (`Mapping[str, Iterable[Iterable[str]]]`): The codes of each record of each split.
+        """
+        counts = {
+            **counts,
+            "codes without a description": len(self.code2id.keys() - self.code_descriptions.keys()),
+            "codes of other splits missing from train": count_unseen_codes(splits),
+        }
         said = [f"{what}: {count:,}" for what, count in counts.items() if count]
         if said:
             report = f"{type(self).__name__}/{self.config.name}: {'; '.join(said)}."

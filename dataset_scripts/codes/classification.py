@@ -1,4 +1,4 @@
-"""ICD-9 and ICD-10 through one interface: kinds, dots, icd9_hierarchy."""
+"""ICD-9 and ICD-10 through one interface: kinds, dots, hierarchy."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass

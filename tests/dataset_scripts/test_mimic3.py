@@ -512,10 +512,13 @@ def test_demo_tables(shared_dir):
     ):
         with open(folder / f"{name}.csv") as file:
             table = list(csv.DictReader(file))
-        read = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
-        assert (len(read.codes), read.without_code) == (rows, 0)
-        assert sum(code.startswith("0") for code in read.codes) == zeros
-        assert Counter(zip(read.hadm_ids, (code.replace(".", "") for code in read.codes), strict=True)) == Counter(
+        batches = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
+        hadm_ids, _, codes, is_empty = (
+            [value for part in parts for value in part.to_pylist()] for parts in zip(*batches, strict=True)
+        )
+        assert (len(codes), sum(is_empty)) == (rows, 0)
+        assert sum(code.startswith("0") for code in codes) == zeros
+        assert Counter(zip(hadm_ids, (code.replace(".", "") for code in codes), strict=True)) == Counter(
             (int(row["HADM_ID"]), row["ICD9_CODE"]) for row in table
         )
     titles = dict(read_titles(folder / "D_ICD_DIAGNOSES.csv", "diagnosis"))
