@@ -17,7 +17,7 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from ..codes.icd9 import add_dot
-from .records import ICDBuilder, record_features
+from .records import ICDBuilder, ICDConfig, record_features
 from .sources import find_xml
 from .stratify import hold_out
 
@@ -94,17 +94,6 @@ TITLES = {
 }
 
 
-@dataclass
-class CMC2007Config(datasets.BuilderConfig):
-    """Which documents go where.
-
-    Args:
-        unsplit (`bool`): Ignore the folds and make one split, `unsplit`, of every document.
-    """
-
-    unsplit: bool = False
-
-
 class CMC2007(ICDBuilder):
     """Build the challenge's data set from its XML file; `data_dir` is the file, or the folder that holds it alone.
 
@@ -116,16 +105,13 @@ class CMC2007(ICDBuilder):
     the document's id is both `subject_id` and `hadm_id`. The columns `codes_company1` to `codes_company3` hold what
     each company wrote, as it wrote it: some of it is outside of the code set or not a code.
 
-    See [`ICDBuilder`] for the arguments and [`CMC2007Config`] for the options.
+    See [`ICDBuilder`] for the arguments and [`ICDConfig`] for the options.
     """
 
-    BUILDER_CONFIG_CLASS = CMC2007Config
     BUILDER_CONFIGS = [
-        CMC2007Config(name="default", version=ICDBuilder.VERSION, description="Train and validation."),
+        ICDConfig(name="default", version=ICDBuilder.VERSION, description="Train and validation."),
         *(
-            CMC2007Config(
-                name=f"fold{fold}", version=ICDBuilder.VERSION, description=f"Test is fold {fold} of {FOLDS}."
-            )
+            ICDConfig(name=f"fold{fold}", version=ICDBuilder.VERSION, description=f"Test is fold {fold} of {FOLDS}.")
             for fold in range(FOLDS)
         ),
     ]
@@ -135,7 +121,7 @@ class CMC2007(ICDBuilder):
         "5191b68f0e6b26db2fd9463fb4ff8e36d407ef12d535e68055715d3eb41b910a",
     })  # fmt: skip
 
-    def _find_sources(self, config: CMC2007Config) -> list[Path]:
+    def _find_sources(self, config: ICDConfig) -> list[Path]:
         self.xml_file = find_xml(str(config.data_dir))
         return [self.xml_file]
 

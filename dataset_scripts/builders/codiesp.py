@@ -25,7 +25,7 @@ import numpy as np
 
 from ..codes import icd10
 from ..codes.classification import ICD10, Classification
-from .records import ICDBuilder, most_frequent, record_features
+from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import list_folder
 from .stratify import hold_out
 
@@ -64,7 +64,7 @@ ABOUT = datasets.DatasetInfo(
 
 
 @dataclass
-class CodiEspConfig(datasets.BuilderConfig):
+class CodiEspConfig(ICDConfig):
     """Which codes a record keeps, and which cases go where. Kind, language and code set are in the `name`.
 
     Args:
@@ -76,7 +76,6 @@ class CodiEspConfig(datasets.BuilderConfig):
     """
 
     min_count: int = 0
-    unsplit: bool = False
 
     def __post_init__(self):
         super().__post_init__()

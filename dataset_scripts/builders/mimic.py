@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from ..codes.classification import ICD9, Classification
 from ..codes.icd9 import Kind
 from .caml_splits import check_subjects
-from .records import ICDBuilder, most_frequent, record_features
+from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import absolute_path, has_text
 from .stratify import stratify_groups
 
@@ -33,7 +33,7 @@ CAML_BYTES = re.sub(r"\W", " ", "".join(map(chr, range(128))).lower()).encode().
 
 
 @dataclass
-class MIMICConfig(datasets.BuilderConfig):
+class MIMICConfig(ICDConfig):
     """What to make of a folder of MIMIC tables.
 
     Args:
@@ -61,7 +61,6 @@ class MIMICConfig(datasets.BuilderConfig):
     text: str = "raw"
     deid_token: str | None = None
     code_kinds: bool = False
-    unsplit: bool = False
     codes: list[str] | None = None
     min_count: int | None = None
     seed: int | None = None

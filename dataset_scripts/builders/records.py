@@ -5,7 +5,7 @@ import inspect
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,6 +43,17 @@ def record_features(codes: Sequence[str]) -> datasets.Features:
     )
 
 
+@dataclass
+class ICDConfig(datasets.BuilderConfig):
+    """What every data set can be asked for.
+
+    Args:
+        unsplit (`bool`): In place of the splits, make one, `unsplit`, of every record with codes in the folder.
+    """
+
+    unsplit: bool = False
+
+
 class ICDBuilder(datasets.GeneratorBasedBuilder):
     """A builder over files on the user's disk, whose cache is as fresh as they are.
 
@@ -63,6 +74,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
     """
 
     VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = ICDConfig
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
     ABOUT: ClassVar[datasets.DatasetInfo]  # description, citation, homepage and licence of the data set
     PUBLIC_CONTENT: ClassVar[frozenset[str]] = frozenset()  # digests of copies that anyone may have; see `is_public`
