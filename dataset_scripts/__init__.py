@@ -1,4 +1,4 @@
-"""Data sets of notes and ICD codes: builders over the user's own files, all yielding the same record.
+"""Data sets of notes and ICD codes, built from the user's own files: `load_split`, `load_builder`, `BUILDERS`.
 
 A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into `features["codes"].feature.names`.
 """

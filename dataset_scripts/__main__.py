@@ -1,4 +1,4 @@
-"""Build a data set, describe it, or hold it against the published counts.
+"""Build a data set, count what is in it, or compare a build of MIMIC-III with the published counts.
 
     python -m dataset_scripts build --data_dir DIR --config top50
     python -m dataset_scripts describe DIR --config top50

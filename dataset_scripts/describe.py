@@ -1,4 +1,4 @@
-"""What is in a data set: splits, codes, lengths, the long tail, and the codes that training never sees.
+"""Counts what is in a data set: records, codes, lengths, rare codes, and codes that training never sees.
 
 Everything here is a count: no text of a record is shown.
 """

@@ -1,4 +1,4 @@
-"""The file that says that a corpus is invented, and the file that says where in its notes each code is."""
+"""Tells an invented corpus from real tables by its marker file, and finds in its notes what justifies each code."""
 
 import gzip
 import hashlib

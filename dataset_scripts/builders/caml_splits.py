@@ -1,4 +1,4 @@
-"""CAML's lists of admissions and codes: the splits that papers on MIMIC-III report on.
+"""CAML's lists of MIMIC-III admissions and codes, the splits that papers report on: found or downloaded, and checked.
 
 They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT): ids alone, and so free to download.
 """

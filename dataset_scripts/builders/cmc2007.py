@@ -1,7 +1,7 @@
-"""The 2007 Computational Medicine Center challenge: radiology reports with ICD-9-CM codes (Pestian et al., BioNLP 2007).
+"""Builds the 2007 Computational Medicine Center challenge: radiology reports with ICD-9-CM codes.
 
-A document holds a clinical history, an impression, the codes of three coding companies, and the codes that a majority
-of them gave. The last are a record's codes.
+The challenge is that of Pestian et al., BioNLP 2007. A document holds a clinical history, an impression, the codes of
+three coding companies, and the codes that a majority of them gave. The last are a record's codes.
 """
 
 import re
@@ -19,7 +19,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from ..codes.icd9 import add_dot
 from .records import ICDBuilder, ICDConfig, record_features
 from .sources import find_xml
-from .stratify import hold_out
+from .stratify import check_enough, hold_out
 
 
 FOLDS = 5
@@ -162,11 +162,7 @@ class CMC2007(ICDBuilder):
 
     def _divide(self, documents: "Sequence[Document]", names: Sequence[str]) -> dict[str, np.ndarray]:
         """Give each split the indices of its documents."""
-        if len(documents) < 2 * FOLDS or len(names) < 2:
-            raise ValueError(
-                f"{self.xml_file}: {len(documents)} documents with {len(names)} codes are too few to divide: expected "
-                f"{2 * FOLDS} with 2 codes at least. Read them as a whole with `unsplit=True`."
-            )
+        check_enough(f"{self.xml_file}: {len(documents)} documents", len(documents), len(names), 2 * FOLDS)
         labels = np.array([[name in document.codes for name in names] for document in documents], dtype=int)
         rest, splits = np.arange(len(documents)), {}
         if self.config.name != "default":

@@ -1,4 +1,4 @@
-"""What the builders of MIMIC-III and MIMIC-IV share: options, notes by admission, code sets, splits of our own, records.
+"""What the builders of MIMIC-III and MIMIC-IV share: options, notes and codes by admission, splits, records.
 
 What is of one release alone (names of tables and columns, which rows count, published splits) is in its own module.
 """
@@ -130,7 +130,7 @@ class MIMICBuilder(ICDBuilder):
         return " ".join(parts)
 
     def _set_features(self, names: Collection[str]) -> None:
-        self.info.features = record_features(sorted(names))
+        self.info.features = record_features(names)
         if self.config.code_kinds:
             self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
 

@@ -1,4 +1,4 @@
-"""MIMIC-III discharge summaries and their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
+"""Builds MIMIC-III discharge summaries with their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
 
 From raw tables to records: the discharge summaries of NOTEEVENTS are gathered by admission; the codes of
 DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the configuration says which codes

@@ -1,4 +1,4 @@
-"""MIMIC-IV discharge summaries and their ICD-9 or ICD-10 codes, on splits of our own.
+"""Builds MIMIC-IV discharge summaries with their ICD-9 or ICD-10 codes, on splits of our own.
 
 From raw tables to records: the codes of diagnoses_icd and procedures_icd say which admissions are of the edition that
 the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; subjects are
@@ -10,7 +10,7 @@ module reads the user's own copy and writes only into the user's own cache.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -321,6 +321,12 @@ def read_discharge_summaries(
             f"{path} holds no discharge summary with an admission id; the open MIMIC-IV demo comes without notes. Use the "
             "table of MIMIC-IV-Note v2.2 or a synthetic corpus."
         )
+    order_rows(notes, places)
+    return notes, noted
+
+
+def order_rows(notes: DischargeSummaries, places: Sequence[tuple[int, int]]) -> None:
+    """Put the rows of each admission in the order of their places, type before number, and leave out repeated texts."""
     for hadm_id, rows in notes.rows.items():
         if len(rows) > 1:
             first_with: dict[str, int] = {}
@@ -329,9 +335,8 @@ def read_discharge_summaries(
             different = list(first_with.values())
             if len({places[row] for row in different}) < len(different):
                 raise ValueError(
-                    f"{path}: two different texts of hadm_id {hadm_id} have one note_type and note_seq. Restore the "
+                    f"{notes.path}: two different texts of hadm_id {hadm_id} have one note_type and note_seq. Restore the "
                     "original table."
                 )
             notes.rows[hadm_id] = different
             notes.left_out["left out, rows that repeat another one's text"] += len(rows) - len(different)
-    return notes, noted

@@ -1,10 +1,10 @@
-"""The record that every builder yields, and what the builders share."""
+"""The record that every builder yields, and the class that every builder is derived from."""
 
 import errno
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ SHARED_CODE = [
 ]
 
 
-def record_features(codes: Sequence[str]) -> datasets.Features:
+def record_features(codes: Iterable[str]) -> datasets.Features:
     """Describe a record: one admission's text and its codes, as ids into the sorted `codes` of the data set."""
     return datasets.Features(
         {

@@ -1,4 +1,4 @@
-"""The source files a user points at: finding them, reading them, and saying what is wrong with them.
+"""Finds and reads the user's source files (CSV tables, lists of values), and says what is wrong with them.
 
 Every fault becomes one message with the file, the record and a remedy. The messages of the parsers are never passed
 on, because they quote the record, which may be a clinical note.

@@ -1,4 +1,4 @@
-"""ICD-9 and ICD-10 through one interface: kinds, dots, hierarchy."""
+"""One interface to ICD-9-CM and ICD-10 (kinds, dots, hierarchy), and which of them some codes belong to."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
