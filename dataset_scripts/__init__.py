@@ -5,7 +5,7 @@ A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints, overload
+from typing import Any, get_args, get_type_hints
 
 import datasets
 
@@ -63,32 +63,6 @@ def load_builder(
     builder = _builder_class(dataset)(config, data_dir=data_dir, cache_dir=cache_dir, **options)
     builder.download_and_prepare()
     return builder
-
-
-@overload
-def load_split(
-    dataset: str,
-    split: str,
-    config: str | None = None,
-    *,
-    data_dir: str | Path,
-    cache_dir: str | Path | None = None,
-    streaming: Literal[False] = False,
-    **options: Any,
-) -> datasets.Dataset: ...
-
-
-@overload
-def load_split(
-    dataset: str,
-    split: str,
-    config: str | None = None,
-    *,
-    data_dir: str | Path,
-    cache_dir: str | Path | None = None,
-    streaming: Literal[True],
-    **options: Any,
-) -> datasets.IterableDataset: ...
 
 
 def load_split(

@@ -32,7 +32,7 @@ SECTIONS = {
     "IMPRESSION": "IMPRESSION",
 }  # type in the file, heading in the text
 
-ABOUT = datasets.DatasetInfo(
+DATA_SET = datasets.DatasetInfo(
     description="Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes.",
     citation="""\
 @inproceedings{pestian2007shared,
@@ -109,13 +109,10 @@ class CMC2007(ICDBuilder):
     """
 
     BUILDER_CONFIGS = [
-        ICDConfig(name="default", version=ICDBuilder.VERSION, description="Train and validation."),
-        *(
-            ICDConfig(name=f"fold{fold}", version=ICDBuilder.VERSION, description=f"Test is fold {fold} of {FOLDS}.")
-            for fold in range(FOLDS)
-        ),
+        ICDConfig(name="default", description="Train and validation."),
+        *(ICDConfig(name=f"fold{fold}", description=f"Test is fold {fold} of {FOLDS}.") for fold in range(FOLDS)),
     ]
-    ABOUT = ABOUT
+    ABOUT = DATA_SET
     PUBLIC_CONTENT = frozenset({
         # 780 of the challenge's 978 training reports, as its file came through a public repository.
         "5191b68f0e6b26db2fd9463fb4ff8e36d407ef12d535e68055715d3eb41b910a",

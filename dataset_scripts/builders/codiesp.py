@@ -48,7 +48,7 @@ BACKGROUND = "background_en.jsonl.gz"
 EXAMPLES: dict[Kind, str] = {"diagnosis": "r50.9", "procedure": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
 
-ABOUT = datasets.DatasetInfo(
+DATA_SET = datasets.DatasetInfo(
     description="Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures.",
     citation="""\
 @inproceedings{miranda2020overview,
@@ -139,12 +139,12 @@ class CodiEsp(ICDBuilder):
 
     BUILDER_CONFIG_CLASS = CodiEspConfig
     BUILDER_CONFIGS = [
-        CodiEspConfig(name=f"{kind}_{language}{code_set}", version=ICDBuilder.VERSION)
+        CodiEspConfig(name=f"{kind}_{language}{code_set}")
         for kind in (*NAMES.values(), "both")
         for language in TEXT_FOLDERS
         for code_set in ("_top50", "")
     ]
-    ABOUT = ABOUT
+    ABOUT = DATA_SET
     PUBLIC_CONTENT = frozenset({  # version 3, all of `train` and half of `dev`
         "11d06968f1ffcbdd1ec5a80d13aa4ffc606cb2b69e5e82d0f0f7cd358b1f03c1",  # English, with the background cases
         "c7ad845c636bc30aa2abdecd05ebab0af37a587c041eeefd4999aae7dd6d7df6",  # English

@@ -59,7 +59,7 @@ CATEGORIES = (
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
 
-ABOUT = datasets.DatasetInfo(
+DATA_SET = datasets.DatasetInfo(
     description="Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an "
     "admission.",
     citation="""\
@@ -151,7 +151,7 @@ class MIMIC3(MIMICBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC3Config
     BUILDER_CONFIGS = [
-        MIMIC3Config(name=name, version=MIMICBuilder.VERSION, description=description)
+        MIMIC3Config(name=name, description=description)
         for name, description in {
             "full": "Every code of the admissions; CAML's splits.",
             "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
@@ -160,7 +160,7 @@ class MIMIC3(MIMICBuilder):
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
         }.items()
     ]
-    ABOUT = ABOUT
+    ABOUT = DATA_SET
     DEID_MARK = r"\[\*\*[^\[\]]*\*\*\]"  # such as [**2101-1-1**]; one may run over the end of a line
 
     def _find_sources(self, config: MIMIC3Config) -> list[Path]:

@@ -48,7 +48,7 @@ EDITIONS = {9: ICD9, 10: ICD10}
 NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
 DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
 
-ABOUT = datasets.DatasetInfo(
+DATA_SET = datasets.DatasetInfo(
     description="Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, "
     "one record an admission.",
     citation="""\
@@ -128,9 +128,7 @@ class MIMIC4(MIMICBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC4Config
     BUILDER_CONFIGS = [
-        MIMIC4Config(
-            name=name, version=MIMICBuilder.VERSION, description=f"{description}; stratified splits of our own."
-        )
+        MIMIC4Config(name=name, description=f"{description}; stratified splits of our own.")
         for name, description in {
             "icd10": "ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions",
             "icd10_top50": "The 50 ICD-10-CM and ICD-10-PCS codes of most admissions",
@@ -138,7 +136,7 @@ class MIMIC4(MIMICBuilder):
             "icd9_top50": "The 50 ICD-9-CM codes of most admissions",
         }.items()
     ]
-    ABOUT = ABOUT
+    ABOUT = DATA_SET
 
     def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
         # RE2, which the other release's marks are replaced by, does not look around.

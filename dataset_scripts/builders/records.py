@@ -22,6 +22,8 @@ from .sources import absolute_path, fingerprint
 
 logger = logging.getLogger(__name__)
 
+VERSION = datasets.Version("1.0.0")  # of the records
+
 # With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
 BUILDERS_FOLDER = Path(__file__).parent
 SHARED_CODE = [
@@ -51,6 +53,7 @@ class ICDConfig(datasets.BuilderConfig):
         unsplit (`bool`): In place of the splits, make one, `unsplit`, of every record with codes in the folder.
     """
 
+    version: datasets.Version | str | None = VERSION
     unsplit: bool = False
 
 
@@ -73,7 +76,6 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         **options: Fields of the configuration class.
     """
 
-    VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = ICDConfig
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
     ABOUT: ClassVar[datasets.DatasetInfo]  # description, citation, homepage and licence of the data set

@@ -19,7 +19,7 @@ class Letters(ICDBuilder):
     """Letters with ICD-9-CM codes: a table of three columns."""
 
     ABOUT = datasets.DatasetInfo(description="Invented letters and their ICD-9-CM codes.", license="CC0")
-    BUILDER_CONFIGS = [ICDBuilder.BUILDER_CONFIG_CLASS(name="default", version=ICDBuilder.VERSION)]
+    BUILDER_CONFIGS = [ICDBuilder.BUILDER_CONFIG_CLASS(name="default")]
 
     def _find_sources(self, config):
         self.table = Path(config.data_dir, "letters.csv")
