@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dataset_scripts import kind_of
-from dataset_scripts.caml_splits import find_split_lists, list_names, read_split_list
+from dataset_scripts.builders.caml_splits import find_split_lists, list_names, read_split_list
 from dataset_scripts.synthetic.admissions import plan_admissions
 from dataset_scripts.synthetic.mimic3 import TABLES
 from dataset_scripts.synthetic.notes import LENGTHS, NoteWriter

@@ -1,20 +1,20 @@
-"""Data sets of notes and ICD codes: builders over the user's own files, all yielding the same record.
+"""Data sets of notes and ICD codes, built from the user's own files: `load_split`, `load_builder`, `BUILDERS`.
 
 A record is `{"subject_id", "hadm_id", "text", "codes"}`, `codes` being ids into `features["codes"].feature.names`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints, overload
+from typing import Any, get_args, get_type_hints
 
 import datasets
 
-from .cmc2007 import CMC2007
-from .codiesp import CodiEsp
-from .icd9 import add_dot, kind_of
-from .mimic3 import MIMIC3
-from .mimic4 import MIMIC4
-from .records import ICDBuilder, record_features
+from .builders.cmc2007 import CMC2007
+from .builders.codiesp import CodiEsp
+from .builders.mimic3 import MIMIC3
+from .builders.mimic4 import MIMIC4
+from .builders.records import ICDBuilder, record_features
+from .codes.icd9 import add_dot, kind_of
 
 
 __all__ = [
@@ -31,7 +31,13 @@ __all__ = [
     "record_features",
 ]
 
-BUILDERS: dict[str, type[ICDBuilder]] = {"mimic3": MIMIC3, "mimic4": MIMIC4, "cmc2007": CMC2007, "codiesp": CodiEsp}
+# The data sets by name. One more is a module in builders/ and a row here; commands and their help read this table.
+BUILDERS: dict[str, type[ICDBuilder]] = {
+    "mimic3": MIMIC3,
+    "mimic4": MIMIC4,
+    "cmc2007": CMC2007,
+    "codiesp": CodiEsp,
+}
 
 
 def load_builder(
@@ -45,45 +51,18 @@ def load_builder(
     """Build a data set, or find it in the cache.
 
     Args:
-        dataset (`str`): `"mimic3"`, `"mimic4"`, `"cmc2007"` or `"codiesp"`.
-        config (`str`, *optional*):
-            A configuration of it; `"full"`, `"icd10"`, `"default"` and `"diagnoses_en_top50"` respectively if left out.
+        dataset (`str`): A name in `BUILDERS`, such as `"mimic3"`.
+        config (`str`, *optional*): A configuration of it, the first of `BUILDER_CONFIGS` if left out.
         data_dir (`str` or `Path`): The source files.
         cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
-        **options: See [`MIMIC3Config`], [`MIMIC4Config`], [`CMC2007Config`] and [`CodiEspConfig`].
+        **options: The fields of the builder's `BUILDER_CONFIG_CLASS`.
 
     Returns:
         The prepared builder: `builder.as_dataset(split=...)`, `builder.code_descriptions`.
     """
-    builder = _find_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
+    builder = _builder_class(dataset)(config, data_dir=data_dir, cache_dir=cache_dir, **options)
     builder.download_and_prepare()
     return builder
-
-
-@overload
-def load_split(
-    dataset: str,
-    split: str,
-    config: str | None = None,
-    *,
-    data_dir: str | Path,
-    cache_dir: str | Path | None = None,
-    streaming: Literal[False] = False,
-    **options: Any,
-) -> datasets.Dataset: ...
-
-
-@overload
-def load_split(
-    dataset: str,
-    split: str,
-    config: str | None = None,
-    *,
-    data_dir: str | Path,
-    cache_dir: str | Path | None = None,
-    streaming: Literal[True],
-    **options: Any,
-) -> datasets.IterableDataset: ...
 
 
 def load_split(
@@ -105,16 +84,16 @@ def load_split(
     if split == "all":
         options["unsplit"] = True
     if streaming:
-        builder = _find_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
+        builder = _builder_class(dataset)(config, data_dir=data_dir, cache_dir=cache_dir, **options)
         return builder.as_streaming_dataset(split=split)
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **options)
     return builder.as_dataset(split=split)
 
 
-def _find_builder(dataset: str, config: str | None, **arguments: Any) -> ICDBuilder:
+def _builder_class(dataset: str) -> type[ICDBuilder]:
     if dataset not in BUILDERS:
         raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
-    return BUILDERS[dataset](config, **arguments)
+    return BUILDERS[dataset]
 
 
 def parse_options(dataset: str, pairs: Sequence[str], argument: str = "--option") -> dict[str, Any]:
@@ -126,9 +105,7 @@ def parse_options(dataset: str, pairs: Sequence[str], argument: str = "--option"
     Raises:
         ValueError: where a pair is none, or its value is not of the option's type.
     """
-    if dataset not in BUILDERS:
-        raise ValueError(f"Unknown data set {dataset!r}: choose from {', '.join(BUILDERS)}.")
-    hints = get_type_hints(BUILDERS[dataset].BUILDER_CONFIG_CLASS)
+    hints = get_type_hints(_builder_class(dataset).BUILDER_CONFIG_CLASS)
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

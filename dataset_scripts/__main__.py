@@ -1,4 +1,4 @@
-"""Build a data set, describe it, or hold it against the published counts.
+"""Build a data set, count what is in it, or compare a build of MIMIC-III with the published counts.
 
     python -m dataset_scripts build --data_dir DIR --config top50
     python -m dataset_scripts describe DIR --config top50
@@ -17,9 +17,9 @@ from datasets.exceptions import DatasetsError
 from rich.console import Console
 
 from . import BUILDERS, load_builder, parse_options
+from .builders.mimic3 import MIMIC3
+from .builders.records import ICDBuilder
 from .describe import describe, draw_description, print_description
-from .mimic3 import MIMIC3
-from .records import ICDBuilder
 from .verify import PUBLISHED, verify
 
 

@@ -1,4 +1,4 @@
-"""The frame of every command line of this project: what ends one early is a message and an exit status, not a traceback."""
+"""Runs any command line of this project: mistakes and signals end it with a message and a status, not a traceback."""
 
 import errno
 import os

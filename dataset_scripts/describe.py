@@ -1,4 +1,4 @@
-"""What is in a data set: splits, codes, lengths, the long tail, and the codes that training never sees.
+"""Counts what is in a data set: records, codes, lengths, rare codes, and codes that training never sees.
 
 Everything here is a count: no text of a record is shown.
 """
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from .builders.records import ICDBuilder
 from .files import whole_file
-from .records import ICDBuilder
 
 
 BANDS = ((0, 0), (1, 1), (2, 10), (11, 50), (51, 100), (101, 500), (501, None))  # records in train that have a code

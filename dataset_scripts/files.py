@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and those that only their owner may read.
+"""Writes files and folders whole or not at all, and closes those that only their owner may read.
 
 Whatever ends a write early, a full disk included, leaves what was there before it. The other packages write by these
 functions, too.

@@ -1,4 +1,4 @@
-"""The file that says that a corpus is invented, and the file that says where in its notes each code is."""
+"""Tells an invented corpus from real tables by its marker file, and finds in its notes what justifies each code."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from .sources import find_tables, read_table
+from .builders.sources import find_tables, read_table
 
 
 MARKER_FILE, EVIDENCE_FILE = "SYNTHETIC", "evidence.jsonl.gz"

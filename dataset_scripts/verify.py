@@ -1,4 +1,4 @@
-"""Hold a build of MIMIC-III against the counts that are published: what must agree if every row was read as it should.
+"""Compares a build of MIMIC-III with the published counts: they agree if every row was read as it should.
 
 The counts per code and split are a table `code,total,train,dev,test`, such as data/mimic3 of xuzhang0112/GKI-ICD has
 it for `full` and `top50`; the sizes of the splits are those of CAML's lists.
@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .caml_splits import SPLIT_LISTS, is_official, read_split_list
-from .mimic3 import CODE_TABLES, MIMIC3, read_codes
+import pyarrow.compute as pc
+
+from .builders.caml_splits import SPLIT_LISTS, is_official, read_split_list
+from .builders.mimic3 import CODE_TABLES, MIMIC3, read_codes
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def _compare_admissions(builder: MIMIC3, split: str, listed: list[int], result: 
     coded: set[int] = set()
     if missing and builder.config.name == "full":
         for table, kind in CODE_TABLES.items():
-            coded.update(read_codes(builder.tables[table], kind, missing).hadm_ids)
+            for hadm_ids, _, _, is_empty in read_codes(builder.tables[table], kind, missing):
+                coded.update(hadm_ids.filter(pc.invert(is_empty)).to_pylist())
         uncoded = missing - coded
         missing &= coded
         if uncoded:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from .. import icd9, icd10
+from ..codes import icd9, icd10
 from .entries import AS_IT_IS, Concept, Content, Holds, Kind, Lab, Phrases, Rules
 
 

@@ -1,4 +1,4 @@
-"""The folder of a corpus: its arguments, its compressed files, and that it appears whole and never over real tables."""
+"""Checks the arguments of a corpus, and writes its folder whole and never over real tables."""
 
 import gzip
 import io

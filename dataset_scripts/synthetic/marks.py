@@ -1,4 +1,4 @@
-"""Texts in the making, in which mentions of codes are marked, and the notes with spans that they become."""
+"""Marks the mentions of codes in a text that is being written, and turns it into a note with character spans."""
 
 import re
 from dataclasses import dataclass

@@ -87,7 +87,8 @@ def write_corpus(
         other_rows_rate (`float`): Nursing and radiology rows per admission; some without HADM_ID, some marked as errors.
         show_progress (`bool`): Draw a progress bar on stderr.
     """
-    check_arguments(num_admissions, seed, length, addendum_rate=addendum_rate, other_rows_rate=other_rows_rate)
+    rates = {"addendum_rate": addendum_rate, "other_rows_rate": other_rows_rate}
+    check_arguments(num_admissions, seed, length, **rates)
     if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
         raise ValueError(
             f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
@@ -102,18 +103,9 @@ def write_corpus(
             plan = plan_admissions(num_admissions, seed, split_fractions)
             for admission, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
                 files.add(admission, rng)
-        write_marker(
-            partial,
-            "MIMIC-III",
-            TABLES,
-            CORPUS_VERSION,
-            num_admissions=num_admissions,
-            seed=seed,
-            length=length,
-            split_fractions=list(split_fractions),
-            addendum_rate=addendum_rate,
-            other_rows_rate=other_rows_rate,
-        )
+        arguments = {"num_admissions": num_admissions, "seed": seed, "length": length}
+        arguments |= {"split_fractions": list(split_fractions), **rates}
+        write_marker(partial, "MIMIC-III", TABLES, CORPUS_VERSION, **arguments)
     return CorpusSummary(
         output_dir=output_dir,
         num_admissions=num_admissions,

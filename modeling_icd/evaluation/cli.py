@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from dataset_scripts.classification import classification_of
+from dataset_scripts import BUILDERS
+from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.command import run_command
 from dataset_scripts.marker import is_synthetic
 
@@ -253,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"
     )
-    parser.add_argument("--dataset", help="mimic3, mimic4, cmc2007 or codiesp")
+    parser.add_argument("--dataset", help=f"one of {', '.join(BUILDERS)}")
     parser.add_argument("--data_dir", help="the folder that holds the data set's own files")
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from dataset_scripts import BUILDERS
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
@@ -162,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="a model folder or Hub id")
-    parser.add_argument("--dataset", required=True, choices=("codiesp", "mimic3", "mimic4"))
+    parser.add_argument("--dataset", required=True, choices=list(BUILDERS))
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")

@@ -22,10 +22,13 @@ from .privacy import (
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where the files lie, by where they go.
-FOLDERS = {"dataset_scripts": ROOT / "dataset_scripts", "icd_metrics": ROOT / "modeling_icd/evaluation/icd_metrics"}
+FOLDERS = {
+    **{name: ROOT / name for name in ("dataset_scripts", "dataset_scripts/builders", "dataset_scripts/codes")},
+    "icd_metrics": ROOT / "modeling_icd/evaluation/icd_metrics",
+}
 ALLOWED = re.compile(
     r"(?!.*\d{5})"  # an id in a name
-    r"(README\.md|LICENSE|requirements\.txt|dataset_scripts/[a-z0-9_]+\.py"
+    r"(README\.md|LICENSE|requirements\.txt|dataset_scripts/((builders|codes)/)?[a-z0-9_]+\.py"
     r"|icd_metrics/([a-z0-9_]+\.py|README\.md|requirements\.txt))"
 )
 REQUIREMENTS = (
@@ -50,9 +53,9 @@ LONG_NUMBER = re.compile(r"(?<![\w.+-])\d{5,18}(?![\w-]|\.\d)")
 # What these files hold by their nature: the patterns that find marks, the library's cache in a docstring.
 EXPECTED = {
     "README.md": {DEIDENTIFIED},
-    "dataset_scripts/mimic.py": {DEIDENTIFIED},
-    "dataset_scripts/mimic3.py": {DEIDENTIFIED},
-    "dataset_scripts/records.py": {LOCAL_PATH},
+    "dataset_scripts/builders/mimic.py": {DEIDENTIFIED},
+    "dataset_scripts/builders/mimic3.py": {DEIDENTIFIED},
+    "dataset_scripts/builders/records.py": {LOCAL_PATH},
 }
 
 

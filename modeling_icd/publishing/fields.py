@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from peft import LoraConfig
 
-from dataset_scripts.classification import classification_of
+from dataset_scripts.codes.classification import classification_of
 
 from ..configuration_icd import CALIBRATIONS, POOLINGS, THRESHOLD_RULES, LlamaICDConfig, LlamaMultiResCNNConfig
 from ..pipeline_icd import CUSTOM_PIPELINES

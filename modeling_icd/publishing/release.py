@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from dataset_scripts import hierarchy10
-from dataset_scripts.classification import ICD10, classification_of
-from dataset_scripts.cmc2007 import TITLES as CMC_TITLES
+from dataset_scripts.builders.cmc2007 import TITLES as CMC_TITLES
+from dataset_scripts.codes import icd10_hierarchy
+from dataset_scripts.codes.classification import ICD10, classification_of
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
@@ -354,7 +354,7 @@ def public_titles(
     known = {
         *titles,
         *_own_titles(),
-        *(hierarchy10.load_titles().values() if classification_of(codes) is ICD10 else ()),
+        *(icd10_hierarchy.load_titles().values() if classification_of(codes) is ICD10 else ()),
     }
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from dataset_scripts import BUILDERS
+
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 
@@ -60,7 +62,7 @@ class ModelArguments:
 class DataArguments:
     """The data set, and where its files and caches are."""
 
-    dataset: str = field(metadata={"help": "`mimic3`, `mimic4`, `cmc2007` or `codiesp`."})
+    dataset: str = field(metadata={"help": f"One of {', '.join(BUILDERS)}."})
     data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
     dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `icd10`, `fold0`."})
     dataset_options: list[str] | None = field(

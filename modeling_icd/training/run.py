@@ -18,9 +18,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 from trl import TrlParser
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
+from dataset_scripts.builders.public_files import is_public
 from dataset_scripts.files import make_folder, whole_folder, write_text
 from dataset_scripts.marker import is_synthetic
-from dataset_scripts.public_files import is_public
 
 from ..evaluation.data import RUN_FILE, load_config
 from ..evaluation.decisions import fit_decision, missable_notes

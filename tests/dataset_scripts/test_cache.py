@@ -101,9 +101,11 @@ def imported_modules(file):
         file = needed.pop()
         if file not in found:
             found.add(file)
-            imports = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
-            names = [[node.module] if node.module else [n.name for n in node.names] for node in imports if node.level]
-            needed += [file.with_name(f"{name}.py") for of_node in names for name in of_node]
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    place = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                    modules = [place / alias.name for alias in node.names] if place.is_dir() else [place]
+                    needed += [module.with_suffix(".py") for module in modules]
     return found
 
 

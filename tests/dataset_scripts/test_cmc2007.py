@@ -7,7 +7,7 @@ import pytest
 from faults import assert_clean
 
 from dataset_scripts import CMC2007, load_builder, load_split
-from dataset_scripts.cmc2007 import FOLDS, TITLES, read_documents
+from dataset_scripts.builders.cmc2007 import FOLDS, TITLES, read_documents
 
 
 CONFIGS = [f"fold{fold}" for fold in range(FOLDS)]

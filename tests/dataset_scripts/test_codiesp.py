@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts import CodiEsp, load_builder, load_split
-from dataset_scripts.codiesp import (
+from dataset_scripts.builders.codiesp import (
     case_number,
     describe_diagnoses,
     parse_position,
     read_background,
     read_rows,
 )
-from dataset_scripts.records import most_frequent
+from dataset_scripts.builders.records import most_frequent
 
 
 SPANISH = "Caso inventado: fiebre y dolor, ahora en el riñón.\n"  # fiebre is at 16, dolor at 25, riñón at 44

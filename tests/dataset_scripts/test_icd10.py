@@ -1,6 +1,6 @@
 import pytest
 
-from dataset_scripts.icd10 import add_dot, kind_of
+from dataset_scripts.codes.icd10 import add_dot, kind_of
 
 
 @pytest.mark.parametrize(

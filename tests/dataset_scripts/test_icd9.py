@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.icd9 import add_dot, kind_of
+from dataset_scripts.codes.icd9 import add_dot, kind_of
 
 
 CODES = {

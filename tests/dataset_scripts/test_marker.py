@@ -36,6 +36,14 @@ def test_nothing_but_the_generator_imports_the_generator():
     assert "dataset_scripts.marker.MARKER_FILE" in set(imported_by(generator / "mimic4.py"))
 
 
+def test_codes_import_no_builder_and_neither_imports_the_models():
+    for folder, others in (("codes", ("dataset_scripts.builders", "modeling_icd")), ("builders", ("modeling_icd",))):
+        for path in (ROOT / "dataset_scripts" / folder).glob("*.py"):
+            assert not [name for name in imported_by(path) if name.startswith((*others, "torch", "transformers"))], (
+                path
+            )
+
+
 def test_the_commands_start_without_the_generator():
     code = f"import sys, {', '.join(COMMANDS)}; print(*[name for name in sys.modules if 'synthetic' in name])"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

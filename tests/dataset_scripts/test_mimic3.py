@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mimic3_tables import FULL, NOTE_COLUMNS, TEXTS, codes_of, rewrite, write_table
 
 from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
-from dataset_scripts.caml_splits import (
+from dataset_scripts.builders.caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
     download_split_lists,
@@ -25,9 +25,8 @@ from dataset_scripts.caml_splits import (
     read_code_list,
     read_split_list,
 )
-from dataset_scripts.hierarchy import read_titles
-from dataset_scripts.mimic import MIN_COUNT, caml_text, caml_texts, choose_most_frequent, replace_marks
-from dataset_scripts.mimic3 import read_codes
+from dataset_scripts.builders.mimic import MIN_COUNT, caml_text, caml_texts, choose_most_frequent, replace_marks
+from dataset_scripts.builders.mimic3 import read_codes, read_titles
 from dataset_scripts.synthetic import write_corpus
 
 
@@ -132,7 +131,7 @@ def test_repeated_rows_are_kept_and_counted(build, folder):
 def test_top50_corrected_counts_admissions(build, folder, monkeypatch):
     # Three admissions have 401.9; 00.66 has three rows as well, but in two admissions, as many as 038.9.
     (folder / "TOP_50_CODES.csv").write_text("E885.9\n")  # CAML's list is not asked
-    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 1)
+    monkeypatch.setattr("dataset_scripts.builders.mimic3.TOP_CODES", 1)
     dataset = build("top50_corrected", unsplit=True).as_dataset(split="unsplit")
     assert codes_of(dataset) == {101: {"401.9"}, 102: {"401.9"}, 106: {"401.9"}}
 
@@ -143,7 +142,7 @@ def test_ties_go_to_the_code_that_sorts_first(build):
 
 
 def test_top50_corrected_keeps_to_the_top50_lists(build, folder, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.mimic3.TOP_CODES", 3)
+    monkeypatch.setattr("dataset_scripts.builders.mimic3.TOP_CODES", 3)
     (folder / "train_50_hadm_ids.csv").write_text("106\n")
     splits = build("top50_corrected").as_dataset()
     assert {name: split["hadm_id"][:] for name, split in splits.items()} == {
@@ -335,7 +334,9 @@ def repository(folder, tmp_path, monkeypatch):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            "dataset_scripts.builders.caml_splits.SPLITS_URL", f"http://127.0.0.1:{server.server_port}"
+        )
         yield served
         server.shutdown()
 
@@ -374,7 +375,9 @@ def test_download_cut_short(build, folder, tmp_path, monkeypatch):
         path.unlink()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), CutShort) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            "dataset_scripts.builders.caml_splits.SPLITS_URL", f"http://127.0.0.1:{server.server_port}"
+        )
         with pytest.raises(ConnectionError, match=r"No train_full_hadm_ids.csv in .*IncompleteRead.* as `splits_dir`"):
             build()
         server.shutdown()
@@ -389,7 +392,7 @@ def test_offline_is_one_clear_message(build, repository, monkeypatch):
     )
     with pytest.raises(ConnectionError, match=message):
         build()
-    monkeypatch.setattr("dataset_scripts.caml_splits.SPLITS_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("dataset_scripts.builders.caml_splits.SPLITS_URL", "http://127.0.0.1:1")
     with pytest.raises(ConnectionError, match=r"cannot be downloaded from .*refused"):
         build()
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
@@ -509,10 +512,13 @@ def test_demo_tables(shared_dir):
     ):
         with open(folder / f"{name}.csv") as file:
             table = list(csv.DictReader(file))
-        read = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
-        assert (len(read.codes), read.without_code) == (rows, 0)
-        assert sum(code.startswith("0") for code in read.codes) == zeros
-        assert Counter(zip(read.hadm_ids, (code.replace(".", "") for code in read.codes), strict=True)) == Counter(
+        batches = read_codes(folder / f"{name}.csv", kind, {int(row["HADM_ID"]) for row in table})
+        hadm_ids, _, codes, is_empty = (
+            [value for part in parts for value in part.to_pylist()] for parts in zip(*batches, strict=True)
+        )
+        assert (len(codes), sum(is_empty)) == (rows, 0)
+        assert sum(code.startswith("0") for code in codes) == zeros
+        assert Counter(zip(hadm_ids, (code.replace(".", "") for code in codes), strict=True)) == Counter(
             (int(row["HADM_ID"]), row["ICD9_CODE"]) for row in table
         )
     titles = dict(read_titles(folder / "D_ICD_DIAGNOSES.csv", "diagnosis"))

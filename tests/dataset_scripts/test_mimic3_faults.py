@@ -9,8 +9,8 @@ from mimic3_tables import NOTE_COLUMNS, rewrite, write_table
 
 from dataset_scripts import MIMIC3, load_builder
 from dataset_scripts.__main__ import main
-from dataset_scripts.caml_splits import check_subjects
-from dataset_scripts.mimic import choose_most_frequent
+from dataset_scripts.builders.caml_splits import check_subjects
+from dataset_scripts.builders.mimic import choose_most_frequent
 
 
 def header_of(data):
@@ -74,7 +74,7 @@ def test_damaged_gzip(build, folder, tmp_path, change):
 
 
 def test_a_note_longer_than_a_block(build, folder, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.sources.BLOCK_SIZE", 200)
+    monkeypatch.setattr("dataset_scripts.builders.sources.BLOCK_SIZE", 200)
     assert len(build().as_dataset(split="train")) == 1  # many blocks, each longer than a record
     rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b'12/2."', b"12/2."))
     with pytest.raises(ValueError, match=r"a quote in it is never closed|columns instead of 11"):

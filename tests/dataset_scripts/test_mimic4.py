@@ -7,7 +7,7 @@ import pytest
 from faults import assert_clean
 
 from dataset_scripts import MIMIC4, load_builder, load_split
-from dataset_scripts.mimic4 import read_titles
+from dataset_scripts.builders.mimic4 import read_titles
 from dataset_scripts.synthetic.mimic4 import write_corpus
 
 
@@ -184,9 +184,9 @@ def test_rare_codes_are_dropped(build):
 
 
 def test_top50_ties_go_to_the_code_that_sorts_first(build, monkeypatch):
-    monkeypatch.setattr("dataset_scripts.mimic4.TOP_CODES", 1)
+    monkeypatch.setattr("dataset_scripts.builders.mimic4.TOP_CODES", 1)
     assert codes_of(build("icd10_top50").as_dataset(split="unsplit")) == {101: {"E11.9"}, 109: {"E11.9"}}
-    monkeypatch.setattr("dataset_scripts.mimic4.TOP_CODES", 50)
+    monkeypatch.setattr("dataset_scripts.builders.mimic4.TOP_CODES", 50)
     with pytest.raises(ValueError, match="have 6 codes, fewer than the 50 asked for: use configuration 'icd10'"):
         build("icd10_top50", seed=1)
 

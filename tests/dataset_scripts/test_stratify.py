@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.stratify import stratify_groups
+from dataset_scripts.builders.stratify import stratify_groups
 
 
 HALVES = {"train": 0.5, "test": 0.5}

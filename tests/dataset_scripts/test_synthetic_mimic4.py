@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from dataset_scripts import icd9, icd10
+from dataset_scripts.codes import icd9, icd10
 from dataset_scripts.marker import MARKER_FILE
 from dataset_scripts.synthetic.__main__ import main
 from dataset_scripts.synthetic.admissions import plan_admissions

@@ -36,7 +36,8 @@ def test_card_builders_and_metric_go_out_private_and_nothing_else(hub, capsys):
         "README.md",
         "LICENSE",
         "requirements.txt",
-        "dataset_scripts/mimic3.py",
+        "dataset_scripts/builders/mimic3.py",
+        "dataset_scripts/codes/icd9.py",
         "icd_metrics/icd_metrics.py",
     } <= names
     assert {name.rpartition(".")[2] for name in names} == {"py", "md", "txt", "LICENSE"}
@@ -46,7 +47,11 @@ def test_card_builders_and_metric_go_out_private_and_nothing_else(hub, capsys):
 def test_a_dry_run_shows_all_and_asks_nothing_of_the_hub(hub, capsys):
     assert main(["dataset", "--repo_id", REPO, "--no-private", "--dry_run"]) == 0
     shown = capsys.readouterr().out
-    assert "a data set: public" in shown and "dataset_scripts/records.py" in shown and "nothing was pushed" in shown
+    assert (
+        "a data set: public" in shown
+        and "dataset_scripts/builders/records.py" in shown
+        and "nothing was pushed" in shown
+    )
     assert hub.requests == []
 
 
@@ -65,7 +70,7 @@ print(len(notes), metric.compute()["f1_micro"])
 def test_what_was_published_builds_and_measures_without_the_project(notes, hub, tmp_path):
     assert main(["dataset", "--repo_id", REPO]) == 0
     for name, data in hub.files(f"datasets/{REPO}").items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     run = subprocess.run(
         [sys.executable, "-c", USE.replace("DATA", str(notes))],

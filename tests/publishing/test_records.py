@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from dataset_scripts import BUILDERS, public_files
+from dataset_scripts import BUILDERS
+from dataset_scripts.builders.public_files import content_digest, is_public
 from dataset_scripts.marker import is_synthetic
-from dataset_scripts.public_files import content_digest, is_public
 from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd.publishing.card import describe_data
@@ -58,7 +58,7 @@ def test_a_case_of_ones_own_among_the_public_ones_makes_them_restricted(shared_d
 @pytest.mark.parametrize("is_pinned", [True, False])
 def test_training_records_whether_the_files_are_public(is_pinned, reports, backbone, tmp_path, monkeypatch, capsys):
     digest = content_digest([reports / "reports.xml"])
-    monkeypatch.setitem(public_files.PUBLIC_CONTENT, "CMC2007", frozenset({digest} if is_pinned else ()))
+    monkeypatch.setattr(BUILDERS["cmc2007"], "PUBLIC_CONTENT", frozenset({digest} if is_pinned else ()))
     options = {"model": "direct", "pooling": "mean", "backbone": backbone, "dataset": "cmc2007", "data_dir": reports}
     options |= {"num_train_epochs": 1, "window_size": 32, "use_cpu": True, "output_dir": tmp_path / "model"}
     assert train([f"--{name}={value}" for name, value in options.items()]) == 0

@@ -3,7 +3,10 @@ import gzip
 
 import pytest
 
-from dataset_scripts.hierarchy import (
+from dataset_scripts.builders import mimic3
+from dataset_scripts.builders.sources import find_tables
+from dataset_scripts.codes.icd9 import add_dot, kind_of
+from dataset_scripts.codes.icd9_hierarchy import (
     BLOCKS,
     CHAPTERS,
     CodeFamily,
@@ -12,7 +15,6 @@ from dataset_scripts.hierarchy import (
     parents_of,
     read_descriptions,
 )
-from dataset_scripts.icd9 import add_dot, kind_of
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_titles_come_from_tables_and_file(tmp_path):
             file.write(f'"ICD9_CODE","LONG_TITLE"\n"{code}","{title}"\n')
     path = tmp_path / "descriptions.txt"
     path.write_text("@\tRoot\n001-139.99\tINFECTIOUS\n038\tSepticemia, any\n038.9\tAnother title\n")
-    titles = load_titles(tmp_path, path)
+    titles = mimic3.load_titles(find_tables(str(tmp_path), list(mimic3.TITLE_TABLES)), path)
     assert titles["038.9"] == "Septicemia"
     assert [titles.get(parent) for parent in parents_of("038.9")] == [
         "Septicemia, any", "Other bacterial diseases", "Infectious and parasitic diseases",

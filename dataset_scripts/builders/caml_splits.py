@@ -1,4 +1,4 @@
-"""CAML's lists of admissions and codes: the splits that papers on MIMIC-III report on.
+"""CAML's lists of MIMIC-III admissions and codes, the splits that papers report on: found or downloaded, and checked.
 
 They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT): ids alone, and so free to download.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from datasets import config as datasets_config
 
-from .files import whole_file
-from .icd9 import kind_of
+from ..codes.icd9 import kind_of
+from ..files import whole_file
 from .sources import list_folder, read_list
 
 

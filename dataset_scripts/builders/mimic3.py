@@ -1,4 +1,4 @@
-"""MIMIC-III discharge summaries and their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
+"""Builds MIMIC-III discharge summaries with their ICD-9-CM codes, on the splits of CAML (arXiv 1802.05695) and others.
 
 From raw tables to records: the discharge summaries of NOTEEVENTS are gathered by admission; the codes of
 DIAGNOSES_ICD and PROCEDURES_ICD get their dots and are gathered by admission; the configuration says which codes
@@ -9,8 +9,8 @@ user's own copy and writes only into the user's own cache.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..codes import icd9_hierarchy
+from ..codes.icd9 import Kind
 from .caml_splits import (
     CAML_TOP_50,
     check_admissions,
@@ -31,10 +33,9 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
-from .hierarchy import TITLE_TABLES, load_titles
-from .icd9 import Kind
 from .mimic import (
     TOP_CODES,
+    Codings,
     DischargeSummaries,
     Gathering,
     MIMICBuilder,
@@ -42,15 +43,14 @@ from .mimic import (
     check_positive,
     choose_frequent,
     choose_most_frequent,
-    describe_config,
     find_given_file,
     stratify_by_subject,
 )
-from .records import count_unseen_codes
 from .sources import absolute_path, find_tables, read_choices, read_dotted_codes, read_ids, read_table
 
 
 CODE_TABLES: dict[str, Kind] = {"DIAGNOSES_ICD": "diagnosis", "PROCEDURES_ICD": "procedure"}
+TITLE_TABLES: dict[str, Kind] = {"D_ICD_DIAGNOSES": "diagnosis", "D_ICD_PROCEDURES": "procedure"}
 # Of NOTEEVENTS, in lower case; a table with others is not MIMIC-III's, or was edited.
 CATEGORIES = (
     "case management", "consult", "discharge summary", "ecg", "echo", "general", "nursing", "nursing/other", "nutrition",
@@ -59,9 +59,10 @@ CATEGORIES = (
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
 
-DESCRIPTION = """\
-Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an admission."""
-CITATION = """\
+DATA_SET = datasets.DatasetInfo(
+    description="Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an "
+    "admission.",
+    citation="""\
 @article{johnson2016mimic,
   title={{MIMIC-III}, a freely accessible critical care database},
   author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},
@@ -71,7 +72,10 @@ CITATION = """\
   title={Explainable Prediction of Medical Codes from Clinical Text},
   author={Mullenbach, James and Wiegreffe, Sarah and Duke, Jon and Sun, Jimeng and Eisenstein, Jacob},
   booktitle={NAACL-HLT}, year={2018}
-}"""
+}""",
+    homepage="https://physionet.org/content/mimiciii/1.4/",
+    license="PhysioNet Credentialed Health Data License 1.5.0",
+)
 
 
 @dataclass
@@ -103,18 +107,6 @@ class MIMIC3Config(MIMICConfig):
         for option in ("splits_dir", "codes_file"):
             if getattr(self, option) is not None:
                 setattr(self, option, absolute_path(getattr(self, option)))
-
-
-def describe_own_options(config: MIMIC3Config) -> list[str]:
-    """Say in words what the options make that are MIMIC-III's, or of some of its configurations, alone."""
-    parts = []
-    if config.codes_file is not None:
-        parts.append(f"The codes are those in {Path(config.codes_file).name}.")
-    if config.num_codes is not None:
-        parts.append(f"`num_codes` is {config.num_codes}.")
-    if config.name == "clean":
-        parts.append(config.splits_note)
-    return parts
 
 
 class MIMIC3(MIMICBuilder):
@@ -159,7 +151,7 @@ class MIMIC3(MIMICBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC3Config
     BUILDER_CONFIGS = [
-        MIMIC3Config(name=name, version=MIMICBuilder.VERSION, description=description)
+        MIMIC3Config(name=name, description=description)
         for name, description in {
             "full": "Every code of the admissions; CAML's splits.",
             "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
@@ -168,7 +160,7 @@ class MIMIC3(MIMICBuilder):
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
         }.items()
     ]
-    DEFAULT_CONFIG_NAME = "full"
+    ABOUT = DATA_SET
     DEID_MARK = r"\[\*\*[^\[\]]*\*\*\]"  # such as [**2101-1-1**]; one may run over the end of a line
 
     def _find_sources(self, config: MIMIC3Config) -> list[Path]:
@@ -198,16 +190,17 @@ class MIMIC3(MIMICBuilder):
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`. MIMIC-III uses some codes that the tables lack.
         """
-        return load_titles(self.config.data_dir, self.config.descriptions_file)
+        return load_titles(self.tables, self.config.descriptions_file)
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: "
-            f"{describe_config(self.config, [*describe_own_options(self.config), *self._describe_lists()])}",
-            citation=CITATION,
-            homepage="https://physionet.org/content/mimiciii/1.4/",
-            license="PhysioNet Credentialed Health Data License 1.5.0",
-        )
+    def _describe_own_options(self) -> list[str]:
+        config, parts = self.config, []
+        if config.codes_file is not None:
+            parts.append(f"The codes are those in {Path(config.codes_file).name}.")
+        if config.num_codes is not None:
+            parts.append(f"`num_codes` is {config.num_codes}.")
+        if config.name == "clean":
+            parts.append(config.splits_note)
+        return [*parts, *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
         """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
@@ -227,18 +220,11 @@ class MIMIC3(MIMICBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
-        rows_without_code = num_rows = other_subjects = 0
-        code_sets: dict[int, set[str]] = {hadm_id: set() for hadm_id in notes.rows}
-        in_table: dict[str, set[int]] = {}
+        codings = Codings()
         for table, kind in CODE_TABLES.items():
-            rows = read_codes(self.tables[table], kind, notes.rows)
-            rows_without_code += rows.without_code
-            num_rows += len(rows.hadm_ids)
-            other_subjects += notes.count_other_subjects(rows.subjects)
-            in_table[table] = set(rows.hadm_ids)
-            for hadm_id, code in zip(rows.hadm_ids, rows.codes, strict=True):
-                code_sets[hadm_id].add(code)
-        coded = {hadm_id: codes for hadm_id, codes in code_sets.items() if codes}
+            for rows in read_codes(self.tables[table], kind, notes.rows):
+                codings.add(table, *rows)
+        coded = codings.codes
 
         counts = Counter(code for codes in coded.values() for code in codes)
         chosen = self._choose_codes(counts)
@@ -254,24 +240,19 @@ class MIMIC3(MIMICBuilder):
             {
                 **notes.left_out,
                 "kept, discharge summary rows that repeat the text of another one": notes.count_repeated_texts(),
-                "left out, code rows without a code": rows_without_code,
-                "left out, code rows that repeat another one": num_rows - sum(map(len, coded.values())),
-                "code rows whose SUBJECT_ID is not that of the admission's notes": other_subjects,
-                "left out, admissions without codes": len(code_sets) - len(coded),
-                **{
-                    f"coded admissions without a row in {name}": len(coded.keys() - ids)
-                    for name, ids in in_table.items()
-                },
+                **codings.count_rows(),
+                "code rows whose SUBJECT_ID is not that of the admission's notes": notes.count_other_subjects(
+                    codings.subjects
+                ),
+                "left out, admissions without codes": len(notes.rows) - len(coded),
+                **codings.count_missing(coded.keys()),
                 "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
                 "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "codes that no admission has": len(names - counts.keys()),
-                "codes without a description": len(names - self.code_descriptions.keys()),
-                "codes of other splits missing from train": count_unseen_codes(
-                    {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()}
-                ),
-            }
+            },
+            {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()},
         )
         return self._make_generators(notes, kept, splits)
 
@@ -363,35 +344,39 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
     return notes
 
 
-@dataclass
-class CodeRows:
-    """The rows of a code table that are of some admissions.
+def read_codes(
+    path: Path, kind: Kind, hadm_ids: Iterable[int]
+) -> Iterator[tuple[pa.Array, pa.Array, pa.Array, pa.Array]]:
+    """Stream the code rows of some admissions.
 
-    Args:
-        hadm_ids (`list[int]`): Admission of each row with a code.
-        codes (`list[str]`): Its dotted code.
-        without_code (`int`): Rows whose code is empty.
-        subjects (`list[tuple[pa.Array, pa.Array]]`): HADM_ID and SUBJECT_ID of all rows, batch by batch.
+    Yields:
+        Of some rows: HADM_ID, SUBJECT_ID, the dotted code, null where it is empty, and whether it is.
     """
-
-    hadm_ids: list[int] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
-    without_code: int = 0
-    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
-
-
-def read_codes(path: Path, kind: Kind, hadm_ids: Iterable[int]) -> CodeRows:
-    """Read the code rows of some admissions."""
     wanted = pa.array(list(hadm_ids), type=pa.int64())
-    rows = CodeRows()
     for first, batch in read_table(path, ["HADM_ID", "ICD9_CODE"], optional=["SUBJECT_ID"], needs_rows=True):
         admissions = read_ids(batch, "HADM_ID", path, first)
         subjects = read_ids(batch, "SUBJECT_ID", path, first, optional=True)
         dotted = read_dotted_codes(batch, "ICD9_CODE", kind, path, first)
         of_ours = pc.is_in(admissions, wanted)
-        rows.without_code += pc.sum(pc.and_(of_ours, pc.is_null(dotted))).as_py() or 0
-        rows.subjects.append((admissions.filter(of_ours), subjects.filter(of_ours)))
-        keep = pc.and_(of_ours, pc.is_valid(dotted))
-        rows.hadm_ids += admissions.filter(keep).to_pylist()
-        rows.codes += dotted.filter(keep).to_pylist()
-    return rows
+        dotted = dotted.filter(of_ours)
+        yield admissions.filter(of_ours), subjects.filter(of_ours), dotted, pc.is_null(dotted)
+
+
+def load_titles(tables: Mapping[str, Path], descriptions_file: str | Path | None = None) -> dict[str, str]:
+    """Collect titles by dotted code, category, block and chapter; a code in table and file has the table's title.
+
+    Args:
+        tables (`Mapping[str, Path]`): The D_ICD tables by their names.
+        descriptions_file (`str` or `Path`, *optional*): CAML's `ICD9_descriptions.txt`, which names categories, too.
+    """
+    titles = icd9_hierarchy.load_titles(descriptions_file)
+    for table, kind in TITLE_TABLES.items():
+        titles.update(read_titles(tables[table], kind))
+    return titles
+
+
+def read_titles(path: Path, kind: Kind) -> Iterator[tuple[str, str]]:
+    """Read the dotted codes and long titles of a D_ICD table: billable codes alone, and not all that MIMIC-III uses."""
+    for first, batch in read_table(path, ["ICD9_CODE", "LONG_TITLE"]):
+        codes = read_dotted_codes(batch, "ICD9_CODE", kind, path, first).to_pylist()
+        yield from ((code, title) for code, title in zip(codes, batch["LONG_TITLE"].to_pylist(), strict=True) if code)

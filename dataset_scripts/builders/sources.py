@@ -1,4 +1,4 @@
-"""The source files a user points at: finding them, reading them, and saying what is wrong with them.
+"""Finds and reads the user's source files (CSV tables, lists of values), and says what is wrong with them.
 
 Every fault becomes one message with the file, the record and a remedy. The messages of the parsers are never passed
 on, because they quote the record, which may be a clinical note.
@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from datasets.utils import tqdm
 
-from . import icd9
-from .icd9 import Kind
+from ..codes import icd9
+from ..codes.icd9 import Kind
 
 
 BLOCK_SIZE = 4 << 20  # bytes; a record must fit into one block, and the longest note of MIMIC-III has about 0.1 MB

@@ -9,15 +9,11 @@ category and chapter, and neither have the diagnoses of chapters 280-289 and 740
 Titles of codes and categories come from the user's files.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from .icd9 import Kind, kind_of
-from .sources import find_tables, read_dotted_codes, read_table
+from .icd9 import kind_of
 
-
-TITLE_TABLES: dict[str, Kind] = {"D_ICD_DIAGNOSES": "diagnosis", "D_ICD_PROCEDURES": "procedure"}
 
 CHAPTERS = {
     "001-139": "Infectious and parasitic diseases",
@@ -249,35 +245,18 @@ def parents_of(code: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*sub_codes, *categories, family.block, family.chapter]))
 
 
-def load_titles(data_dir: str | Path | None = None, descriptions_file: str | Path | None = None) -> dict[str, str]:
-    """Collect the titles of codes, categories, blocks and chapters.
+def load_titles(descriptions_file: str | Path | None = None) -> dict[str, str]:
+    """Collect the titles of blocks and chapters, and those that a file gives to codes and categories.
 
     Args:
-        data_dir (`str` or `Path`, *optional*):
-            Folder with MIMIC-III's D_ICD tables: long titles of billable codes, without categories, and not of every
-            code that MIMIC-III uses.
         descriptions_file (`str` or `Path`, *optional*):
-            CAML's `ICD9_descriptions.txt`, which also names categories and sub-codes; see [`read_descriptions`]. A
-            code in both has the title of the table.
+            CAML's `ICD9_descriptions.txt`, which names codes, sub-codes and categories; see [`read_descriptions`].
 
     Returns:
-        Titles by dotted code or range; those of blocks and chapters are always there.
+        Titles by dotted code or range.
     """
-    titles = {**BLOCKS, **CHAPTERS}
-    if descriptions_file is not None:
-        titles.update(read_descriptions(Path(descriptions_file)))
-    if data_dir is not None:
-        tables = find_tables(str(data_dir), list(TITLE_TABLES))
-        for table, kind in TITLE_TABLES.items():
-            titles.update(read_titles(tables[table], kind))
-    return titles
-
-
-def read_titles(path: Path, kind: Kind) -> Iterator[tuple[str, str]]:
-    """Read the dotted codes and long titles of a D_ICD table."""
-    for first, batch in read_table(path, ["ICD9_CODE", "LONG_TITLE"]):
-        codes = read_dotted_codes(batch, "ICD9_CODE", kind, path, first).to_pylist()
-        yield from ((code, title) for code, title in zip(codes, batch["LONG_TITLE"].to_pylist(), strict=True) if code)
+    of_file = {} if descriptions_file is None else read_descriptions(Path(descriptions_file))
+    return {**BLOCKS, **CHAPTERS, **of_file}
 
 
 def read_descriptions(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Splits that give each part its share of every code: of single documents, and of groups that stay whole.
+"""Divides documents, or groups that stay whole, so that each split gets its share of every code.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
 2011) goes from the rarest code to the most frequent, and gives each of a code's documents to the split that lacks most
@@ -17,6 +17,15 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 
 EVERY_DOCUMENT = ""  # stands for a code that each document has, so that a split's size counts like a code
+
+
+def check_enough(what: str, documents: int, codes: int, least: int) -> None:
+    """Refuse to divide fewer than `least` documents, or documents of one code; `what` names them in the message."""
+    if documents < least or codes < 2:
+        raise ValueError(
+            f"{what} with {codes} codes are too few to divide: expected {least} with 2 codes at least. Read them as a "
+            "whole with `unsplit=True`."
+        )
 
 
 def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

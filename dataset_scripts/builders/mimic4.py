@@ -1,4 +1,4 @@
-"""MIMIC-IV discharge summaries and their ICD-9 or ICD-10 codes, on splits of our own.
+"""Builds MIMIC-IV discharge summaries with their ICD-9 or ICD-10 codes, on splits of our own.
 
 From raw tables to records: the codes of diagnoses_icd and procedures_icd say which admissions are of the edition that
 the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; subjects are
@@ -10,8 +10,8 @@ module reads the user's own copy and writes only into the user's own cache.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,21 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import hierarchy, hierarchy10
-from .classification import ICD9, ICD10, Classification
-from .icd9 import Kind
+from ..codes import icd9_hierarchy, icd10_hierarchy
+from ..codes.classification import ICD9, ICD10, Classification
+from ..codes.icd9 import Kind
 from .mimic import (
     TOP_CODES,
+    Codings,
     DischargeSummaries,
     Gathering,
     MIMICBuilder,
     MIMICConfig,
     choose_frequent,
     choose_most_frequent,
-    describe_config,
     find_given_file,
     stratify_by_subject,
 )
-from .records import count_unseen_codes
 from .sources import find_tables, has_text, read_choices, read_dotted_codes, read_ids, read_table
 
 
@@ -49,9 +48,10 @@ EDITIONS = {9: ICD9, 10: ICD10}
 NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
 DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
 
-DESCRIPTION = """\
-Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, one record an admission."""
-CITATION = """\
+DATA_SET = datasets.DatasetInfo(
+    description="Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, "
+    "one record an admission.",
+    citation="""\
 @article{johnson2023mimic,
   title={{MIMIC-IV}, a freely accessible electronic health record dataset},
   author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},
@@ -66,7 +66,10 @@ CITATION = """\
   title={Automated Medical Coding on {MIMIC-III} and {MIMIC-IV}: A Critical Review and Replicability Study},
   author={Edin, Joakim and Junge, Alexander and Havtorn, Jakob D. and Borgholt, Lasse and Maistro, Maria and others},
   booktitle={SIGIR}, year={2023}
-}"""
+}""",
+    homepage="https://physionet.org/content/mimic-iv-note/2.2/",
+    license="PhysioNet Credentialed Health Data License 1.5.0",
+)
 
 
 @dataclass
@@ -125,9 +128,7 @@ class MIMIC4(MIMICBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC4Config
     BUILDER_CONFIGS = [
-        MIMIC4Config(
-            name=name, version=MIMICBuilder.VERSION, description=f"{description}; stratified splits of our own."
-        )
+        MIMIC4Config(name=name, description=f"{description}; stratified splits of our own.")
         for name, description in {
             "icd10": "ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions",
             "icd10_top50": "The 50 ICD-10-CM and ICD-10-PCS codes of most admissions",
@@ -135,7 +136,7 @@ class MIMIC4(MIMICBuilder):
             "icd9_top50": "The 50 ICD-9-CM codes of most admissions",
         }.items()
     ]
-    DEFAULT_CONFIG_NAME = "icd10"
+    ABOUT = DATA_SET
 
     def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
         # RE2, which the other release's marks are replaced by, does not look around.
@@ -153,28 +154,20 @@ class MIMIC4(MIMICBuilder):
         those of simple-icd-10-cm (ICD-10-CM) or of `descriptions_file` (ICD-9-CM).
         """
         if self.config.edition == 10:
-            titles = hierarchy10.load_titles()
+            titles = icd10_hierarchy.load_titles()
         else:
-            titles = hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
+            titles = icd9_hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
         for table, kind in TITLE_TABLES.items():
             titles.update(read_titles(self.tables[table], kind, self.config.edition))
         return titles
 
-    def _info(self) -> datasets.DatasetInfo:
-        described = describe_config(self.config, [self.config.splits_note])
-        return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {described}",
-            citation=CITATION,
-            homepage="https://physionet.org/content/mimic-iv-note/2.2/",
-            license="PhysioNet Credentialed Health Data License 1.5.0",
-        )
+    def _describe_own_options(self) -> list[str]:
+        return [self.config.splits_note]
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        codings = Codings()
-        for table in CODE_TABLES:
-            codings.read(self.tables[table], table, self.config.edition)
-        of_edition = codings.codes.keys() - codings.other_edition
+        codings, other_edition = read_codes(self.tables, self.config.edition)
+        of_edition = codings.codes.keys() - other_edition
         notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
         if not coded:
@@ -189,31 +182,23 @@ class MIMIC4(MIMICBuilder):
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
         splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept))
         self._set_features(chosen)
-        mixed = codings.codes.keys() & codings.other_edition
+        mixed = codings.codes.keys() & other_edition
         self._report(
             {
                 **notes.left_out,
-                "left out, code rows without a code": codings.rows_without_code,
-                "left out, code rows that repeat another one": codings.num_rows
-                - sum(map(len, codings.codes.values())),
-                **{
-                    f"coded admissions without a row in {name}": len(coded.keys() - ids)
-                    for name, ids in codings.in_table.items()
-                },
+                **codings.count_rows(),
+                **codings.count_missing(coded.keys()),
                 "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
                 ),
                 "left out, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
-                "left out, admissions coded in the other edition": len(noted & codings.other_edition - mixed),
-                "left out, admissions without codes": len(noted - codings.codes.keys() - codings.other_edition),
+                "left out, admissions coded in the other edition": len(noted & other_edition - mixed),
+                "left out, admissions without codes": len(noted - codings.codes.keys() - other_edition),
                 "left out, codes outside of the code set": len(counts.keys() - chosen),
                 "left out, admissions with none of the chosen codes": len(coded) - len(kept),
                 "codes that no admission has": len(chosen - counts.keys()),
-                "codes without a description": len(chosen - self.code_descriptions.keys()),
-                "codes of other splits missing from train": count_unseen_codes(
-                    {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()}
-                ),
-            }
+            },
+            {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()},
         )
         return self._make_generators(notes, kept, splits)
 
@@ -246,45 +231,18 @@ class MIMIC4(MIMICBuilder):
         return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in splits.items()}
 
 
-@dataclass
-class Codings:
-    """The codes of admissions in one edition of ICD, and which admissions have codes of the other.
-
-    Args:
-        codes (`dict[int, set[str]]`): Dotted codes of each admission that has any.
-        other_edition (`set[int]`): Admissions with a code of the other edition.
-        rows_without_code (`int`): Rows whose code is empty.
-        num_rows (`int`): Rows with a code of the edition.
-        in_table (`dict[str, set[int]]`): Admissions with a code of the edition, by table.
-        subjects (`list[tuple[pa.Array, pa.Array]]`): hadm_id and subject_id of all rows, batch by batch.
-    """
-
-    codes: dict[int, set[str]] = field(default_factory=dict)
-    other_edition: set[int] = field(default_factory=set)
-    rows_without_code: int = 0
-    num_rows: int = 0
-    in_table: dict[str, set[int]] = field(default_factory=dict)
-    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
-
-    def read(self, path: Path, table: str, edition: int) -> None:
-        """Add the codes of a table."""
-        kind = CODE_TABLES[table]
-        in_table = self.in_table[table] = set()
-        columns = ["hadm_id", "icd_code", "icd_version"]
+def read_codes(tables: Mapping[str, Path], edition: int) -> tuple[Codings, set[int]]:
+    """Read the codes of an edition of ICD, and find the admissions that have a code of the other one."""
+    codings, other_edition = Codings(), set()
+    for table, kind in CODE_TABLES.items():
+        path, columns = tables[table], ["hadm_id", "icd_code", "icd_version"]
         for first, batch in read_table(path, columns, optional=["subject_id"], needs_rows=True):
             admissions = read_ids(batch, "hadm_id", path, first)
-            self.subjects.append((admissions, read_ids(batch, "subject_id", path, first, optional=True)))
+            subjects = read_ids(batch, "subject_id", path, first, optional=True)
             dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition)
-            self.rows_without_code += pc.sum(is_empty).as_py() or 0
-            self.other_edition.update(admissions.filter(is_other).to_pylist())
-            is_ours = pc.is_valid(dotted)
-            encoded = dotted.filter(is_ours).dictionary_encode()
-            codes = encoded.dictionary.to_pylist()  # one string for all rows that have the code
-            hadm_ids = admissions.filter(is_ours).to_pylist()
-            self.num_rows += len(hadm_ids)
-            in_table.update(hadm_ids)
-            for hadm_id, i in zip(hadm_ids, encoded.indices.to_pylist(), strict=True):
-                self.codes.setdefault(hadm_id, set()).add(codes[i])
+            codings.add(table, admissions, subjects, dotted, is_empty)
+            other_edition.update(admissions.filter(is_other).to_pylist())
+    return codings, other_edition
 
 
 def read_codes_of_edition(
@@ -315,7 +273,7 @@ def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
             is_table = pc.and_(pc.equal(pc.utf8_length(codes), 3), pc.equal(batch["icd_version"], "10"))
             tables = codes.filter(is_table).to_pylist()
             long_titles = batch["long_title"].filter(is_table).to_pylist()
-            titles.update(zip(map(hierarchy10.table_of, tables), long_titles, strict=True))
+            titles.update(zip(map(icd10_hierarchy.table_of, tables), long_titles, strict=True))
             batch = batch.set_column(0, "icd_code", pc.if_else(is_table, "", codes))
         dotted, _, _ = read_codes_of_edition(batch, kind, path, first, edition)
         is_ours = pc.is_valid(dotted)
@@ -361,6 +319,12 @@ def read_discharge_summaries(
             f"{path} holds no discharge summary with an admission id; the open MIMIC-IV demo comes without notes. Use the "
             "table of MIMIC-IV-Note v2.2 or a synthetic corpus."
         )
+    order_rows(notes, places)
+    return notes, noted
+
+
+def order_rows(notes: DischargeSummaries, places: Sequence[tuple[int, int]]) -> None:
+    """Put the rows of each admission in the order of their places, type before number, and leave out repeated texts."""
     for hadm_id, rows in notes.rows.items():
         if len(rows) > 1:
             first_with: dict[str, int] = {}
@@ -369,9 +333,8 @@ def read_discharge_summaries(
             different = list(first_with.values())
             if len({places[row] for row in different}) < len(different):
                 raise ValueError(
-                    f"{path}: two different texts of hadm_id {hadm_id} have one note_type and note_seq. Restore the "
+                    f"{notes.path}: two different texts of hadm_id {hadm_id} have one note_type and note_seq. Restore the "
                     "original table."
                 )
             notes.rows[hadm_id] = different
             notes.left_out["left out, rows that repeat another one's text"] += len(rows) - len(different)
-    return notes, noted

@@ -1,11 +1,11 @@
-"""The record that every builder yields, and what the builders share."""
+"""The record that every builder yields, and the class that every builder is derived from."""
 
 import errno
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,20 +14,26 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify
-from .classification import ICD9, Classification
-from .hierarchy import CodeFamily
+from .. import files
+from ..codes.classification import ICD9, Classification
+from ..codes.icd9_hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
 
 
 logger = logging.getLogger(__name__)
 
+VERSION = datasets.Version("1.0.0")  # of the records
+
 # With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
-SHARED_MODULES = (caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
-SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
+BUILDERS_FOLDER = Path(__file__).parent
+SHARED_CODE = [
+    *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "sources.py", "stratify.py")),
+    *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
+    Path(files.__file__),
+]
 
 
-def record_features(codes: Sequence[str]) -> datasets.Features:
+def record_features(codes: Iterable[str]) -> datasets.Features:
     """Describe a record: one admission's text and its codes, as ids into the sorted `codes` of the data set."""
     return datasets.Features(
         {
@@ -37,6 +43,18 @@ def record_features(codes: Sequence[str]) -> datasets.Features:
             "codes": datasets.List(datasets.ClassLabel(names=sorted(codes))),
         }
     )
+
+
+@dataclass
+class ICDConfig(datasets.BuilderConfig):
+    """What every data set can be asked for.
+
+    Args:
+        unsplit (`bool`): In place of the splits, make one, `unsplit`, of every record with codes in the folder.
+    """
+
+    version: datasets.Version | str | None = VERSION
+    unsplit: bool = False
 
 
 class ICDBuilder(datasets.GeneratorBasedBuilder):
@@ -58,8 +76,10 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         **options: Fields of the configuration class.
     """
 
-    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = ICDConfig
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
+    ABOUT: ClassVar[datasets.DatasetInfo]  # description, citation, homepage and licence of the data set
+    PUBLIC_CONTENT: ClassVar[frozenset[str]] = frozenset()  # digests of copies that anyone may have; see `is_public`
 
     def __init__(
         self,
@@ -117,10 +137,26 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         """What the codes are of."""
         return ICD9
 
+    def _describe(self) -> str:
+        """Say in words what the configuration and its options make; nothing if left out."""
+        return ""
+
+    def _info(self) -> datasets.DatasetInfo:
+        info = self.ABOUT.copy()
+        described = self._describe()
+        if described:
+            info.description += f"\n\nConfiguration {self.config.name}: {described}"
+        return info
+
+    @cached_property
+    def code2id(self) -> dict[str, int]:
+        """The id of each code in `features["codes"]`, once these are known."""
+        return {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+
     @cached_property
     def code_families(self) -> dict[str, CodeFamily]:
         """Chapter, block and category of each code of the data set, once it is built."""
-        return {code: self.classification.family_of(code) for code in self.info.features["codes"].feature.names}
+        return {code: self.classification.family_of(code) for code in self.code2id}
 
     @cached_property
     def code_counts(self) -> dict[str, dict[str, int]]:
@@ -155,8 +191,18 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             check_split(split, [*splits, "all"], f"configuration {self.config.name!r} of {type(self).__name__}")
         return super().as_dataset(split=split, in_memory=in_memory)
 
-    def _report(self, counts: Mapping[str, int]) -> None:
-        """Say once, when a data set is built, what was left out of it; keep it with the data set's info."""
+    def _report(self, counts: Mapping[str, int], splits: Mapping[str, Iterable[Iterable[str]]]) -> None:
+        """Say once, when a data set is built, what was left out of it; keep it with the data set's info.
+
+        Args:
+            counts (`Mapping[str, int]`): What was counted; what was not found is not said.
+            splits (`Mapping[str, Iterable[Iterable[str]]]`): The codes of each record of each split.
+        """
+        counts = {
+            **counts,
+            "codes without a description": len(self.code2id.keys() - self.code_descriptions.keys()),
+            "codes of other splits missing from train": count_unseen_codes(splits),
+        }
         said = [f"{what}: {count:,}" for what, count in counts.items() if count]
         if said:
             report = f"{type(self).__name__}/{self.config.name}: {'; '.join(said)}."

@@ -1,4 +1,4 @@
-"""CodiEsp (CLEF eHealth 2020): clinical cases in Spanish, and machine-translated into English, with ICD-10 codes.
+"""Builds CodiEsp (CLEF eHealth 2020): clinical cases in Spanish or machine-translated English, with ICD-10 codes.
 
 The corpus is a folder with `train` and `dev`. Each holds the cases as text files and three tables without a header:
 the diagnoses of a case (ICD-10-CM), its procedures (ICD-10-PCS), and for each code the places in the Spanish text that
@@ -18,50 +18,52 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
 
-from . import icd10
-from .classification import ICD10, Classification
-from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
+from ..codes import icd10
+from ..codes.classification import ICD10, Classification
+from ..codes.icd9 import Kind
+from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import list_folder
-from .stratify import hold_out
+from .stratify import check_enough, hold_out
 
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["diagnoses", "procedures"]
-
 TOP_CODES = 50
 VALIDATION_SIZE = 0.15  # of the cases in the folder `train`
 SEED = 2020
-TABLES: dict[Kind, str] = {"diagnoses": "D", "procedures": "P"}  # trainD.tsv
-LABELS: dict[Kind, str] = {"diagnoses": "DIAGNOSTICO", "procedures": "PROCEDIMIENTO"}  # in trainX.tsv
+NAMES: dict[Kind, str] = {"diagnosis": "diagnoses", "procedure": "procedures"}  # in the names of configurations
+TABLES: dict[Kind, str] = {"diagnosis": "D", "procedure": "P"}  # trainD.tsv
+LABELS: dict[Kind, str] = {"diagnosis": "DIAGNOSTICO", "procedure": "PROCEDIMIENTO"}  # in trainX.tsv
 TEXT_FOLDERS = {"en": "text_files_en", "es": "text_files"}
 LANGUAGES = {
     "en": "text machine-translated into English, without evidence, whose offsets are of the Spanish text",
     "es": "text in Spanish, with evidence",
 }
 BACKGROUND = "background_en.jsonl.gz"
-PATTERNS = {"diagnoses": icd10.PATTERNS["diagnosis"], "procedures": icd10.PATTERNS["procedure"]}
-EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
+EXAMPLES: dict[Kind, str] = {"diagnosis": "r50.9", "procedure": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
 
-DESCRIPTION = """\
-Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures."""
-CITATION = """\
+DATA_SET = datasets.DatasetInfo(
+    description="Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures.",
+    citation="""\
 @inproceedings{miranda2020overview,
   title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical Cases
     at {CodiEsp} Track of {CLEF eHealth} 2020},
   author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, Martin},
   booktitle={CLEF (Working Notes)}, year={2020}
-}"""
+}""",
+    homepage="https://temu.bsc.es/codiesp/",
+    license="CC BY 4.0",
+)
 
 
 @dataclass
-class CodiEspConfig(datasets.BuilderConfig):
+class CodiEspConfig(ICDConfig):
     """Which codes a record keeps, and which cases go where. Kind, language and code set are in the `name`.
 
     Args:
@@ -73,7 +75,6 @@ class CodiEspConfig(datasets.BuilderConfig):
     """
 
     min_count: int = 0
-    unsplit: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,7 +83,7 @@ class CodiEspConfig(datasets.BuilderConfig):
 
     @property
     def kinds(self) -> list[Kind]:
-        return [kind for kind in TABLES if self.name.startswith((kind, "both"))]
+        return [kind for kind, name in NAMES.items() if self.name.startswith((name, "both"))]
 
     @property
     def language(self) -> str:
@@ -95,7 +96,7 @@ class CodiEspConfig(datasets.BuilderConfig):
     def describe(self) -> str:
         """Say in words what the configuration and its options make."""
         parts = [
-            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(self.kinds)}; {LANGUAGES[self.language]}."
+            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(NAMES[kind] for kind in self.kinds)}; {LANGUAGES[self.language]}."
         ]
         if self.min_count:
             parts.append(f"`min_count` is {self.min_count}.")
@@ -138,12 +139,17 @@ class CodiEsp(ICDBuilder):
 
     BUILDER_CONFIG_CLASS = CodiEspConfig
     BUILDER_CONFIGS = [
-        CodiEspConfig(name=f"{kind}_{language}{code_set}", version=ICDBuilder.VERSION)
-        for kind in (*TABLES, "both")
+        CodiEspConfig(name=f"{kind}_{language}{code_set}")
+        for kind in (*NAMES.values(), "both")
         for language in TEXT_FOLDERS
         for code_set in ("_top50", "")
     ]
-    DEFAULT_CONFIG_NAME = "diagnoses_en_top50"
+    ABOUT = DATA_SET
+    PUBLIC_CONTENT = frozenset({  # version 3, all of `train` and half of `dev`
+        "11d06968f1ffcbdd1ec5a80d13aa4ffc606cb2b69e5e82d0f0f7cd358b1f03c1",  # English, with the background cases
+        "c7ad845c636bc30aa2abdecd05ebab0af37a587c041eeefd4999aae7dd6d7df6",  # English
+        "8e45f3664fad204175e0ab12404ac010969bdbd27d00236a0a4c84dac976b5ac",  # Spanish
+    })  # fmt: skip
 
     def _find_sources(self, config: CodiEspConfig) -> list[Path]:
         self.folders = {name: Folder.find(str(config.data_dir), name, config.language) for name in ("train", "dev")}
@@ -164,20 +170,15 @@ class CodiEsp(ICDBuilder):
 
         They come from the package simple-icd-10-cm; without it there are none, and a warning says so.
         """
-        if "diagnoses" not in self.config.kinds:
+        if "diagnosis" not in self.config.kinds:
             return {}
         folders = self.folders.values()
         return describe_diagnoses(
-            {code for folder in folders for codes in folder.read_codes("diagnoses").values() for code in codes}
+            {code for folder in folders for codes in folder.read_codes("diagnosis").values() for code in codes}
         )
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {self.config.describe()}",
-            citation=CITATION,
-            homepage="https://temu.bsc.es/codiesp/",
-            license="CC BY 4.0",
-        )
+    def _describe(self) -> str:
+        return self.config.describe()
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
@@ -189,7 +190,21 @@ class CodiEsp(ICDBuilder):
                 f"Restore {SOURCE}."
             )
         code_set = self._choose_codes(cases["train"], cases["dev"])
-        self.info.features = record_features(sorted(code_set))
+        self._set_features(code_set)
+        if self.config.unsplit:
+            splits = {"unsplit": [*cases["train"], *cases["dev"]]}
+        else:
+            train, validation = self._hold_out(cases["train"])
+            splits = {"train": train, "validation": validation, "test": cases["dev"]}
+        self._report_cases(splits, code_set)
+        if self.background_file is not None and not self.config.unsplit:
+            splits["background"] = self._read_background(self.background_file, [*cases["train"], *cases["dev"]])
+        return [
+            datasets.SplitGenerator(name=name, gen_kwargs={"cases": tuple(split)}) for name, split in splits.items()
+        ]
+
+    def _set_features(self, code_set: Set[str]) -> None:
+        self.info.features = record_features(code_set)
         self.info.features["case_id"] = datasets.Value("string")
         self.info.features["evidence"] = datasets.List(
             {
@@ -198,43 +213,37 @@ class CodiEsp(ICDBuilder):
             }
         )
 
-        if self.config.unsplit:
-            splits = {"unsplit": [*cases["train"], *cases["dev"]]}
-        else:
-            train, validation = self._hold_out(cases["train"])
-            splits = {"train": train, "validation": validation, "test": cases["dev"]}
+    def _report_cases(self, splits: "Mapping[str, Sequence[Case]]", code_set: Set[str]) -> None:
+        cases = [case for split in splits.values() for case in split]
+        mentions = [mention for case in cases for mention in self._mentions_of(case)]
         coded = {name: [self._codes_of(case) & code_set for case in split] for name, split in splits.items()}
-        mentions = [mention for split in splits.values() for case in split for mention in self._mentions_of(case)]
-        all_cases = [*cases["train"], *cases["dev"]]
         tables = [TABLES[kind] for kind in self.config.kinds]
         self._report(
             {
                 "left out, rows that repeat another one's code": sum(
                     folder.count_repeated_rows(table) for folder in self.folders.values() for table in tables
                 ),
-                "cases with the text of another one": len(all_cases) - len({case.text for case in all_cases}),
+                "cases with the text of another one": len(cases) - len({case.text for case in cases}),
                 "cases with none of the codes": sum(not codes for split in coded.values() for codes in split),
                 "places whose offsets give other words than the table quotes": sum(m.is_misquoted for m in mentions),
                 "left out, empty spans": sum(m.empty_spans for m in mentions),
-                "codes without a description": len(code_set - self.code_descriptions.keys()),
-                "codes of other splits missing from train": count_unseen_codes(coded),
-            }
+            },
+            coded,
         )
-        if self.background_file is not None and not self.config.unsplit:
-            splits["background"] = read_background(self.background_file)
-            background_ids = {case.case_id for case in splits["background"]}
-            shared = background_ids & {case.case_id for case in all_cases}
-            if shared:
-                raise ValueError(
-                    f"{self.background_file}: {len(shared)} of its cases are in train or dev, e.g. {min(shared)}. "
-                    f"Restore the file from {SOURCE}."
-                )
-        return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"cases": tuple(split)}) for name, split in splits.items()
-        ]
+
+    def _read_background(self, path: Path, coded_cases: "Sequence[Case]") -> "list[Case]":
+        """Read the cases without codes; one that has codes elsewhere is refused."""
+        background = read_background(path)
+        shared = {case.case_id for case in background} & {case.case_id for case in coded_cases}
+        if shared:
+            raise ValueError(
+                f"{path}: {len(shared)} of its cases are in train or dev, e.g. {min(shared)}. "
+                f"Restore the file from {SOURCE}."
+            )
+        return background
 
     def _generate_examples(self, cases: "Sequence[Case]") -> Iterator[tuple[str, dict[str, Any]]]:
-        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
+        code2id = self.code2id
         for case in cases:
             number = case_number(case.case_id)
             yield (
@@ -279,12 +288,8 @@ class CodiEsp(ICDBuilder):
             for kind in TABLES
             for code in most_frequent(Counter(code for case in cases for code in case.codes[kind]), TOP_CODES)
         ]
-        if len(cases) * VALIDATION_SIZE < 1 or len(columns) < 2:
-            raise ValueError(
-                f"{self.config.data_dir}: {len(cases)} cases of train with {len(columns)} codes are too few to divide: "
-                f"expected {int(np.ceil(1 / VALIDATION_SIZE))} with 2 codes at least. Read them as a whole with "
-                "`unsplit=True`."
-            )
+        least = int(np.ceil(1 / VALIDATION_SIZE))
+        check_enough(f"{self.config.data_dir}: {len(cases)} cases of train", len(cases), len(columns), least)
         labels = np.array(columns, dtype=int).T  # (cases, codes)
         train, validation = hold_out(labels, VALIDATION_SIZE, SEED)
         return [cases[i] for i in train], [cases[i] for i in validation]
@@ -339,7 +344,7 @@ class Folder:
         codes: dict[str, set[str]] = {case_id: set() for case_id in self.texts}
         for row, (case_id, code) in read_rows(path, 2):
             self._check_case(case_id, path, row)
-            if not PATTERNS[kind].fullmatch(code.upper()):
+            if not icd10.PATTERNS[kind].fullmatch(code.upper()):
                 raise ValueError(
                     f"{path}: the second column of row {row} is not an ICD-10 code such as {EXAMPLES[kind]}. "
                     f"Restore the table from {SOURCE}."

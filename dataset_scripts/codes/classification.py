@@ -1,11 +1,11 @@
-"""ICD-9 and ICD-10 through one interface: kinds, dots, hierarchy."""
+"""One interface to ICD-9-CM and ICD-10 (kinds, dots, hierarchy), and which of them some codes belong to."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from . import hierarchy, hierarchy10, icd9, icd10
-from .hierarchy import CodeFamily
+from . import icd9, icd9_hierarchy, icd10, icd10_hierarchy
 from .icd9 import Kind
+from .icd9_hierarchy import CodeFamily
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Classification:
     Args:
         name (`str`): What to call it.
         add_dot, kind_of (`Callable`): See `icd9.py`.
-        family_of, parents_of (`Callable`): See `hierarchy.py`.
+        family_of, parents_of (`Callable`): See `icd9_hierarchy.py`.
         chapters (`Mapping[str, str]`): Titles of the chapters.
     """
 
@@ -28,10 +28,20 @@ class Classification:
 
 
 ICD9 = Classification(
-    "ICD-9-CM", icd9.add_dot, icd9.kind_of, hierarchy.family_of, hierarchy.parents_of, hierarchy.CHAPTERS
+    "ICD-9-CM",
+    icd9.add_dot,
+    icd9.kind_of,
+    icd9_hierarchy.family_of,
+    icd9_hierarchy.parents_of,
+    icd9_hierarchy.CHAPTERS,
 )
 ICD10 = Classification(
-    "ICD-10", icd10.add_dot, icd10.kind_of, hierarchy10.family_of, hierarchy10.parents_of, hierarchy10.CHAPTERS
+    "ICD-10",
+    icd10.add_dot,
+    icd10.kind_of,
+    icd10_hierarchy.family_of,
+    icd10_hierarchy.parents_of,
+    icd10_hierarchy.CHAPTERS,
 )
 
 

@@ -1,11 +1,11 @@
-"""What the builders of MIMIC-III and MIMIC-IV share: options, notes by admission, code sets, splits of our own, records.
+"""What the builders of MIMIC-III and MIMIC-IV share: options, notes and codes by admission, splits, records.
 
 What is of one release alone (names of tables and columns, which rows count, published splits) is in its own module.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..codes.classification import ICD9, Classification
+from ..codes.icd9 import Kind
 from .caml_splits import check_subjects
-from .classification import ICD9, Classification
-from .icd9 import Kind
-from .records import ICDBuilder, most_frequent, record_features
+from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import absolute_path, has_text
 from .stratify import stratify_groups
 
@@ -33,7 +33,7 @@ CAML_BYTES = re.sub(r"\W", " ", "".join(map(chr, range(128))).lower()).encode().
 
 
 @dataclass
-class MIMICConfig(datasets.BuilderConfig):
+class MIMICConfig(ICDConfig):
     """What to make of a folder of MIMIC tables.
 
     Args:
@@ -61,7 +61,6 @@ class MIMICConfig(datasets.BuilderConfig):
     text: str = "raw"
     deid_token: str | None = None
     code_kinds: bool = False
-    unsplit: bool = False
     codes: list[str] | None = None
     min_count: int | None = None
     seed: int | None = None
@@ -103,25 +102,6 @@ def find_given_file(config: MIMICConfig, option: str) -> Path | None:
     return None if path is None else Path(path)
 
 
-def describe_config(config: MIMICConfig, own: Sequence[str]) -> str:
-    """Say in words what a configuration and its options make, so that two data sets are never taken for each other.
-
-    Args:
-        own (`Sequence[str]`): Sentences about the options that are the release's own.
-    """
-    parts = [str(config.description)]
-    if config.codes is not None:
-        parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
-    parts += own
-    if config.unsplit:
-        parts.append("In place of its splits: one split of every admission.")
-    if config.text == "caml":
-        parts.append("The text is cut into CAML's words.")
-    if config.deid_token is not None:
-        parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
-    return " ".join(parts)
-
-
 class MIMICBuilder(ICDBuilder):
     """A builder of records from the discharge summaries and the codes of admissions."""
 
@@ -131,8 +111,26 @@ class MIMICBuilder(ICDBuilder):
     def classification(self) -> Classification:
         return self.config.classification
 
+    def _describe_own_options(self) -> list[str]:
+        """Say in sentences what the options make that are the release's own."""
+        raise NotImplementedError
+
+    def _describe(self) -> str:
+        config = self.config
+        parts = [str(config.description)]
+        if config.codes is not None:
+            parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
+        parts += self._describe_own_options()
+        if config.unsplit:
+            parts.append("In place of its splits: one split of every admission.")
+        if config.text == "caml":
+            parts.append("The text is cut into CAML's words.")
+        if config.deid_token is not None:
+            parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
+        return " ".join(parts)
+
     def _set_features(self, names: Collection[str]) -> None:
-        self.info.features = record_features(sorted(names))
+        self.info.features = record_features(names)
         if self.config.code_kinds:
             self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
 
@@ -157,12 +155,10 @@ class MIMICBuilder(ICDBuilder):
     def _generate_examples(
         self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        names = self.info.features["codes"].feature.names
-        code2id = {code: i for i, code in enumerate(names)}
-        kinds = [KINDS.index(self.classification.kind_of(code)) for code in names]
+        kinds = [KINDS.index(self.classification.kind_of(code)) for code in self.code2id]
         for hadm_id in hadm_ids:
             texts = notes.texts_of(hadm_id)
-            ids = sorted(code2id[code] for code in codes[hadm_id])
+            ids = sorted(self.code2id[code] for code in codes[hadm_id])
             record = {
                 "subject_id": notes.subject_ids[hadm_id],
                 "hadm_id": hadm_id,
@@ -234,6 +230,52 @@ class DischargeSummaries:
             map(len, kept.values())
         )
         return kept
+
+
+@dataclass
+class Codings:
+    """The codes of admissions, gathered from the rows of the tables of codes.
+
+    Args:
+        codes (`dict[int, set[str]]`): Dotted codes of each admission that has any.
+        in_table (`dict[str, set[int]]`): Admissions with a code, by table.
+        subjects (`list[tuple[pa.Array, pa.Array]]`): Admission and subject of all rows, batch by batch.
+        num_rows (`int`): Rows with a code.
+        rows_without_code (`int`): Rows whose code is empty.
+    """
+
+    codes: dict[int, set[str]] = field(default_factory=dict)
+    in_table: dict[str, set[int]] = field(default_factory=dict)
+    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
+    num_rows: int = 0
+    rows_without_code: int = 0
+
+    def add(self, table: str, hadm_ids: pa.Array, subject_ids: pa.Array, dotted: pa.Array, is_empty: pa.Array) -> None:
+        """Take over rows of a table; those whose dotted code is null have none that counts."""
+        self.subjects.append((hadm_ids, subject_ids))
+        self.rows_without_code += pc.sum(is_empty).as_py() or 0
+        has_code = pc.is_valid(dotted)
+        coded = hadm_ids.filter(has_code).to_pylist()
+        self.num_rows += len(coded)
+        self.in_table.setdefault(table, set()).update(coded)
+        encoded = dotted.filter(has_code).dictionary_encode()
+        codes = encoded.dictionary.to_pylist()  # one string for all rows that have the code
+        for hadm_id, i in zip(coded, encoded.indices.to_pylist(), strict=True):
+            self.codes.setdefault(hadm_id, set()).add(codes[i])
+
+    def count_rows(self) -> dict[str, int]:
+        """Count the rows that add nothing."""
+        return {
+            "left out, code rows without a code": self.rows_without_code,
+            "left out, code rows that repeat another one": self.num_rows - sum(map(len, self.codes.values())),
+        }
+
+    def count_missing(self, hadm_ids: Set[int]) -> dict[str, int]:
+        """Count the admissions, of those given, that a table has no code of."""
+        return {
+            f"coded admissions without a row in {table}": len(hadm_ids - inside)
+            for table, inside in self.in_table.items()
+        }
 
 
 class Gathering:

@@ -1,7 +1,7 @@
-"""The 2007 Computational Medicine Center challenge: radiology reports with ICD-9-CM codes (Pestian et al., BioNLP 2007).
+"""Builds the 2007 Computational Medicine Center challenge: radiology reports with ICD-9-CM codes.
 
-A document holds a clinical history, an impression, the codes of three coding companies, and the codes that a majority
-of them gave. The last are a record's codes.
+The challenge is that of Pestian et al., BioNLP 2007. A document holds a clinical history, an impression, the codes of
+three coding companies, and the codes that a majority of them gave. The last are a record's codes.
 """
 
 import re
@@ -16,10 +16,10 @@ import datasets
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
-from .icd9 import add_dot
-from .records import ICDBuilder, count_unseen_codes, record_features
+from ..codes.icd9 import add_dot
+from .records import ICDBuilder, ICDConfig, record_features
 from .sources import find_xml
-from .stratify import hold_out
+from .stratify import check_enough, hold_out
 
 
 FOLDS = 5
@@ -32,15 +32,17 @@ SECTIONS = {
     "IMPRESSION": "IMPRESSION",
 }  # type in the file, heading in the text
 
-DESCRIPTION = """\
-Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes."""
-CITATION = """\
+DATA_SET = datasets.DatasetInfo(
+    description="Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes.",
+    citation="""\
 @inproceedings{pestian2007shared,
   title={A shared task involving multi-label classification of clinical free text},
   author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and Johnson, Neil and
     Cohen, K. Bretonnel and Duch, Wlodzislaw},
   booktitle={BioNLP}, year={2007}
-}"""
+}""",
+    license="Free for non-commercial research use.",
+)
 
 # Long titles of CMS (version 32); those of codes that were divided before version 32 are the older ICD-9-CM titles.
 TITLES = {
@@ -92,17 +94,6 @@ TITLES = {
 }
 
 
-@dataclass
-class CMC2007Config(datasets.BuilderConfig):
-    """Which documents go where.
-
-    Args:
-        unsplit (`bool`): Ignore the folds and make one split, `unsplit`, of every document.
-    """
-
-    unsplit: bool = False
-
-
 class CMC2007(ICDBuilder):
     """Build the challenge's data set from its XML file; `data_dir` is the file, or the folder that holds it alone.
 
@@ -114,22 +105,20 @@ class CMC2007(ICDBuilder):
     the document's id is both `subject_id` and `hadm_id`. The columns `codes_company1` to `codes_company3` hold what
     each company wrote, as it wrote it: some of it is outside of the code set or not a code.
 
-    See [`ICDBuilder`] for the arguments and [`CMC2007Config`] for the options.
+    See [`ICDBuilder`] for the arguments and [`ICDConfig`] for the options.
     """
 
-    BUILDER_CONFIG_CLASS = CMC2007Config
     BUILDER_CONFIGS = [
-        CMC2007Config(name="default", version=ICDBuilder.VERSION, description="Train and validation."),
-        *(
-            CMC2007Config(
-                name=f"fold{fold}", version=ICDBuilder.VERSION, description=f"Test is fold {fold} of {FOLDS}."
-            )
-            for fold in range(FOLDS)
-        ),
+        ICDConfig(name="default", description="Train and validation."),
+        *(ICDConfig(name=f"fold{fold}", description=f"Test is fold {fold} of {FOLDS}.") for fold in range(FOLDS)),
     ]
-    DEFAULT_CONFIG_NAME = "default"
+    ABOUT = DATA_SET
+    PUBLIC_CONTENT = frozenset({
+        # 780 of the challenge's 978 training reports, as its file came through a public repository.
+        "5191b68f0e6b26db2fd9463fb4ff8e36d407ef12d535e68055715d3eb41b910a",
+    })  # fmt: skip
 
-    def _find_sources(self, config: CMC2007Config) -> list[Path]:
+    def _find_sources(self, config: ICDConfig) -> list[Path]:
         self.xml_file = find_xml(str(config.data_dir))
         return [self.xml_file]
 
@@ -137,11 +126,6 @@ class CMC2007(ICDBuilder):
     def code_descriptions(self) -> dict[str, str]:
         """Long titles of the 45 codes of the challenge."""
         return dict(TITLES)
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=DESCRIPTION, citation=CITATION, license="Free for non-commercial research use."
-        )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         documents = sorted(read_documents(self.xml_file), key=lambda document: document.doc_id)
@@ -155,16 +139,12 @@ class CMC2007(ICDBuilder):
             {
                 "left out, sections of another type": sum(document.other_sections for document in documents),
                 "documents with the text of another one": len(documents) - len({doc.text for doc in documents}),
-                "codes without a description": len(set(names) - TITLES.keys()),
-                "codes of other splits missing from train": count_unseen_codes(
-                    {name: [document.codes for document in split] for name, split in chosen.items()}
-                ),
-            }
+            },
+            {name: [document.codes for document in split] for name, split in chosen.items()},
         )
         return [datasets.SplitGenerator(name=name, gen_kwargs={"documents": split}) for name, split in chosen.items()]
 
     def _generate_examples(self, documents: "Sequence[Document]") -> Iterator[tuple[int, dict[str, Any]]]:
-        code2id = {code: i for i, code in enumerate(self.info.features["codes"].feature.names)}
         for document in documents:
             yield (
                 document.doc_id,
@@ -172,18 +152,14 @@ class CMC2007(ICDBuilder):
                     "subject_id": document.doc_id,
                     "hadm_id": document.doc_id,
                     "text": document.text,
-                    "codes": sorted(code2id[code] for code in document.codes),
+                    "codes": sorted(self.code2id[code] for code in document.codes),
                     **{f"codes_{company.lower()}": codes for company, codes in document.company_codes.items()},
                 },
             )
 
     def _divide(self, documents: "Sequence[Document]", names: Sequence[str]) -> dict[str, np.ndarray]:
         """Give each split the indices of its documents."""
-        if len(documents) < 2 * FOLDS or len(names) < 2:
-            raise ValueError(
-                f"{self.xml_file}: {len(documents)} documents with {len(names)} codes are too few to divide: expected "
-                f"{2 * FOLDS} with 2 codes at least. Read them as a whole with `unsplit=True`."
-            )
+        check_enough(f"{self.xml_file}: {len(documents)} documents", len(documents), len(names), 2 * FOLDS)
         labels = np.array([[name in document.codes for name in names] for document in documents], dtype=int)
         rest, splits = np.arange(len(documents)), {}
         if self.config.name != "default":

@@ -1,4 +1,4 @@
-"""The hierarchy of ICD-10-CM and ICD-10-PCS, through the interface of `hierarchy.py`.
+"""The hierarchy of ICD-10-CM and ICD-10-PCS: what is above a code, and what each level is called.
 
     S72.141A  ->  S72.141  ->  S72.14  ->  S72.1  ->  S72  ->  S70-S79  ->  S00-T88
       code             sub-codes                   category   block      chapter
@@ -21,7 +21,7 @@ import logging
 from collections.abc import Mapping
 from functools import cache
 
-from .hierarchy import CodeFamily
+from .icd9_hierarchy import CodeFamily
 from .icd10 import kind_of
 
 

@@ -3,16 +3,17 @@ import sys
 
 import pytest
 
-from dataset_scripts import CodiEsp, hierarchy, hierarchy10
-from dataset_scripts.classification import ICD9, ICD10, classification_of
-from dataset_scripts.hierarchy import CodeFamily
-from dataset_scripts.hierarchy10 import CHAPTERS, family_of, load_titles, parents_of
+from dataset_scripts import CodiEsp
+from dataset_scripts.codes import icd9_hierarchy, icd10_hierarchy
+from dataset_scripts.codes.classification import ICD9, ICD10, classification_of
+from dataset_scripts.codes.icd9_hierarchy import CodeFamily
+from dataset_scripts.codes.icd10_hierarchy import CHAPTERS, family_of, load_titles, parents_of
 
 
 @pytest.fixture
 def no_package(monkeypatch):
     """A Python without simple-icd-10-cm, whose absence has not been noticed yet."""
-    caches = (hierarchy10._import_tabular, hierarchy10._block_of, hierarchy10._tabular_titles)
+    caches = (icd10_hierarchy._import_tabular, icd10_hierarchy._block_of, icd10_hierarchy._tabular_titles)
     monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
     for cache in caches:
         cache.cache_clear()
@@ -122,7 +123,7 @@ def test_classification_of(codes, classification):
 
 
 def test_both_editions_have_one_interface():
-    assert ICD9.parents_of("250.00") == hierarchy.parents_of("250.00")
+    assert ICD9.parents_of("250.00") == icd9_hierarchy.parents_of("250.00")
     for edition, code, kind in ((ICD9, "250.00", "diagnosis"), (ICD10, "E11.9", "diagnosis")):
         assert edition.add_dot(code.replace(".", ""), kind) == code
         assert edition.kind_of(code) == kind
