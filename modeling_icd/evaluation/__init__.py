@@ -7,7 +7,7 @@ import numpy as np
 
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds, to_numpy
-from .icd_metrics.scores import nan_to_none
+from .icd_metrics.ranks import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset_scripts.files import write_json, write_text
 
-from .icd_metrics.scores import divide
+from .icd_metrics.ranks import divide
 from .intervals import holm, randomization_test
 from .outcomes import Outcomes
 from .predictions import PREDICTIONS_FILE, Predictions, read_predictions

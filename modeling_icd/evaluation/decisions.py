@@ -17,7 +17,7 @@ from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
 from ..decision_icd import calibrated_scores
 from .calibration import fit_platt, fit_temperature
 from .icd_metrics.inputs import ClassIds, check_scores, gold_pairs
-from .icd_metrics.scores import cut_between, rank_gold
+from .icd_metrics.ranks import cut_between, rank_gold
 from .outcomes import outcomes_of
 from .thresholds import tune_bagged_threshold, tune_per_code_thresholds
 

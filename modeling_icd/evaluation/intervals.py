@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .icd_metrics.inputs import check_scores, gold_pairs
-from .icd_metrics.scores import (
+from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,

@@ -13,7 +13,7 @@ import torch
 
 from ..decision_icd import is_predicted
 from .icd_metrics.inputs import check_scores, check_threshold, gold_pairs
-from .icd_metrics.scores import divide, rank_gold, ratios
+from .icd_metrics.ranks import divide, rank_gold, ratios
 
 
 class Outcomes(NamedTuple):

@@ -15,7 +15,7 @@ from dataset_scripts.files import read_json, write_json
 from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.scores import (
+from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,

@@ -25,7 +25,7 @@ from modeling_icd.evaluation import (
     nan_to_none,
     sigmoid,
 )
-from modeling_icd.evaluation.icd_metrics.scores import from_levels, to_levels
+from modeling_icd.evaluation.icd_metrics.ranks import from_levels, to_levels
 
 
 STORAGES = ["float32", "uint16", "histogram"]

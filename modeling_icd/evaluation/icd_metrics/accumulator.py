@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .inputs import check_k, check_threshold
-from .scores import (
+from .ranks import (
     NUM_BINS,
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,

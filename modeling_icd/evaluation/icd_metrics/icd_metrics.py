@@ -9,7 +9,7 @@ import evaluate
 
 from .accumulator import ICDMetricsAccumulator
 from .inputs import ClassIds
-from .scores import nan_to_none
+from .ranks import nan_to_none
 from .store import SCORE_STORAGES
 
 

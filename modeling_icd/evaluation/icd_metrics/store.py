@@ -25,7 +25,7 @@ from .inputs import (
     read_labels,
     to_numbers,
 )
-from .scores import (
+from .ranks import (
     NUM_BINS,
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
