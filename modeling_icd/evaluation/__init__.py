@@ -1,4 +1,4 @@
-"""Metrics, thresholds and their use in `Trainer`. Imports neither torch nor the training code."""
+"""Metrics of scores, thresholds for them, and `compute_metrics` for a `Trainer`; imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds, to_numpy
-from .icd_metrics.ranks import nan_to_none
+from .icd_metrics.metrics import CUTOFFS
+from .icd_metrics.ratios import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 
@@ -66,12 +67,12 @@ def make_compute_metrics(
     *,
     threshold: Any = 0.5,
     tune_threshold: bool = False,
-    k: tuple[int, ...] = (5, 8, 15),
+    k: tuple[int, ...] = CUTOFFS,
     score_storage: str = "uint16",
 ) -> BatchedComputeMetrics:
     """Return a `compute_metrics` for `Trainer`; see `ICDMetricsAccumulator` for the arguments.
 
-    The default storage keeps 2 bytes a score between batches; `"histogram"` keeps nothing for each note.
+    The default storage keeps 2 bytes a score between batches: 60 MB for 3,372 notes and 8,921 codes.
     """
     accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
     return BatchedComputeMetrics(accumulator, tune_threshold)

@@ -6,8 +6,10 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
+import torch
 
-from modeling_icd.evaluation import ICD_METRICS_PATH, ICDMetricsAccumulator
+from modeling_icd.decision_icd import is_predicted
+from modeling_icd.evaluation import ICD_METRICS_PATH, ClassIds, ICDMetricsAccumulator
 from modeling_icd.evaluation.intervals import (
     bootstrap_intervals,
     calibration_terms,
@@ -45,7 +47,7 @@ def make_split(scores, labels, **changes):
     codes = [f"{100 + i // 3}.{i % 3}" for i in range(NUM_CODES)]
     split = ScoredSplit(
         scores=scores,
-        gold=[np.flatnonzero(row).tolist() for row in labels],
+        gold=ClassIds(np.flatnonzero(row).tolist() for row in labels),
         codes=codes,
         hadm_ids=list(range(NUM_NOTES)),
         num_words=np.random.default_rng(5).integers(20, 2000, NUM_NOTES).tolist(),
@@ -100,21 +102,19 @@ def figures_of_the_accumulator():
         "by code": {name: values.tolist() for name, values in stored.per_code().items()},
         "evaluate": evaluate.load(ICD_METRICS_PATH).compute(predictions=scores, references=labels, threshold=0.3),
         "one note": accumulated(scores[:1], labels[:1]),
-        "no order": {
-            name: value
-            for name, value in evaluate.load(ICD_METRICS_PATH, num_labels=NUM_CODES)
-            .compute(predictions=scores > 0.5, references=labels, predictions_format="multi_hot")
-            .items()
-        },
+        "no order": evaluate.load(ICD_METRICS_PATH, num_labels=NUM_CODES).compute(
+            predictions=scores > 0.5, references=labels, predictions_format="multi_hot"
+        ),
     }
 
 
 def figures_of_intervals():
     scores, labels = make_scores()
     others, _ = make_scores(seed=12)
-    outcomes, other = outcomes_of(scores, labels, 0.5), outcomes_of(others, labels, thresholds_per_code())
+    outcomes = outcomes_of(scores, labels, scores > 0.5)
+    other = outcomes_of(others, labels, others > thresholds_per_code().astype(np.float32))
     weights = np.random.default_rng(3).integers(0, 3, (4, NUM_NOTES)).astype(float)
-    ranking, calibration = ranking_terms(scores, labels), calibration_terms(scores, labels)
+    ranking, calibration = ranking_terms(scores, outcomes), calibration_terms(scores, outcomes)
     weighted = {
         **weighted_metrics(outcomes, weights, (5, 8)),
         **weighted_ranking(ranking, weights),
@@ -124,7 +124,9 @@ def figures_of_intervals():
         "weighted": {name: values.tolist() for name, values in weighted.items()},
         "top k": {
             name: values.tolist()
-            for name, values in weighted_metrics(outcomes_of(scores, labels, 0.5, 4), weights).items()
+            for name, values in weighted_metrics(
+                outcomes_of(scores, labels, is_predicted(torch.from_numpy(scores), 0.5, 4).numpy()), weights
+            ).items()
         },
         "intervals": bootstrap_intervals(
             outcomes, accumulated(scores, labels), ranking=ranking, calibration=calibration, num_resamples=60
