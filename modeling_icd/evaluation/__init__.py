@@ -1,12 +1,13 @@
-"""Metrics of scores, thresholds for them, and `compute_metrics` for a `Trainer`; imports no torch."""
+"""Metrics of scores, thresholds for them, and `compute_metrics` for a `Trainer`."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
+from ..decision_icd import calibrated_scores
 from .icd_metrics.accumulator import ICDMetricsAccumulator
-from .icd_metrics.inputs import ClassIds, to_numpy
+from .icd_metrics.inputs import ClassIds
 from .icd_metrics.metrics import CUTOFFS
 from .icd_metrics.ratios import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
@@ -19,7 +20,6 @@ __all__ = [
     "ICDMetricsAccumulator",
     "make_compute_metrics",
     "nan_to_none",
-    "sigmoid",
     "tune_bagged_threshold",
     "tune_global_threshold",
     "tune_per_code_thresholds",
@@ -27,12 +27,6 @@ __all__ = [
 
 ICD_METRICS_PATH = str(Path(__file__).parent / "icd_metrics")
 """What to give to `evaluate.load`."""
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities from logits, without overflow at either end."""
-    decay = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, decay) / (1 + decay)
 
 
 class BatchedComputeMetrics:
@@ -54,7 +48,8 @@ class BatchedComputeMetrics:
         logits = eval_prediction.predictions
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
-        self.accumulator.add_batch(sigmoid(to_numpy(logits).astype(np.float32)), eval_prediction.label_ids)
+        scores = calibrated_scores(torch.as_tensor(logits), None)
+        self.accumulator.add_batch(scores, eval_prediction.label_ids)
         if not compute_result:
             return {}
         results = self.accumulator.compute(tune_threshold=self.tune_threshold)
