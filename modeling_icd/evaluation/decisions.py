@@ -14,10 +14,10 @@ import torch
 from sklearn.isotonic import isotonic_regression
 
 from ..configuration_icd import CALIBRATIONS, THRESHOLD_RULES
-from ..decision_icd import calibrated_scores
+from ..decision_icd import calibrated_scores, is_predicted
 from .calibration import fit_platt, fit_temperature
 from .icd_metrics.inputs import ClassIds, check_scores, gold_pairs
-from .icd_metrics.scores import cut_between, rank_gold
+from .icd_metrics.ranks import cut_between, rank_gold
 from .outcomes import outcomes_of
 from .thresholds import tune_bagged_threshold, tune_per_code_thresholds
 
@@ -116,7 +116,7 @@ def fit_decision(
         threshold = conformal_threshold(scores, gold, args.target_recall, num_unknown)
     review_threshold = None
     if args.review_precision is not None:
-        outcomes = outcomes_of(scores, gold, threshold, top_k)
+        outcomes = outcomes_of(scores, gold, is_predicted(torch.from_numpy(scores), threshold, top_k).numpy())
         review_threshold = tune_review_threshold(
             scores[outcomes.predicted_notes, outcomes.predicted_codes],
             outcomes.predicted_is_hit,

@@ -4,7 +4,7 @@ import torch
 
 from modeling_icd import LlamaICDConfig
 from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
-from modeling_icd.decision_icd import calibrated_scores
+from modeling_icd.decision_icd import calibrated_scores, is_predicted
 from modeling_icd.evaluation.decisions import (
     DecisionArguments,
     conformal_threshold,
@@ -26,6 +26,10 @@ def make_notes(rng, num_notes, num_codes=6, num_always=1):
 
 def scores_of(logits):
     return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def decided(scores, gold, threshold, top_k=None):
+    return outcomes_of(scores, gold, is_predicted(torch.from_numpy(scores), threshold, top_k).numpy())
 
 
 # Conformal risk control
@@ -105,7 +109,7 @@ def test_top_k_is_the_best_of_all():
     gold = make_notes(np.random.default_rng(3), 50)[1]
 
     def f1(k):
-        outcomes = outcomes_of(scores, gold, 0.5, k)
+        outcomes = decided(scores, gold, 0.5, k)
         assert len(outcomes.predicted_codes) == 50 * k
         return 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
 
@@ -113,7 +117,7 @@ def test_top_k_is_the_best_of_all():
 
 
 def test_of_equal_scores_the_lower_class_ids_are_among_the_best():
-    outcomes = outcomes_of(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
+    outcomes = decided(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
     assert outcomes.predicted_codes.tolist() == [0, 1]
     assert outcomes.is_hit.tolist() == [True, False]
 
@@ -135,9 +139,7 @@ def test_confident_predictions_are_right_as_often_as_was_asked():
     logits, gold = make_notes(rng, 4000)
     decision = fit_decision(logits[:2000], gold[:2000], DecisionArguments(review_precision=0.9))
     scores = scores_of(logits[2000:])
-    figures = review_figures(
-        scores, outcomes_of(scores, gold[2000:], decision["threshold"]), decision["review_threshold"]
-    )
+    figures = review_figures(scores, decided(scores, gold[2000:], decision["threshold"]), decision["review_threshold"])
     assert figures["confident"]["precision"] > 0.9
     assert figures["review"]["precision"] < 0.9
     assert figures["confident"]["predicted"] > 300 and figures["review"]["predicted"] > 300
@@ -158,7 +160,7 @@ def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibratio
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
     threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold
-    outcomes = outcomes_of(scores, gold, threshold, config.predict_top_k)
+    outcomes = decided(scores, gold, threshold, config.predict_top_k)
     f1 = 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
     assert f1 > 0.5
     if rule == "conformal":
