@@ -8,7 +8,7 @@ from typing import Any
 from transformers import LlamaConfig
 from transformers.utils import logging
 
-from .decision_icd import check_decision, decision_fields
+from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
 from .sharing_icd import PushGuard
 
 
@@ -263,7 +263,7 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
-        check_decision(self, self.num_labels)
+        check_decision(self.decision, self.num_labels)
 
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
@@ -311,7 +311,12 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
     @property
     def decision(self) -> dict[str, Any]:
         """The fields that decide; see `decision_icd.py`. A rule may have fields that this class does not declare."""
-        return {name: vars(self).get(name, default) for name, default in decision_fields().items()}
+        return decision_of(vars(self))
+
+    @property
+    def rule(self) -> ThresholdRule:
+        """The rule by which codes are predicted."""
+        return RULES[self.threshold_rule]
 
     @property
     def reads_last_layer(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..decision_icd import predicted
+from ..decision_icd import is_predicted
 from .icd_metrics.inputs import check_scores, check_threshold, gold_pairs
 from .icd_metrics.scores import divide, rank_gold, ratios
 
@@ -34,25 +34,28 @@ class Outcomes(NamedTuple):
         return np.isin(self.predicted_notes * self.num_codes + self.predicted_codes, gold)
 
 
-def outcomes_of(scores: Any, labels: Any, threshold: Any, top_k: int | None = None) -> Outcomes:
+def outcomes_of(
+    scores: Any, labels: Any, threshold: Any, top_k: int | None = None, predicted: np.ndarray | None = None
+) -> Outcomes:
     """Outcomes of dense scores `(N, C)`, labels as in `ICDMetricsAccumulator.add_batch`.
 
     Predicted are the codes with `score > threshold`; where `top_k` is given, the k best of each note in place of those, of
     equal scores the lower class ids. A score of 0, that of an empty note or of a code the model does not know, is never
-    predicted.
+    predicted. `predicted`, bool `(N, C)`, says in place of both which codes are.
     """
     scores = check_scores(scores)
     threshold = check_threshold(threshold, scores.shape[1])
     notes, codes = gold_pairs(labels, *scores.shape)
-    is_predicted = predicted(scores, {}, threshold, top_k).numpy()
-    predicted_notes, predicted_codes = np.nonzero(is_predicted)
+    if predicted is None:
+        predicted = is_predicted(scores, threshold, top_k).numpy()
+    predicted_notes, predicted_codes = np.nonzero(predicted)
     return Outcomes(
         num_notes=scores.shape[0],
         num_codes=scores.shape[1],
         gold_notes=notes,
         gold_codes=codes,
         gold_ranks=np.asarray(rank_gold(scores, notes, codes), np.int64),
-        is_hit=is_predicted[notes, codes],
+        is_hit=predicted[notes, codes],
         predicted_notes=predicted_notes,
         predicted_codes=predicted_codes,
     )

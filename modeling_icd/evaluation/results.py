@@ -12,7 +12,7 @@ import numpy as np
 
 from dataset_scripts.files import read_json, write_json
 
-from ..decision_icd import CONFIDENT, REVIEW, is_confident, threshold_value
+from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
 from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
@@ -89,6 +89,21 @@ class ScoredSplit(NamedTuple):
     uncalibrated: np.ndarray | None = None  # (N, C) scores before it
     review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
     target_recall: float | None = None
+    decision: Mapping[str, Any] | None = None  # the model's own, in place of `threshold` and `top_k`
+
+    def decided(self) -> np.ndarray:
+        """Which codes are predicted, `(N, C)` bool; never one that the model does not know."""
+        if self.decision is None:
+            return is_predicted(self.scores, self.threshold, self.top_k).numpy()
+        num_unknown = len(self.about["unknown_codes"])
+        known = self.scores[:, : len(self.codes) - num_unknown]
+        return np.pad(predicted(known, self.decision).numpy(), ((0, 0), (0, num_unknown)))
+
+    def threshold_value(self) -> float | str:
+        """The threshold as a number, or in words where it is not one number."""
+        if self.decision is None:
+            return threshold_value({}, self.threshold, self.top_k)
+        return threshold_value(self.decision)
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -101,8 +116,10 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold, k=CUTOFFS)
     accumulator.add_batch(split.scores, split.gold)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, split.threshold, split.top_k)
-    if split.top_k is not None:  # the accumulator knows thresholds only
+    decided = split.decided()
+    outcomes = outcomes_of(split.scores, split.gold, split.threshold, predicted=decided)
+    # The accumulator knows thresholds only.
+    if not np.array_equal(decided, is_predicted(split.scores, split.threshold).numpy()):
         of_decision = weighted_metrics(outcomes, np.ones((1, outcomes.num_notes)), CUTOFFS)
         metrics |= {name: float(value[0]) for name, value in of_decision.items()}
     ranking, calibration = ranking_terms(split.scores, split.gold), calibration_terms(split.scores, split.gold)
@@ -119,7 +136,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         ),
         "interval_method": METHOD,
         **split.about,
-        "threshold": threshold_value({}, split.threshold, split.top_k),
+        "threshold": split.threshold_value(),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
