@@ -21,7 +21,8 @@ from modeling_icd.evaluation.data import as_in_training
 from modeling_icd.evaluation.decide import main as decide_main
 from modeling_icd.evaluation.decisions import DecisionArguments
 from modeling_icd.evaluation.predictions import read_predictions
-from modeling_icd.evaluation.results import read_results, summarize
+from modeling_icd.evaluation.results import summarize
+from modeling_icd.evaluation.results_file import read_results
 from modeling_icd.training.run import main as train_main
 
 

@@ -15,6 +15,8 @@ from modeling_icd.decision_icd import (
     describe_rule,
     flags_of,
     is_confident,
+    is_predicted,
+    predicted,
 )
 from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
@@ -33,6 +35,10 @@ def make_notes(rng, num_notes, num_codes=6, num_always=1):
 
 def scores_of(logits):
     return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def decided(scores, gold, threshold, top_k=None):
+    return outcomes_of(scores, gold, is_predicted(scores, threshold, top_k).numpy())
 
 
 # Conformal risk control
@@ -112,7 +118,7 @@ def test_top_k_is_the_best_of_all():
     gold = make_notes(np.random.default_rng(3), 50)[1]
 
     def f1(k):
-        outcomes = outcomes_of(scores, gold, 0.5, k)
+        outcomes = decided(scores, gold, 0.5, k)
         assert len(outcomes.predicted_codes) == 50 * k
         return 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
 
@@ -120,7 +126,7 @@ def test_top_k_is_the_best_of_all():
 
 
 def test_of_equal_scores_the_lower_class_ids_are_among_the_best():
-    outcomes = outcomes_of(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
+    outcomes = decided(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
     assert outcomes.predicted_codes.tolist() == [0, 1]
     assert outcomes.is_hit.tolist() == [True, False]
 
@@ -142,9 +148,7 @@ def test_confident_predictions_are_right_as_often_as_was_asked():
     logits, gold = make_notes(rng, 4000)
     decision = fit_decision(logits[:2000], gold[:2000], DecisionArguments(review_precision=0.9))
     scores = scores_of(logits[2000:])
-    figures = review_figures(
-        scores, outcomes_of(scores, gold[2000:], decision["threshold"]), decision["review_threshold"]
-    )
+    figures = review_figures(scores, decided(scores, gold[2000:], decision["threshold"]), decision["review_threshold"])
     assert figures["confident"]["precision"] > 0.9
     assert figures["review"]["precision"] < 0.9
     assert figures["confident"]["predicted"] > 300 and figures["review"]["predicted"] > 300
@@ -164,8 +168,7 @@ def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibratio
     assert tuple(decision) == tuple(decision_fields())
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
-    threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold
-    outcomes = outcomes_of(scores, gold, threshold, config.predict_top_k)
+    outcomes = outcomes_of(scores, gold, predicted(scores, config).numpy())
     f1 = 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
     assert f1 > 0.5
     if rule == "conformal":
