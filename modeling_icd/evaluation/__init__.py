@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..decision_icd import calibrated_scores
 from .icd_metrics.accumulator import ICDMetricsAccumulator
-from .icd_metrics.inputs import ClassIds, to_numpy
+from .icd_metrics.inputs import ClassIds
 from .icd_metrics.metrics import CUTOFFS
 from .icd_metrics.ratios import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
@@ -49,8 +48,8 @@ class BatchedComputeMetrics:
         logits = eval_prediction.predictions
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
-        scores = calibrated_scores(torch.from_numpy(to_numpy(logits).astype(np.float32)), None)
-        self.accumulator.add_batch(scores.numpy(), eval_prediction.label_ids)
+        scores = calibrated_scores(torch.as_tensor(logits), None)
+        self.accumulator.add_batch(scores, eval_prediction.label_ids)
         if not compute_result:
             return {}
         results = self.accumulator.compute(tune_threshold=self.tune_threshold)

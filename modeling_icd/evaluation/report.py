@@ -120,7 +120,8 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None:
             interval = results["intervals"].get(metric.name)
             bounds = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-            rows.append((f"{metric.title}: {metric.definition}", f"{value:.4f}", bounds))
+            direction = "" if metric.higher_is_better else "; lower is better"
+            rows.append((f"{metric.title}: {metric.definition}{direction}", f"{value:.4f}", bounds))
     text = [f"Intervals: {results['interval_method']}"]
     if results["unknown_codes"]:
         text.append(

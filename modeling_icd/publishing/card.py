@@ -292,6 +292,19 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     )
 
 
+def reported_metrics(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of the table of results."""
+    return [
+        {
+            "name": metric.title,
+            "value": figure(results["metrics"][metric.name]),
+            "interval": interval_text(results["intervals"].get(metric.name)),
+            "definition": metric.definition,
+        }
+        for metric in shown_in("card")
+    ]
+
+
 def access_questions(release: Release) -> dict[str, Any]:
     """What the Hub asks of those who want access to a gated repository."""
     fields: dict[str, Any] = {
@@ -364,15 +377,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "num_notes": f"{results['num_notes']:,}",
         "num_codes": f"{results['num_codes']:,}",
         "seed": folder.runs[-1]["training"]["seed"],
-        "overall": [
-            {
-                "name": metric.title,
-                "value": figure(metrics[metric.name]),
-                "interval": interval_text(results["intervals"].get(metric.name)),
-                "definition": metric.definition,
-            }
-            for metric in shown_in("card")
-        ],
+        "overall": reported_metrics(results),
         "bands": [
             {
                 "name": in_text(row["stratum"]),

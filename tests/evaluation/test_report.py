@@ -12,6 +12,7 @@ import torch
 
 from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ClassIds, ICDMetricsAccumulator, predictions
+from modeling_icd.evaluation.cli import print_table
 from modeling_icd.evaluation.compare import (
     PUBLISHED,
     Run,
@@ -25,13 +26,15 @@ from modeling_icd.evaluation.compare import (
     write_comparison,
 )
 from modeling_icd.evaluation.curves import make_curves
-from modeling_icd.evaluation.icd_metrics.metrics import METRICS
+from modeling_icd.evaluation.icd_metrics import metrics
+from modeling_icd.evaluation.icd_metrics.metrics import EVERYWHERE, METRICS, Metric
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
 from modeling_icd.evaluation.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from modeling_icd.evaluation.provenance import data_fingerprint
 from modeling_icd.evaluation.report import markdown_cell, write_report
 from modeling_icd.evaluation.results import ScoredSplit, summarize
 from modeling_icd.evaluation.results_file import check_results, read_results, write_results
+from modeling_icd.publishing import card
 
 
 ICD9 = {
@@ -129,6 +132,30 @@ def test_results_survive_the_disk_and_their_check(threshold, tmp_path):
         assert (loaded["threshold"], loaded["thresholds"]) == (0.5, None)
     assert sum(row["gold"] for row in loaded["strata"]["frequency"]) == sum(map(len, split.gold))
     assert loaded["strata"]["frequency"][0]["stratum"] == "0"  # the code that the model does not know
+
+
+def test_a_metric_is_one_row_of_the_table(tmp_path, monkeypatch, capsys):
+    def f2_micro(tally):
+        hits, predicted, gold = (counts.sum(axis=1) for counts in tally.by_code)
+        return 5 * hits / (4 * gold + predicted)
+
+    own = Metric("f2_micro", "F2, micro", "recall counts four times", "counts", f2_micro, EVERYWHERE)
+    monkeypatch.setattr(metrics, "METRICS", [*METRICS, own])
+    split = make_split(150)
+    results = [write_run(tmp_path / name, split._replace(threshold=t)) for name, t in (("one", 0.5), ("two", 0.3))]
+    precision, recall = (results[0]["metrics"][f"{name}_micro"] for name in ("precision", "recall"))
+    value = results[0]["metrics"]["f2_micro"]
+    assert value == pytest.approx(5 * precision * recall / (4 * precision + recall))
+    low, high = results[0]["intervals"]["f2_micro"]
+    assert low < value < high
+    report, _ = write_report(results[0], tmp_path)
+    assert f"F2, micro: recall counts four times | {value:.4f} | {low:.4f} to {high:.4f}" in report.read_text()
+    print_table(results[0])
+    assert "f2_micro" in capsys.readouterr().out
+    row = card.reported_metrics(results[0])[-1]
+    assert (row["name"], row["definition"], row["value"]) == ("F2, micro", "recall counts four times", f"{value:.4f}")
+    comparison = render_comparison(compare_runs([tmp_path / "one", tmp_path / "two"]))
+    assert "| f2_micro |" in comparison
 
 
 def make_trusted_split(**changes) -> ScoredSplit:
