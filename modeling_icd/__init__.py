@@ -3,10 +3,10 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_icd import VERSION, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import TASK, VERSION, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import LabelAttentionHead, MultiResCNNHead, PooledHead
 from .modeling_llama_icd import ICDCodingOutput, LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
-from .pipeline_icd import TASK, ICDCodingPipeline
+from .pipeline_icd import ICDCodingPipeline
 
 
 __version__ = VERSION

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,10 +12,15 @@ from transformers import AutoConfig, LlamaConfig, LlamaModel, LlamaPreTrainedMod
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_icd import LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import CUSTOM_PIPELINES, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import HeadEnsemble, LabelAttentionHead, MultiResCNNHead, PooledHead
-from .pipeline_icd import CUSTOM_PIPELINES
 from .sharing_icd import ModelPushGuard
+
+
+if (
+    TYPE_CHECKING
+):  # The model does not use it; transformers saves, beside this file, the files that are named like this.
+    from .pipeline_icd import ICDCodingPipeline  # noqa: F401
 
 
 @dataclass

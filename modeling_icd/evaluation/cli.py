@@ -199,6 +199,7 @@ def score_split(
         if model.config.review_threshold is None
         else {"threshold": model.config.review_threshold, "precision_asked": model.config.review_precision},
         target_recall=model.config.target_recall if is_own else None,
+        decision=model.config.decision if is_own else None,
     )
 
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ..decision_icd import is_predicted
+from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
 from .audit import planted_found, recall_of_removed
 from .curves import make_curves
 from .icd_metrics.accumulator import ICDMetricsAccumulator
@@ -41,6 +40,21 @@ class ScoredSplit(NamedTuple):
     uncalibrated: np.ndarray | None = None  # (N, C) scores before it
     review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
     target_recall: float | None = None
+    decision: Mapping[str, Any] | None = None  # the model's own, in place of `threshold` and `top_k`
+
+    def decided(self) -> np.ndarray:
+        """Which codes are predicted, `(N, C)` bool; never one that the model does not know."""
+        if self.decision is None:
+            return is_predicted(self.scores, self.threshold, self.top_k).numpy()
+        num_unknown = len(self.about["unknown_codes"])
+        known = self.scores[:, : len(self.codes) - num_unknown]
+        return np.pad(predicted(known, self.decision).numpy(), ((0, 0), (0, num_unknown)))
+
+    def threshold_value(self) -> float | str:
+        """The threshold as a number, or in words where it is not one number."""
+        if self.decision is None:
+            return threshold_value({}, self.threshold, self.top_k)
+        return threshold_value(self.decision)
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -49,11 +63,11 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     Args:
         seed (`int`): of the intervals' resamples.
     """
-    predicted = is_predicted(torch.from_numpy(split.scores), split.threshold, split.top_k).numpy()
+    decided = split.decided()
     accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold)
-    accumulator.add_batch(split.scores, split.gold, predicted=predicted)
+    accumulator.add_batch(split.scores, split.gold, predicted=decided)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, predicted)
+    outcomes = outcomes_of(split.scores, split.gold, decided)
     ranking, calibration = ranking_terms(split.scores, outcomes), calibration_terms(split.scores, outcomes)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
@@ -66,7 +80,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "intervals": bootstrap_intervals(outcomes, metrics, ranking=ranking, calibration=calibration, seed=seed),
         "interval_method": METHOD,
         **split.about,
-        "threshold": name_threshold(split.threshold, split.top_k),
+        "threshold": split.threshold_value(),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
@@ -90,13 +104,6 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     }
     check_results(results)
     return results, outcomes
-
-
-def name_threshold(threshold: Any, top_k: int | None) -> float | str:
-    """The threshold as a number, or in words where it is not one number."""
-    if top_k is not None:
-        return f"top {top_k}"
-    return "per code" if np.ndim(threshold) else float(threshold)
 
 
 def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
@@ -147,11 +154,11 @@ def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[s
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
-    """How many predictions of a split are `confident` and how many are for `review`, and how many of each were right."""
-    is_confident = scores[outcomes.predicted_notes, outcomes.predicted_codes] > np.float32(review_threshold)
+    """How many predictions of a split get each flag, and how many of these were right."""
+    sure = is_confident(scores[outcomes.predicted_notes, outcomes.predicted_codes], review_threshold).numpy()
     is_right = outcomes.predicted_is_hit
     figures = {}
-    for name, members in (("confident", is_confident), ("review", ~is_confident)):
+    for name, members in ((CONFIDENT, sure), (REVIEW, ~sure)):
         predicted, hits = int(members.sum()), int(is_right[members].sum())
         figures[name] = {"predicted": predicted, "hits": hits, "precision": hits / predicted if predicted else None}
     return figures
