@@ -5,7 +5,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_icd import VERSION, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import LabelAttentionHead, MultiResCNNHead, PooledHead
-from .modeling_llama_icd import ICDCodingOutput, LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
+from .modeling_icd import ICDCodingOutput, LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
 from .pipeline_icd import TASK, ICDCodingPipeline
 
 

@@ -133,8 +133,8 @@ ID2LABEL = Kind(
 ARCHITECTURES = ("LlamaForICDCoding", "LlamaMultiResCNNForICD")
 OWN_CODE = {
     "AutoConfig": {"configuration_icd.LlamaICDConfig", "configuration_icd.LlamaMultiResCNNConfig"},
-    "AutoModel": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
-    "AutoModelForSequenceClassification": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
+    "AutoModel": {f"modeling_icd.{name}" for name in ARCHITECTURES},
+    "AutoModelForSequenceClassification": {f"modeling_icd.{name}" for name in ARCHITECTURES},
 }
 AUTO_MAP = Kind(
     "the classes of this project's own code",

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.files import make_folder
 
-from ..modeling_llama_icd import LlamaICDPreTrainedModel, pad_rows
+from ..modeling_icd import LlamaICDPreTrainedModel, pad_rows
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.

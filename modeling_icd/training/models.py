@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation.data import load_config
-from ..modeling_llama_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
+from ..modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
 from ..publishing.folder import check_weights
 from .arguments import ModelArguments
 

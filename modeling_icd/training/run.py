@@ -25,7 +25,7 @@ from dataset_scripts.public_files import is_public
 from ..evaluation.data import RUN_FILE, load_config
 from ..evaluation.decisions import fit_decision, missable_notes
 from ..evaluation.results import weights_digest
-from ..modeling_llama_icd import LlamaICDPreTrainedModel
+from ..modeling_icd import LlamaICDPreTrainedModel
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
 from ..publishing.release import ADAPTER_WEIGHTS

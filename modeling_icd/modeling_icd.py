@@ -236,7 +236,7 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
         `AutoModelForSequenceClassification` with `trust_remote_code=True`."""
-        name = f"modeling_llama_icd.{type(self).__name__}"
+        name = f"modeling_icd.{type(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",
             "AutoModel": name,
