@@ -1,6 +1,6 @@
 """Configurations of the ICD coding models: everything that defines a model, saved with its weights.
 
-`ICDFields` holds what all of them have: how notes are read, the head, how scores become decisions. `ICDConfig` puts that
+`ICDBaseConfig` has what all of them have: how notes are read, the head, how scores become decisions. `ICDConfig` puts that
 over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
 """
 
@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
@@ -158,9 +158,11 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 
 
-@dataclass(init=False, repr=False, eq=False)
-class ICDFields(PushGuard):
+class ICDBaseConfig(PushGuard, PreTrainedConfig):
     """What every configuration of a model that codes has, beside that of its backbone.
+
+    A subclass says what the backbone is (`backbone_type`, its `model_type`) and which head reads it: `head`, a word of the
+    table in heads.py, `head_options`, and for messages `head_field`, the field that chooses the head, among `heads()`.
 
     Args:
         head_dropout (`float`, defaults to 0.0):
@@ -272,7 +274,7 @@ class ICDFields(PushGuard):
                 modules_of.pop(self.model_type, None)  # that of another backbone, since asked
                 if self.backbone_type in modules_of:
                     modules_of[self.model_type] = modules_of[self.backbone_type]
-        return super().to_dict()  # type: ignore[misc]
+        return super().to_dict()
 
     def _check_fields(self) -> None:
         if self.num_labels < 1:
@@ -311,7 +313,7 @@ class ICDFields(PushGuard):
                 f"`head_ensemble_size` ({self.head_ensemble_size}) needs `{self.head_field}` {' or '.join(attending)}, got "
                 f"{self.head!r}."
             )
-        self.head_options = row.complete(self.head, self.head_options)
+        self.head_options = row.complete(self.head, self.head_options)  # type: ignore[has-type]
 
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
@@ -388,8 +390,8 @@ class ICDFields(PushGuard):
         return self.hidden_layer is None or self.hidden_layer == self.num_hidden_layers
 
 
-class LlamaICDConfig(ICDFields, LlamaConfig):
-    """Configuration of [`LlamaForICDCoding`]: that of a Llama, with the fields of [`ICDFields`] and this one.
+class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
+    """Configuration of [`LlamaForICDCoding`]: that of a Llama, with the fields of [`ICDBaseConfig`] and this one.
 
     Args:
         pooling (`str`, defaults to `"last"`):
@@ -480,8 +482,8 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
             raise ValueError(f"`pooling` of a MultiResCNN is always 'label_attention', got {self.pooling!r}.")
 
 
-class ICDConfig(ICDFields, PreTrainedConfig):
-    """Configuration of [`ModelForICDCoding`]: any backbone and any head, with the fields of [`ICDFields`] and these.
+class ICDConfig(ICDBaseConfig, PreTrainedConfig):
+    """Configuration of [`ModelForICDCoding`]: any backbone and any head, with the fields of [`ICDBaseConfig`] and these.
 
     Args:
         backbone_config (`PreTrainedConfig` or `dict`):
@@ -496,10 +498,10 @@ class ICDConfig(ICDFields, PreTrainedConfig):
     sub_configs = {"backbone_config": AutoConfig}
     head_field = "head"
 
-    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    backbone_config: Any = None
     head: str = "last"
     head_options: dict[str, Any] | None = None
-    head_dropout: float | None = None
+    head_dropout: float | None = None  # type: ignore[assignment]  # until `__post_init__` has asked the table
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
@@ -519,6 +521,13 @@ class ICDConfig(ICDFields, PreTrainedConfig):
             self.head_options = {}
         super().__post_init__(**kwargs)
         self.backbone_config.pad_token_id = self.pad_token_id  # which the checks may have changed
+
+    def to_dict(self):
+        """As in transformers, and of the backbone no more than how it is built: no labels, no path of its checkpoint."""
+        stored = super().to_dict()
+        backbone = stored["backbone_config"]
+        kept = {name: value for name, value in backbone.items() if name not in (*_NOT_INHERITED, "_name_or_path")}
+        return {**stored, "backbone_config": {**kept, "model_type": backbone["model_type"]}}
 
     @classmethod
     def heads(cls) -> tuple[str, ...]:
@@ -566,22 +575,26 @@ class ICDConfig(ICDFields, PreTrainedConfig):
             kwargs: fields of this class, `num_labels` or `id2label` among them.
         """
         own = {}
-        if isinstance(backbone_config, ICDFields):
-            names = {field.name for field in fields(ICDFields)} - set(_NOT_INHERITED)
+        if isinstance(backbone_config, ICDBaseConfig):
+            names = _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - set(_NOT_INHERITED)
             own = {name: getattr(backbone_config, name) for name in names}
             if kwargs.get("head", backbone_config.head) == backbone_config.head:
                 own |= {"head": backbone_config.head, "head_options": dict(backbone_config.head_options)}
             else:
                 own.pop("head_dropout")
         architecture = getattr(backbone_config, "backbone_config", backbone_config)
-        not_of_backbone = {field.name for field in fields(LlamaMultiResCNNConfig)} - {f.name for f in fields(LlamaConfig)}
-        inherited = {k: v for k, v in _inherited(architecture).items() if k not in not_of_backbone}
+        not_of_a_llama = _field_names(LlamaMultiResCNNConfig) - _field_names(LlamaConfig)  # of a preset that is given
+        inherited = {k: v for k, v in _inherited(architecture).items() if k not in not_of_a_llama}
         backbone_type = getattr(backbone_config, "backbone_type", architecture.model_type)
         return cls(**{**own, "backbone_config": AutoConfig.for_model(backbone_type, **inherited), **kwargs})
 
 
 # Their table of positions begins behind the padding token's id, so that it is longer than what they read.
 _POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer", "mpnet")
+
+
+def _field_names(config_class: type) -> set[str]:
+    return {field.name for field in fields(config_class)}
 
 
 def _inherited(backbone_config: PreTrainedConfig) -> dict[str, Any]:

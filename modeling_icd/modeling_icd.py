@@ -1,14 +1,13 @@
 """The models: a backbone that reads a note window by window, and a head over the stitched hidden states.
 
-`ICDCodingMixin` is what all of them share. `ModelForICDCoding` puts any head of heads.py on any backbone that `AutoModel`
-knows; `LlamaForICDCoding` and `LlamaMultiResCNNForICD` are a Llama with the heads that their names say.
+`ModelForICDCoding` puts any head of heads.py on any backbone that `AutoModel` knows. `LlamaForICDCoding` and
+`LlamaMultiResCNNForICD` are the same code with a Llama as the backbone, and the heads that their names say.
 """
 
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_icd import ICDConfig, ICDFields, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, make_head
 from .sharing_icd import ModelPushGuard
 
@@ -114,12 +113,12 @@ def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
-def _check_backbone_weights(config: ICDFields, source, info) -> None:
+def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
     """Refuse a checkpoint that is not the whole backbone: what it lacks would be random, and what it holds beyond would
     be left out, both without a word.
 
     Args:
-        config (`ICDFields`): of the model that was loaded.
+        config (`ICDBaseConfig`): of the model that was loaded.
         source: folder or Hub id, for the message.
         info (`dict`): what `from_pretrained` gives with `output_loading_info`.
     """
@@ -143,14 +142,22 @@ def _check_backbone_weights(config: ICDFields, source, info) -> None:
         )
 
 
-class ICDCodingMixin(ModelPushGuard):
-    """Reads notes with the backbone `self.model`, in windows, and hands the stitched hidden states to the head
-    `self.score`. A subclass says how the backbone is made."""
+class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
+    """Reads notes with a backbone, in windows, and hands the stitched hidden states to the head `self.score`.
 
-    config: Any
+    The backbone is any decoder or encoder that `AutoModel` knows, the head any of heads.py:
+
+        ModelForICDCoding.from_pretrained("Qwen/Qwen3-0.6B", id2label=..., head="multirescnn", window_size=1024)
+    """
+
+    config_class = ICDConfig
+    config: ICDConfig
     base_model_prefix = "model"
-    # A backbone brings an output layer that no head reads.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    supports_gradient_checkpointing = True
+    # transformers asks the backbone itself, too, which of these it can.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    # What checkpoints bring for other tasks, and no head here reads.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^cls\.", r"^classifier\.", r"(^|\.)pooler\."]
     # `forward` divides its loss by the number of labels in all batches of one update, which Trainer counts for it.
     accepts_loss_kwargs = True
     # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
@@ -183,7 +190,10 @@ class ICDCodingMixin(ModelPushGuard):
         self.post_init()
 
     def _make_backbone(self, config) -> nn.Module:
-        raise NotImplementedError
+        backbone = AutoModel.from_config(config.backbone_config)
+        if hasattr(backbone, "pooler"):
+            backbone.pooler = None  # BERT's vector of a whole note, for tasks of other heads
+        return backbone
 
     def _cut_backbone(self) -> bool:
         """Leave out the layers above the one that is read, and the final norm, where the backbone has them as a Llama
@@ -191,8 +201,9 @@ class ICDCodingMixin(ModelPushGuard):
         layers = getattr(self.model, "layers", None)
         if not isinstance(layers, nn.ModuleList) or not hasattr(self.model, "norm"):
             return False
-        left_out = "|".join(str(i) for i in range(self.config.hidden_layer, len(layers)))
-        self.model.layers = layers[: self.config.hidden_layer]
+        depth = self.config.hidden_layer or 0
+        left_out = "|".join(str(i) for i in range(depth, len(layers)))
+        self.model.layers = layers[:depth]
         self.model.norm = nn.Identity()
         self._keys_to_ignore_on_load_unexpected = [
             *self._keys_to_ignore_on_load_unexpected,
@@ -266,8 +277,10 @@ class ICDCodingMixin(ModelPushGuard):
 
     @classmethod
     def _with_names_of(cls, backbone, kwargs):
-        """Arguments of `from_pretrained`, with how weights of this backbone's classes are called here."""
-        return kwargs
+        """Arguments of `from_pretrained`, with what weights are called here: a `BertFor...` has its backbone as `bert`,
+        which is `model` in this class, as it is in most decoders."""
+        prefix = MODEL_MAPPING[type(backbone)].base_model_prefix if type(backbone) in MODEL_MAPPING else "model"
+        return kwargs if prefix == "model" else {"key_mapping": {rf"^{prefix}\.": "model."}, **kwargs}
 
     def shared_record(self):
         return self.config.training_data
@@ -317,7 +330,9 @@ class ICDCodingMixin(ModelPushGuard):
                 "set `window_size` in the configuration to read it in windows, or truncate it yourself."
             )
         if config.window_size is not None and length > config.window_size:
-            return self._run_windows(input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride)
+            return self._run_windows(
+                input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
+            )
         if _values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
             # Padding in front of a note, which would move its first token away from the backbone's first position.
             return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
@@ -506,11 +521,12 @@ class ICDCodingMixin(ModelPushGuard):
         return given or any(weight.requires_grad for weight in self.model.parameters())
 
 
-class LlamaICDPreTrainedModel(ICDCodingMixin, LlamaPreTrainedModel):
-    """A Llama under a head; see [`ICDCodingMixin`]."""
+class LlamaICDPreTrainedModel(ModelForICDCoding, LlamaPreTrainedModel):
+    """A Llama under a head that its configuration class fixes; weights have the names of a `LlamaFor...`."""
 
     config_class = LlamaICDConfig
     config: LlamaICDConfig
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
     def _make_backbone(self, config) -> nn.Module:
         return LlamaModel(config)
@@ -528,33 +544,6 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
 
     config_class = LlamaMultiResCNNConfig
     config: LlamaMultiResCNNConfig
-
-
-class ModelForICDCoding(ICDCodingMixin, PreTrainedModel):
-    """Any backbone that `AutoModel` knows, a decoder or an encoder, under any head of heads.py.
-
-        ModelForICDCoding.from_pretrained("Qwen/Qwen3-0.6B", id2label=..., head="multirescnn", window_size=1024)
-    """
-
-    config_class = ICDConfig
-    config: ICDConfig
-    supports_gradient_checkpointing = True
-    # The backbone says of itself what it can do of these.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
-    # Of the heads that checkpoints bring for other tasks.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^cls\.", r"^classifier\.", r"(^|\.)pooler\."]
-
-    def _make_backbone(self, config) -> nn.Module:
-        backbone = AutoModel.from_config(config.backbone_config)
-        if hasattr(backbone, "pooler"):
-            backbone.pooler = None  # one vector per note, for tasks that no head here reads
-        return backbone
-
-    @classmethod
-    def _with_names_of(cls, backbone, kwargs):
-        """As everywhere; a `BertFor...` has its backbone as `bert`, which is `model` here."""
-        prefix = MODEL_MAPPING[type(backbone)].base_model_prefix if type(backbone) in MODEL_MAPPING else "model"
-        return kwargs if prefix == "model" else {"key_mapping": {rf"^{prefix}\.": "model."}, **kwargs}
 
 
 MODELS = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD, "generic": ModelForICDCoding}
