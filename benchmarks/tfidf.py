@@ -3,13 +3,14 @@
 import warnings
 
 import numpy as np
+from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from dataset_scripts import ICDBuilder
-from modeling_icd.evaluation import ICDMetricsAccumulator, sigmoid, tune_bagged_threshold
+from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
 from modeling_icd.training.collator import multi_hot
 
 
@@ -47,12 +48,12 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool) -> dict[str, float
         labels[name] = multi_hot(list(split["codes"]), num_codes).numpy()
     if tune_threshold:
         decisions = tfidf_scores(notes["train"], labels["train"], notes["validation"] + notes["test"])
-        scores = sigmoid(decisions).astype(np.float32)
+        scores = expit(decisions).astype(np.float32)
         validation, test = np.split(scores, [len(notes["validation"])])
         threshold = tune_bagged_threshold(validation, labels["validation"])
     else:
         fitted = np.concatenate([labels["train"], labels["validation"]])
-        test = sigmoid(tfidf_scores(notes["train"] + notes["validation"], fitted, notes["test"])).astype(np.float32)
+        test = expit(tfidf_scores(notes["train"] + notes["validation"], fitted, notes["test"])).astype(np.float32)
         threshold = 0.5  # of LinearSVC's decision at 0
     accumulator = ICDMetricsAccumulator(num_codes, threshold=threshold)
     accumulator.add_batch(test, labels["test"])

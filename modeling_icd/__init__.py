@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_icd import VERSION, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import TASK, VERSION, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import HeadRow, LabelAttentionHead, MultiResCNNHead, Option, PooledHead, register_head
 from .modeling_icd import (
     MODELS,
@@ -13,7 +13,7 @@ from .modeling_icd import (
     LlamaMultiResCNNForICD,
     ModelForICDCoding,
 )
-from .pipeline_icd import TASK, ICDCodingPipeline
+from .pipeline_icd import ICDCodingPipeline
 
 
 __version__ = VERSION

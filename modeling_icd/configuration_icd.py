@@ -4,7 +4,6 @@
 over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
 """
 
-import math
 import re
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
+from .decision_icd import check_decision, decision_fields
 from .heads import HEADS, find_head, require_positive
 from .sharing_icd import PushGuard
 
@@ -26,6 +26,7 @@ VERSION = "0.1.0"
 FLAT_FILES = (
     "configuration_icd.py",
     "decision_icd.py",
+    "evidence_icd.py",
     "heads.py",
     "modeling_icd.py",
     "pipeline_icd.py",
@@ -36,17 +37,14 @@ loads it the same way: so these files import torch, transformers and one another
 
 # Heads that `LlamaForICDCoding` can have: those without options of their own.
 POOLINGS = ("last", "mean", "label_attention")
-THRESHOLD_RULES = ("fixed", "global", "per_code", "top_k", "conformal")
-CALIBRATIONS = ("temperature", "platt")
-# How scores become decisions, fitted on validation notes for these weights and codes; and what stands there before that.
-DECISION_FIELDS: dict[str, Any] = {
-    "threshold": 0.5,
-    "threshold_rule": "fixed",
-    "predict_top_k": None,
-    "target_recall": None,
-    "calibration": None,
-    "review_threshold": None,
-    "review_precision": None,
+TASK = "icd-coding"
+CUSTOM_PIPELINES = {
+    TASK: {
+        "impl": "pipeline_icd.ICDCodingPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+        "type": "text",
+        "default": None,
+    }
 }
 
 # What a backbone's config must not hand down: they describe another class, another file layout or another label set.
@@ -62,27 +60,7 @@ _NOT_INHERITED = (
     "problem_type",
     "quantization_config",
     "transformers_version",
-    *DECISION_FIELDS,
 )
-
-
-def _check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
-    keys = {"method", "bands", "slopes", "intercepts", "band_of_code"}
-    if not isinstance(calibration, dict) or set(calibration) != keys:
-        raise ValueError(f"`calibration` must be a dict with the keys {', '.join(sorted(keys))}.")
-    if calibration["method"] not in CALIBRATIONS:
-        raise ValueError(f"`calibration` knows the methods {', '.join(CALIBRATIONS)}, got {calibration['method']!r}.")
-    slopes, intercepts, bands = calibration["slopes"], calibration["intercepts"], calibration["band_of_code"]
-    if not len(slopes) == len(intercepts) == len(calibration["bands"]):
-        raise ValueError("`calibration` needs one slope and one intercept for each band.")
-    if not all(math.isfinite(slope) and slope > 0 for slope in slopes):
-        raise ValueError(f"`calibration` needs slopes above 0, or a code's notes would change their order: {slopes}.")
-    if not all(math.isfinite(intercept) for intercept in intercepts):
-        raise ValueError(f"`calibration` needs finite intercepts, got {intercepts}.")
-    if len(bands) != num_labels or not all(band in range(len(slopes)) for band in bands):
-        raise ValueError(
-            f"`calibration` needs one of its {len(slopes)} bands for each of {num_labels} codes in `band_of_code`."
-        )
 
 
 def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
@@ -147,13 +125,13 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
         changed = given.get("num_labels") not in (None, count)
     if not changed:
         return fields
-    decided = [name for name in DECISION_FIELDS if fields.get(name) not in (None, DECISION_FIELDS[name])]
+    decided = [name for name, default in decision_fields().items() if fields.get(name) not in (None, default)]
     if decided:
         logger.warning(
             f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "
             "back to the defaults."
         )
-    left_out = ("id2label", "label2id", "num_labels", *DECISION_FIELDS)
+    left_out = ("id2label", "label2id", "num_labels", *decision_fields())
     kept = {name: value for name, value in fields.items() if name not in left_out}
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 
@@ -290,17 +268,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
-        thresholds = self.threshold if isinstance(self.threshold, list) else [self.threshold]
-        if isinstance(self.threshold, list) and len(self.threshold) != self.num_labels:
-            raise ValueError(
-                f"`threshold` holds {len(self.threshold)} values for {self.num_labels} codes: give one number, or one "
-                "per code."
-            )
-        if not all(0 <= value <= 1 for value in thresholds):
-            raise ValueError(f"`threshold` must be in [0, 1], got {self.threshold}.")
-        self._check_decision()
-        if self.calibration is not None:
-            _check_calibration(self.calibration, self.num_labels)
+        check_decision(self, self.num_labels)
 
     def _check_head(self) -> None:
         row = find_head(self.head, self.head_field)
@@ -349,32 +317,6 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         elif self.window_stride is not None:
             raise ValueError(f"`window_stride` ({self.window_stride}) needs a `window_size`.")
 
-    def _check_decision(self) -> None:
-        rule = self.threshold_rule
-        if rule not in THRESHOLD_RULES:
-            raise ValueError(f"`threshold_rule` must be one of {', '.join(THRESHOLD_RULES)}, got {rule!r}.")
-        if (rule == "top_k") != (self.predict_top_k is not None):
-            raise ValueError(f"`predict_top_k` ({self.predict_top_k}) and `threshold_rule` 'top_k' need each other.")
-        if self.predict_top_k is not None:
-            require_positive("predict_top_k", self.predict_top_k)
-        if (rule == "conformal") != (self.target_recall is not None):
-            raise ValueError(
-                f"`target_recall` ({self.target_recall}) and `threshold_rule` 'conformal' need each other."
-            )
-        if self.target_recall is not None and not 0 < self.target_recall < 1:
-            raise ValueError(f"`target_recall` must lie between 0 and 1, got {self.target_recall}.")
-        if (self.review_threshold is None) != (self.review_precision is None):
-            raise ValueError(
-                f"`review_threshold` ({self.review_threshold}) and `review_precision` ({self.review_precision}) need "
-                "each other."
-            )
-        for name, value in (
-            ("review_threshold", self.review_threshold),
-            ("review_precision", self.review_precision),
-        ):
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
-
     def shared_record(self):
         return self.training_data
 
@@ -383,6 +325,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         self._check_fields()
         self.modeling_icd_version = VERSION
         super().save_pretrained(save_directory, **kwargs)
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """The fields that decide; see `decision_icd.py`. A rule may have fields that this class does not declare."""
+        return {name: vars(self).get(name, default) for name, default in decision_fields().items()}
 
     @property
     def reads_last_layer(self) -> bool:
@@ -576,7 +523,9 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
         """
         own = {}
         if isinstance(backbone_config, ICDBaseConfig):
-            names = _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - set(_NOT_INHERITED)
+            names = (
+                _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - {*_NOT_INHERITED, *decision_fields()}
+            )
             own = {name: getattr(backbone_config, name) for name in names}
             if kwargs.get("head", backbone_config.head) == backbone_config.head:
                 own |= {"head": backbone_config.head, "head_options": dict(backbone_config.head_options)}
@@ -598,4 +547,5 @@ def _field_names(config_class: type) -> set[str]:
 
 
 def _inherited(backbone_config: PreTrainedConfig) -> dict[str, Any]:
-    return {k: v for k, v in backbone_config.to_dict().items() if k not in _NOT_INHERITED}
+    left_out = {*_NOT_INHERITED, *decision_fields()}
+    return {k: v for k, v in backbone_config.to_dict().items() if k not in left_out}

@@ -1,12 +1,24 @@
 """Decisions: a model's logits become scores, the codes that are predicted, and what a person should look at.
 
-Everything that decides comes here: the pipeline, evaluation, the report and the card.
+Everything that decides comes here: the configuration, fitting on validation, the pipeline, evaluation, the report and the
+card. A way to choose codes by their scores is one class, a `ThresholdRule`, entered in `RULES`: options of `train.py`, fields
+of the configuration, checks and words all follow from that class.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+CALIBRATIONS = ("temperature", "platt")
+CONFIDENT, REVIEW = FLAGS = ("confident", "review")
+"""What a predicted code is marked with: taken as it is, or to be looked at by a person."""
+
+
+# Scores
 
 
 def calibrated_scores(logits: torch.Tensor, calibration: Mapping[str, Any] | None) -> torch.Tensor:
@@ -28,32 +40,323 @@ def calibrated_scores(logits: torch.Tensor, calibration: Mapping[str, Any] | Non
     return (slope.float()[band] * logits + intercept.float()[band]).sigmoid()
 
 
-def is_predicted(scores: torch.Tensor, threshold: Any, top_k: int | None = None) -> torch.Tensor:
-    """Which codes of each note are predicted.
+# Rules: which codes are predicted
+
+
+@dataclass(frozen=True)
+class RuleOption:
+    """What a user may ask of a rule: an argument of `train.py` and of `python -m modeling_icd.evaluation.decide`.
+
+    One whose default is `None` belongs to its rule alone: the two need each other.
+    """
+
+    type: Any
+    default: Any
+    help: str
+
+
+class ThresholdRule:
+    """A rule that chooses codes by their scores; as it stands here, by a threshold for all codes or one for each.
+
+    `decision` is the part of a configuration that decides: its `threshold`, and the `fields` of the rules among others.
+    """
+
+    name = ""
+    """Its key in `RULES`, and the `threshold_rule` of a configuration."""
+    help = ""
+    """A few words for the help of `train.py`."""
+    options: Mapping[str, RuleOption] = {}
+    """What `fit` may be asked for."""
+    fields: tuple[str, ...] = ()
+    """Fields of the configuration that this rule needs and every other one leaves `None`."""
+    promises = ""
+    """What it promises of new notes, if anything: then the model learns from no validation note, and none is left out."""
+
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raises a `ValueError` where one of the rule's own options or fields, as far as they are given, is out of range."""
+
+    def check_notes(self, validation: Any, options: Mapping[str, Any]) -> None:
+        """Raises a `ValueError` where the notes cannot give what is asked, whatever their scores: before anything is scored."""
+
+    def fit(self, validation: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`threshold` and the fields of the rule, chosen on the validation split.
+
+        Args:
+            validation (`Validation` of `evaluation/decisions.py`): scores, gold codes, and what is best on them.
+            options (`dict`): values of the rule's options.
+        """
+        raise NotImplementedError(f"The threshold rule {self.name!r} does not say how it is fitted.")
+
+    def apply(self, scores: torch.Tensor, decision: Mapping[str, Any]) -> torch.Tensor:
+        """Which codes are predicted, bool `(..., C)` as the scores. A score of 0 is that of a note without text, or of a
+        code that the model does not know: it is never predicted."""
+        return scores > torch.as_tensor(decision["threshold"], dtype=scores.dtype, device=scores.device)
+
+    def value(self, decision: Mapping[str, Any]) -> float | str:
+        """The threshold as a number, or in words where it is not one number: what `results.json` calls it."""
+        threshold = decision["threshold"]
+        return "per code" if isinstance(threshold, Sized) else float(threshold)
+
+    def describe(self, decision: Mapping[str, Any]) -> str:
+        """A sentence for the model's card, without its full stop."""
+        greater = "a code is suggested when its score is greater"
+        value = self.value(decision)
+        if isinstance(value, str):
+            return f"The model has a threshold of its own for each code, in `config.json`: {greater}"
+        return f"The model's threshold is {value:.4f}, in `config.json`: {greater}"
+
+
+class Fixed(ThresholdRule):
+    """A threshold that is given."""
+
+    name = "fixed"
+    help = "score above 0.5"
+
+    def fit(self, validation, options):
+        return {"threshold": 0.5}
+
+
+class Global(ThresholdRule):
+    """One threshold for all codes, with the best micro-F1."""
+
+    name = "global"
+    help = "one threshold with the best micro-F1"
+
+    def fit(self, validation, options):
+        return {"threshold": validation.best_threshold()}
+
+
+class PerCode(ThresholdRule):
+    """A threshold for each code, with its best F1, drawn toward the global one where the code is rare."""
+
+    name = "per_code"
+    help = "each code's best, rare ones drawn toward the global one"
+    options = {
+        "threshold_shrinkage": RuleOption(
+            float, 10.0, "validation notes at which a code's own threshold weighs as much as the global."
+        )
+    }
+
+    def check(self, values):
+        shrinkage = values.get("threshold_shrinkage", 0)
+        if not shrinkage >= 0:
+            raise ValueError(f"`threshold_shrinkage` must be 0 or more, got {shrinkage}.")
+
+    def fit(self, validation, options):
+        return {"threshold": validation.best_thresholds_per_code(options["threshold_shrinkage"])}
+
+
+class TopK(ThresholdRule):
+    """As many codes for every note: its k best, of equal scores the lower class ids."""
+
+    name = "top_k"
+    help = "as many codes for every note"
+    fields = ("predict_top_k",)
+
+    def check(self, values):
+        top_k = values.get("predict_top_k")
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"`predict_top_k` must be a whole number of at least 1, got {top_k!r}.")
+
+    def fit(self, validation, options):
+        return {"predict_top_k": validation.best_top_k()}
+
+    def apply(self, scores, decision):
+        top_k = decision["predict_top_k"]
+        if top_k >= scores.shape[-1]:
+            return scores > 0
+        last = scores.topk(top_k, dim=-1).values[..., -1:]
+        above, equal = scores > last, scores == last
+        room = top_k - above.sum(dim=-1, keepdim=True)
+        return (above | (equal & (equal.cumsum(dim=-1) <= room))) & (scores > 0)
+
+    def value(self, decision):
+        return f"top {decision['predict_top_k']}"
+
+    def describe(self, decision):
+        return f"The model suggests the {decision['predict_top_k']} best codes of every note"
+
+
+class Conformal(ThresholdRule):
+    """One threshold for all codes that promises a mean recall of new notes: conformal risk control."""
+
+    name = "conformal"
+    help = "one threshold that promises `target_recall`"
+    options = {"target_recall": RuleOption(float | None, None, "the mean recall of notes that is promised, e.g. 0.9.")}
+    fields = ("target_recall",)
+    promises = "a recall"
+
+    def check(self, values):
+        target = values.get("target_recall")
+        if target is not None and not 0 < target < 1:
+            raise ValueError(f"`target_recall` must lie between 0 and 1, got {target}.")
+
+    def check_notes(self, validation, options):
+        validation.check_recall(options["target_recall"])
+
+    def fit(self, validation, options):
+        target = options["target_recall"]
+        return {"threshold": validation.threshold_for_recall(target), "target_recall": target}
+
+    def describe(self, decision):
+        return (
+            f"{super().describe(decision)}. On notes drawn as the validation notes were, that promises a mean recall of "
+            f"{decision['target_recall']:g} (conformal risk control)"
+        )
+
+
+RULES: dict[str, ThresholdRule] = {rule.name: rule for rule in (Fixed(), Global(), PerCode(), TopK(), Conformal())}
+"""Every rule by its name."""
+
+
+def decision_fields() -> dict[str, Any]:
+    """The fields of a configuration that decide, fitted on validation notes for its weights and codes, and what stands there
+    before that."""
+    return {
+        "threshold": 0.5,
+        "threshold_rule": Fixed.name,
+        **{name: None for rule in RULES.values() for name in rule.fields},
+        "calibration": None,
+        "review_threshold": None,
+        "review_precision": None,
+    }
+
+
+def rule_options() -> dict[str, RuleOption]:
+    """The options of all rules; the help of each says whose it is."""
+    return {
+        name: RuleOption(option.type, option.default, f"`{rule.name}`: {option.help}")
+        for rule in RULES.values()
+        for name, option in rule.options.items()
+    }
+
+
+def decision_of(config: Any) -> dict[str, Any]:
+    """The fields that decide of a model's configuration, or of what its `config.json` holds."""
+    values = config if isinstance(config, Mapping) else config.decision
+    return {name: values.get(name, default) for name, default in decision_fields().items()}
+
+
+def decision_in_force(config: Any, threshold: Any = None, top_k: int | None = None) -> dict[str, Any]:
+    """As `decision_of`, with the rule replaced where a `threshold`, or the k best codes, are asked for in its place."""
+    decision = decision_of(config)
+    if threshold is None and top_k is None:
+        return decision
+    decision |= {name: None for rule in RULES.values() for name in rule.fields}
+    if top_k is not None:
+        return decision | {"threshold_rule": TopK.name, "predict_top_k": top_k}
+    return decision | {"threshold_rule": Fixed.name, "threshold": threshold}
+
+
+def predicted(scores: Any, config: Any, threshold: Any = None, top_k: int | None = None) -> torch.Tensor:
+    """Which codes of each note are predicted, by the model's own rule unless another one is given.
 
     Args:
-        scores (`torch.Tensor` of shape `(..., C)`): calibrated.
-        threshold (`float` or sequence of C): a code is predicted when its score is greater; compared in the scores' type.
-        top_k (`int`, *optional*): in place of the threshold the k best codes of each note, of equal scores the lower class
-            ids.
+        scores (tensor or array of shape `(..., C)`): calibrated.
+        config (`LlamaICDConfig` or `dict`): of the model, or its fields that decide.
+        threshold (`float` or sequence of C, *optional*): a code is predicted when its score is greater, in place of the rule;
+            compared in the scores' type.
+        top_k (`int`, *optional*): the k best codes of each note, in place of the rule and of `threshold`.
 
     Returns:
-        `torch.BoolTensor` of the shape of `scores`. A score of 0 is that of a note without text, or of a code that the model
-        does not know: it is never predicted.
+        `torch.BoolTensor` of the shape of `scores`.
     """
-    if top_k is None:
-        return scores > torch.as_tensor(threshold, dtype=scores.dtype, device=scores.device)
-    if top_k >= scores.shape[-1]:
-        return scores > 0
-    last = scores.topk(top_k, dim=-1).values[..., -1:]
-    above, equal = scores > last, scores == last
-    room = top_k - above.sum(dim=-1, keepdim=True)
-    return (above | (equal & (equal.cumsum(dim=-1) <= room))) & (scores > 0)
+    decision = decision_in_force(config, threshold, top_k)
+    return RULES[decision["threshold_rule"]].apply(torch.as_tensor(scores), decision)
 
 
-def decision_of(score: float, review_threshold: float | None) -> str | None:
-    """What to do with a predicted code: take it (`"confident"`) or look at it (`"review"`); `None` where the model does
-    not say."""
+def predicted_codes(
+    scores: torch.Tensor, config: Any, threshold: float | None = None, top_k: int | None = None
+) -> list[int]:
+    """Class ids of the codes of one note, `scores` being `(C,)`, that `predicted` gives, by falling score."""
+    order = scores.argsort(descending=True, stable=True)
+    return order[predicted(scores, config, threshold, top_k)[order]].tolist()
+
+
+def threshold_value(config: Any, threshold: Any = None, top_k: int | None = None) -> float | str:
+    """The threshold that `predicted` goes by, as a number, or in words where it is not one number."""
+    decision = decision_in_force(config, threshold, top_k)
+    return RULES[decision["threshold_rule"]].value(decision)
+
+
+def describe_rule(config: Any) -> str:
+    """How the model decides, as a sentence without its full stop."""
+    decision = decision_of(config)
+    return RULES[decision["threshold_rule"]].describe(decision)
+
+
+# Flags: which predictions a person should look at
+
+
+def is_confident(scores: Any, review_threshold: float) -> torch.Tensor:
+    """Which predictions with these scores, a tensor or array, are `"confident"`; the others are to `"review"`."""
+    scores = torch.as_tensor(scores)
+    return scores > torch.as_tensor(review_threshold, dtype=scores.dtype, device=scores.device)
+
+
+def flags_of(scores: torch.Tensor, review_threshold: float | None) -> list[str | None]:
+    """The flag of each of a note's predictions, `scores` being `(Q,)`; `None` where the model does not say."""
     if review_threshold is None:
-        return None
-    return "confident" if score > review_threshold else "review"
+        return [None] * len(scores)
+    return [CONFIDENT if sure else REVIEW for sure in is_confident(scores, review_threshold).tolist()]
+
+
+# Checks
+
+
+def check_rule(name: str, values: Mapping[str, Any]) -> None:
+    """Refuses an unknown rule, and options or fields that are out of range or do not go with it.
+
+    Args:
+        values (`dict`): options of fitting, or fields of a configuration; what is not there is not checked.
+    """
+    if name not in RULES:
+        raise ValueError(f"`threshold_rule` must be one of {', '.join(RULES)}, got {name!r}.")
+    for rule in RULES.values():
+        own = dict.fromkeys([*rule.fields, *(key for key, option in rule.options.items() if option.default is None)])
+        for key in own:
+            if key in values and (rule.name == name) != (values[key] is not None):
+                raise ValueError(f"`{key}` ({values[key]}) and `threshold_rule` {rule.name!r} need each other.")
+        rule.check(values)
+
+
+def check_decision(config: Any, num_labels: int) -> None:
+    """Raises a `ValueError` that names the field of a configuration with which nothing can be decided."""
+    decision = decision_of(config)
+    threshold = decision["threshold"]
+    if isinstance(threshold, list) and len(threshold) != num_labels:
+        raise ValueError(
+            f"`threshold` holds {len(threshold)} values for {num_labels} codes: give one number, or one per code."
+        )
+    if not all(0 <= value <= 1 for value in (threshold if isinstance(threshold, list) else [threshold])):
+        raise ValueError(f"`threshold` must be in [0, 1], got {threshold}.")
+    check_rule(decision["threshold_rule"], decision)
+    review = {name: decision[name] for name in ("review_threshold", "review_precision")}
+    if len({value is None for value in review.values()}) > 1:
+        given = " and ".join(f"`{name}` ({value})" for name, value in review.items())
+        raise ValueError(f"{given} need each other.")
+    for name, value in review.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"`{name}` must be in [0, 1], got {value}.")
+    if decision["calibration"] is not None:
+        check_calibration(decision["calibration"], num_labels)
+
+
+def check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
+    """Raises a `ValueError` where the `calibration` of a configuration gives no score for some code."""
+    keys = {"method", "bands", "slopes", "intercepts", "band_of_code"}
+    if not isinstance(calibration, dict) or set(calibration) != keys:
+        raise ValueError(f"`calibration` must be a dict with the keys {', '.join(sorted(keys))}.")
+    if calibration["method"] not in CALIBRATIONS:
+        raise ValueError(f"`calibration` knows the methods {', '.join(CALIBRATIONS)}, got {calibration['method']!r}.")
+    slopes, intercepts, bands = calibration["slopes"], calibration["intercepts"], calibration["band_of_code"]
+    if not len(slopes) == len(intercepts) == len(calibration["bands"]):
+        raise ValueError("`calibration` needs one slope and one intercept for each band.")
+    if not all(math.isfinite(slope) and slope > 0 for slope in slopes):
+        raise ValueError(f"`calibration` needs slopes above 0, or a code's notes would change their order: {slopes}.")
+    if not all(math.isfinite(intercept) for intercept in intercepts):
+        raise ValueError(f"`calibration` needs finite intercepts, got {intercepts}.")
+    if len(bands) != num_labels or not all(band in range(len(slopes)) for band in bands):
+        raise ValueError(
+            f"`calibration` needs one of its {len(slopes)} bands for each of {num_labels} codes in `band_of_code`."
+        )

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -23,9 +24,13 @@ from transformers import (
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_icd import ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, make_head
 from .sharing_icd import ModelPushGuard
+
+
+if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
+    from .pipeline_icd import ICDCodingPipeline  # noqa: F401
 
 
 @dataclass
@@ -288,9 +293,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
         `AutoModelForSequenceClassification` with `trust_remote_code=True`."""
-        # transformers copies, and later loads, what this file imports, also where it does so inside of a function.
-        from .pipeline_icd import CUSTOM_PIPELINES
-
         name = f"modeling_icd.{type(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",

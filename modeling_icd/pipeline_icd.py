@@ -12,21 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
-from .decision_icd import calibrated_scores, decision_of, is_predicted
+from .configuration_icd import TASK
+from .decision_icd import calibrated_scores, flags_of, predicted_codes
+from .evidence_icd import evidence_spans
 from .sharing_icd import PushGuard, guard_tokenizer
 
 
 logger = logging.getLogger(__name__)
 
-TASK = "icd-coding"
-CUSTOM_PIPELINES = {
-    TASK: {
-        "impl": "pipeline_icd.ICDCodingPipeline",
-        "pt": ["AutoModelForSequenceClassification"],
-        "type": "text",
-        "default": None,
-    }
-}
 # How many batches of notes are read before the first of them is coded, so that notes of a length come together. A stream
 # gives nothing until so many are read; a list is there already, and the limit bounds the memory for its tokens.
 STREAM_AHEAD, LIST_AHEAD = 16, 256
@@ -74,8 +67,10 @@ class ICDCodingPipeline(PushGuard, Pipeline):
 
     def __call__(self, inputs, *, batch_size=None, num_workers=None, **parameters):
         """Codes one note or several; see the class."""
-        require_whole_number("batch_size", self._batch_size if batch_size is None else batch_size, 1)
-        require_whole_number("num_workers", self._num_workers if num_workers is None else num_workers, 0)
+        own = self._batch_size if batch_size is None else batch_size
+        check_number("batch_size", own, Integral, "a whole number of at least 1", 1)
+        own = self._num_workers if num_workers is None else num_workers
+        check_number("num_workers", own, Integral, "a whole number of at least 0", 0)
         options = {"batch_size": batch_size, "num_workers": num_workers, **parameters}
         if isinstance(inputs, str | Mapping):
             return super().__call__([text_of(inputs)], **options)[0]
@@ -90,10 +85,9 @@ class ICDCodingPipeline(PushGuard, Pipeline):
             raise ValueError(
                 f"Unknown arguments {sorted(unknown)}: {TASK} knows threshold, top_k, num_spans and batch_size."
             )
-        if threshold is not None and not (is_number(threshold, Real) and 0 <= threshold <= 1):
-            raise ValueError(f"`threshold` must be a number in [0, 1], got {shown(threshold)}.")
-        require_whole_number("top_k", top_k, 1)
-        require_whole_number("num_spans", num_spans, 0)
+        check_number("threshold", threshold, Real, "a number in [0, 1]", 0, 1)
+        check_number("top_k", top_k, Integral, "a whole number of at least 1", 1)
+        check_number("num_spans", num_spans, Integral, "a whole number of at least 0", 0)
         rule = {"threshold": threshold, "top_k": top_k}
         return (
             {},
@@ -135,7 +129,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         coded: list[dict[str, Any]] = []
         for i, length in enumerate(model_inputs["attention_mask"].sum(dim=1).tolist()):
             class_ids = predicted_codes(scores[i], config, threshold, top_k)
-            coded.append({"class_ids": class_ids, "scores": scores[i, class_ids].tolist(), "label_attentions": None})
+            coded.append({"class_ids": class_ids, "scores": scores[i, class_ids], "label_attentions": None})
             if output.label_attentions is not None:
                 coded[-1]["label_attentions"] = output.label_attentions[i, class_ids][:, :length].float()
         return coded
@@ -146,35 +140,24 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         evidence: list[list[dict] | None] = [None] * len(outputs["class_ids"])
         if attentions is not None:
             evidence[:] = evidence_spans(outputs["note"], outputs["offsets"], attentions, num_spans)
+        codes = [config.id2label[i] for i in outputs["class_ids"]]
+        scores, flags = outputs["scores"].tolist(), flags_of(outputs["scores"], config.review_threshold)
         descriptions = config.code_descriptions or {}
         return [
-            {
-                "code": (code := config.id2label[i]),
-                "description": descriptions.get(code),
-                "score": score,
-                "decision": decision_of(score, config.review_threshold),
-                "evidence": spans,
-            }
-            for i, score, spans in zip(outputs["class_ids"], outputs["scores"], evidence, strict=True)
+            {"code": code, "description": descriptions.get(code), "score": score, "decision": flag, "evidence": spans}
+            for code, score, flag, spans in zip(codes, scores, flags, evidence, strict=True)
         ]
 
 
-def is_number(value: Any, kind: type) -> bool:
-    """Whether `value` is of that abstract kind of number, numpy's among them; `True` is not one."""
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def shown(value: Any) -> str:
-    """A wrong value as a message may show it: text is not repeated, since it may be a note."""
+def check_number(name: str, value: Any, kind: type, words: str, low: int, high: float = float("inf")) -> None:
+    """Refuses what is neither `None` nor a number of that kind, numpy's among them, from `low` to `high`; `words` say so."""
+    if value is None or (isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high):
+        return
     if isinstance(value, Real):
-        return str(value)
-    return "a string: give the number without quotes" if isinstance(value, str) else type(value).__name__
-
-
-def require_whole_number(name: str, value: Any, least: int) -> None:
-    """Refuses what is neither `None` nor a whole number of at least `least`."""
-    if value is not None and not (is_number(value, Integral) and value >= least):
-        raise ValueError(f"`{name}` must be a whole number of at least {least}, got {shown(value)}.")
+        shown = str(value)
+    else:  # text is not repeated, since it may be a note
+        shown = "a string: give the number without quotes" if isinstance(value, str) else type(value).__name__
+    raise ValueError(f"`{name}` must be {words}, got {shown}.")
 
 
 def text_of(note: Any, position: int | None = None) -> str:
@@ -263,68 +246,3 @@ def padded(rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         "input_ids": pad_sequence([row.long() for row in rows], batch_first=True),
         "attention_mask": pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True),
     }
-
-
-def predicted_codes(scores, config, threshold: float | None = None, top_k: int | None = None) -> list[int]:
-    """Class ids of a note's predicted codes by falling score, after the model's own rule unless another one is given.
-
-    Args:
-        scores (`torch.Tensor` of shape `(C,)`): calibrated.
-        config (`LlamaICDConfig`): of the model.
-        threshold, top_k (*optional*): as in the pipeline's call.
-    """
-    if top_k is None and threshold is None:
-        top_k = config.predict_top_k
-    order = scores.argsort(descending=True, stable=True)
-    return order[is_predicted(scores, config.threshold if threshold is None else threshold, top_k)[order]].tolist()
-
-
-def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_spans: int) -> list[list[dict]]:
-    """The words that hold most of each code's attention, neighbours joined.
-
-    Args:
-        note (`str`): as given; the words are read from it.
-        offsets (`torch.Tensor` of shape `(L, 2)`): characters of each token, start and end; (0, 0) for special tokens.
-        weights (`torch.Tensor` of shape `(codes, L)`): attention of each code to each token.
-        num_spans (`int`): how many spans a code gets at most.
-
-    Returns:
-        For each code, spans by falling weight, none overlapping another, each from the start of a word to the end of
-        one. The weight of white space, where a token is nothing else, belongs to no word; that of a token which reaches
-        into several words is shared out evenly.
-    """
-    words = torch.tensor([m.span() for m in re.finditer(r"\S+", note)], dtype=torch.long).reshape(-1, 2)
-    start, end = offsets.long().T.contiguous()
-    first = torch.searchsorted(
-        words[:, 1].contiguous(), start, right=True
-    )  # word whose end lies behind the token's start
-    stop = torch.searchsorted(words[:, 0].contiguous(), end)
-    reach = (stop - first).clamp(min=0) * (end > start)  # words that the token shares a character with
-    token = torch.arange(len(offsets)).repeat_interleave(reach)
-    word = first[token] + torch.arange(len(token)) - (reach.cumsum(0) - reach)[token]
-    shares = weights.double()[:, token] / reach[token]
-    by_word = torch.zeros(len(weights), len(words), dtype=torch.double).index_add(1, word, shares)
-    places = words.tolist()
-    return [join_words(note, places, of_code, num_spans) for of_code in by_word]
-
-
-def join_words(note: str, words: list[list[int]], weights: torch.Tensor, num_spans: int) -> list[dict]:
-    """The spans of one code, from the weight of each word."""
-    # A word counts when it holds at least a fifth of the heaviest word's share: enough to join a phrase, and to leave
-    # out the flat rest of a note.
-    floor = weights.max().item() / 5 if len(weights) else 0
-    spans: list[dict] = []
-    previous = None
-    for i in ((weights > 0) & (weights >= floor)).nonzero().flatten().tolist():
-        start, end = words[i]
-        if spans and previous == i - 1:
-            spans[-1]["end"] = end
-            spans[-1]["weight"] += weights[i].item()
-        else:
-            spans.append({"start": start, "end": end, "weight": weights[i].item()})
-        previous = i
-    spans.sort(key=lambda span: (-span["weight"], span["start"]))
-    return [
-        {"start": s["start"], "end": s["end"], "text": note[s["start"] : s["end"]], "weight": s["weight"]}
-        for s in spans[:num_spans]
-    ]

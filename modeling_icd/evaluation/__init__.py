@@ -1,10 +1,12 @@
-"""Metrics, thresholds and their use in `Trainer`. Imports neither torch nor the training code."""
+"""Metrics, thresholds and their use in `Trainer`. Imports no training code."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..decision_icd import calibrated_scores
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds, to_numpy
 from .icd_metrics.scores import nan_to_none
@@ -18,7 +20,6 @@ __all__ = [
     "ICDMetricsAccumulator",
     "make_compute_metrics",
     "nan_to_none",
-    "sigmoid",
     "tune_bagged_threshold",
     "tune_global_threshold",
     "tune_per_code_thresholds",
@@ -26,12 +27,6 @@ __all__ = [
 
 ICD_METRICS_PATH = str(Path(__file__).parent / "icd_metrics")
 """What to give to `evaluate.load`."""
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities from logits, without overflow at either end."""
-    decay = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, decay) / (1 + decay)
 
 
 class BatchedComputeMetrics:
@@ -53,7 +48,8 @@ class BatchedComputeMetrics:
         logits = eval_prediction.predictions
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
-        self.accumulator.add_batch(sigmoid(to_numpy(logits).astype(np.float32)), eval_prediction.label_ids)
+        scores = calibrated_scores(torch.from_numpy(to_numpy(logits).astype(np.float32)), None)
+        self.accumulator.add_batch(scores.numpy(), eval_prediction.label_ids)
         if not compute_result:
             return {}
         results = self.accumulator.compute(tune_threshold=self.tune_threshold)

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from .icd_metrics.inputs import gold_pairs
 from .strata import FREQUENCY_BANDS, band_names, in_bands
+from .thresholds import multi_hot
 
 
 SLOPES = (0.01, 100.0)  # never 0 or less: a higher logit of a code is a higher score
@@ -27,7 +27,7 @@ def fit_temperature(logits: np.ndarray, labels: Any) -> dict[str, Any]:
         logits (array of shape `(N, C)`): Of the validation split.
         labels (array of shape `(N, C)` or list of `N` lists of class ids): Multi-hot, or class ids.
     """
-    is_gold = _multi_hot(labels, logits.shape)
+    is_gold = multi_hot(labels, logits.shape)
     slope, _ = _fit_sigmoid(logits.ravel(), is_gold.ravel().astype(np.float64), intercept=(0.0, 0.0))
     return _calibration("temperature", ["all"], [(slope, 0.0)], [0] * logits.shape[1])
 
@@ -45,7 +45,7 @@ def fit_platt(logits: np.ndarray, labels: Any, training_counts: Sequence[int]) -
         logits, labels: As in `fit_temperature`.
         training_counts (`Sequence[int]` of length C): Training notes of each code.
     """
-    is_gold = _multi_hot(labels, logits.shape)
+    is_gold = multi_hot(labels, logits.shape)
     names, band_of_code = _joined_bands(in_bands(training_counts, FREQUENCY_BANDS), is_gold.sum(axis=0))
     fitted = []
     for band in range(len(names)):
@@ -55,12 +55,6 @@ def fit_platt(logits: np.ndarray, labels: Any, training_counts: Sequence[int]) -
         targets = np.where(gold, (num_gold + 1) / (num_gold + 2), 1 / (num_other + 2))
         fitted.append(_fit_sigmoid(logits[:, members].ravel(), targets, intercept=(None, None)))
     return _calibration("platt", names, fitted, band_of_code.tolist())
-
-
-def _multi_hot(labels: Any, shape: tuple[int, int]) -> np.ndarray:
-    is_gold = np.zeros(shape, bool)
-    is_gold[gold_pairs(labels, *shape)] = True
-    return is_gold
 
 
 def _joined_bands(band_of_code: Sequence[str], gold_per_code: np.ndarray) -> tuple[list[str], np.ndarray]:

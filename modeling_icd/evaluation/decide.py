@@ -19,10 +19,11 @@ from transformers import HfArgumentParser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import read_json, write_json
 
+from ..decision_icd import RULES, threshold_value
 from .cli import empty_notes, gold_columns, logits_of_notes
 from .data import RUN_FILE, add_shared_options, builder_for, load_coder_config, load_model, private_cache, read_run
-from .decisions import DecisionArguments, fit_decision, missable_notes
-from .results import name_threshold
+from .decisions import DecisionArguments, check_notes, fit_decision
+from .icd_metrics.inputs import ClassIds
 
 
 def refit_decision(
@@ -71,10 +72,9 @@ def refit_decision(
     records = builder.as_dataset(split="validation")
     records = leave_out_empty(records, args)
     columns, _ = gold_columns(records, config.label2id)
-    gold = [[column for column in of_note if column < config.num_labels] for of_note in columns]
+    gold = ClassIds([column for column in of_note if column < config.num_labels] for of_note in columns)
     num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
-    if args.target_recall is not None:
-        missable_notes([len(known) for known in gold], num_unknown, args.target_recall)  # now, not after scoring
+    check_notes(gold, args, num_unknown)  # now, not after scoring
     model, tokenizer = load_model(folder)
     store = make_store(model) if make_store is not None and config.freeze_backbone else None
     decision = fit_decision(
@@ -95,13 +95,13 @@ def leave_out_empty(records, args: DecisionArguments):
     """The notes that have text: of the others a model knows nothing, and a decision must not be fitted to that.
 
     Raises:
-        ValueError: where none is left, or a recall is to be promised, which an empty note would break.
+        ValueError: where none is left, or the rule promises something, which an empty note would break.
     """
     is_empty = empty_notes(list(records["text"]))
     num_empty = int(is_empty.sum())
     if not num_empty:
         return records
-    if args.threshold_rule == "conformal" or num_empty == len(records):
+    if RULES[args.threshold_rule].promises or num_empty == len(records):
         raise ValueError(
             f"{num_empty} of {len(records)} validation notes are empty, so no decision with `threshold_rule` "
             f"{args.threshold_rule!r} can be fitted: take them out of the data set."
@@ -141,8 +141,7 @@ def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:
         cache_dir=paths.cache_dir,
         batch_size=paths.batch_size,
     )
-    threshold = name_threshold(decision["threshold"], decision["predict_top_k"])
-    print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold}")
+    print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold_value(decision)}")
     print("Results measured before are of the old decision: run `evaluate.py` again.")
     return 0
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ..decision_icd import is_predicted
+from ..decision_icd import predicted
 from .icd_metrics.inputs import check_scores, check_threshold, gold_pairs
 from .icd_metrics.scores import divide, rank_gold, ratios
 
@@ -45,15 +44,15 @@ def outcomes_of(scores: Any, labels: Any, threshold: Any, top_k: int | None = No
     scores = check_scores(scores)
     threshold = check_threshold(threshold, scores.shape[1])
     notes, codes = gold_pairs(labels, *scores.shape)
-    predicted = is_predicted(torch.from_numpy(scores), threshold, top_k).numpy()
-    predicted_notes, predicted_codes = np.nonzero(predicted)
+    is_predicted = predicted(scores, {}, threshold, top_k).numpy()
+    predicted_notes, predicted_codes = np.nonzero(is_predicted)
     return Outcomes(
         num_notes=scores.shape[0],
         num_codes=scores.shape[1],
         gold_notes=notes,
         gold_codes=codes,
         gold_ranks=np.asarray(rank_gold(scores, notes, codes), np.int64),
-        is_hit=predicted[notes, codes],
+        is_hit=is_predicted[notes, codes],
         predicted_notes=predicted_notes,
         predicted_codes=predicted_codes,
     )

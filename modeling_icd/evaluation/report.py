@@ -10,6 +10,7 @@ import jinja2
 
 from dataset_scripts.files import write_text
 
+from ..decision_icd import FLAGS
 from .plots import make_plots
 
 
@@ -217,7 +218,7 @@ def _review(results: Mapping[str, Any]) -> dict[str, Any] | None:
     if review is None:
         return None
     rows = []
-    for name in ("confident", "review"):
+    for name in FLAGS:
         part = review[name]
         precision = "" if part["precision"] is None else f"{part['precision']:.4f}"
         rows.append((name, f"{part['predicted']:,}", f"{part['hits']:,}", precision))

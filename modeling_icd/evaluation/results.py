@@ -12,6 +12,7 @@ import numpy as np
 
 from dataset_scripts.files import read_json, write_json
 
+from ..decision_icd import CONFIDENT, REVIEW, is_confident, threshold_value
 from .audit import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
@@ -118,7 +119,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         ),
         "interval_method": METHOD,
         **split.about,
-        "threshold": name_threshold(split.threshold, split.top_k),
+        "threshold": threshold_value({}, split.threshold, split.top_k),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
@@ -142,13 +143,6 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     }
     check_results(results)
     return results, outcomes
-
-
-def name_threshold(threshold: Any, top_k: int | None) -> float | str:
-    """The threshold as a number, or in words where it is not one number."""
-    if top_k is not None:
-        return f"top {top_k}"
-    return "per code" if np.ndim(threshold) else float(threshold)
 
 
 def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
@@ -199,11 +193,11 @@ def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[s
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
-    """How many predictions of a split are `confident` and how many are for `review`, and how many of each were right."""
-    is_confident = scores[outcomes.predicted_notes, outcomes.predicted_codes] > np.float32(review_threshold)
+    """How many predictions of a split get each flag, and how many of these were right."""
+    sure = is_confident(scores[outcomes.predicted_notes, outcomes.predicted_codes], review_threshold).numpy()
     is_right = outcomes.predicted_is_hit
     figures = {}
-    for name, members in (("confident", is_confident), ("review", ~is_confident)):
+    for name, members in ((CONFIDENT, sure), (REVIEW, ~sure)):
         predicted, hits = int(members.sum()), int(is_right[members].sum())
         figures[name] = {"predicted": predicted, "hits": hits, "precision": hits / predicted if predicted else None}
     return figures

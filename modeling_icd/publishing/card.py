@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.results import name_threshold, weights_digest
+from ..decision_icd import describe_rule, threshold_value
+from ..evaluation.results import weights_digest
 from .folder import ModelFolder, project_file
 from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
 
@@ -215,7 +216,7 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     per_code = dict(zip(folder.codes, own, strict=True)) if isinstance(own, list) else {}
     measured = results.get("thresholds") or {}
     if str(results["threshold_source"]).startswith("model configuration") and (
-        results["threshold"] != name_threshold(own, config.get("predict_top_k"))
+        results["threshold"] != threshold_value(config)
         or any(measured.get(code) != value for code, value in per_code.items())
     ):
         raise ValueError(
@@ -475,20 +476,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
             "The results were measured at a threshold that was chosen on validation notes. It derives from them, so it is "
             "not published; training chooses one again."
         )
-    own = folder.config.get("threshold", 0.5)
     used = folder.results["threshold"]
-    greater = "a code is suggested when its score is greater"
-    if folder.config.get("predict_top_k") is not None:
-        model = f"The model suggests the {folder.config['predict_top_k']} best codes of every note"
-    elif isinstance(own, list):
-        model = f"The model has a threshold of its own for each code, in `config.json`: {greater}"
-    else:
-        model = f"The model's threshold is {own:.4f}, in `config.json`: {greater}"
-    if folder.config.get("target_recall") is not None:
-        model += (
-            f". On notes drawn as the validation notes were, that promises a mean recall of {folder.config['target_recall']:g} "
-            "(conformal risk control)"
-        )
     measured = in_text(used) if isinstance(used, str) else f"{used:.4f}"
     split = folder.results["split"]
     other_notes = (
@@ -497,7 +485,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
         else "the notes that it was chosen on may be among them, which flatters the model"
     )
     return (
-        f"{model}. The results on {in_code(split)} were measured at: {measured} "
+        f"{describe_rule(folder.config)}. The results on {in_code(split)} were measured at: {measured} "
         f"(source: {in_text(folder.results['threshold_source'])}); {other_notes}."
     )
 

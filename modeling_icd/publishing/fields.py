@@ -14,8 +14,8 @@ from peft import LoraConfig
 
 from dataset_scripts.classification import classification_of
 
-from ..configuration_icd import CALIBRATIONS, POOLINGS, THRESHOLD_RULES, LlamaICDConfig, LlamaMultiResCNNConfig
-from ..pipeline_icd import CUSTOM_PIPELINES
+from ..configuration_icd import CUSTOM_PIPELINES, POOLINGS, LlamaICDConfig, LlamaMultiResCNNConfig
+from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 
 
 class Kind(NamedTuple):
@@ -174,7 +174,7 @@ CALIBRATION = record_of(
     only=True,
 )
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
-DECLARED = {field.name for field in fields_of(LlamaMultiResCNNConfig)}
+DECLARED = {field.name for field in fields_of(LlamaMultiResCNNConfig)} | set(decision_fields())
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
@@ -191,7 +191,7 @@ CONFIG: dict[str, Kind] = {
     ),
     "training_data": TRAINING_DATA,
     "pooling": one_of(*POOLINGS),
-    "threshold_rule": one_of(*THRESHOLD_RULES),
+    "threshold_rule": one_of(*RULES),
     "threshold": either(NUMBER, list_of(NUMBER)),
     "calibration": optional(CALIBRATION),
     "filter_sizes": list_of(WHOLE),

@@ -16,8 +16,8 @@ from dataset_scripts.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
-from ..configuration_icd import DECISION_FIELDS
-from ..pipeline_icd import CUSTOM_PIPELINES
+from ..configuration_icd import CUSTOM_PIPELINES
+from ..decision_icd import decision_fields, rule_options
 from ..sharing_icd import is_sealed, seal_training_data
 from .fields import (
     ADAPTER,
@@ -70,7 +70,7 @@ PUBLIC_RESULTS = (
     "versions",
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
-FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
+FITTED_CONFIG = (*decision_fields(), "training_data")
 # These follow from the notes, too.
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
@@ -106,8 +106,7 @@ PUBLIC_TRAINING = (
     "early_stopping_patience",
     "refit_on_validation",
     "threshold_rule",
-    "threshold_shrinkage",
-    "target_recall",
+    *rule_options(),
     "calibration",
     "review_precision",
 )

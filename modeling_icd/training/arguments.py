@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 
@@ -135,7 +136,8 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
             raise ValueError(
                 "`refit_on_validation` trains for `num_train_epochs`, which `early_stopping_patience` cuts short: choose one."
             )
-        if self.threshold_rule == "conformal" and self.refit_on_validation:
+        if (promised := RULES[self.threshold_rule].promises) and self.refit_on_validation:
             raise ValueError(
-                "`refit_on_validation` lets the model learn from the notes that `conformal` promises a recall for: choose one."
+                f"`refit_on_validation` lets the model learn from the notes that `{self.threshold_rule}` promises {promised} "
+                "for: choose one."
             )

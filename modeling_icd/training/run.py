@@ -23,7 +23,7 @@ from dataset_scripts.marker import is_synthetic
 from dataset_scripts.public_files import is_public
 
 from ..evaluation.data import RUN_FILE, load_config
-from ..evaluation.decisions import fit_decision, missable_notes
+from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.results import weights_digest
 from ..modeling_icd import LlamaICDPreTrainedModel
 from ..publishing.folder import ADAPTER_DIR
@@ -99,8 +99,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         for split, name in ((train_split, "training"), (validation_split, "validation"))
     )
     gold = list(validation.tokens["label_ids"])
-    if args.target_recall is not None:
-        missable_notes([len(known) for known in gold], validation.num_unknown, args.target_recall)  # before training
+    check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         print(

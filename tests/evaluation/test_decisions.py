@@ -3,17 +3,11 @@ import pytest
 import torch
 
 from modeling_icd import LlamaICDConfig
-from modeling_icd.configuration_icd import DECISION_FIELDS, THRESHOLD_RULES
-from modeling_icd.decision_icd import calibrated_scores
-from modeling_icd.evaluation.decisions import (
-    DecisionArguments,
-    conformal_threshold,
-    fit_decision,
-    tune_review_threshold,
-    tune_top_k,
-)
+from modeling_icd.decision_icd import RULES, calibrated_scores, decision_fields
+from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import recall_figures, review_figures
+from modeling_icd.evaluation.thresholds import conformal_threshold, tune_review_threshold, tune_top_k
 
 
 def make_notes(rng, num_notes, num_codes=6, num_always=1):
@@ -144,7 +138,7 @@ def test_confident_predictions_are_right_as_often_as_was_asked():
 
 
 @pytest.mark.parametrize("calibration", ["none", "temperature", "platt"])
-@pytest.mark.parametrize("rule", THRESHOLD_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibration):
     logits, gold = make_notes(np.random.default_rng(1), 200)
     args = DecisionArguments(
@@ -154,7 +148,7 @@ def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibratio
         review_precision=0.7,
     )
     decision = fit_decision(logits, gold, args, training_counts=[600, 600, 40, 40, 3, 0])
-    assert tuple(decision) == tuple(DECISION_FIELDS)
+    assert tuple(decision) == tuple(decision_fields())
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
     threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold

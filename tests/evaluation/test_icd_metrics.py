@@ -17,15 +17,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import (
     ICD_METRICS_PATH,
     ClassIds,
     ICDMetricsAccumulator,
     make_compute_metrics,
     nan_to_none,
-    sigmoid,
 )
 from modeling_icd.evaluation.icd_metrics.scores import from_levels, to_levels
+
+
+def sigmoid(logits):
+    return calibrated_scores(torch.from_numpy(logits), None).numpy()
 
 
 STORAGES = ["float32", "uint16", "histogram"]

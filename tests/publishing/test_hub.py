@@ -31,6 +31,7 @@ PUBLISHED = {
     "requirements.txt",
     "results.json",
     "decision_icd.py",
+    "evidence_icd.py",
     "sharing_icd.py",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -12,7 +12,7 @@ from dataset_scripts.marker import is_synthetic
 from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic.mimic4 import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
-from modeling_icd.configuration_icd import DECISION_FIELDS
+from modeling_icd.decision_icd import decision_fields
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, real_datasets
@@ -139,7 +139,7 @@ def test_no_field_of_the_decision_goes_out_without_weights(model_dir, restricted
     edit("results.json", **fitted)
     _, files = release_of(model_dir)
     config, results = json.loads(files["config.json"]), json.loads(files["results.json"])
-    assert not set(DECISION_FIELDS) & config.keys()
+    assert not set(decision_fields()) & config.keys()
     assert not fitted.keys() & results.keys()
     LlamaICDConfig(**config)  # and what is left is a configuration
     _, files = release_of(model_dir, permission="letter of 2026-03-01")

@@ -30,6 +30,7 @@ ALLOWED = {
         "numbers.Integral",
         "numbers.Real",
         "typing.Any",
+        "typing.TYPE_CHECKING",
     ),
     *("re.compile", "re.finditer", "re.match", "re.sub"),
     *("torch.FloatTensor", "torch.LongTensor", "torch.Tensor", "torch.float32", "torch.long", "torch.finfo"),
