@@ -7,7 +7,7 @@ over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's o
 import re
 import sys
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields as fields_of
 from typing import Any
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
@@ -369,12 +369,11 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
     @property
     def head_options(self) -> dict[str, Any]:
         """What the table of heads calls options are fields of a configuration of this class."""
-        return {name: getattr(self, name) for name in find_head(self.head).options}
+        return {name: vars(self)[name] for name in find_head(self.head).options}
 
     @head_options.setter
     def head_options(self, options: dict[str, Any]) -> None:
-        for name, value in options.items():
-            setattr(self, name, value)
+        self.update(options)
 
     @classmethod
     def heads(cls) -> tuple[str, ...]:
@@ -526,7 +525,7 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
             names = (
                 _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - {*_NOT_INHERITED, *decision_fields()}
             )
-            own = {name: getattr(backbone_config, name) for name in names}
+            own = {name: value for name, value in vars(backbone_config).items() if name in names}
             if kwargs.get("head", backbone_config.head) == backbone_config.head:
                 own |= {"head": backbone_config.head, "head_options": dict(backbone_config.head_options)}
             else:
@@ -543,7 +542,7 @@ _POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-pre
 
 
 def _field_names(config_class: type) -> set[str]:
-    return {field.name for field in fields(config_class)}
+    return {field.name for field in fields_of(config_class)}
 
 
 def _inherited(backbone_config: PreTrainedConfig) -> dict[str, Any]:
