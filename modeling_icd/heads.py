@@ -404,7 +404,9 @@ class HeadRow:
 
 
 def _check_filter_sizes(name: str, sizes: Any) -> None:
-    if not isinstance(sizes, list | tuple) or not sizes:
+    if not isinstance(sizes, list | tuple):
+        raise ValueError(f"`{name}` must be a list of odd widths, got {sizes!r}.")
+    if not sizes:
         raise ValueError(f"`{name}` is empty: give at least one odd width.")
     for size in sizes:
         require_positive(name, size)
@@ -455,7 +457,7 @@ def find_head(word: Any, name: str = "head") -> HeadRow:
     Raises:
         ValueError: where there is no such head.
     """
-    if word not in HEADS:
+    if not isinstance(word, str) or word not in HEADS:
         raise ValueError(
             f"`{name}` must be one of {', '.join(HEADS)}, got {word!r}. A head of your own comes first by `register_head`."
         )
