@@ -7,6 +7,7 @@ over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's o
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import check_decision, decision_fields
-from .heads import HEADS, find_head, require_positive
+from .heads import HEADS, HeadRow, find_head, require_positive
 from .sharing_icd import PushGuard
 
 
@@ -535,6 +536,13 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
         inherited = {k: v for k, v in _inherited(architecture).items() if k not in not_of_a_llama}
         backbone_type = getattr(backbone_config, "backbone_type", architecture.model_type)
         return cls(**{**own, "backbone_config": AutoConfig.for_model(backbone_type, **inherited), **kwargs})
+
+
+def head_of(stored: Mapping[str, Any]) -> HeadRow:
+    """What the table of heads says of the head that a saved configuration (its `config.json`) names."""
+    if stored.get("model_type") == LlamaMultiResCNNConfig.model_type:
+        return find_head(LlamaMultiResCNNConfig.head)
+    return find_head(stored.get("head") or stored.get("pooling", "label_attention"))
 
 
 # Their table of positions begins behind the padding token's id, so that it is longer than what they read.

@@ -75,7 +75,17 @@ FITTED_CONFIG = (*decision_fields(), "training_data")
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
 PUBLIC_MODEL = (
-    *("model", "backbone", "pooling", "head_dropout", "head_ensemble_size", "window_size", "window_stride"),
+    *(
+        "model",
+        "backbone",
+        "head",
+        "head_options",
+        "pooling",
+        "head_dropout",
+        "head_ensemble_size",
+        "window_size",
+        "window_stride",
+    ),
     *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
     *(
         "num_filter_maps",
