@@ -363,6 +363,11 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def backbone_settings(self) -> Any:
+        """What hidden states depend on beside weights, which say the rest of a Llama."""
+        return self.rope_parameters
+
+    @property
     def head(self) -> str:
         """The word that the table of heads has for this model's."""
         return self.pooling
@@ -483,6 +488,11 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
     @property
     def backbone_type(self) -> str:
         return self.backbone_config.model_type
+
+    @property
+    def backbone_settings(self) -> Any:
+        """What hidden states depend on beside weights: of some backbone, anything that it is configured by."""
+        return self.to_dict()["backbone_config"]
 
     @property
     def hidden_size(self) -> int:

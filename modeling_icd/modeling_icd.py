@@ -118,6 +118,14 @@ def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
+def _names_of_weights(backbone_config: PreTrainedConfig) -> dict[str, str] | None:
+    """What weights are called in our models, where it is something else in checkpoints: a `BertFor...` has its backbone as
+    `bert`, which is `model` here, as it is in most decoders."""
+    model_class = MODEL_MAPPING[type(backbone_config)]
+    prefix = model_class.base_model_prefix
+    return None if prefix == "model" else {rf"^{prefix}\.": "model."}
+
+
 def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
     """Refuse a checkpoint that is not the whole backbone: what it lacks would be random, and what it holds beyond would
     be left out, both without a word.
@@ -263,7 +271,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 if getattr(backbone, "quantization_config", None) is not None:
                     # It says how the weights in this file are stored.
                     config.quantization_config = backbone.quantization_config
-                kwargs = cls._with_names_of(backbone, kwargs)
+        if isinstance(config, ICDConfig):
+            kwargs = {"key_mapping": _names_of_weights(config.backbone_config), **kwargs}
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
@@ -279,13 +288,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if model.config.freeze_backbone:
             model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
         return (model, info) if with_info else model
-
-    @classmethod
-    def _with_names_of(cls, backbone, kwargs):
-        """Arguments of `from_pretrained`, with what weights are called here: a `BertFor...` has its backbone as `bert`,
-        which is `model` in this class, as it is in most decoders."""
-        prefix = MODEL_MAPPING[type(backbone)].base_model_prefix if type(backbone) in MODEL_MAPPING else "model"
-        return kwargs if prefix == "model" else {"key_mapping": {rf"^{prefix}\.": "model."}, **kwargs}
 
     def shared_record(self):
         return self.config.training_data

@@ -1,5 +1,7 @@
 """Backbones that are not a Llama: read as `AutoModel` reads them, in windows, and trained as a Llama is."""
 
+import re
+
 import bitsandbytes
 import pytest
 import torch
@@ -16,6 +18,8 @@ from transformers import (
 )
 
 from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
+from modeling_icd.training.arguments import ModelArguments
+from modeling_icd.training.models import build_model
 
 
 TINY = {
@@ -181,6 +185,28 @@ def test_a_preset_and_the_general_class_are_the_same_model(folders, tmp_path):
     further = ICDConfig.from_backbone(AutoConfig.from_pretrained(tmp_path / "again"), num_labels=3, head="mean")
     assert (further.head, further.head_options, further.head_dropout, further.window_size) == ("mean", {}, 0.0, 8)
     assert further.backbone_config.model_type == "llama"
+
+
+@pytest.mark.parametrize("kind", ["mistral", "bert"])
+def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
+    options = {"head_options": ["filter_sizes=3,5", "num_filter_maps=4"], "reduction_size": 8, "window_size": 8}
+    args = ModelArguments("generic", str(folders / kind), head="multirescnn", lora_r=2, lora_layers_from=1, **options)
+    model = build_model(args, args.backbone, ["486", "401.9"], {}, None)
+    assert model.config.head_options == {**SMALL_CNN["head_options"], "num_residual_layers": 1}
+    assert model.config.id2label == {0: "486", 1: "401.9"}
+    model(*some_notes(20), labels=torch.ones(1, 2)).loss.backward()
+    trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    layers = {re.search(r"layers?\.(\d+)", name)[1] for name in trained if "lora" in name}
+    assert layers == {"1"} and any("score" in name for name in trained)
+    for wrong, message in (
+        ({"model": "direct", "head": "mean"}, "`head` .'mean'. and `model` 'generic' need each other"),
+        ({"model": "generic"}, "need each other"),
+        ({"model": "gpt"}, "`model` must be 'direct' or 'multirescnn' or 'generic', got 'gpt'"),
+        ({"model": "direct", "head_options": ["a=1"]}, "`head_options` are those of a `head`"),
+        ({"model": "generic", "head": "mean", "head_options": ["a"]}, "must be NAME=VALUE, got 'a'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ModelArguments(backbone="x", **wrong)
 
 
 def test_what_is_no_backbone_is_refused_by_name(folders):
