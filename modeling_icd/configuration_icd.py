@@ -472,7 +472,8 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
         if self.head_options is None:
             self.head_options = {}
         super().__post_init__(**kwargs)
-        self.backbone_config.pad_token_id = self.pad_token_id  # which the checks may have changed
+        if self.pad_token_id is None:  # the checks may have found it below 0
+            self.backbone_config.pad_token_id = None
 
     def to_dict(self):
         """As in transformers, and of the backbone no more than how it is built: no labels, no path of its checkpoint."""
@@ -531,7 +532,7 @@ class ICDConfig(ICDBaseConfig, PreTrainedConfig):
             backbone_config (`PreTrainedConfig`): of the checkpoint that brings the backbone's weights.
             kwargs: fields of this class, `num_labels` or `id2label` among them.
         """
-        own = {}
+        own: dict[str, Any] = {}
         if isinstance(backbone_config, ICDBaseConfig):
             names = (
                 _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - {*_NOT_INHERITED, *decision_fields()}

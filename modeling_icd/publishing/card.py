@@ -360,6 +360,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "title": model_name(release, folder),
         "target": release.target,
         "model_class": f"`{config['architectures'][0]}`",
+        "backbone_kind": config.get("backbone_config", {}).get("model_type", "Llama"),
         "code_system": data.code_system,
         "reads_windows": config.get("window_size") is not None,
         "note_kind": data.note_kind,

@@ -171,7 +171,12 @@ def test_a_preset_and_the_general_class_are_the_same_model(folders, tmp_path):
     ids, mask = some_notes(20, 5)
     torch.manual_seed(1)
     preset = LlamaMultiResCNNForICD.from_pretrained(
-        folders / "llama", num_labels=5, window_size=8, threshold=0.3, **SMALL_CNN["head_options"]
+        folders / "llama",
+        num_labels=5,
+        window_size=8,
+        threshold=0.3,
+        training_data={"dataset": "mimic3"},
+        **SMALL_CNN["head_options"],
     ).eval()
     general = make(folders / "llama", window_size=8, **SMALL_CNN)
     assert torch.equal(general(ids, mask).logits, preset(ids, mask).logits)
@@ -180,6 +185,7 @@ def test_a_preset_and_the_general_class_are_the_same_model(folders, tmp_path):
         tmp_path, num_labels=5
     ).eval()  # of one of ours: its head, and its reading
     assert (taken.config.head, taken.config.window_size, taken.config.threshold) == ("multirescnn", 8, 0.5)
+    assert taken.config.training_data == {"dataset": "mimic3"}  # which says who may have it
     assert torch.equal(taken(ids, mask).logits, preset(ids, mask).logits)
     taken.save_pretrained(tmp_path / "again")
     further = ICDConfig.from_backbone(AutoConfig.from_pretrained(tmp_path / "again"), num_labels=3, head="mean")
@@ -207,6 +213,13 @@ def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             ModelArguments(backbone="x", **wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bare_backbone_is_the_same_backbone(kind, folders, tmp_path):
+    AutoModel.from_pretrained(folders / kind).save_pretrained(tmp_path)
+    ids, mask = some_notes(9, 4)
+    assert torch.equal(make(tmp_path)(ids, mask).logits, make(folders / kind)(ids, mask).logits)
 
 
 def test_what_is_no_backbone_is_refused_by_name(folders):
