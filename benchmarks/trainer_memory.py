@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_icd.evaluation import make_compute_metrics
 from modeling_icd.evaluation.icd_metrics.accumulator import SCORE_STORAGES
-from modeling_icd.modeling_llama_icd import ICDCodingOutput
+from modeling_icd.modeling_icd import ICDCodingOutput
 
 
 WAYS = ("nothing", "uint16", "all at once")

@@ -1,33 +1,45 @@
-"""Automatic ICD coding with Llama: the models, registered with transformers' Auto classes and pipelines."""
+"""Automatic ICD coding: the models, registered with transformers' Auto classes and pipelines."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_icd import TASK, VERSION, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import LabelAttentionHead, MultiResCNNHead, PooledHead
-from .modeling_llama_icd import ICDCodingOutput, LlamaForICDCoding, LlamaICDPreTrainedModel, LlamaMultiResCNNForICD
+from .configuration_icd import TASK, VERSION, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .heads import HeadRow, LabelAttentionHead, MultiResCNNHead, Option, PooledHead, register_head
+from .modeling_icd import (
+    MODELS,
+    ICDCodingOutput,
+    LlamaForICDCoding,
+    LlamaICDPreTrainedModel,
+    LlamaMultiResCNNForICD,
+    ModelForICDCoding,
+)
 from .pipeline_icd import ICDCodingPipeline
 
 
 __version__ = VERSION
 
-for _config, _model in ((LlamaICDConfig, LlamaForICDCoding), (LlamaMultiResCNNConfig, LlamaMultiResCNNForICD)):
-    AutoConfig.register(_config.model_type, _config)
-    AutoModel.register(_config, _model)
-    AutoModelForSequenceClassification.register(_config, _model)
+for _model in MODELS.values():
+    AutoConfig.register(_model.config_class.model_type, _model.config_class)
+    AutoModel.register(_model.config_class, _model)
+    AutoModelForSequenceClassification.register(_model.config_class, _model)
 PIPELINE_REGISTRY.register_pipeline(
     TASK, pipeline_class=ICDCodingPipeline, pt_model=AutoModelForSequenceClassification, type="text"
 )
 
 __all__ = [
+    "HeadRow",
     "ICDCodingOutput",
     "ICDCodingPipeline",
+    "ICDConfig",
     "LabelAttentionHead",
     "LlamaForICDCoding",
     "LlamaICDConfig",
     "LlamaICDPreTrainedModel",
     "LlamaMultiResCNNConfig",
     "LlamaMultiResCNNForICD",
+    "ModelForICDCoding",
     "MultiResCNNHead",
+    "Option",
     "PooledHead",
+    "register_head",
 ]

@@ -1,14 +1,21 @@
-"""Configurations of the two ICD coding models. Everything that defines a model is here and is saved with its weights."""
+"""Configurations of the ICD coding models: everything that defines a model, saved with its weights.
+
+`ICDBaseConfig` has what all of them have: how notes are read, the head, how scores become decisions. `ICDConfig` puts that
+over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
+"""
 
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
 from typing import Any
 
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
+from .heads import HEADS, HeadRow, find_head, require_positive
 from .sharing_icd import PushGuard
 
 
@@ -17,6 +24,19 @@ logger = logging.get_logger(__name__)
 VERSION = "0.1.0"
 """Of this project: the one place that the distribution, the package and every saved model take it from."""
 
+FLAT_FILES = (
+    "configuration_icd.py",
+    "decision_icd.py",
+    "evidence_icd.py",
+    "heads.py",
+    "modeling_icd.py",
+    "pipeline_icd.py",
+    "sharing_icd.py",
+)
+"""The code that travels with a saved model. transformers copies `modeling_icd.py` and what it imports, file by file, and
+loads it the same way: so these files import torch, transformers and one another, and nothing else of this package."""
+
+# Heads that `LlamaForICDCoding` can have: those without options of their own.
 POOLINGS = ("last", "mean", "label_attention")
 TASK = "icd-coding"
 CUSTOM_PIPELINES = {
@@ -42,11 +62,6 @@ _NOT_INHERITED = (
     "quantization_config",
     "transformers_version",
 )
-
-
-def _require_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
 def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
@@ -122,14 +137,13 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 
 
-class LlamaICDConfig(PushGuard, LlamaConfig):
-    """Configuration of [`LlamaForICDCoding`]: a Llama backbone, how notes are read, and the head.
+class ICDBaseConfig(PushGuard, PreTrainedConfig):
+    """What every configuration of a model that codes has, beside that of its backbone.
+
+    A subclass says what the backbone is (`backbone_type`, its `model_type`) and which head reads it: `head`, a word of the
+    table in heads.py, `head_options`, and for messages `head_field`, the field that chooses the head, among `heads()`.
 
     Args:
-        pooling (`str`, defaults to `"last"`):
-            How hidden states become one vector: `"last"` (the last token of the note, as
-            `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note) or `"label_attention"` (one
-            attention query per code).
         head_dropout (`float`, defaults to 0.0):
             Dropout on what the head reads, in [0, 1).
         head_ensemble_size (`int`, defaults to 1):
@@ -182,13 +196,11 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
             `save_pretrained`; the message names it.
     """
 
-    model_type = "llama_icd"
     keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
 
     problem_type: str | None = "multi_label_classification"
     label2id: dict[str, int] | None = None
     pad_token_id: int | None = None
-    pooling: str = "last"
     head_dropout: float = 0.0
     head_ensemble_size: int = 1
     window_size: int | None = None
@@ -234,11 +246,13 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
 
     def to_dict(self):
         """As in transformers. It is also how peft asks which model it is given, to choose the layers that an adapter
-        changes where the user does not: those of a Llama."""
+        changes where the user does not: those of the backbone."""
         constants = sys.modules.get("peft.utils.constants")  # once peft is in use; it is not loaded for this
         for name, modules_of in list(vars(constants).items()) if constants else ():
-            if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict) and "llama" in modules_of:
-                modules_of.setdefault(self.model_type, modules_of["llama"])
+            if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict):
+                modules_of.pop(self.model_type, None)  # that of another backbone, since asked
+                if self.backbone_type in modules_of:
+                    modules_of[self.model_type] = modules_of[self.backbone_type]
         return super().to_dict()
 
     def _check_fields(self) -> None:
@@ -248,15 +262,7 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
             )
         _check_labels(self.id2label, self.label2id or {})
         self._check_pad_token()
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
-        if not 0 <= self.head_dropout < 1:
-            raise ValueError(f"`head_dropout` must be in [0, 1), got {self.head_dropout}.")
-        _require_positive("head_ensemble_size", self.head_ensemble_size)
-        if self.head_ensemble_size > 1 and self.pooling != "label_attention":
-            raise ValueError(
-                f"`head_ensemble_size` ({self.head_ensemble_size}) needs `pooling` 'label_attention', got {self.pooling!r}."
-            )
+        self._check_head()
         self._check_windows()
         if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
             raise ValueError(
@@ -264,6 +270,19 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
                 f"got {self.hidden_layer}."
             )
         check_decision(self.decision, self.num_labels)
+
+    def _check_head(self) -> None:
+        row = find_head(self.head, self.head_field)
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"`head_dropout` must be in [0, 1), got {self.head_dropout}.")
+        require_positive("head_ensemble_size", self.head_ensemble_size)
+        if self.head_ensemble_size > 1 and not row.attends:
+            attending = [repr(word) for word in self.heads() if find_head(word).attends]
+            raise ValueError(
+                f"`head_ensemble_size` ({self.head_ensemble_size}) needs `{self.head_field}` {' or '.join(attending)}, got "
+                f"{self.head!r}."
+            )
+        self.head_options = row.complete(self.head, self.head_options)  # type: ignore[has-type]
 
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
@@ -282,16 +301,16 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
 
     def _check_windows(self) -> None:
         if self.window_size is not None:
-            _require_positive("window_size", self.window_size)
+            require_positive("window_size", self.window_size)
             if self.window_stride is None:
                 self.window_stride = max(1, self.window_size - self.window_size // 4)
-            _require_positive("window_stride", self.window_stride)
+            require_positive("window_stride", self.window_stride)
             if self.window_stride > self.window_size:
                 raise ValueError(
                     f"`window_stride` ({self.window_stride}) must be between 1 and `window_size` ({self.window_size}): "
                     "a larger stride would skip tokens."
                 )
-            if self.window_size > self.max_position_embeddings:
+            if self.max_position_embeddings is not None and self.window_size > self.max_position_embeddings:
                 raise ValueError(
                     f"`window_size` ({self.window_size}) is longer than the backbone reads: "
                     f"`max_position_embeddings` is {self.max_position_embeddings}."
@@ -323,6 +342,59 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
         """Whether the head reads the last layer, behind the backbone's final norm."""
         return self.hidden_layer is None or self.hidden_layer == self.num_hidden_layers
 
+
+class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
+    """Configuration of [`LlamaForICDCoding`]: that of a Llama, with the fields of [`ICDBaseConfig`] and this one.
+
+    Args:
+        pooling (`str`, defaults to `"last"`):
+            The head: how hidden states become one vector. `"last"` (the last token of the note, as
+            `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note) or `"label_attention"` (one
+            attention query per code).
+    """
+
+    model_type = "llama_icd"
+    backbone_type = "llama"
+    head_field = "pooling"
+
+    pooling: str = "last"
+
+    def __post_init__(self, **kwargs):
+        if "head" in kwargs:
+            raise ValueError(
+                f"{type(self).__name__} has no field `head`, since its head is given (`pooling` chooses among "
+                f"{', '.join(POOLINGS)}): use ICDConfig and ModelForICDCoding for another one."
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def backbone_settings(self) -> Any:
+        """What hidden states depend on beside weights, which say the rest of a Llama."""
+        return self.rope_parameters
+
+    @property
+    def head(self) -> str:
+        """The word that the table of heads has for this model's."""
+        return self.pooling
+
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """What the table of heads calls options are fields of a configuration of this class."""
+        return {name: vars(self)[name] for name in find_head(self.head).options}
+
+    @head_options.setter
+    def head_options(self, options: dict[str, Any]) -> None:
+        self.update(options)
+
+    @classmethod
+    def heads(cls) -> tuple[str, ...]:
+        return POOLINGS
+
+    def _check_head(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
+        super()._check_head()
+
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
         """Takes over a Llama's architecture, and none of its labels or classes.
@@ -332,10 +404,11 @@ class LlamaICDConfig(PushGuard, LlamaConfig):
             kwargs: fields of this class, `num_labels` or `id2label` among them.
         """
         if backbone_config.model_type != "llama" and not backbone_config.model_type.startswith("llama_"):
-            raise ValueError(f"The backbone must be a Llama, got model_type {backbone_config.model_type!r}.")
-        left_out = {*_NOT_INHERITED, *decision_fields()}
-        fields = {k: v for k, v in backbone_config.to_dict().items() if k not in left_out}
-        return cls(**{**fields, **kwargs})
+            raise ValueError(
+                f"The backbone must be a Llama, got model_type {backbone_config.model_type!r}: ModelForICDCoding takes "
+                "others, with any head."
+            )
+        return cls(**{**_inherited(backbone_config), **kwargs})
 
 
 class LlamaMultiResCNNConfig(LlamaICDConfig):
@@ -351,30 +424,151 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
     """
 
     model_type = "llama_multirescnn_icd"
+    head = "multirescnn"
 
-    reduction_size: int | None = 256
-    filter_sizes: list[int] | tuple[int, ...] = (3, 5, 9, 15, 19, 25)
-    num_filter_maps: int = 50
-    num_residual_layers: int = 1
-    head_dropout: float = 0.2
+    reduction_size: int | None = HEADS["multirescnn"].options["reduction_size"].default
+    filter_sizes: list[int] | tuple[int, ...] = HEADS["multirescnn"].options["filter_sizes"].default
+    num_filter_maps: int = HEADS["multirescnn"].options["num_filter_maps"].default
+    num_residual_layers: int = HEADS["multirescnn"].options["num_residual_layers"].default
+    head_dropout: float = HEADS["multirescnn"].dropout
     pooling: str = "label_attention"
 
-    def _check_fields(self) -> None:
-        super()._check_fields()
+    def _check_head(self) -> None:
+        super()._check_head()
         if self.pooling != "label_attention":
             raise ValueError(f"`pooling` of a MultiResCNN is always 'label_attention', got {self.pooling!r}.")
-        if self.reduction_size is not None:
-            _require_positive("reduction_size", self.reduction_size)
-        _require_positive("num_filter_maps", self.num_filter_maps)
-        _require_positive("num_residual_layers", self.num_residual_layers)
-        self.filter_sizes = list(self.filter_sizes)
-        if not self.filter_sizes:
-            raise ValueError("`filter_sizes` is empty: give at least one odd width.")
-        for size in self.filter_sizes:
-            _require_positive("filter_sizes", size)
-            if size % 2 == 0:
-                raise ValueError(
-                    f"`filter_sizes` must be odd, got {size}: an even filter changes the length of the note."
-                )
-        if len(set(self.filter_sizes)) != len(self.filter_sizes):
-            raise ValueError(f"`filter_sizes` repeats a width: {self.filter_sizes}.")
+
+
+class ICDConfig(ICDBaseConfig, PreTrainedConfig):
+    """Configuration of [`ModelForICDCoding`]: any backbone and any head, with the fields of [`ICDBaseConfig`] and these.
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`):
+            Of a decoder or an encoder that `AutoModel` knows; see [`from_backbone`].
+        head (`str`, defaults to `"last"`): a word of the table in heads.py.
+        head_options (`dict`, *optional*): the head's own settings, where they differ from those of the table.
+        head_dropout (`float`, *optional*, defaults to what the table says): dropout on what the head reads, in [0, 1).
+    """
+
+    model_type = "icd"
+    # What transformers sets for the whole model (dtype, attention) it then sets for the backbone, too.
+    sub_configs = {"backbone_config": AutoConfig}
+    head_field = "head"
+
+    backbone_config: Any = None
+    head: str = "last"
+    head_options: dict[str, Any] | None = None
+    head_dropout: float | None = None  # type: ignore[assignment]  # until `__post_init__` has asked the table
+
+    def __post_init__(self, **kwargs):
+        if self.backbone_config is None:
+            raise ValueError("`backbone_config` is missing: use `ICDConfig.from_backbone` with that of a checkpoint.")
+        if isinstance(self.backbone_config, dict):  # as it was saved
+            given = dict(self.backbone_config)
+            self.backbone_config = AutoConfig.for_model(given.pop("model_type"), **given)
+        if self.backbone_config.is_encoder_decoder:
+            raise ValueError(
+                f"The backbone must be a decoder or an encoder: {self.backbone_config.model_type!r} is both in one."
+            )
+        if self.pad_token_id is None:
+            self.pad_token_id = getattr(self.backbone_config, "pad_token_id", None)
+        if self.head_dropout is None:
+            self.head_dropout = find_head(self.head).dropout
+        if self.head_options is None:
+            self.head_options = {}
+        super().__post_init__(**kwargs)
+        if self.pad_token_id is None:  # the checks may have found it below 0
+            self.backbone_config.pad_token_id = None
+
+    def to_dict(self):
+        """As in transformers, and of the backbone no more than how it is built: no labels, no path of its checkpoint."""
+        stored = super().to_dict()
+        backbone = stored["backbone_config"]
+        kept = {name: value for name, value in backbone.items() if name not in (*_NOT_INHERITED, "_name_or_path")}
+        return {**stored, "backbone_config": {**kept, "model_type": backbone["model_type"]}}
+
+    @classmethod
+    def heads(cls) -> tuple[str, ...]:
+        return tuple(HEADS)
+
+    @property
+    def backbone_type(self) -> str:
+        return self.backbone_config.model_type
+
+    @property
+    def backbone_settings(self) -> Any:
+        """What hidden states depend on beside weights: of some backbone, anything that it is configured by."""
+        return self.to_dict()["backbone_config"]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.backbone_config.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.backbone_config.num_hidden_layers
+
+    @property
+    def vocab_size(self) -> int:
+        return self.backbone_config.vocab_size
+
+    @property
+    def initializer_range(self) -> float:
+        return getattr(self.backbone_config, "initializer_range", 0.02)
+
+    @property
+    def rms_norm_eps(self) -> float:
+        return getattr(self.backbone_config, "rms_norm_eps", 1e-6)
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """Tokens that the backbone reads at a time, or `None` where nothing bounds them."""
+        limit = getattr(self.backbone_config, "max_position_embeddings", None)
+        if limit is not None and self.backbone_type in _POSITIONS_BEHIND_PADDING:
+            return limit - self.backbone_config.pad_token_id - 1
+        return limit
+
+    @classmethod
+    def from_backbone(cls, backbone_config: PreTrainedConfig, **kwargs):
+        """Takes over a backbone's architecture, and none of its labels or classes; of a model of ours also its head and
+        how it reads notes.
+
+        Args:
+            backbone_config (`PreTrainedConfig`): of the checkpoint that brings the backbone's weights.
+            kwargs: fields of this class, `num_labels` or `id2label` among them.
+        """
+        own: dict[str, Any] = {}
+        if isinstance(backbone_config, ICDBaseConfig):
+            names = (
+                _field_names(ICDBaseConfig) - _field_names(PreTrainedConfig) - {*_NOT_INHERITED, *decision_fields()}
+            )
+            own = {name: value for name, value in vars(backbone_config).items() if name in names}
+            if kwargs.get("head", backbone_config.head) == backbone_config.head:
+                own |= {"head": backbone_config.head, "head_options": dict(backbone_config.head_options)}
+            else:
+                own.pop("head_dropout")
+        architecture = getattr(backbone_config, "backbone_config", backbone_config)
+        not_of_a_llama = _field_names(LlamaMultiResCNNConfig) - _field_names(LlamaConfig)  # of a preset that is given
+        inherited = {k: v for k, v in _inherited(architecture).items() if k not in not_of_a_llama}
+        backbone_type = getattr(backbone_config, "backbone_type", architecture.model_type)
+        return cls(**{**own, "backbone_config": AutoConfig.for_model(backbone_type, **inherited), **kwargs})
+
+
+def head_of(stored: Mapping[str, Any]) -> HeadRow:
+    """What the table of heads says of the head that a saved configuration (its `config.json`) names."""
+    if stored.get("model_type") == LlamaMultiResCNNConfig.model_type:
+        return find_head(LlamaMultiResCNNConfig.head)
+    return find_head(stored.get("head") or stored.get("pooling", "label_attention"))
+
+
+# Their table of positions begins behind the padding token's id, so that it is longer than what they read.
+_POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "longformer", "mpnet")
+
+
+def _field_names(config_class: type) -> set[str]:
+    return {field.name for field in fields_of(config_class)}
+
+
+def _inherited(backbone_config: PreTrainedConfig) -> dict[str, Any]:
+    left_out = {*_NOT_INHERITED, *decision_fields()}
+    return {k: v for k, v in backbone_config.to_dict().items() if k not in left_out}

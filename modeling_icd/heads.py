@@ -1,4 +1,7 @@
-"""Heads: hidden states of a note in, one logit per code out.
+"""Heads: hidden states of a note in, one logit per code out; and the table of them (`HEADS`, at the end).
+
+To add a head, write its class and a row of the table: `head` of a configuration may then name it. Outside this file,
+`register_head` adds a row.
 
 Every head is `forward(hidden_states (B, L, D), attention_mask (B, L), need_attentions=True) -> logits (B, C),
 label_attentions (B, C, L) or None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the
@@ -11,9 +14,19 @@ disk until it is called.
 
 import itertools
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Refuse what is no whole number of at least 1, naming the field."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
 class PooledHead(nn.Linear):
@@ -340,3 +353,125 @@ def _from_original_name(name: str) -> str:
         lambda m: f"channels.{m[1]}.blocks.{m[2]}.{_ORIGINAL_NAMES.get(m[3], m[3])}.",
         name,
     )
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a head.
+
+    Args:
+        default: its value where none is given.
+        check (`Callable`): `check(name, value)` raises a `ValueError` that names the option, where the value cannot be.
+    """
+
+    default: Any
+    check: Callable[[str, Any], None]
+
+
+@dataclass(frozen=True)
+class HeadRow:
+    """What the table says of a head.
+
+    Args:
+        make (`Callable`): the class, called as `make(hidden_size, num_labels, dropout=..., **options)`.
+        attends (`bool`): whether it gives label attentions, which evidence and ensembles need.
+        options (`dict[str, Option]`): its own settings, beside `head_dropout` and `head_ensemble_size`.
+        dropout (`float`): `head_dropout` where none is given.
+    """
+
+    make: Callable[..., nn.Module]
+    attends: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+    dropout: float = 0.0
+
+    def complete(self, word: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of this head: those `given`, checked, and the defaults of the others.
+
+        Raises:
+            ValueError: where a value cannot be, or the head has no such option.
+        """
+        unknown = sorted(set(given) - set(self.options))
+        if unknown:
+            raise ValueError(
+                f"The head {word!r} has no option {', '.join(f'`{name}`' for name in unknown)}: it takes "
+                f"{', '.join(self.options) or 'none'}."
+            )
+        complete = {name: option.default for name, option in self.options.items()} | dict(given)
+        for name, value in complete.items():
+            self.options[name].check(name, value)
+        # As lists, which is how they come back from a saved configuration.
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in complete.items()}
+
+
+def _check_filter_sizes(name: str, sizes: Any) -> None:
+    if not isinstance(sizes, list | tuple):
+        raise ValueError(f"`{name}` must be a list of odd widths, got {sizes!r}.")
+    if not sizes:
+        raise ValueError(f"`{name}` is empty: give at least one odd width.")
+    for size in sizes:
+        require_positive(name, size)
+        if size % 2 == 0:
+            raise ValueError(f"`{name}` must be odd, got {size}: an even filter changes the length of the note.")
+    if len(set(sizes)) != len(sizes):
+        raise ValueError(f"`{name}` repeats a width: {list(sizes)}.")
+
+
+def _check_reduction_size(name: str, size: Any) -> None:
+    if size is not None:
+        require_positive(name, size)
+
+
+HEADS: dict[str, HeadRow] = {
+    "last": HeadRow(partial(PooledHead, pooling="last")),
+    "mean": HeadRow(partial(PooledHead, pooling="mean")),
+    "label_attention": HeadRow(LabelAttentionHead, attends=True),
+    "multirescnn": HeadRow(
+        MultiResCNNHead,
+        attends=True,
+        dropout=0.2,
+        options={
+            "reduction_size": Option(256, _check_reduction_size),
+            "filter_sizes": Option((3, 5, 9, 15, 19, 25), _check_filter_sizes),
+            "num_filter_maps": Option(50, require_positive),
+            "num_residual_layers": Option(1, require_positive),
+        },
+    ),
+}
+"""Every head, by the word that a configuration has for it."""
+
+
+def register_head(word: str, row: HeadRow) -> None:
+    """Add a head that is not of this project. A saved model needs it to be registered again before it is loaded.
+
+    Raises:
+        ValueError: where there is a head of that name already.
+    """
+    if word in HEADS:
+        raise ValueError(f"There is a head {word!r} already: give yours another name.")
+    HEADS[word] = row
+
+
+def find_head(word: Any, name: str = "head") -> HeadRow:
+    """The row of a head; `name` is the field that asks for it.
+
+    Raises:
+        ValueError: where there is no such head.
+    """
+    if not isinstance(word, str) or word not in HEADS:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(HEADS)}, got {word!r}. A head of your own comes first by `register_head`."
+        )
+    return HEADS[word]
+
+
+def make_head(
+    word: str,
+    hidden_size: int,
+    num_labels: int,
+    dropout: float = 0.0,
+    ensemble_size: int = 1,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a head, or an ensemble of several: what a configuration says of it, in arguments."""
+    make = partial(find_head(word).make, hidden_size, num_labels, dropout=dropout, **(options or {}))
+    return make() if ensemble_size == 1 else HeadEnsemble(make() for _ in range(ensemble_size))

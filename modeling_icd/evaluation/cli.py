@@ -22,7 +22,7 @@ from dataset_scripts.command import run_command
 from dataset_scripts.marker import is_synthetic
 
 from ..decision_icd import calibrated_scores
-from ..modeling_llama_icd import pad_rows
+from ..modeling_icd import pad_rows
 from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
 from .data import add_shared_options, builder_for, load_coder_config, load_model, private_cache

@@ -132,7 +132,9 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
         output = model(**inputs, output_label_attentions=True)
         check_logits(output.logits.float().cpu().numpy())
         if output.label_attentions is None:
-            raise ValueError(f"A head with `pooling` {model.config.pooling!r} does not say what it read a code from.")
+            raise ValueError(
+                f"A head with `{model.config.head_field}` {model.config.head!r} does not say what it read a code from."
+            )
         found = set(predicted_codes(calibrated_scores(output.logits[0], model.config.calibration), model.config))
         weights = output.label_attentions[0, [label2id[code] for code in marked]].float().cpu()
         all_ranked = evidence_spans(note, encoded["offsets"], weights, max(num_spans))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.provenance import weights_digest
@@ -349,11 +350,12 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "title": model_name(release, folder),
         "target": release.target,
         "model_class": f"`{config['architectures'][0]}`",
+        "backbone_kind": config.get("backbone_config", {}).get("model_type", "Llama"),
         "code_system": data.code_system,
         "reads_windows": config.get("window_size") is not None,
         "note_kind": data.note_kind,
         "num_labels": f"{len(folder.codes):,}",
-        "has_evidence": config.get("pooling", "label_attention") == "label_attention",
+        "has_evidence": head_of(config).attends,
         "is_calibrated": config.get("calibration") is not None,
         "with_weights": release.with_weights,
         "access": release.access,
@@ -502,7 +504,7 @@ def describe_compute(folder: ModelFolder, release: Release) -> str:
     if run["model"]["freeze_backbone"]:
         text += "; the states of the frozen backbone were computed once before, which is not counted"
     if folder.num_weights():
-        num_weights = folder.num_weights() - release.dropped_words * folder.config["hidden_size"]
+        num_weights = folder.num_weights() - release.dropped_words * folder.hidden_size
         text += f". The model has {num_weights:,} weights"
     return f"{text}."
 

@@ -14,8 +14,10 @@ from peft import LoraConfig
 
 from dataset_scripts.codes.classification import classification_of
 
-from ..configuration_icd import CUSTOM_PIPELINES, POOLINGS, LlamaICDConfig, LlamaMultiResCNNConfig
+from ..configuration_icd import CUSTOM_PIPELINES, POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
+from ..heads import HEADS
+from ..modeling_icd import MODELS
 
 
 class Kind(NamedTuple):
@@ -130,11 +132,11 @@ def _is_code_table(value: Any) -> bool:
 ID2LABEL = Kind(
     "the codes of the model, dotted and all of one edition of ICD, by their class ids from 0 on", _is_code_table
 )
-ARCHITECTURES = ("LlamaForICDCoding", "LlamaMultiResCNNForICD")
+ARCHITECTURES = tuple(model.__name__ for model in MODELS.values())
 OWN_CODE = {
-    "AutoConfig": {"configuration_icd.LlamaICDConfig", "configuration_icd.LlamaMultiResCNNConfig"},
-    "AutoModel": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
-    "AutoModelForSequenceClassification": {f"modeling_llama_icd.{name}" for name in ARCHITECTURES},
+    "AutoConfig": {f"configuration_icd.{model.config_class.__name__}" for model in MODELS.values()},
+    "AutoModel": {f"modeling_icd.{name}" for name in ARCHITECTURES},
+    "AutoModelForSequenceClassification": {f"modeling_icd.{name}" for name in ARCHITECTURES},
 }
 AUTO_MAP = Kind(
     "the classes of this project's own code",
@@ -173,15 +175,32 @@ CALIBRATION = record_of(
     required=("method", "bands", "slopes", "intercepts", "band_of_code"),
     only=True,
 )
+
+
+def _is_plain(value: Any) -> bool:
+    """Of a backbone's configuration: numbers, switches and single words, in objects and lists of them."""
+    if isinstance(value, dict):
+        return all(re.fullmatch(r"\w{1,60}", name) and _is_plain(item) for name, item in value.items())
+    return all(map(_is_plain, value)) if isinstance(value, list) else SCALAR.accepts(value)
+
+
+# Of the backbone; `backbone_config` has them where there is one.
+BACKBONE = dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE)
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
-DECLARED = {field.name for field in fields_of(LlamaMultiResCNNConfig)} | set(decision_fields())
+DECLARED = {
+    *(field.name for model in MODELS.values() for field in fields_of(model.config_class)),
+    *decision_fields(),
+}
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
         f"a list of one of {', '.join(ARCHITECTURES)}",
         lambda value: isinstance(value, list) and len(value) == 1 and value[0] in ARCHITECTURES,
     ),
-    "model_type": one_of(LlamaICDConfig.model_type, LlamaMultiResCNNConfig.model_type),
+    "model_type": one_of(*(model.config_class.model_type for model in MODELS.values())),
+    "backbone_config": Kind("an object of numbers, switches and single words", _is_plain),
+    "head": one_of(*HEADS),
+    "head_options": optional(map_of(either(SCALAR, list_of(SCALAR)), key=r"[a-z]\w{0,60}")),
     "auto_map": AUTO_MAP,
     "custom_pipelines": PIPELINES,
     "id2label": ID2LABEL,
@@ -196,13 +215,13 @@ CONFIG: dict[str, Kind] = {
     "calibration": optional(CALIBRATION),
     "filter_sizes": list_of(WHOLE),
     "rope_parameters": optional(map_of(either(SCALAR, list_of(NUMBER)), key=r"[a-z_]{1,40}")),
-    **dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE),
+    **BACKBONE,
     **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), IDS),
     **dict.fromkeys(("transformers_version", "modeling_icd_version"), optional(VERSION)),
     **dict.fromkeys(("predict_top_k", "window_size", "window_stride", "hidden_layer"), optional(WHOLE)),
     **dict.fromkeys(("target_recall", "review_threshold", "review_precision"), FIGURE),
 }
-CONFIG_REQUIRED = ("architectures", "id2label", "hidden_size", "num_hidden_layers", "vocab_size")
+CONFIG_REQUIRED = ("architectures", "id2label")
 # Beside these, a configuration holds where it was loaded from, which never goes out and is not worth a word.
 SILENTLY_DROPPED = {"_name_or_path"}
 
@@ -215,7 +234,7 @@ RUN: dict[str, Kind] = {
             and isinstance(value.get("freeze_backbone"), bool)
             and _is_whole(value.get("lora_r"))
             and all(
-                either(SCALAR, list_of(WHOLE)).accepts(item)
+                either(SCALAR, list_of(either(WHOLE, OPTION))).accepts(item)
                 or (name in ("backbone", "base_model") and isinstance(item, str))
                 for name, item in value.items()
             )

@@ -15,7 +15,17 @@ from dataset_scripts.files import read_json
 from ..evaluation.provenance import weights_digest
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
-from .fields import CONFIG, CONFIG_REQUIRED, MEMBERSHIP, MEMBERSHIP_REQUIRED, RESULTS, RUN, RUN_REQUIRED, check_fields
+from .fields import (
+    BACKBONE,
+    CONFIG,
+    CONFIG_REQUIRED,
+    MEMBERSHIP,
+    MEMBERSHIP_REQUIRED,
+    RESULTS,
+    RUN,
+    RUN_REQUIRED,
+    check_fields,
+)
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -110,7 +120,9 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
-        check_fields("config.json", config, CONFIG, "save the model again with `save_pretrained`.", CONFIG_REQUIRED)
+        remedy = "save the model again with `save_pretrained`."
+        check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
+        check_fields("config.json", config.get("backbone_config", config), BACKBONE, remedy, tuple(BACKBONE))
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
@@ -128,6 +140,10 @@ class ModelFolder:
     def weights(self) -> list[Path]:
         """The safetensors files, in order."""
         return sorted(self.path.glob("model*.safetensors"))
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.get("backbone_config", self.config)["hidden_size"]
 
     @property
     def codes(self) -> list[str]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from dataset_scripts.files import whole_folder
 
-from ..modeling_llama_icd import LlamaICDPreTrainedModel
+from ..modeling_icd import LlamaICDPreTrainedModel
 
 
 TOLERANCE = 1e-4

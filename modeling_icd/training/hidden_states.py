@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.files import make_folder
 
-from ..modeling_llama_icd import LlamaICDPreTrainedModel, pad_rows
+from ..modeling_icd import LlamaICDPreTrainedModel, pad_rows
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.
@@ -60,7 +60,7 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
     config = model.config
     digest = hashlib.sha256()
     settings = [config.window_size, config.window_stride, config.hidden_layer, config.normalize_hidden_states]
-    digest.update(json.dumps([settings, config.rope_parameters, str(model.dtype)], sort_keys=True).encode())
+    digest.update(json.dumps([settings, config.backbone_settings, str(model.dtype)], sort_keys=True).encode())
     for name, weight in sorted(model.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

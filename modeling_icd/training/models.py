@@ -1,5 +1,6 @@
 """The model of a run: a pretrained backbone, its head newly initialised, with or without LoRA."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -8,24 +9,31 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
-from ..configuration_icd import LlamaMultiResCNNConfig
 from ..evaluation.data import load_config
-from ..modeling_llama_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
+from ..heads import find_head
+from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
 from ..publishing.folder import check_weights
 from .arguments import ModelArguments
 
 
-MODEL_CLASSES = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
-# What the arguments say of the model itself; the larger of the two configurations has every such field.
-MODEL_FIELDS = [field.name for field in fields(ModelArguments) if hasattr(LlamaMultiResCNNConfig, field.name)]
+# What the arguments say of the model itself: every field that one of the configurations has.
+MODEL_FIELDS = [
+    field.name
+    for field in fields(ModelArguments)
+    if any(hasattr(model.config_class, field.name) for model in MODELS.values())
+]
 
 
 def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
     """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
-    model_class = MODEL_CLASSES[args.model]
+    model_class = MODELS[args.model]
     config_class = model_class.config_class
     given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
+    if args.model == "generic":  # whose configuration has a head's own settings in one field
+        options = {name: given.pop(name) for name in find_head(args.head).options if name in given}
+        given["head_options"] = options | args.parsed_head_options()
     unknown = [name for name in given if not hasattr(config_class, name)]
     if unknown:
         raise ValueError(
@@ -52,11 +60,6 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         ) from None
     if not args.lora_r:
         return model
-    depth = len(model.model.layers)
-    if args.lora_layers_from >= depth:
-        raise ValueError(f"`lora_layers_from` ({args.lora_layers_from}) leaves none of the {depth} layers to train.")
-    projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-    layers = "|".join(str(i) for i in range(args.lora_layers_from, depth))
     return get_peft_model(
         model,
         LoraConfig(
@@ -64,11 +67,28 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             r=args.lora_r,
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
-            # The backbone's projections alone: heads have layers of their own.
-            target_modules=rf"model\.layers\.({layers})\..*\.({projections})",
+            target_modules=lora_targets(model, args.lora_layers_from),
             modules_to_save=["score"],
         ),
     )
+
+
+def lora_targets(model, first_layer: int) -> str | list[str]:
+    """The backbone's projections from that layer on, as peft takes them; heads have layers of their own.
+
+    Raises:
+        ValueError: where no layer is left to train.
+    """
+    config = model.config
+    depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
+    if first_layer >= depth:
+        raise ValueError(f"`lora_layers_from` ({first_layer}) leaves none of the {depth} layers to train.")
+    layers = "|".join(str(i) for i in range(first_layer, depth))
+    if isinstance(model, LlamaICDPreTrainedModel):
+        projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+        return rf"model\.layers\.({layers})\..*\.({projections})"
+    of_layer = re.compile(rf"model\.(.*\.)?layers?\.({layers})\.")
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and of_layer.match(name)]
 
 
 def known_training_data(backbone_config, backbone: str) -> dict | None:

@@ -25,7 +25,7 @@ from dataset_scripts.marker import is_synthetic
 from ..evaluation.data import RUN_FILE, load_config
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.provenance import weights_digest
-from ..modeling_llama_icd import LlamaICDPreTrainedModel
+from ..modeling_icd import LlamaICDPreTrainedModel
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError
 from ..publishing.release import ADAPTER_WEIGHTS

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
-from modeling_icd.modeling_llama_icd import window_starts
+from modeling_icd.modeling_icd import window_starts
 
 
 SMALL_CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8}
@@ -348,6 +348,21 @@ print(json.dumps({"logits": logits, "text": len(text), "coded": len(coded)}))
 """
 
 
+def run_clean(program, folder, note, working_dir) -> dict:
+    """What a program prints as JSON in a process that has the libraries, and not this project."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(working_dir / "cache")}
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(folder), note],
+        cwd=working_dir,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
+
+
 @pytest.mark.parametrize("name", ["last", "multirescnn"])
 def test_the_saved_folder_works_in_a_clean_process(name, backbone, tmp_path):
     model = make(name, backbone, window_size=8, window_stride=6)
@@ -355,17 +370,7 @@ def test_the_saved_folder_works_in_a_clean_process(name, backbone, tmp_path):
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     tokenizer.save_pretrained(folder)
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    run = subprocess.run(
-        [sys.executable, "-c", CLEAN_PROCESS, str(folder), NOTE],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    result = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
+    result = run_clean(CLEAN_PROCESS, folder, NOTE, tmp_path)
     inputs = tokenizer(NOTE, return_tensors="pt")
     expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
     for logits in result["logits"]:

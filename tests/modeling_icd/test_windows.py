@@ -30,7 +30,7 @@ def tokens_per_call(model, *arguments, **named):
     read = []
 
     def count(module, args, kwargs):
-        read.append(kwargs["inputs_embeds"].shape[:2].numel())
+        read.append(kwargs.get("inputs_embeds", kwargs.get("input_ids")).shape[:2].numel())
 
     hook = model.model.register_forward_pre_hook(count, with_kwargs=True)
     output = model(*arguments, **named)

@@ -17,8 +17,8 @@ NO = object()
 # File, field, and what it is broken to; NO takes it out.
 BROKEN = [
     *(("config.json", "auto_map", value) for value in ([], "x.py", 5, {"AutoModel": None}, {"AutoModel": ["a", "b"]})),
-    ("config.json", "auto_map", {"AutoModel": "other/repo--modeling_llama_icd.LlamaForICDCoding"}),
-    ("config.json", "auto_map", {"AutoTokenizer": "modeling_llama_icd.LlamaForICDCoding"}),
+    ("config.json", "auto_map", {"AutoModel": "other/repo--modeling_icd.LlamaForICDCoding"}),
+    ("config.json", "auto_map", {"AutoTokenizer": "modeling_icd.LlamaForICDCoding"}),
     ("config.json", "custom_pipelines", {"icd-coding": {"impl": "other/repo--pipeline_icd.ICDCodingPipeline"}}),
     *(("config.json", "custom_pipelines", value) for value in ([], "x", {"icd-coding": None}, {"other": {}})),
     *(

@@ -26,7 +26,7 @@ PUBLISHED = {
     "handler.py",
     "heads.py",
     "model.safetensors",
-    "modeling_llama_icd.py",
+    "modeling_icd.py",
     "pipeline_icd.py",
     "requirements.txt",
     "results.json",

@@ -6,22 +6,28 @@ from pathlib import Path
 import pytest
 
 import modeling_icd
+from modeling_icd import LlamaForICDCoding
+from modeling_icd.configuration_icd import FLAT_FILES
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.publishing.release import outgoing_files, plan_release
 
 
 PACKAGE = Path(modeling_icd.__file__).parent
-REMOTE = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+REMOTE = sorted(PACKAGE / name for name in (*FLAT_FILES, "handler.py"))
 # All that these files may take from other packages: a name that is not here may open a file, however harmless its module.
 ALLOWED = {
     *(
         "collections.Counter",
+        "collections.abc.Callable",
         "collections.abc.Iterable",
         "collections.abc.Iterator",
         "collections.abc.Mapping",
         "collections.abc.Set",
         "collections.abc.Sized",
         "dataclasses.dataclass",
+        "dataclasses.field",
+        "dataclasses.fields",
+        "functools.partial",
         "itertools.islice",
         "itertools.pairwise",
         "logging.getLogger",
@@ -52,8 +58,14 @@ ALLOWED = {
     *("torch.nn.Module", "torch.nn.ModuleDict", "torch.nn.ModuleList"),
     *("torch.nn.functional", "torch.nn.functional.binary_cross_entropy_with_logits", "torch.nn.functional.linear"),
     *("torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.rnn.pad_sequence"),
-    *("transformers.AutoConfig", "transformers.AutoConfig.from_pretrained", "transformers.LlamaConfig"),
-    *("transformers.LlamaConfig.get_config_dict", "transformers.LlamaModel", "transformers.LlamaPreTrainedModel"),
+    *("transformers.AutoConfig", "transformers.AutoConfig.from_pretrained", "transformers.AutoConfig.for_model"),
+    *("transformers.AutoModel", "transformers.AutoModel.from_config", "transformers.MODEL_MAPPING"),
+    *(
+        "transformers.PreTrainedConfig",
+        "transformers.PreTrainedConfig.get_config_dict",
+        "transformers.PreTrainedModel",
+    ),
+    *("transformers.LlamaConfig", "transformers.LlamaModel", "transformers.LlamaPreTrainedModel"),
     *(
         "transformers.Pipeline",
         "transformers.pipeline",
@@ -226,6 +238,13 @@ def test_remote_code_is_flat_and_all_of_it_goes_out(finished_run):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1
                 assert node.module in names
+
+
+def test_the_list_of_flat_files_is_what_saving_a_model_writes(backbone, tmp_path):
+    LlamaForICDCoding.from_pretrained(backbone, num_labels=2).save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.py")) == sorted(FLAT_FILES)
+    in_package = {path.name for path in PACKAGE.glob("*.py")}
+    assert in_package == {*FLAT_FILES, "__init__.py", "handler.py"}
 
 
 def test_publishing_imports_no_training_code():

@@ -1,4 +1,8 @@
-"""The two models: a Llama backbone read window by window, and a head over the stitched hidden states."""
+"""The models: a backbone that reads a note window by window, and a head over the stitched hidden states.
+
+`ModelForICDCoding` puts any head of heads.py on any backbone that `AutoModel` knows. `LlamaForICDCoding` and
+`LlamaMultiResCNNForICD` are the same code with a Llama as the backbone, and the heads that their names say.
+"""
 
 import math
 import re
@@ -8,24 +12,30 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import AutoConfig, LlamaConfig, LlamaModel, LlamaPreTrainedModel
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    LlamaModel,
+    LlamaPreTrainedModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_icd import CUSTOM_PIPELINES, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import HeadEnsemble, LabelAttentionHead, MultiResCNNHead, PooledHead
+from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .heads import PooledHead, make_head
 from .sharing_icd import ModelPushGuard
 
 
-if (
-    TYPE_CHECKING
-):  # The model does not use it; transformers saves, beside this file, the files that are named like this.
+if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
     from .pipeline_icd import ICDCodingPipeline  # noqa: F401
 
 
 @dataclass
 class ICDCodingOutput(ModelOutput):
-    """What both models return.
+    """What every model returns.
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): mean binary cross-entropy, where `labels` were given.
@@ -54,16 +64,11 @@ def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.
     return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
 
 
-def ensemble_of(config: LlamaICDConfig, make_head) -> nn.Module:
-    """One head, or as many as the configuration asks for."""
-    if config.head_ensemble_size == 1:
-        return make_head()
-    return HeadEnsemble(make_head() for _ in range(config.head_ensemble_size))
-
-
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
-_BACKBONE_WEIGHT = re.compile(r"(?:model\.)?(?:layers\.(?P<layer>\d+)|embed_tokens|norm)\.")
+_BACKBONE_WEIGHT = re.compile(
+    r"(?:model\.)?(?:encoder\.|decoder\.)?(?:layers?\.(?P<layer>\d+)|embed_tokens|embeddings|norm)\."
+)
 
 # What `forward` takes beside the arguments of its signature, with the value that each has where it is left out.
 # Trainer takes every argument of the signature whose name holds "label" for labels, so that the first cannot stand there.
@@ -104,16 +109,29 @@ def _values_are_known(tensor: torch.Tensor) -> bool:
     return not torch.compiler.is_compiling() and tensor.device.type != "meta"
 
 
+def _is_batch_norm(module: nn.Module) -> bool:
+    """Whose `reset_parameters` would also clear statistics that a checkpoint brought; transformers knows how it starts."""
+    return isinstance(module, nn.BatchNorm1d)
+
+
 def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
-def _check_backbone_weights(config: LlamaICDConfig, source, info) -> None:
+def _names_of_weights(backbone_config: PreTrainedConfig) -> dict[str, str] | None:
+    """What weights are called in our models, where it is something else in checkpoints: a `BertFor...` has its backbone as
+    `bert`, which is `model` here, as it is in most decoders."""
+    model_class = MODEL_MAPPING[type(backbone_config)]
+    prefix = model_class.base_model_prefix
+    return None if prefix == "model" else {rf"^{prefix}\.": "model."}
+
+
+def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
     """Refuse a checkpoint that is not the whole backbone: what it lacks would be random, and what it holds beyond would
     be left out, both without a word.
 
     Args:
-        config (`LlamaICDConfig`): of the model that was loaded.
+        config (`ICDBaseConfig`): of the model that was loaded.
         source: folder or Hub id, for the message.
         info (`dict`): what `from_pretrained` gives with `output_loading_info`.
     """
@@ -137,14 +155,22 @@ def _check_backbone_weights(config: LlamaICDConfig, source, info) -> None:
         )
 
 
-class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
-    """Reads notes with a Llama, in windows, and hands the stitched hidden states to the head `self.score`."""
+class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
+    """Reads notes with a backbone, in windows, and hands the stitched hidden states to the head `self.score`.
 
-    config_class = LlamaICDConfig
-    config: LlamaICDConfig
+    The backbone is any decoder or encoder that `AutoModel` knows, the head any of heads.py:
+
+        ModelForICDCoding.from_pretrained("Qwen/Qwen3-0.6B", id2label=..., head="multirescnn", window_size=1024)
+    """
+
+    config_class = ICDConfig
+    config: ICDConfig
     base_model_prefix = "model"
-    # A backbone brings an output layer that no head reads.
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    supports_gradient_checkpointing = True
+    # transformers asks the backbone itself, too, which of these it can.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    # What checkpoints bring for other tasks, and no head here reads.
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^cls\.", r"^classifier\.", r"(^|\.)pooler\."]
     # `forward` divides its loss by the number of labels in all batches of one update, which Trainer counts for it.
     accepts_loss_kwargs = True
     # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
@@ -153,28 +179,51 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
-    def __init__(self, config: LlamaICDConfig, head: nn.Module):
+    def __init__(self, config):
         config._check_fields()  # again: they may have been set since the configuration was made
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.model = LlamaModel(config)
-        if not config.reads_last_layer:
-            self.model.layers = self.model.layers[: config.hidden_layer]
-            self.model.norm = nn.Identity()
-            left_out = "|".join(str(i) for i in range(len(self.model.layers), config.num_hidden_layers))
-            self._keys_to_ignore_on_load_unexpected = [
-                *self._keys_to_ignore_on_load_unexpected,
-                rf"^(model\.)?layers\.({left_out})\.",
-                r"^(model\.)?norm\.",
-            ]
+        self.model = self._make_backbone(config)
+        # Which entry of the backbone's `hidden_states` is read, where the layers above it cannot be left out.
+        self._read_layer = None if config.reads_last_layer or self._cut_backbone() else config.hidden_layer
         if getattr(config, "quantization_config", None) is not None:
             # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
             self._keep_in_fp32_modules = ["score"]
-        self.score = head
-        self._head_modules = frozenset() if isinstance(head, PooledHead) else frozenset(head.modules())
+        self.score = make_head(
+            config.head,
+            config.hidden_size,
+            config.num_labels,
+            config.head_dropout,
+            config.head_ensemble_size,
+            config.head_options,
+        )
+        self._head_modules = frozenset() if isinstance(self.score, PooledHead) else frozenset(self.score.modules())
         if config.freeze_backbone:
             self.model.requires_grad_(False)
         self.post_init()
+
+    def _make_backbone(self, config) -> nn.Module:
+        backbone = AutoModel.from_config(config.backbone_config)
+        if hasattr(backbone, "pooler"):
+            backbone.pooler = None  # BERT's vector of a whole note, for tasks of other heads
+        return backbone
+
+    def _cut_backbone(self) -> bool:
+        """Leave out the layers above the one that is read, and the final norm, where the backbone has them as a Llama
+        has: `layers` one after the other, then `norm`."""
+        layers = getattr(self.model, "layers", None)
+        if not isinstance(layers, nn.ModuleList) or not hasattr(self.model, "norm"):
+            return False
+        depth = self.config.hidden_layer or 0
+        left_out = "|".join(str(i) for i in range(depth, len(layers)))
+        self.model.layers = layers[:depth]
+        self.model.norm = nn.Identity()
+        self._keys_to_ignore_on_load_unexpected = [
+            *self._keys_to_ignore_on_load_unexpected,
+            rf"^(model\.)?layers\.({left_out})\.",
+            r"^(model\.)?norm\.",
+        ]
+        return True
 
     def _init_weights(self, module):
         # The filters, queries and projections of the heads start as in the original; the backbone, and the linear
@@ -183,6 +232,8 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif module in self._head_modules and hasattr(module, "reset_parameters") and not _is_batch_norm(module):
+            module.reset_parameters()  # torch's own layers, and those of a head from elsewhere
         else:
             super()._init_weights(module)
 
@@ -195,11 +246,11 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
-        """Loads one of our checkpoints, or takes the backbone of any Llama checkpoint and initialises only the head.
+        """Loads one of our checkpoints, or takes the backbone of another checkpoint and initialises only the head.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): a folder or Hub id; ours, a `LlamaModel`, or a
-                `LlamaFor...`.
+            pretrained_model_name_or_path (`str` or `os.PathLike`): a folder or Hub id; ours, a bare backbone, or a
+                backbone with the head of another task, such as a `LlamaForCausalLM`.
             kwargs: those of [`~transformers.PreTrainedModel.from_pretrained`], and fields of the configuration, such
                 as `num_labels`, `id2label` or `window_size`.
 
@@ -212,7 +263,7 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
                 for k in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
                 if k in kwargs
             }
-            fields, _ = LlamaConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
             if fields.get("model_type") != cls.config_class.model_type:
                 ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
@@ -220,6 +271,8 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
                 if getattr(backbone, "quantization_config", None) is not None:
                     # It says how the weights in this file are stored.
                     config.quantization_config = backbone.quantization_config
+        if isinstance(config, ICDConfig):
+            kwargs = {"key_mapping": _names_of_weights(config.backbone_config), **kwargs}
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
@@ -242,15 +295,16 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
     def save_pretrained(self, save_directory, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
         `AutoModelForSequenceClassification` with `trust_remote_code=True`."""
-        name = f"modeling_llama_icd.{type(self).__name__}"
+        name = f"modeling_icd.{type(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",
             "AutoModel": name,
             "AutoModelForSequenceClassification": name,
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
-        if getattr(self, "hf_quantizer", None) is not None:
-            kwargs.setdefault("save_original_format", False)  # as they are: transformers cannot turn them back
+        if getattr(self, "hf_quantizer", None) is not None or isinstance(self.config, ICDConfig):
+            # As they are: what transformers changed on loading it cannot turn back, or would give names of another class.
+            kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
 
     def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
@@ -273,21 +327,29 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
         """
         config = self.config
         length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
-        if config.window_size is None and length > config.max_position_embeddings:
+        limit = config.max_position_embeddings
+        if config.window_size is None and limit is not None and length > limit:
             raise ValueError(
-                f"A note of {length} tokens is longer than the backbone reads ({config.max_position_embeddings}): "
+                f"A note of {length} tokens is longer than the backbone reads ({limit}): "
                 "set `window_size` in the configuration to read it in windows, or truncate it yourself."
             )
-        if config.window_size is None or length <= config.window_size:
-            return self._run_backbone(input_ids, attention_mask, inputs_embeds)
-        return self._run_windows(input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride)
+        if config.window_size is not None and length > config.window_size:
+            return self._run_windows(
+                input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
+            )
+        if _values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
+            # Padding in front of a note, which would move its first token away from the backbone's first position.
+            return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
+        return self._run_backbone(input_ids, attention_mask, inputs_embeds)
 
     def _run_backbone(self, input_ids, attention_mask, inputs_embeds=None):
-        if inputs_embeds is None:
-            inputs_embeds = self.model.embed_tokens(input_ids)
-        states = self.model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        # Nothing is generated, so that no keys and values are kept; an encoder has no such argument.
+        options = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
+        if self._read_layer is not None:
+            options["output_hidden_states"] = True
+        notes = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        output = self.model(**notes, attention_mask=attention_mask, **options)
+        states = output.last_hidden_state if self._read_layer is None else output.hidden_states[self._read_layer]
         if self.config.normalize_hidden_states:
             scale = states.float().pow(2).mean(dim=-1, keepdim=True).add(self.config.rms_norm_eps).rsqrt()
             states = (states.float() * scale).to(states.dtype)
@@ -463,21 +525,22 @@ class LlamaICDPreTrainedModel(ModelPushGuard, LlamaPreTrainedModel):
         return given or any(weight.requires_grad for weight in self.model.parameters())
 
 
+class LlamaICDPreTrainedModel(ModelForICDCoding, LlamaPreTrainedModel):
+    """A Llama under a head that its configuration class fixes; weights have the names of a `LlamaFor...`."""
+
+    config_class = LlamaICDConfig
+    config: LlamaICDConfig
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def _make_backbone(self, config) -> nn.Module:
+        return LlamaModel(config)
+
+
 class LlamaForICDCoding(LlamaICDPreTrainedModel):
     """Llama with a direct multi-label head: last-token or mean pooling and one linear layer, or label attention.
 
     With `pooling="last"` weight names and logits are those of transformers' `LlamaForSequenceClassification`.
     """
-
-    def __init__(self, config: LlamaICDConfig):
-        head: nn.Module
-        if config.pooling == "label_attention":
-            head = ensemble_of(
-                config, lambda: LabelAttentionHead(config.hidden_size, config.num_labels, dropout=config.head_dropout)
-            )
-        else:
-            head = PooledHead(config.hidden_size, config.num_labels, config.pooling, config.head_dropout)
-        super().__init__(config, head)
 
 
 class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
@@ -486,17 +549,6 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
     config_class = LlamaMultiResCNNConfig
     config: LlamaMultiResCNNConfig
 
-    def __init__(self, config: LlamaMultiResCNNConfig):
-        head = ensemble_of(
-            config,
-            lambda: MultiResCNNHead(
-                config.hidden_size,
-                config.num_labels,
-                config.filter_sizes,
-                config.num_filter_maps,
-                config.num_residual_layers,
-                config.reduction_size,
-                config.head_dropout,
-            ),
-        )
-        super().__init__(config, head)
+
+MODELS = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD, "generic": ModelForICDCoding}
+"""Every model, by the word that `train.py` has for it."""
