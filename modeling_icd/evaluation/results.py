@@ -12,7 +12,7 @@ import numpy as np
 
 from dataset_scripts.files import read_json, write_json
 
-from .audit import planted_found, recall_of_removed
+from .audit_quality import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
 from .icd_metrics.scores import (

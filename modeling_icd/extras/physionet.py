@@ -1,19 +1,52 @@
-"""The package for PhysioNet, where models of restricted data are shared under the agreement of those data."""
+"""`python -m modeling_icd.extras.physionet MODEL --output_dir DIR --data_dir DIR`: writes a model's package for PhysioNet.
 
+There models of restricted data are shared under the agreement of those data. The package holds weights, card, licenses,
+checksums and provenance, and goes through the same privacy check as a push.
+"""
+
+import argparse
 import hashlib
-import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
-from .folder import ModelFolder
-from .release import Release, training_configs
+from ..publishing.cli import check, model_parser, prepare
+from ..publishing.folder import ModelFolder
+from ..publishing.release import Release, as_json, require_weights, training_configs
 
 
 CHECKSUMS, PROVENANCE = "SHA256SUMS", "PROVENANCE.json"
+
+
+def plan_physionet_release(folder: ModelFolder, base_model: str | None = None) -> Release:
+    """The package for PhysioNet: everything, for those who may have the source data.
+
+    Raises:
+        ValueError: where the model was not trained on restricted data, or has no weights.
+    """
+    if folder.access != "restricted":
+        raise ValueError(
+            "This model was not trained on restricted data: PhysioNet is not needed, push it to a Hub repository."
+        )
+    release = Release(
+        target="path/to/this/folder",
+        access=folder.access,
+        with_weights=True,
+        private=True,
+        gated="manual",
+        permission=None,
+        license="other",
+        base_model=base_model or folder.base_model(),
+        on_physionet=True,
+    )
+    require_weights(folder, release)
+    return release
 
 
 def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[str, Path | bytes]) -> bytes:
@@ -27,7 +60,7 @@ def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[st
         "modeling_icd_version": folder.config.get("modeling_icd_version"),
         "weights": {name: sha256(content) for name, content in files.items() if name.endswith(".safetensors")},
     }
-    return (json.dumps(provenance, indent=2) + "\n").encode()
+    return as_json(provenance)
 
 
 def write_package(files: Mapping[str, Path | bytes], output_dir: str | Path) -> Path:
@@ -55,3 +88,27 @@ def sha256(content: Path | bytes) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = model_parser("python -m modeling_icd.extras.physionet", __doc__)
+    parser.add_argument("--output_dir", required=True, help="a folder that is not there yet")
+    args = parser.parse_args(arguments)
+    return run_command(lambda: package(args), interrupted="Nothing has changed here; the same command goes on.")
+
+
+def package(args: argparse.Namespace) -> int:
+    """What the command line asks for; 1 where the privacy check found something."""
+    folder = ModelFolder.read(args.model, args.results)
+    release = plan_physionet_release(folder, args.base_model)
+    with TemporaryDirectory() as work_dir:
+        files, notes = prepare(folder, release, args, work_dir)
+        files[PROVENANCE] = describe_provenance(folder, release, files)
+        if check(folder, release, files, notes, args.min_notes_of_word):
+            return 1
+        print(write_package(files, args.output_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

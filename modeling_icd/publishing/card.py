@@ -241,7 +241,7 @@ def check_membership(folder: ModelFolder) -> None:
     """
     if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
         raise ValueError(
-            "membership.json was measured with other weights: run `python -m modeling_icd.evaluation.membership` again."
+            "membership.json was measured with other weights: run `python -m modeling_icd.extras.membership` again."
         )
 
 
@@ -505,7 +505,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
 def describe_membership(folder: ModelFolder) -> str:
     measured = folder.membership
     if measured is None:
-        return "Not measured. `python -m modeling_icd.evaluation.membership MODEL --data_dir DIR` measures it."
+        return "Not measured. `python -m modeling_icd.extras.membership MODEL --data_dir DIR` measures it."
     aucs = {
         name: f"{figure(measured[f'{name}_auc'])} (95% interval {interval_text(measured[f'{name}_interval'])})"
         for name in ("loss", "reference")

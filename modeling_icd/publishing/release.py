@@ -200,36 +200,11 @@ def plan_release(
             "Weights trained on restricted data are pushed to a private repository with manual gating only: leave out "
             "`--no-private` and `--gated`."
         )
-    _require_weights(folder, release)
+    require_weights(folder, release)
     return release
 
 
-def plan_physionet_release(folder: ModelFolder, base_model: str | None = None) -> Release:
-    """The package for PhysioNet: everything, for those who may have the source data.
-
-    Raises:
-        ValueError: where the model was not trained on restricted data, or has no weights.
-    """
-    if folder.access != "restricted":
-        raise ValueError(
-            "This model was not trained on restricted data: PhysioNet is not needed, push it to a Hub repository."
-        )
-    release = Release(
-        target="path/to/this/folder",
-        access=folder.access,
-        with_weights=True,
-        private=True,
-        gated="manual",
-        permission=None,
-        license="other",
-        base_model=base_model or folder.base_model(),
-        on_physionet=True,
-    )
-    _require_weights(folder, release)
-    return release
-
-
-def _require_weights(folder: ModelFolder, release: Release) -> None:
+def require_weights(folder: ModelFolder, release: Release) -> None:
     if release.with_weights and not folder.weights:
         raise ValueError(f"No model*.safetensors in {folder.path}: save the model with `save_pretrained` first.")
 

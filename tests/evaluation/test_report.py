@@ -12,18 +12,6 @@ import torch
 
 from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ICDMetricsAccumulator, predictions
-from modeling_icd.evaluation.compare import (
-    PUBLISHED,
-    Run,
-    Setting,
-    compare_runs,
-    make_groups,
-    read_published,
-    render_comparison,
-    run_names,
-    threshold_rule_of,
-    write_comparison,
-)
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
 from modeling_icd.evaluation.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
 from modeling_icd.evaluation.report import markdown_cell, write_report
@@ -35,6 +23,18 @@ from modeling_icd.evaluation.results import (
     read_results,
     summarize,
     write_results,
+)
+from modeling_icd.extras.compare import (
+    PUBLISHED,
+    Run,
+    Setting,
+    compare_runs,
+    make_groups,
+    read_published,
+    render_comparison,
+    run_names,
+    threshold_rule_of,
+    write_comparison,
 )
 
 
