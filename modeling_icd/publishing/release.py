@@ -289,8 +289,10 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
         contents.pop(WEIGHTS_INDEX_FILE, None)
     if release.is_adapter:
         config = read_json(folder.path / ADAPTER_DIR / ADAPTER_CONFIG, "train with `save_adapter` again.")
-        # What it is an adapter of is in `config.json`, so that the classes of its own run need not be named.
-        contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": release.base_model, "auto_mapping": None}
+        # No loadable name: over the bare backbone, the Auto classes of peft and transformers would make a stock
+        # `LlamaForSequenceClassification` of it, with a random head of its own.
+        base = f"{release.base_model} with the head of {folder.config['architectures'][0]} (load it as README.md shows)"
+        contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": base, "auto_mapping": None}
     for name, content in contents.items():
         required = ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ()
         check_fields(name, content, BY_FIELD.get(name, ADAPTER), remedy, required)
