@@ -245,7 +245,7 @@ RESULTS: dict[str, Kind] = {
     "interval_method": Kind(
         "a text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000
     ),
-    **dict.fromkeys(("num_notes", "num_codes", "schema_version", "seed"), WHOLE),
+    **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
     "code_version": WORD,
     "versions": map_of(optional(WORD), key=r"[\w-]{1,40}"),

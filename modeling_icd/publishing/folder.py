@@ -1,6 +1,5 @@
 """A model folder as training and evaluation left it: what the card is written from, and what the model was trained on."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from dataset_scripts.files import read_json
 
@@ -138,12 +139,7 @@ class ModelFolder:
 
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
-        return sum(
-            math.prod(tensor["shape"])
-            for file in self.weights
-            for name, tensor in safetensors_header(file).items()
-            if name != "__metadata__"
-        )
+        return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
 
     def base_model(self) -> str:
         """The Hub id of the pretrained backbone; see [`name_base_model`]."""
@@ -186,20 +182,25 @@ def read_content(content: Path | bytes) -> bytes:
     return content.read_bytes() if isinstance(content, Path) else content
 
 
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """Read what a safetensors file says of its tensors: 8 bytes of length, then JSON.
+class WeightsHeader(NamedTuple):
+    """What a safetensors file says of its tensors: their shapes by name, and its metadata."""
+
+    shapes: dict[str, list[int]]
+    metadata: dict[str, str]
+
+
+def weights_header(path: Path) -> WeightsHeader:
+    """Read the header of a safetensors file; no tensor is loaded.
 
     Raises:
         ValueError: where it is not a safetensors file.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            if length > 100_000_000:
-                raise ValueError
-            return json.loads(file.read(length))
-        except ValueError:
-            raise ValueError(f"{path} is not a safetensors file: save the model again.") from None
+    try:
+        with safe_open(path, "numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dictionary
+            return WeightsHeader(shapes, file.metadata() or {})
+    except SafetensorError:
+        raise ValueError(f"{path} is not a safetensors file: save the model again.") from None
 
 
 def project_file(name: str) -> Path:

@@ -55,19 +55,8 @@ CODE = sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__init
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
-    "schema_version",
-    "metrics",
-    "intervals",
-    "interval_method",
-    "dataset",
-    "config",
-    "split",
-    "synthetic",
-    "num_notes",
-    "num_codes",
-    "seed",
-    "code_version",
-    "versions",
+    *("schema_version", "metrics", "intervals", "interval_method", "dataset", "config", "split", "synthetic"),
+    *("num_notes", "num_empty_notes", "num_codes", "seed", "code_version", "versions"),
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
@@ -77,39 +66,14 @@ FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_sou
 PUBLIC_MODEL = (
     *("model", "backbone", "pooling", "head_dropout", "head_ensemble_size", "window_size", "window_stride"),
     *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
-    *(
-        "num_filter_maps",
-        "num_residual_layers",
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_layers_from",
-        "save_adapter",
-    ),
+    *("num_filter_maps", "num_residual_layers"),
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_layers_from", "save_adapter"),
 )
 PUBLIC_TRAINING = (
-    "seed",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "max_grad_norm",
-    "optim",
-    "bf16",
-    "fp16",
-    "early_stopping_patience",
-    "refit_on_validation",
-    "threshold_rule",
-    "threshold_shrinkage",
-    "target_recall",
-    "calibration",
-    "review_precision",
+    *("seed", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "head_learning_rate", "weight_decay", "lr_scheduler_type"),
+    *("warmup_steps", "max_grad_norm", "optim", "bf16", "fp16", "early_stopping_patience", "refit_on_validation"),
+    *("threshold_rule", "threshold_shrinkage", "target_recall", "calibration", "review_precision"),
 )
 PHYSIONET_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
 PHYSIONET_LICENSE_URL = "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/"
@@ -291,7 +255,9 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
         config = read_json(folder.path / ADAPTER_DIR / ADAPTER_CONFIG, "train with `save_adapter` again.")
         # No loadable name: over the bare backbone, the Auto classes of peft and transformers would make a stock
         # `LlamaForSequenceClassification` of it, with a random head of its own.
-        base = f"{release.base_model} with the head of {folder.config['architectures'][0]} (load it as README.md shows)"
+        base = (
+            f"{release.base_model} with the head of {folder.config['architectures'][0]} (load it as README.md shows)"
+        )
         contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": base, "auto_mapping": None}
     for name, content in contents.items():
         required = ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ()

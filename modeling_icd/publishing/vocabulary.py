@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from ..evaluation.results import files_digest
 from ..sharing_icd import is_sealed, seal_training_data
-from .folder import read_content, safetensors_header
+from .folder import read_content, weights_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, as_json
 
@@ -144,15 +144,14 @@ def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[s
 
 def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work_dir: Path) -> dict[str, Path | bytes]:
     for name, path in files.items():
-        if (
-            isinstance(path, Path)
-            and name.endswith(".safetensors")
-            and EMBEDDINGS in (header := safetensors_header(path))
-        ):
+        if not isinstance(path, Path) or not name.endswith(".safetensors"):
+            continue
+        header = weights_header(path)
+        if EMBEDDINGS in header.shapes:
             tensors = load_file(path)
             old = tensors[EMBEDDINGS]
             tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
-            save_file(tensors, work_dir / name, header.get("__metadata__"))
+            save_file(tensors, work_dir / name, header.metadata or None)
             changed: dict[str, Path | bytes] = {name: work_dir / name}
             if INDEX in files:
                 removed = old.numel() - tensors[EMBEDDINGS].numel()
