@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
+from .facts import FACTS
 from .icd9 import add_dot
 from .records import ICDBuilder, count_unseen_codes, record_features
 from .sources import find_xml
@@ -32,15 +33,7 @@ SECTIONS = {
     "IMPRESSION": "IMPRESSION",
 }  # type in the file, heading in the text
 
-DESCRIPTION = """\
-Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes."""
-CITATION = """\
-@inproceedings{pestian2007shared,
-  title={A shared task involving multi-label classification of clinical free text},
-  author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and Johnson, Neil and
-    Cohen, K. Bretonnel and Duch, Wlodzislaw},
-  booktitle={BioNLP}, year={2007}
-}"""
+ABOUT = FACTS["cmc2007"]
 
 # Long titles of CMS (version 32); those of codes that were divided before version 32 are the older ICD-9-CM titles.
 TITLES = {
@@ -139,9 +132,7 @@ class CMC2007(ICDBuilder):
         return dict(TITLES)
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=DESCRIPTION, citation=CITATION, license="Free for non-commercial research use."
-        )
+        return datasets.DatasetInfo(description=ABOUT.description, citation=ABOUT.all_citations, license=ABOUT.license)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         documents = sorted(read_documents(self.xml_file), key=lambda document: document.doc_id)

@@ -25,6 +25,7 @@ import numpy as np
 
 from . import icd10
 from .classification import ICD10, Classification
+from .facts import FACTS
 from .records import ICDBuilder, count_unseen_codes, most_frequent, record_features
 from .sources import list_folder
 from .stratify import hold_out
@@ -49,15 +50,7 @@ PATTERNS = {"diagnoses": icd10.PATTERNS["diagnosis"], "procedures": icd10.PATTER
 EXAMPLES: dict[Kind, str] = {"diagnoses": "r50.9", "procedures": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
 
-DESCRIPTION = """\
-Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures."""
-CITATION = """\
-@inproceedings{miranda2020overview,
-  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical Cases
-    at {CodiEsp} Track of {CLEF eHealth} 2020},
-  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, Martin},
-  booktitle={CLEF (Working Notes)}, year={2020}
-}"""
+ABOUT = FACTS["codiesp"]
 
 
 @dataclass
@@ -173,10 +166,10 @@ class CodiEsp(ICDBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {self.config.describe()}",
-            citation=CITATION,
-            homepage="https://temu.bsc.es/codiesp/",
-            license="CC BY 4.0",
+            description=f"{ABOUT.description}\n\nConfiguration {self.config.name}: {self.config.describe()}",
+            citation=ABOUT.all_citations,
+            homepage=ABOUT.homepage,
+            license=ABOUT.license,
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

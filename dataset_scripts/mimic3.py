@@ -31,6 +31,7 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
+from .facts import FACTS
 from .hierarchy import TITLE_TABLES, load_titles
 from .icd9 import Kind
 from .mimic import (
@@ -59,19 +60,7 @@ CATEGORIES = (
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
 
-DESCRIPTION = """\
-Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an admission."""
-CITATION = """\
-@article{johnson2016mimic,
-  title={{MIMIC-III}, a freely accessible critical care database},
-  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},
-  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}
-}
-@inproceedings{mullenbach2018explainable,
-  title={Explainable Prediction of Medical Codes from Clinical Text},
-  author={Mullenbach, James and Wiegreffe, Sarah and Duke, Jon and Sun, Jimeng and Eisenstein, Jacob},
-  booktitle={NAACL-HLT}, year={2018}
-}"""
+ABOUT = FACTS["mimic3"]
 
 
 @dataclass
@@ -202,11 +191,11 @@ class MIMIC3(MIMICBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: "
+            description=f"{ABOUT.description}\n\nConfiguration {self.config.name}: "
             f"{describe_config(self.config, [*describe_own_options(self.config), *self._describe_lists()])}",
-            citation=CITATION,
-            homepage="https://physionet.org/content/mimiciii/1.4/",
-            license="PhysioNet Credentialed Health Data License 1.5.0",
+            citation=ABOUT.all_citations,
+            homepage=ABOUT.homepage,
+            license=ABOUT.license,
         )
 
     def _describe_lists(self) -> list[str]:

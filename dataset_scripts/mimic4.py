@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from . import hierarchy, hierarchy10
 from .classification import ICD9, ICD10, Classification
+from .facts import FACTS
 from .icd9 import Kind
 from .mimic import (
     TOP_CODES,
@@ -49,24 +50,7 @@ EDITIONS = {9: ICD9, 10: ICD10}
 NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
 DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
 
-DESCRIPTION = """\
-Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, one record an admission."""
-CITATION = """\
-@article{johnson2023mimic,
-  title={{MIMIC-IV}, a freely accessible electronic health record dataset},
-  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},
-  journal={Scientific Data}, volume={10}, pages={1}, year={2023}
-}
-@misc{johnson2023note,
-  title={{MIMIC-IV-Note}: Deidentified free-text clinical notes (version 2.2)},
-  author={Johnson, Alistair and Pollard, Tom and Horng, Steven and Celi, Leo Anthony and Mark, Roger},
-  howpublished={PhysioNet}, year={2023}, doi={10.13026/1n74-ne17}
-}
-@inproceedings{edin2023automated,
-  title={Automated Medical Coding on {MIMIC-III} and {MIMIC-IV}: A Critical Review and Replicability Study},
-  author={Edin, Joakim and Junge, Alexander and Havtorn, Jakob D. and Borgholt, Lasse and Maistro, Maria and others},
-  booktitle={SIGIR}, year={2023}
-}"""
+ABOUT = FACTS["mimic4"]
 
 
 @dataclass
@@ -163,10 +147,10 @@ class MIMIC4(MIMICBuilder):
     def _info(self) -> datasets.DatasetInfo:
         described = describe_config(self.config, [self.config.splits_note])
         return datasets.DatasetInfo(
-            description=f"{DESCRIPTION}\n\nConfiguration {self.config.name}: {described}",
-            citation=CITATION,
-            homepage="https://physionet.org/content/mimic-iv-note/2.2/",
-            license="PhysioNet Credentialed Health Data License 1.5.0",
+            description=f"{ABOUT.description}\n\nConfiguration {self.config.name}: {described}",
+            citation=ABOUT.all_citations,
+            homepage=ABOUT.homepage,
+            license=ABOUT.license,
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:

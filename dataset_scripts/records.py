@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from . import caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify
+from . import caml_splits, classification, facts, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify
 from .classification import ICD9, Classification
 from .hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
@@ -22,8 +22,8 @@ from .sources import absolute_path, fingerprint
 
 logger = logging.getLogger(__name__)
 
-# With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
-SHARED_MODULES = (caml_splits, classification, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
+# With the modules of a builder and of its base classes, all the code that shapes a record, what is said of the data, or the report of what was left out.
+SHARED_MODULES = (caml_splits, classification, facts, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
 SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
 
 

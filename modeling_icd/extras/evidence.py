@@ -20,6 +20,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from dataset_scripts.command import run_command
+from dataset_scripts.facts import FACTS
 from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
@@ -162,7 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="a model folder or Hub id")
-    parser.add_argument("--dataset", required=True, choices=("codiesp", "mimic3", "mimic4"))
+    parser.add_argument(
+        "--dataset", required=True, choices=[name for name, facts in FACTS.items() if facts.marks_evidence]
+    )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")

@@ -7,9 +7,18 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from dataset_scripts.facts import (
+    FACTS,
+    INVENTED,
+    PHYSIONET_LICENSE,
+    PHYSIONET_LICENSE_ID,
+    PHYSIONET_LICENSE_URL,
+    Facts,
+)
+
 from ..evaluation.results import name_threshold, weights_digest
 from .folder import ModelFolder, project_file
-from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
+from .release import Release, training_configs
 
 
 class Metric(NamedTuple):
@@ -51,96 +60,6 @@ INVENTED_NOTE = (
 )
 
 
-class DataSet(NamedTuple):
-    """How the card speaks of a data set."""
-
-    name: str
-    hub_id: str
-    note_kind: str
-    code_system: str
-    terms: str
-    limits: str
-    citation: str
-
-
-SYNTHETIC = DataSet(
-    "an invented corpus in MIMIC-III's table format",
-    "synthetic-mimic3-format",
-    "discharge summary",
-    "ICD-9-CM",
-    "no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic` writes it again from its seed",
-    "The codes were drawn first and the notes were written to show them: results do not carry over to real notes.",
-    "",
-)
-SYNTHETIC_MIMIC4 = SYNTHETIC._replace(
-    name="an invented corpus in MIMIC-IV's table format",
-    hub_id="synthetic-mimic4-format",
-    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic --format mimic4` writes it again from its "
-    "seed",
-)
-DATASETS = {
-    "mimic3": DataSet(
-        "MIMIC-III v1.4",
-        "mimic3",
-        "discharge summary",
-        "ICD-9-CM",
-        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
-        "none of its records is in this repository",
-        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
-        "in the model. The notes are of intensive care, 2001 to 2012.",
-        "@article{johnson2016mimic,\n"
-        "  title={{MIMIC-III}, a freely accessible critical care database},\n"
-        "  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},\n"
-        "  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}\n}",
-    ),
-    "mimic4": DataSet(
-        "MIMIC-IV v2.2 and MIMIC-IV-Note v2.2",
-        "mimic4",
-        "discharge summary",
-        "ICD",
-        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
-        "none of its records is in this repository",
-        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
-        "in the model. The notes are of hospital admissions, 2008 to 2019.",
-        "@article{johnson2023mimic,\n"
-        "  title={{MIMIC-IV}, a freely accessible electronic health record dataset},\n"
-        "  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},\n"
-        "  journal={Scientific Data}, volume={10}, pages={1}, year={2023}\n}",
-    ),
-    "cmc2007": DataSet(
-        "the radiology reports of the 2007 Computational Medicine Center challenge",
-        "cmc2007",
-        "radiology report",
-        "ICD-9-CM",
-        "free for non-commercial research; none of its records is in this repository",
-        "The codes are those that two of three coding companies gave to paediatric radiology reports, short ones and of "
-        "one hospital.",
-        "@inproceedings{pestian2007shared,\n"
-        "  title={A shared task involving multi-label classification of clinical free text},\n"
-        "  author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and others},\n"
-        "  booktitle={BioNLP}, year={2007}\n}",
-    ),
-    "codiesp": DataSet(
-        "the clinical cases of CodiEsp v3",
-        "codiesp",
-        "clinical case",
-        "ICD-10",
-        "CC BY 4.0 ([zenodo.org/records/3837305](https://zenodo.org/records/3837305))",
-        "The notes are published case reports, not hospital notes; the English ones are machine translations from Spanish.",
-        "@inproceedings{miranda2020overview,\n"
-        "  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical "
-        "Cases at {CodiEsp} Track of {CLEF eHealth} 2020},\n"
-        "  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, "
-        "Martin},\n"
-        "  booktitle={CLEF (Working Notes)}, year={2020}\n}",
-    ),
-}
-
-
-# Others of these names may be anyone's notes; `training_data` says whether the published ones were read.
-OPEN_BY_CONTENT = ("cmc2007", "codiesp")
-
-
 def in_text(value: str) -> str:
     """A text from a file of the model's folder, on one line and with nothing that Markdown or HTML takes for its own."""
     line = " ".join(value.split())
@@ -152,30 +71,26 @@ def in_code(name: str) -> str:
     return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name) else in_text(name)
 
 
-def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
+def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     """How to speak of the data that a model was trained on; of unknown data, that they are unknown."""
-    if training_data and training_data.get("synthetic") is True:
-        return with_edition(SYNTHETIC_MIMIC4, training_data) if training_data.get("dataset") == "mimic4" else SYNTHETIC
-    name = (training_data or {}).get("dataset", "unknown")
-    if training_data and name == "mimic4":
-        return with_edition(DATASETS[name], training_data)
-    unknown = DataSet(
-        in_code(name),
-        " ".join(name.split()),
-        "note",
-        "ICD",
-        "unknown to this project, so counted as restricted",
-        "The data are unknown.",
-        "",
+    record = training_data or {}
+    name = record.get("dataset", "unknown")
+    if record.get("synthetic") is True:
+        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"))
+    is_known = name in FACTS
+    if is_known and not (record.get("open") is False and FACTS[name].is_open):
+        return FACTS[name].of_config(record.get("config"))
+    # Any notes may lie under the name of an open data set; `open` says whether these were the published ones.
+    why = f"not the published files of {name}" if is_known else "unknown to this project"
+    return Facts(
+        name=in_code(name),
+        hub_id=" ".join(name.split()),
+        note_kind="note",
+        code_system="ICD",
+        license="unknown",
+        terms=f"{why}, so counted as restricted",
+        limits="The data are unknown.",
     )
-    if training_data and training_data.get("open") is False and name in OPEN_BY_CONTENT:
-        return unknown._replace(terms=f"not the published files of {name}, so counted as restricted")
-    return DATASETS.get(name, unknown)
-
-
-def with_edition(data: DataSet, training_data: Mapping[str, Any]) -> DataSet:
-    """MIMIC-IV is coded in two editions of ICD: name the one of the configuration."""
-    return data._replace(code_system="ICD-9-CM" if str(training_data.get("config")).startswith("icd9") else "ICD-10")
 
 
 def check_results(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
@@ -273,7 +188,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     if release.holds_restricted_weights:
         arguments = {
             "license": "other",
-            "license_name": "physionet-credentialed-health-data-license-1.5.0",
+            "license_name": PHYSIONET_LICENSE_ID,
             "license_link": PHYSIONET_LICENSE_URL,
         }
     if release.gated != "no" and not release.on_physionet:
@@ -339,7 +254,7 @@ def model_name(release: Release, folder: ModelFolder) -> str:
     return folder.config["architectures"][0] if release.on_physionet else release.target.split("/")[-1]
 
 
-def describe_results(folder: ModelFolder) -> DataSet:
+def describe_results(folder: ModelFolder) -> Facts:
     """How to speak of the data that `results.json` was measured on; those of the training's data set are taken for its kind."""
     training_data = folder.config.get("training_data") or {}
     name = folder.results["dataset"]

@@ -13,6 +13,7 @@ import yaml
 from dataset_scripts import hierarchy10
 from dataset_scripts.classification import ICD10, classification_of
 from dataset_scripts.cmc2007 import TITLES as CMC_TITLES
+from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
@@ -75,8 +76,6 @@ PUBLIC_TRAINING = (
     *("warmup_steps", "max_grad_norm", "optim", "bf16", "fp16", "early_stopping_patience", "refit_on_validation"),
     *("threshold_rule", "threshold_shrinkage", "target_recall", "calibration", "review_precision"),
 )
-PHYSIONET_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
-PHYSIONET_LICENSE_URL = "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/"
 
 
 @dataclass(frozen=True)
