@@ -22,7 +22,8 @@ from .sources import absolute_path, fingerprint
 
 logger = logging.getLogger(__name__)
 
-# With the modules of a builder and of its base classes, all the code that shapes a record, what is said of the data, or the report of what was left out.
+# With the modules of a builder and of its base classes, all the code that shapes a record, what is said of the data, and
+# the report of what was left out.
 SHARED_MODULES = (caml_splits, classification, facts, files, hierarchy, hierarchy10, icd9, icd10, sources, stratify)
 SHARED_CODE = [Path(str(module.__file__)) for module in SHARED_MODULES]
 

@@ -6,7 +6,6 @@ Figures compare where data set, code set, split, kind of macro F1 and threshold 
 module rank. A published row of which one of these is not known is shown, and never ranked.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from ..evaluation.outcomes import Outcomes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from ..evaluation.report import markdown_cell
 from ..evaluation.results import read_results
+from . import command_parser
 
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -304,11 +304,7 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.extras.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with results.json")
     parser.add_argument("--output_dir", type=Path, help="where the comparison goes, beside the screen")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples behind the tests")

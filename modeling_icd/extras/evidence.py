@@ -29,6 +29,7 @@ from ..evaluation.cli import check_logits
 from ..evaluation.data import builder_for, load_model, private_cache
 from ..evaluation.icd_metrics.scores import divide
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
+from . import command_parser
 
 
 NUM_SPANS = (1, 3, 5, 10)
@@ -157,11 +158,7 @@ def print_evidence(rows: list[dict], title: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.extras.evidence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("evidence", __doc__)
     parser.add_argument("model", help="a model folder or Hub id")
     parser.add_argument(
         "--dataset", required=True, choices=[name for name, facts in FACTS.items() if facts.marks_evidence]

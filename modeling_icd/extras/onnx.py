@@ -22,6 +22,7 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..modeling_llama_icd import LlamaICDPreTrainedModel
+from . import command_parser
 
 
 TOLERANCE = 1e-4
@@ -164,11 +165,7 @@ def _random_notes(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.extras.onnx",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("onnx", __doc__)
     parser.add_argument("model", help="a folder or Hub id")
     parser.add_argument("--output_dir", required=True, type=Path, help="a folder that is not there yet")
     args = parser.parse_args(arguments)

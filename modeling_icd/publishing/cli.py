@@ -21,7 +21,7 @@ from dataset_scripts.command import run_command
 
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
-from .folder import REPO_ID, ModelFolder, read_content
+from .folder import ModelFolder, check_repo_id, read_content
 from .hub import PushError, push
 from .notes import TrainingNotes, load_notes, notes_of_model
 from .privacy import MIN_NOTES_OF_WORD, Finding, check_files, local_names
@@ -102,8 +102,7 @@ def run_dataset(arguments: list[str]) -> int:
     parser.add_argument("--cache_dir", help="with --data_dir: where the built data set, notes included, goes")
     parser.add_argument("--dry_run", action="store_true", help="show files and sizes; push nothing")
     args = parser.parse_args(arguments)
-    if not REPO_ID.fullmatch(args.repo_id):
-        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {args.repo_id!r}.")
+    check_repo_id(args.repo_id)
     if args.data_dir and not args.cache_dir:
         raise ValueError("`--cache_dir` is missing: the built data set holds the notes, so say where it may lie.")
     files = dataset_files()

@@ -6,7 +6,7 @@ unknown one stays at home and is named.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields as fields_of
 from typing import Any, NamedTuple
 
@@ -362,7 +362,15 @@ def public_training_data(record: Mapping[str, Any]) -> dict[str, Any]:
     return public
 
 
+def records_of(training_data: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield a record of training data and the earlier ones in it, the last run first; of unknown data an empty one."""
+    record = training_data or {}
+    yield record
+    while "earlier" in record:
+        record = record["earlier"] or {}
+        yield record
+
+
 def unknown_fields(record: Mapping[str, Any]) -> set[str]:
     """Names in a record of training data, and in the earlier ones of it, that training does not write."""
-    earlier = record.get("earlier") or {}
-    return (record.keys() - TRAINING_DATA_FIELDS.keys()) | (unknown_fields(earlier) if earlier else set())
+    return {name for of_run in records_of(record) for name in of_run if name not in TRAINING_DATA_FIELDS}

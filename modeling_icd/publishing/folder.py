@@ -15,7 +15,17 @@ from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
-from .fields import CONFIG, CONFIG_REQUIRED, MEMBERSHIP, MEMBERSHIP_REQUIRED, RESULTS, RUN, RUN_REQUIRED, check_fields
+from .fields import (
+    CONFIG,
+    CONFIG_REQUIRED,
+    MEMBERSHIP,
+    MEMBERSHIP_REQUIRED,
+    RESULTS,
+    RUN,
+    RUN_REQUIRED,
+    check_fields,
+    records_of,
+)
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -26,21 +36,22 @@ RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
     """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say, or not reliably."""
     says_more = SEAL in (training_data or {}) or claimed_access(training_data) != "restricted"
-    return {"unknown"} if says_more and not is_sealed(training_data) else _named_datasets(training_data)
-
-
-def _named_datasets(training_data: dict[str, Any] | None) -> set[str]:
-    if not training_data:
+    if says_more and not is_sealed(training_data):
         return {"unknown"}
-    earlier = _named_datasets(training_data["earlier"]) if "earlier" in training_data else set()
-    own = set() if training_data.get("synthetic") is True else {training_data.get("dataset", "unknown")}
-    return own | earlier
+    return {
+        record.get("dataset", "unknown") for record in records_of(training_data) if record.get("synthetic") is not True
+    }
 
 
 def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
     """The configurations of a data set that a model was trained on, earlier runs included."""
-    earlier = trained_configs(training_data["earlier"], dataset) if "earlier" in training_data else set()
-    return earlier | ({training_data["config"]} if training_data.get("dataset") == dataset else set())
+    return {record["config"] for record in records_of(training_data) if record.get("dataset") == dataset}
+
+
+def check_repo_id(repo_id: str, argument: str = "--repo_id") -> None:
+    """Raise a `ValueError` where this is not the name of a repository."""
+    if not REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"`{argument}` must be OWNER/NAME, got {repo_id!r}.")
 
 
 def check_weights(

@@ -33,7 +33,7 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_repo_id, check_weights, project_file
 
 
 GATES = ("manual", "auto", "no")
@@ -135,8 +135,7 @@ def plan_release(
             out unseen, where there are no weights to publish, or where the backbone is not known; for an adapter also
             where it was not trained on that backbone's own weights.
     """
-    if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
+    check_repo_id(repo_id)
     if gated not in GATES:
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
     if base_model is not None and not REPO_ID.fullmatch(base_model):

@@ -18,11 +18,10 @@ from ..evaluation.results import files_digest
 from ..sharing_icd import is_sealed, seal_training_data
 from .folder import read_content, weights_header
 from .privacy import TrainingNotes
-from .release import WEIGHTS, as_json
+from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
 
 
 EMBEDDINGS = "model.embed_tokens.weight"
-INDEX = "model.safetensors.index.json"
 # Other files of a tokenizer repeat its vocabulary; `tokenizer.json` alone is a whole one.
 REPEATED = {"vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "tokenizer.model"}
 NOTES_PER_BATCH = 256
@@ -77,7 +76,7 @@ def drop_rare_words(
         changed["tokenizer_config.json"] = as_json(config)
     changed |= _shorten_embeddings(changed, kept, Path(work_dir))
     config = _shorten_config(json.loads(read_content(files["config.json"])), new_id)
-    weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name) and name != INDEX]
+    weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name)]
     if weights and config.get("training_data"):
         digest = files_digest(weights)  # type: ignore[arg-type]  # they are paths
         was_sealed = is_sealed(config["training_data"])
@@ -153,12 +152,12 @@ def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work
             tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
             save_file(tensors, work_dir / name, header.metadata or None)
             changed: dict[str, Path | bytes] = {name: work_dir / name}
-            if INDEX in files:
+            if WEIGHTS_INDEX_FILE in files:
                 removed = old.numel() - tensors[EMBEDDINGS].numel()
-                index = json.loads(read_content(files[INDEX]))
+                index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
                 for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
                     if key in index["metadata"]:
                         index["metadata"][key] -= removed * size
-                changed[INDEX] = as_json(index)
+                changed[WEIGHTS_INDEX_FILE] = as_json(index)
             return changed
     return {}
