@@ -147,6 +147,7 @@ def print_files(files: Mapping[str, Path | bytes]) -> None:
 
 
 def model_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """The arguments of every command that checks a model folder against its training notes."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -235,6 +236,7 @@ def check(
     notes: TrainingNotes | None,
     min_notes_of_word: int,
 ) -> list[Finding]:
+    """Show what the privacy check finds in what goes out; nothing may be written or pushed unless this is empty."""
     names = local_names(folder, public=release.target)
     return report_findings(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
 

@@ -1,7 +1,8 @@
 """What the files of a model folder may hold, field by field: the types that publishing relies on, and what may go out.
 
 One table for each file says of every known field what it must be. A known field that is something else is an error; an
-unknown one stays at home and is named.
+unknown one stays at home and is named. The configuration's own checks do not stand in for this one: it takes any field
+that it does not know, and its messages quote values, where here no value may be shown, since it may be a note.
 """
 
 import math

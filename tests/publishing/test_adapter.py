@@ -111,7 +111,7 @@ def test_both_kinds_publish_and_give_the_same_logits(lora_run, backbone, hub, tm
     # Over the bare backbone either would be a stock Llama with a random head.
     with pytest.raises(OSError, match=f"{BASE} with the head of Llama.*load it as README.md shows"):
         AutoPeftModelForSequenceClassification.from_pretrained(folder)
-    with pytest.raises(OSError, match="no file named model.safetensors"):
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
         AutoModelForSequenceClassification.from_pretrained(folder)
     torch.testing.assert_close(load(hub, tmp_path, ADAPTER), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(load(hub, tmp_path, MERGED), expected, atol=1e-5, rtol=1e-4)
