@@ -18,7 +18,9 @@ class Ended(BaseException):
         self.number = number
 
 
-def run_command(command: Callable[[], int], *errors: type[Exception]) -> int:
+def run_command(
+    command: Callable[[], int], *errors: type[Exception], interrupted: str = "What was there before is as it was."
+) -> int:
     """Run what a command line asks for; returns its exit status.
 
     A user's mistake (`ValueError`, `OSError`, and `errors` besides) is one message on stderr and status 2. Ctrl-C is status
@@ -27,15 +29,16 @@ def run_command(command: Callable[[], int], *errors: type[Exception]) -> int:
     Args:
         command (`Callable`): Does the work; its return value is the exit status.
         errors: Further exceptions whose message is meant for the user.
+        interrupted (`str`): What to say of the state in which Ctrl-C or a signal leaves things.
     """
     for_the_user: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
     try:
         with _ended_by_signals():
             return command()
     except KeyboardInterrupt:
-        return _fail("interrupted. What was there before is as it was.", 128 + signal.SIGINT)
+        return _fail(f"interrupted. {interrupted}", 128 + signal.SIGINT)
     except Ended as ended:
-        return _fail(f"ended by {ended}. What was there before is as it was.", 128 + ended.number)
+        return _fail(f"ended by {ended}. {interrupted}", 128 + ended.number)
     except BrokenPipeError:  # as in `... | head`: nobody reads on, and Python must not try to write the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

@@ -17,6 +17,7 @@ import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from ..codes.icd9 import add_dot
+from ..facts import FACTS
 from .records import ICDBuilder, ICDConfig, record_features
 from .sources import find_xml
 from .stratify import check_enough, hold_out
@@ -32,17 +33,6 @@ SECTIONS = {
     "IMPRESSION": "IMPRESSION",
 }  # type in the file, heading in the text
 
-DATA_SET = datasets.DatasetInfo(
-    description="Paediatric radiology reports of the 2007 Computational Medicine Center challenge and their ICD-9-CM codes.",
-    citation="""\
-@inproceedings{pestian2007shared,
-  title={A shared task involving multi-label classification of clinical free text},
-  author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and Johnson, Neil and
-    Cohen, K. Bretonnel and Duch, Wlodzislaw},
-  booktitle={BioNLP}, year={2007}
-}""",
-    license="Free for non-commercial research use.",
-)
 
 # Long titles of CMS (version 32); those of codes that were divided before version 32 are the older ICD-9-CM titles.
 TITLES = {
@@ -112,7 +102,7 @@ class CMC2007(ICDBuilder):
         ICDConfig(name="default", description="Train and validation."),
         *(ICDConfig(name=f"fold{fold}", description=f"Test is fold {fold} of {FOLDS}.") for fold in range(FOLDS)),
     ]
-    ABOUT = DATA_SET
+    ABOUT = FACTS["cmc2007"]
     PUBLIC_CONTENT = frozenset({
         # 780 of the challenge's 978 training reports, as its file came through a public repository.
         "5191b68f0e6b26db2fd9463fb4ff8e36d407ef12d535e68055715d3eb41b910a",

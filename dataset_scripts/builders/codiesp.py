@@ -26,6 +26,7 @@ import numpy as np
 from ..codes import icd10
 from ..codes.classification import ICD10, Classification
 from ..codes.icd9 import Kind
+from ..facts import FACTS
 from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import list_folder
 from .stratify import check_enough, hold_out
@@ -47,19 +48,6 @@ LANGUAGES = {
 BACKGROUND = "background_en.jsonl.gz"
 EXAMPLES: dict[Kind, str] = {"diagnosis": "r50.9", "procedure": "bw03zzz or bw20"}
 SOURCE = "the folder of CodiEsp (zenodo.org/records/3837305)"
-
-DATA_SET = datasets.DatasetInfo(
-    description="Clinical cases of CodiEsp (CLEF eHealth 2020) and their ICD-10-CM diagnoses and ICD-10-PCS procedures.",
-    citation="""\
-@inproceedings{miranda2020overview,
-  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical Cases
-    at {CodiEsp} Track of {CLEF eHealth} 2020},
-  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, Martin},
-  booktitle={CLEF (Working Notes)}, year={2020}
-}""",
-    homepage="https://temu.bsc.es/codiesp/",
-    license="CC BY 4.0",
-)
 
 
 @dataclass
@@ -144,7 +132,7 @@ class CodiEsp(ICDBuilder):
         for language in TEXT_FOLDERS
         for code_set in ("_top50", "")
     ]
-    ABOUT = DATA_SET
+    ABOUT = FACTS["codiesp"]
     PUBLIC_CONTENT = frozenset({  # version 3, all of `train` and half of `dev`
         "11d06968f1ffcbdd1ec5a80d13aa4ffc606cb2b69e5e82d0f0f7cd358b1f03c1",  # English, with the background cases
         "c7ad845c636bc30aa2abdecd05ebab0af37a587c041eeefd4999aae7dd6d7df6",  # English

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from ..codes import icd9_hierarchy
 from ..codes.icd9 import Kind
+from ..facts import FACTS
 from .caml_splits import (
     CAML_TOP_50,
     check_admissions,
@@ -58,24 +59,6 @@ CATEGORIES = (
 )  # fmt: skip
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
-
-DATA_SET = datasets.DatasetInfo(
-    description="Discharge summaries of MIMIC-III v1.4 and the ICD-9-CM codes of their admissions, one record an "
-    "admission.",
-    citation="""\
-@article{johnson2016mimic,
-  title={{MIMIC-III}, a freely accessible critical care database},
-  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},
-  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}
-}
-@inproceedings{mullenbach2018explainable,
-  title={Explainable Prediction of Medical Codes from Clinical Text},
-  author={Mullenbach, James and Wiegreffe, Sarah and Duke, Jon and Sun, Jimeng and Eisenstein, Jacob},
-  booktitle={NAACL-HLT}, year={2018}
-}""",
-    homepage="https://physionet.org/content/mimiciii/1.4/",
-    license="PhysioNet Credentialed Health Data License 1.5.0",
-)
 
 
 @dataclass
@@ -160,7 +143,7 @@ class MIMIC3(MIMICBuilder):
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
         }.items()
     ]
-    ABOUT = DATA_SET
+    ABOUT = FACTS["mimic3"]
     DEID_MARK = r"\[\*\*[^\[\]]*\*\*\]"  # such as [**2101-1-1**]; one may run over the end of a line
 
     def _find_sources(self, config: MIMIC3Config) -> list[Path]:

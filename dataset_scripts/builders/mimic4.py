@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from ..codes import icd9_hierarchy, icd10_hierarchy
 from ..codes.classification import ICD9, ICD10, Classification
 from ..codes.icd9 import Kind
+from ..facts import FACTS
 from .mimic import (
     TOP_CODES,
     Codings,
@@ -47,29 +48,6 @@ TITLE_TABLES: dict[str, Kind] = {"d_icd_diagnoses": "diagnosis", "d_icd_procedur
 EDITIONS = {9: ICD9, 10: ICD10}
 NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
 DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
-
-DATA_SET = datasets.DatasetInfo(
-    description="Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, "
-    "one record an admission.",
-    citation="""\
-@article{johnson2023mimic,
-  title={{MIMIC-IV}, a freely accessible electronic health record dataset},
-  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},
-  journal={Scientific Data}, volume={10}, pages={1}, year={2023}
-}
-@misc{johnson2023note,
-  title={{MIMIC-IV-Note}: Deidentified free-text clinical notes (version 2.2)},
-  author={Johnson, Alistair and Pollard, Tom and Horng, Steven and Celi, Leo Anthony and Mark, Roger},
-  howpublished={PhysioNet}, year={2023}, doi={10.13026/1n74-ne17}
-}
-@inproceedings{edin2023automated,
-  title={Automated Medical Coding on {MIMIC-III} and {MIMIC-IV}: A Critical Review and Replicability Study},
-  author={Edin, Joakim and Junge, Alexander and Havtorn, Jakob D. and Borgholt, Lasse and Maistro, Maria and others},
-  booktitle={SIGIR}, year={2023}
-}""",
-    homepage="https://physionet.org/content/mimic-iv-note/2.2/",
-    license="PhysioNet Credentialed Health Data License 1.5.0",
-)
 
 
 @dataclass
@@ -136,7 +114,7 @@ class MIMIC4(MIMICBuilder):
             "icd9_top50": "The 50 ICD-9-CM codes of most admissions",
         }.items()
     ]
-    ABOUT = DATA_SET
+    ABOUT = FACTS["mimic4"]
 
     def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
         # RE2, which the other release's marks are replaced by, does not look around.

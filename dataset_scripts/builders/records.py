@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from .. import files
+from .. import facts, files
 from ..codes.classification import ICD9, Classification
 from ..codes.icd9_hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
@@ -30,6 +30,7 @@ SHARED_CODE = [
     *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "sources.py", "stratify.py")),
     *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
     Path(files.__file__),
+    Path(facts.__file__),
 ]
 
 
@@ -78,7 +79,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 
     BUILDER_CONFIG_CLASS = ICDConfig
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
-    ABOUT: ClassVar[datasets.DatasetInfo]  # description, citation, homepage and licence of the data set
+    ABOUT: ClassVar[facts.Facts]
     PUBLIC_CONTENT: ClassVar[frozenset[str]] = frozenset()  # digests of copies that anyone may have; see `is_public`
 
     def __init__(
@@ -142,11 +143,14 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         return ""
 
     def _info(self) -> datasets.DatasetInfo:
-        info = self.ABOUT.copy()
-        described = self._describe()
-        if described:
-            info.description += f"\n\nConfiguration {self.config.name}: {described}"
-        return info
+        about, described = self.ABOUT, self._describe()
+        own = f"\n\nConfiguration {self.config.name}: {described}" if described else ""
+        return datasets.DatasetInfo(
+            description=f"{about.description}{own}",
+            citation=about.all_citations,
+            homepage=about.homepage,
+            license=about.license,
+        )
 
     @cached_property
     def code2id(self) -> dict[str, int]:

@@ -23,8 +23,6 @@ from dataset_scripts.marker import is_synthetic
 
 from ..decision_icd import calibrated_scores
 from ..modeling_icd import pad_rows
-from .audit import audit, read_assigned, write_audit
-from .compare import compare_runs, render_comparison, write_comparison
 from .data import add_shared_options, builder_for, load_coder_config, load_model, private_cache
 from .icd_metrics.inputs import ClassIds
 from .icd_metrics.metrics import shown_in
@@ -290,6 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:
     """Reads the codes to audit, before a note is scored: a mistake in the file shows at once."""
+    from ..extras.audit import read_assigned
+
     path = Path(args.audit)
     if not path.is_file():
         raise FileNotFoundError(f"No file of assigned codes at {path}.")
@@ -324,6 +324,8 @@ def report(args: argparse.Namespace) -> int:
     print_table(results)
     private_dir = predictions_dir_of(output_dir, args.model)
     if args.audit is not None:
+        from ..extras.audit import audit, write_audit
+
         found = audit(
             scored.scores,
             outcomes,
@@ -351,11 +353,9 @@ def report(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Compares runs that were evaluated before."""
-    comparison = compare_runs(args.compare, seed=args.seed)
-    print(render_comparison(comparison))
-    if args.output_dir is not None:
-        print(write_comparison(comparison, args.output_dir))
-    return 0
+    from ..extras.compare import report as report_comparison
+
+    return report_comparison(args.compare, args.seed, args.output_dir)
 
 
 if __name__ == "__main__":

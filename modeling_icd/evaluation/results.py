@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
-from .audit import planted_found, recall_of_removed
+from .audit_quality import planted_found, recall_of_removed
 from .curves import make_curves
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds

@@ -1,1 +1,1 @@
-"""Publishing a model: its card, the check that nothing confidential goes out, the push, and the package for PhysioNet."""
+"""Publishing a model: its card, the check that nothing confidential goes out, and the push."""

@@ -2,17 +2,27 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from dataset_scripts.facts import (
+    FACTS,
+    INVENTED,
+    PHYSIONET_LICENSE,
+    PHYSIONET_LICENSE_ID,
+    PHYSIONET_LICENSE_URL,
+    Facts,
+)
 
 from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.provenance import weights_digest
+from .fields import records_of
 from .folder import ModelFolder, project_file
-from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
+from .release import Release, training_configs
 
 
 BAND_FIGURES = ("precision", "recall", "f1_micro", "f1_macro")
@@ -29,96 +39,6 @@ INVENTED_NOTE = (
 )
 
 
-class DataSet(NamedTuple):
-    """How the card speaks of a data set."""
-
-    name: str
-    hub_id: str
-    note_kind: str
-    code_system: str
-    terms: str
-    limits: str
-    citation: str
-
-
-SYNTHETIC = DataSet(
-    "an invented corpus in MIMIC-III's table format",
-    "synthetic-mimic3-format",
-    "discharge summary",
-    "ICD-9-CM",
-    "no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic` writes it again from its seed",
-    "The codes were drawn first and the notes were written to show them: results do not carry over to real notes.",
-    "",
-)
-SYNTHETIC_MIMIC4 = SYNTHETIC._replace(
-    name="an invented corpus in MIMIC-IV's table format",
-    hub_id="synthetic-mimic4-format",
-    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic --format mimic4` writes it again from its "
-    "seed",
-)
-DATASETS = {
-    "mimic3": DataSet(
-        "MIMIC-III v1.4",
-        "mimic3",
-        "discharge summary",
-        "ICD-9-CM",
-        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
-        "none of its records is in this repository",
-        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
-        "in the model. The notes are of intensive care, 2001 to 2012.",
-        "@article{johnson2016mimic,\n"
-        "  title={{MIMIC-III}, a freely accessible critical care database},\n"
-        "  author={Johnson, Alistair E. W. and Pollard, Tom J. and Shen, Lu and others},\n"
-        "  journal={Scientific Data}, volume={3}, pages={160035}, year={2016}\n}",
-    ),
-    "mimic4": DataSet(
-        "MIMIC-IV v2.2 and MIMIC-IV-Note v2.2",
-        "mimic4",
-        "discharge summary",
-        "ICD",
-        f"credentialed users of PhysioNet under its data use agreement ([{PHYSIONET_LICENSE}]({PHYSIONET_LICENSE_URL})); "
-        "none of its records is in this repository",
-        "The codes are those that one hospital's coders assigned for billing: habit and reimbursement are in them, and so "
-        "in the model. The notes are of hospital admissions, 2008 to 2019.",
-        "@article{johnson2023mimic,\n"
-        "  title={{MIMIC-IV}, a freely accessible electronic health record dataset},\n"
-        "  author={Johnson, Alistair E. W. and Bulgarelli, Lucas and Shen, Lu and others},\n"
-        "  journal={Scientific Data}, volume={10}, pages={1}, year={2023}\n}",
-    ),
-    "cmc2007": DataSet(
-        "the radiology reports of the 2007 Computational Medicine Center challenge",
-        "cmc2007",
-        "radiology report",
-        "ICD-9-CM",
-        "free for non-commercial research; none of its records is in this repository",
-        "The codes are those that two of three coding companies gave to paediatric radiology reports, short ones and of "
-        "one hospital.",
-        "@inproceedings{pestian2007shared,\n"
-        "  title={A shared task involving multi-label classification of clinical free text},\n"
-        "  author={Pestian, John P. and Brew, Chris and Matykiewicz, Pawel and Hovermale, D. J. and others},\n"
-        "  booktitle={BioNLP}, year={2007}\n}",
-    ),
-    "codiesp": DataSet(
-        "the clinical cases of CodiEsp v3",
-        "codiesp",
-        "clinical case",
-        "ICD-10",
-        "CC BY 4.0 ([zenodo.org/records/3837305](https://zenodo.org/records/3837305))",
-        "The notes are published case reports, not hospital notes; the English ones are machine translations from Spanish.",
-        "@inproceedings{miranda2020overview,\n"
-        "  title={Overview of Automatic Clinical Coding: Annotations, Guidelines, and Solutions for non-English Clinical "
-        "Cases at {CodiEsp} Track of {CLEF eHealth} 2020},\n"
-        "  author={Miranda-Escalada, Antonio and Gonzalez-Agirre, Aitor and Armengol-Estap{\\'e}, Jordi and Krallinger, "
-        "Martin},\n"
-        "  booktitle={CLEF (Working Notes)}, year={2020}\n}",
-    ),
-}
-
-
-# Others of these names may be anyone's notes; `training_data` says whether the published ones were read.
-OPEN_BY_CONTENT = ("cmc2007", "codiesp")
-
-
 def in_text(value: str) -> str:
     """A text from a file of the model's folder, on one line and with nothing that Markdown or HTML takes for its own."""
     line = " ".join(value.split())
@@ -130,30 +50,26 @@ def in_code(name: str) -> str:
     return f"`{name}`" if re.fullmatch(r"[\w.+-]+", name) else in_text(name)
 
 
-def describe_data(training_data: Mapping[str, Any] | None) -> DataSet:
+def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     """How to speak of the data that a model was trained on; of unknown data, that they are unknown."""
-    if training_data and training_data.get("synthetic") is True:
-        return with_edition(SYNTHETIC_MIMIC4, training_data) if training_data.get("dataset") == "mimic4" else SYNTHETIC
-    name = (training_data or {}).get("dataset", "unknown")
-    if training_data and name == "mimic4":
-        return with_edition(DATASETS[name], training_data)
-    unknown = DataSet(
-        in_code(name),
-        " ".join(name.split()),
-        "note",
-        "ICD",
-        "unknown to this project, so counted as restricted",
-        "The data are unknown.",
-        "",
+    record = training_data or {}
+    name = record.get("dataset", "unknown")
+    if record.get("synthetic") is True:
+        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"))
+    is_known = name in FACTS
+    if is_known and not (record.get("open") is False and FACTS[name].is_open):
+        return FACTS[name].of_config(record.get("config"))
+    # Any notes may lie under the name of an open data set; `open` says whether these were the published ones.
+    why = f"not the published files of {name}" if is_known else "unknown to this project"
+    return Facts(
+        name=in_code(name),
+        hub_id=" ".join(name.split()),
+        note_kind="note",
+        code_system="ICD",
+        license="unknown",
+        terms=f"{why}, so counted as restricted",
+        limits="The data are unknown.",
     )
-    if training_data and training_data.get("open") is False and name in OPEN_BY_CONTENT:
-        return unknown._replace(terms=f"not the published files of {name}, so counted as restricted")
-    return DATASETS.get(name, unknown)
-
-
-def with_edition(data: DataSet, training_data: Mapping[str, Any]) -> DataSet:
-    """MIMIC-IV is coded in two editions of ICD: name the one of the configuration."""
-    return data._replace(code_system="ICD-9-CM" if str(training_data.get("config")).startswith("icd9") else "ICD-10")
 
 
 def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
@@ -220,7 +136,7 @@ def check_membership(folder: ModelFolder) -> None:
     """
     if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
         raise ValueError(
-            "membership.json was measured with other weights: run `python -m modeling_icd.evaluation.membership` again."
+            "membership.json was measured with other weights: run `python -m modeling_icd.extras.membership` again."
         )
 
 
@@ -252,7 +168,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     if release.holds_restricted_weights:
         arguments = {
             "license": "other",
-            "license_name": "physionet-credentialed-health-data-license-1.5.0",
+            "license_name": PHYSIONET_LICENSE_ID,
             "license_link": PHYSIONET_LICENSE_URL,
         }
     if release.gated != "no" and not release.on_physionet:
@@ -331,7 +247,7 @@ def model_name(release: Release, folder: ModelFolder) -> str:
     return folder.config["architectures"][0] if release.on_physionet else release.target.split("/")[-1]
 
 
-def describe_results(folder: ModelFolder) -> DataSet:
+def describe_results(folder: ModelFolder) -> Facts:
     """How to speak of the data that `results.json` was measured on; those of the training's data set are taken for its kind."""
     training_data = folder.config.get("training_data") or {}
     name = folder.results["dataset"]
@@ -340,12 +256,11 @@ def describe_results(folder: ModelFolder) -> DataSet:
 
 def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
     """Everything that the template names, besides the front matter."""
-    config, results, metrics = folder.config, folder.results, folder.results["metrics"]
-    training_data = config.get("training_data") or {}
+    config = folder.config
+    training_data, *earlier = records_of(config.get("training_data"))
     data = describe_data(training_data)
     measured_on = describe_results(folder)
     citations = dict.fromkeys(text for text in (data.citation, measured_on.citation) if text)
-    unknown = results["num_codes"] - len(folder.codes)
     return {
         "title": model_name(release, folder),
         "target": release.target,
@@ -366,13 +281,30 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "training_config_name": in_code(training_data.get("config", "unknown")),
         "data_terms": data.terms,
         "data_limits": data.limits,
-        "earlier_datasets": ", then ".join(reversed(earlier_names(training_data))),
+        "earlier_datasets": ", then ".join(reversed([describe_data(record).name for record in earlier])),
         "base_model": release.base_model,
         "training_summary": summarize_training(folder, release),
         "dropped_words": f"{release.dropped_words:,}" if release.dropped_words else "",
         "min_notes_of_word": release.min_notes_of_word,
         "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
+        "seed": folder.runs[-1]["training"]["seed"],
+        **result_variables(folder, measured_on),
+        "threshold_text": describe_threshold(folder, release),
+        "membership": describe_membership(folder),
+        "compute": describe_compute(folder, release),
+        "note_lines": INVENTED_NOTE,
+        "is_plain_classifier": is_plain_classifier(config),
+        "who_may_use": say_who_may_use(release),
+        "data_citation": "\n".join(citations) or "% The training corpus is generated by this project's own code.",
+    }
+
+
+def result_variables(folder: ModelFolder, measured_on: Facts) -> dict[str, Any]:
+    """What the template says of the results, figures as text."""
+    results, metrics = folder.results, folder.results["metrics"]
+    unknown = results["num_codes"] - len(folder.codes)
+    return {
         "split": in_code(results["split"]),
         "results_dataset": measured_on.name,
         "results_config": in_code(results["config"]),
@@ -390,7 +322,6 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         ],
         "f1_micro": figure(metrics["f1_micro"]),
         "f1_macro": figure(metrics["f1_macro"]),
-        "threshold_text": describe_threshold(folder, release),
         "ece": figure(metrics["ece"]),
         "brier": figure(metrics["brier"]),
         "wrong_share": share(complement(metrics["precision_micro"])),
@@ -400,12 +331,6 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "does not know them, and each counts as missed."
         if unknown
         else "Every code of the split is one that the model knows.",
-        "membership": describe_membership(folder),
-        "compute": describe_compute(folder, release),
-        "note_lines": INVENTED_NOTE,
-        "is_plain_classifier": is_plain_classifier(config),
-        "who_may_use": say_who_may_use(release),
-        "data_citation": "\n".join(citations) or "% The training corpus is generated by this project's own code.",
     }
 
 
@@ -424,14 +349,6 @@ def share(value: float | None) -> str:
 
 def complement(value: float | None) -> float | None:
     return None if value is None else 1 - value
-
-
-def earlier_names(training_data: Mapping[str, Any]) -> list[str]:
-    """The data of the models that this one was trained further from, the last one first."""
-    if "earlier" not in training_data:
-        return []
-    earlier = training_data["earlier"] or {}
-    return [describe_data(earlier).name, *earlier_names(earlier)]
 
 
 def summarize_training(folder: ModelFolder, release: Release) -> str:
@@ -477,7 +394,7 @@ def describe_threshold(folder: ModelFolder, release: Release) -> str:
 def describe_membership(folder: ModelFolder) -> str:
     measured = folder.membership
     if measured is None:
-        return "Not measured. `python -m modeling_icd.evaluation.membership MODEL --data_dir DIR` measures it."
+        return "Not measured. `python -m modeling_icd.extras.membership MODEL --data_dir DIR` measures it."
     aucs = {
         name: f"{figure(measured[f'{name}_auc'])} (95% interval {interval_text(measured[f'{name}_interval'])})"
         for name in ("loss", "reference")

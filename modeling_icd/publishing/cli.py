@@ -3,33 +3,29 @@
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME     push to a Hub, private and gated
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
     python -m modeling_icd.publishing privacy MODEL                  the check alone
-    python -m modeling_icd.publishing physionet MODEL --output_dir DIR     the package for PhysioNet
     python -m modeling_icd.publishing dataset --repo_id OWNER/NAME     the data set's card, builders and metric, no data
-    python -m modeling_icd.publishing onnx MODEL --output_dir DIR     ONNX files of model and head, for your own use
 
-A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights.
+A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights. For PhysioNet, where it may
+go with them: `python -m modeling_icd.extras.physionet`.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import datasets
-from transformers import AutoModelForSequenceClassification
+from dataset_scripts.command import run_command
 
-from ..evaluation.data import as_in_training, private_cache
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
-from .folder import REPO_ID, ModelFolder, read_content, real_datasets, trained_configs
+from .folder import ModelFolder, check_repo_id, read_content
 from .hub import PushError, push
-from .onnx_export import export_onnx
-from .physionet import PROVENANCE, describe_provenance, write_package
-from .privacy import MIN_NOTES_OF_WORD, Finding, TrainingNotes, check_files, load_notes, local_names
-from .release import GATES, Release, left_out, outgoing_files, plan_physionet_release, plan_release
+from .notes import TrainingNotes, load_notes, notes_of_model
+from .privacy import MIN_NOTES_OF_WORD, Finding, check_files, local_names
+from .release import GATES, Release, left_out, outgoing_files, plan_release
 from .vocabulary import drop_rare_words
 
 
@@ -43,21 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         0 where it did what it says, 1 where the privacy check found something, 2 where it could not.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"privacy": run_privacy, "physionet": run_physionet, "onnx": run_onnx, "dataset": run_dataset}
+    commands = {"privacy": run_privacy, "dataset": run_dataset}
     command = commands.get(arguments[0]) if arguments else None
-    try:
-        return command(arguments[1:]) if command is not None else run_push(arguments)
-    except (ValueError, OSError, PushError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted. Nothing has changed here; the same command goes on.", file=sys.stderr)
-        return 130
+    run = partial(run_push, arguments) if command is None else partial(command, arguments[1:])
+    return run_command(run, PushError, interrupted="Nothing has changed here; the same command goes on.")
 
 
 def run_push(arguments: list[str], token: str | None = None) -> int:
     """Check, show or push a model; `token` in place of the one that `hf auth login` or HF_TOKEN left."""
-    parser = _parser(PROGRAM, __doc__)
+    parser = model_parser(PROGRAM, __doc__)
     parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
     _add_terms(parser)
     parser.add_argument("--dry_run", action="store_true", help="show files, sizes, settings and card; push nothing")
@@ -65,11 +55,11 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
     folder = ModelFolder.read(args.model, args.results)
     release = _plan(folder, args)
     with TemporaryDirectory() as work_dir:
-        files, notes = _prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
+        files, notes = prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
         if args.dry_run:
             print_release(release, files)
             print(f"\nREADME.md:\n\n{read_content(files['README.md']).decode()}")
-        if _check(folder, release, files, notes, args.min_notes_of_word):
+        if check(folder, release, files, notes, args.min_notes_of_word):
             return 1
         if args.dry_run:
             print("Dry run: nothing was pushed.")
@@ -88,31 +78,15 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
 
 def run_privacy(arguments: list[str]) -> int:
     """Check what a push would upload."""
-    parser = _parser(f"{PROGRAM} privacy", run_privacy.__doc__)
+    parser = model_parser(f"{PROGRAM} privacy", run_privacy.__doc__)
     parser.add_argument("--repo_id", default="owner/name", help="where the model will go")
     _add_terms(parser)
     args = parser.parse_args(arguments)
     folder = ModelFolder.read(args.model, args.results)
     release = _plan(folder, args)
     with TemporaryDirectory() as work_dir:
-        files, notes = _prepare(folder, release, args, work_dir)
-        return 1 if _check(folder, release, files, notes, args.min_notes_of_word) else 0
-
-
-def run_physionet(arguments: list[str]) -> int:
-    """Write the package for PhysioNet: weights, card, licenses, checksums and provenance."""
-    parser = _parser(f"{PROGRAM} physionet", run_physionet.__doc__)
-    parser.add_argument("--output_dir", required=True, help="a folder that is not there yet")
-    args = parser.parse_args(arguments)
-    folder = ModelFolder.read(args.model, args.results)
-    release = plan_physionet_release(folder, args.base_model)
-    with TemporaryDirectory() as work_dir:
-        files, notes = _prepare(folder, release, args, work_dir)
-        files[PROVENANCE] = describe_provenance(folder, release, files)
-        if _check(folder, release, files, notes, args.min_notes_of_word):
-            return 1
-        print(write_package(files, args.output_dir))
-    return 0
+        files, notes = prepare(folder, release, args, work_dir)
+        return 1 if check(folder, release, files, notes, args.min_notes_of_word) else 0
 
 
 def run_dataset(arguments: list[str]) -> int:
@@ -128,8 +102,7 @@ def run_dataset(arguments: list[str]) -> int:
     parser.add_argument("--cache_dir", help="with --data_dir: where the built data set, notes included, goes")
     parser.add_argument("--dry_run", action="store_true", help="show files and sizes; push nothing")
     args = parser.parse_args(arguments)
-    if not REPO_ID.fullmatch(args.repo_id):
-        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {args.repo_id!r}.")
+    check_repo_id(args.repo_id)
     if args.data_dir and not args.cache_dir:
         raise ValueError("`--cache_dir` is missing: the built data set holds the notes, so say where it may lie.")
     files = dataset_files()
@@ -140,7 +113,7 @@ def run_dataset(arguments: list[str]) -> int:
     notes = None
     if args.data_dir:
         notes = load_notes(args.dataset, args.dataset_config, args.data_dir, args.cache_dir)
-    if _report(check_dataset(files, local_names(public=args.repo_id), notes), len(files)):
+    if report_findings(check_dataset(files, local_names(public=args.repo_id), notes), len(files)):
         return 1
     if args.dry_run:
         print("Dry run: nothing was pushed.")
@@ -148,18 +121,6 @@ def run_dataset(arguments: list[str]) -> int:
     message = "Publish the builders, without data"
     revision = push(args.repo_id, files, private=args.private, gated="no", message=message, repo_type="dataset")
     print(f"Pushed {len(files)} files to the data set {args.repo_id}, revision {revision}.")
-    return 0
-
-
-def run_onnx(arguments: list[str]) -> int:
-    """Write ONNX files of a model and of its head. They hold the weights: never a part of a release."""
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} onnx", description=run_onnx.__doc__)
-    parser.add_argument("model", help="a folder or Hub id")
-    parser.add_argument("--output_dir", required=True, help="a folder that is not there yet")
-    args = parser.parse_args(arguments)
-    model = AutoModelForSequenceClassification.from_pretrained(args.model)
-    for file, difference in export_onnx(model, args.output_dir).items():
-        print(f"{Path(args.output_dir, file)}: logits within {difference:.1e} of the model's")
     return 0
 
 
@@ -185,7 +146,8 @@ def print_files(files: Mapping[str, Path | bytes]) -> None:
         print(f"  {size:>15,}  {name}")
 
 
-def _parser(program: str, description: str | None) -> argparse.ArgumentParser:
+def model_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+    """The arguments of every command that checks a model folder against its training notes."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -243,74 +205,14 @@ def _plan(folder: ModelFolder, args: argparse.Namespace) -> Release:
     )
 
 
-def _notes(folder: ModelFolder, args: argparse.Namespace, is_required: bool = True) -> TrainingNotes | None:
-    """The training notes to compare with; a model of invented notes needs none.
-
-    Raises:
-        ValueError: where the notes were real and it is not said where they are.
-    """
-    training_data = folder.config.get("training_data") or {}
-    real = real_datasets(folder.config.get("training_data"))
-    if args.data_dir is None:
-        if real and is_required:
-            raise ValueError(
-                f"The model was trained on {', '.join(sorted(real))}: name the folder of these data with `--data_dir`, so "
-                "that what goes out can be compared with the notes. Nothing of them leaves this machine."
-            )
-        print("Not compared with training notes" + (": no `--data_dir`." if real else ", which were invented."))
-        return None
-    if len(real) < 2:
-        folders = {args.dataset or next(iter(real), training_data.get("dataset", "unknown")): args.data_dir[-1]}
-    else:
-        folders = dict(pair.split("=", 1) for pair in args.data_dir if "=" in pair)
-        if folders.keys() != real:
-            raise ValueError(
-                f"The model was trained on {' and '.join(sorted(real))}: name the folder of each, "
-                f"`{' '.join(f'--data_dir {name}=DIR' for name in sorted(real))}`."
-            )
-    cache_dir = args.cache_dir or private_cache(folder.path)
-    notes = []
-    for name, path in folders.items():
-        config, options = _as_read(training_data, name, args)
-        notes.append(load_notes(name, config, path, cache_dir, options))
-    return TrainingNotes(
-        datasets.concatenate_datasets([of_one.records for of_one in notes]),
-        [title for of_one in notes for title in of_one.titles],
-        [code for of_one in notes for code in of_one.codes],
-    )
-
-
-def _as_read(
-    training_data: dict[str, Any], dataset: str, args: argparse.Namespace
-) -> tuple[str | None, Sequence[str]]:
-    """Configuration and options by which all notes of a data set are read that the model was trained on.
-
-    Raises:
-        ValueError: where no configuration has them all.
-    """
-    is_meant = args.dataset in (None, dataset)
-    config, options = (args.dataset_config, args.dataset_options) if is_meant else (None, [])
-    if config is not None or "earlier" not in training_data:
-        config, options = as_in_training(training_data, dataset, config, options)
-    if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
-        editions = {name.removesuffix("_top50") for name in trained_configs(training_data, dataset)}
-        if len(editions) != 1:
-            raise ValueError(
-                f"The model was trained on {' and '.join(sorted(editions)) or 'an unknown configuration'} of mimic4: only "
-                "one edition of ICD can be compared. Name it with `--dataset_config`, and check the other one yourself."
-            )
-        config, options = editions.pop(), ["min_count=1"]
-    return config, options
-
-
-def _prepare(
+def prepare(
     folder: ModelFolder, release: Release, args: argparse.Namespace, work_dir: str, is_dry_run: bool = False
 ) -> tuple[dict[str, Path | bytes], TrainingNotes | None]:
     """What goes out, rare words taken out of a vocabulary of words, and the notes that tell which are rare."""
     if args.min_notes_of_word < 1:
         raise ValueError(f"`--min_notes_of_word` must be at least 1, got {args.min_notes_of_word}.")
     card = build_card(folder, release)
-    notes = _notes(folder, args, is_required=not is_dry_run)
+    notes = notes_of_model(folder, args, is_required=not is_dry_run)
     titles = frozenset(notes.titles if notes is not None else ())
     files = outgoing_files(folder, release, card, titles)
     for line in left_out(folder, release, titles):
@@ -327,18 +229,19 @@ def _prepare(
     return files, notes
 
 
-def _check(
+def check(
     folder: ModelFolder,
     release: Release,
     files: Mapping[str, Path | bytes],
     notes: TrainingNotes | None,
     min_notes_of_word: int,
 ) -> list[Finding]:
+    """Show what the privacy check finds in what goes out; nothing may be written or pushed unless this is empty."""
     names = local_names(folder, public=release.target)
-    return _report(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
+    return report_findings(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
 
 
-def _report(findings: list[Finding], num_files: int) -> list[Finding]:
+def report_findings(findings: list[Finding], num_files: int) -> list[Finding]:
     if not findings:
         print(f"Privacy check: nothing found in {num_files} files.")
     for finding in findings:

@@ -6,9 +6,8 @@ here are for the keys that it does not know.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from huggingface_hub import get_token
@@ -18,31 +17,8 @@ SECRET = "token or key"
 EMAIL = "e-mail address"
 NETWORK = "place in a network"
 
-DETECTORS = {
-    "artifactory": "ArtifactoryDetector",
-    "aws": "AWSKeyDetector",
-    "azure_storage_key": "AzureStorageKeyDetector",
-    "basic_auth": "BasicAuthDetector",
-    "cloudant": "CloudantDetector",
-    "discord": "DiscordBotTokenDetector",
-    "github_token": "GitHubTokenDetector",
-    "gitlab_token": "GitLabTokenDetector",
-    "ibm_cloud_iam": "IbmCloudIamDetector",
-    "ibm_cos_hmac": "IbmCosHmacDetector",
-    "jwt": "JwtTokenDetector",
-    "mailchimp": "MailchimpDetector",
-    "npm": "NpmDetector",
-    "openai": "OpenAIDetector",
-    "private_key": "PrivateKeyDetector",
-    "pypi_token": "PypiTokenDetector",
-    "sendgrid": "SendGridDetector",
-    "slack": "SlackDetector",
-    "softlayer": "SoftlayerDetector",
-    "square_oauth": "SquareOAuthDetector",
-    "stripe": "StripeDetector",
-    "telegram_token": "TelegramBotTokenDetector",
-    "twilio": "TwilioKeyDetector",
-}
+# These take digests, words and numbers for keys and addresses.
+UNUSED_DETECTORS = {"Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector"}
 OTHER_KEYS = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgithub_pat_\w{30,}|\bnpm_[A-Za-z0-9]{36}\b|\bdckr_[po]at_[\w-]{20,}"
     r"|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{20,}|\bdapi[0-9a-f]{32}\b|\bdop_v1_[0-9a-f]{64}\b"
@@ -82,7 +58,10 @@ HOST_PATH = re.compile(
 @cache
 def detectors() -> list[Any]:
     """The detectors, made when they are first needed."""
-    return [getattr(import_module(f"detect_secrets.plugins.{module}"), name)() for module, name in DETECTORS.items()]
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    known: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+    return [detector() for detector in known if detector.__name__ not in UNUSED_DETECTORS]
 
 
 def find_credentials(text: str, is_vocabulary: bool = False) -> Iterator[tuple[str, int]]:

@@ -1,12 +1,13 @@
 """What the files of a model folder may hold, field by field: the types that publishing relies on, and what may go out.
 
 One table for each file says of every known field what it must be. A known field that is something else is an error; an
-unknown one stays at home and is named.
+unknown one stays at home and is named. The configuration's own checks do not stand in for this one: it takes any field
+that it does not know, and its messages quote values, where here no value may be shown, since it may be a note.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields as fields_of
 from typing import Any, NamedTuple
 
@@ -264,7 +265,7 @@ RESULTS: dict[str, Kind] = {
     "interval_method": Kind(
         "a text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000
     ),
-    **dict.fromkeys(("num_notes", "num_codes", "schema_version", "seed"), WHOLE),
+    **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
     "code_version": WORD,
     "versions": map_of(optional(WORD), key=r"[\w-]{1,40}"),
@@ -381,7 +382,15 @@ def public_training_data(record: Mapping[str, Any]) -> dict[str, Any]:
     return public
 
 
+def records_of(training_data: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield a record of training data and the earlier ones in it, the last run first; of unknown data an empty one."""
+    record = training_data or {}
+    yield record
+    while "earlier" in record:
+        record = record["earlier"] or {}
+        yield record
+
+
 def unknown_fields(record: Mapping[str, Any]) -> set[str]:
     """Names in a record of training data, and in the earlier ones of it, that training does not write."""
-    earlier = record.get("earlier") or {}
-    return (record.keys() - TRAINING_DATA_FIELDS.keys()) | (unknown_fields(earlier) if earlier else set())
+    return {name for of_run in records_of(record) for name in of_run if name not in TRAINING_DATA_FIELDS}

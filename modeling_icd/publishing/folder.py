@@ -1,6 +1,5 @@
 """A model folder as training and evaluation left it: what the card is written from, and what the model was trained on."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from dataset_scripts.files import read_json
 
@@ -25,6 +26,7 @@ from .fields import (
     RUN,
     RUN_REQUIRED,
     check_fields,
+    records_of,
 )
 
 
@@ -36,21 +38,22 @@ RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
     """Names of the data sets of real notes that a model was trained on; `unknown` where it does not say, or not reliably."""
     says_more = SEAL in (training_data or {}) or claimed_access(training_data) != "restricted"
-    return {"unknown"} if says_more and not is_sealed(training_data) else _named_datasets(training_data)
-
-
-def _named_datasets(training_data: dict[str, Any] | None) -> set[str]:
-    if not training_data:
+    if says_more and not is_sealed(training_data):
         return {"unknown"}
-    earlier = _named_datasets(training_data["earlier"]) if "earlier" in training_data else set()
-    own = set() if training_data.get("synthetic") is True else {training_data.get("dataset", "unknown")}
-    return own | earlier
+    return {
+        record.get("dataset", "unknown") for record in records_of(training_data) if record.get("synthetic") is not True
+    }
 
 
 def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
     """The configurations of a data set that a model was trained on, earlier runs included."""
-    earlier = trained_configs(training_data["earlier"], dataset) if "earlier" in training_data else set()
-    return earlier | ({training_data["config"]} if training_data.get("dataset") == dataset else set())
+    return {record["config"] for record in records_of(training_data) if record.get("dataset") == dataset}
+
+
+def check_repo_id(repo_id: str, argument: str = "--repo_id") -> None:
+    """Raise a `ValueError` where this is not the name of a repository."""
+    if not REPO_ID.fullmatch(repo_id):
+        raise ValueError(f"`{argument}` must be OWNER/NAME, got {repo_id!r}.")
 
 
 def check_weights(
@@ -155,12 +158,7 @@ class ModelFolder:
 
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
-        return sum(
-            math.prod(tensor["shape"])
-            for file in self.weights
-            for name, tensor in safetensors_header(file).items()
-            if name != "__metadata__"
-        )
+        return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
 
     def base_model(self) -> str:
         """The Hub id of the pretrained backbone; see [`name_base_model`]."""
@@ -203,20 +201,25 @@ def read_content(content: Path | bytes) -> bytes:
     return content.read_bytes() if isinstance(content, Path) else content
 
 
-def safetensors_header(path: Path) -> dict[str, Any]:
-    """Read what a safetensors file says of its tensors: 8 bytes of length, then JSON.
+class WeightsHeader(NamedTuple):
+    """What a safetensors file says of its tensors: their shapes by name, and its metadata."""
+
+    shapes: dict[str, list[int]]
+    metadata: dict[str, str]
+
+
+def weights_header(path: Path) -> WeightsHeader:
+    """Read the header of a safetensors file; no tensor is loaded.
 
     Raises:
         ValueError: where it is not a safetensors file.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            if length > 100_000_000:
-                raise ValueError
-            return json.loads(file.read(length))
-        except ValueError:
-            raise ValueError(f"{path} is not a safetensors file: save the model again.") from None
+    try:
+        with safe_open(path, "numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no dictionary
+            return WeightsHeader(shapes, file.metadata() or {})
+    except SafetensorError:
+        raise ValueError(f"{path} is not a safetensors file: save the model again.") from None
 
 
 def project_file(name: str) -> Path:

@@ -16,19 +16,18 @@ another script, in another order and cut up, or written into the numbers of the 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from dataset_scripts import load_builder, parse_options
-
 from .credentials import find_credentials
 from .folder import ModelFolder, project_file, read_content
+from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
 from .tokens import added_numbers, words_of_base, words_of_tokens
 from .views import VOCABULARY_FILES, WORD, FileText, View, clean_text, fold, read_file, views
@@ -81,21 +80,6 @@ class Finding(NamedTuple):
         return f"{self.file}: {self.kind} ({self.times})" + (f", first in {self.place}" if self.place else "")
 
 
-@dataclass
-class TrainingNotes:
-    """The user's own notes, streamed.
-
-    Args:
-        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
-        titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
-        codes (`Sequence[str]`): The codes, which are no ids though some are numbers.
-    """
-
-    records: Iterable[Mapping[str, Any]] = field(repr=False)
-    titles: Sequence[str] = ()
-    codes: Sequence[str] = ()
-
-
 @dataclass(frozen=True)
 class LocalNames:
     """What names this machine and its user.
@@ -126,23 +110,6 @@ def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNam
         users=tuple(sorted(name for name in users if len(name) > 2 and name.lower() not in ACCOUNTS_OF_NOBODY)),
         public=public,
     )
-
-
-def load_notes(
-    dataset: str, config: str | None, data_dir: str, cache_dir: str | Path, options: Sequence[str] = ()
-) -> TrainingNotes:
-    """Every record of the user's own copy of a data set, whichever its split, through its builder.
-
-    Args:
-        options (`Sequence[str]`): of the configuration, `NAME=VALUE`.
-
-    Raises:
-        ValueError, FileNotFoundError: where the builder finds a fault in the files.
-    """
-    given = parse_options(dataset, options, "--dataset_options")
-    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
-    records = builder.as_dataset(split="all").select_columns(["text", "hadm_id", "subject_id"])
-    return TrainingNotes(records, list(builder.code_descriptions.values()), list(builder.code_descriptions))
 
 
 def check_files(

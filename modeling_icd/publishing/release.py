@@ -13,6 +13,7 @@ import yaml
 from dataset_scripts.builders.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.codes import icd10_hierarchy
 from dataset_scripts.codes.classification import ICD10, classification_of
+from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
@@ -32,7 +33,7 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
+from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_repo_id, check_weights, project_file
 
 
 GATES = ("manual", "auto", "no")
@@ -55,19 +56,8 @@ CODE = [PACKAGE / name for name in FLAT_FILES]
 HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
-    "schema_version",
-    "metrics",
-    "intervals",
-    "interval_method",
-    "dataset",
-    "config",
-    "split",
-    "synthetic",
-    "num_notes",
-    "num_codes",
-    "seed",
-    "code_version",
-    "versions",
+    *("schema_version", "metrics", "intervals", "interval_method", "dataset", "config", "split", "synthetic"),
+    *("num_notes", "num_empty_notes", "num_codes", "seed", "code_version", "versions"),
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*decision_fields(), "training_data")
@@ -87,41 +77,15 @@ PUBLIC_MODEL = (
         "window_stride",
     ),
     *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
-    *(
-        "num_filter_maps",
-        "num_residual_layers",
-        "lora_r",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_layers_from",
-        "save_adapter",
-    ),
+    *("num_filter_maps", "num_residual_layers"),
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_layers_from", "save_adapter"),
 )
 PUBLIC_TRAINING = (
-    "seed",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "head_learning_rate",
-    "weight_decay",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "max_grad_norm",
-    "optim",
-    "bf16",
-    "fp16",
-    "early_stopping_patience",
-    "refit_on_validation",
-    "threshold_rule",
-    *rule_options(),
-    "calibration",
-    "review_precision",
+    *("seed", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("gradient_accumulation_steps", "learning_rate", "head_learning_rate", "weight_decay", "lr_scheduler_type"),
+    *("warmup_steps", "max_grad_norm", "optim", "bf16", "fp16", "early_stopping_patience", "refit_on_validation"),
+    *("threshold_rule", *rule_options(), "calibration", "review_precision"),
 )
-PHYSIONET_LICENSE = "PhysioNet Credentialed Health Data License 1.5.0"
-PHYSIONET_LICENSE_URL = "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/"
 
 
 @dataclass(frozen=True)
@@ -181,8 +145,7 @@ def plan_release(
             out unseen, where there are no weights to publish, or where the backbone is not known; for an adapter also
             where it was not trained on that backbone's own weights.
     """
-    if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
+    check_repo_id(repo_id)
     if gated not in GATES:
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
     if base_model is not None and not REPO_ID.fullmatch(base_model):
@@ -209,36 +172,11 @@ def plan_release(
             "Weights trained on restricted data are pushed to a private repository with manual gating only: leave out "
             "`--no-private` and `--gated`."
         )
-    _require_weights(folder, release)
+    require_weights(folder, release)
     return release
 
 
-def plan_physionet_release(folder: ModelFolder, base_model: str | None = None) -> Release:
-    """The package for PhysioNet: everything, for those who may have the source data.
-
-    Raises:
-        ValueError: where the model was not trained on restricted data, or has no weights.
-    """
-    if folder.access != "restricted":
-        raise ValueError(
-            "This model was not trained on restricted data: PhysioNet is not needed, push it to a Hub repository."
-        )
-    release = Release(
-        target="path/to/this/folder",
-        access=folder.access,
-        with_weights=True,
-        private=True,
-        gated="manual",
-        permission=None,
-        license="other",
-        base_model=base_model or folder.base_model(),
-        on_physionet=True,
-    )
-    _require_weights(folder, release)
-    return release
-
-
-def _require_weights(folder: ModelFolder, release: Release) -> None:
+def require_weights(folder: ModelFolder, release: Release) -> None:
     if release.with_weights and not folder.weights:
         raise ValueError(f"No model*.safetensors in {folder.path}: save the model with `save_pretrained` first.")
 
@@ -323,8 +261,12 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
         contents.pop(WEIGHTS_INDEX_FILE, None)
     if release.is_adapter:
         config = read_json(folder.path / ADAPTER_DIR / ADAPTER_CONFIG, "train with `save_adapter` again.")
-        # What it is an adapter of is in `config.json`, so that the classes of its own run need not be named.
-        contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": release.base_model, "auto_mapping": None}
+        # No loadable name: over the bare backbone, the Auto classes of peft and transformers would make a stock
+        # `LlamaForSequenceClassification` of it, with a random head of its own.
+        base = (
+            f"{release.base_model} with the head of {folder.config['architectures'][0]} (load it as README.md shows)"
+        )
+        contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": base, "auto_mapping": None}
     for name, content in contents.items():
         required = ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ()
         check_fields(name, content, BY_FIELD.get(name, ADAPTER), remedy, required)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from .folder import read_content, safetensors_header
+from .folder import read_content, weights_header
 
 
 MAX_UNPACKED = 20_000_000
@@ -114,9 +114,8 @@ def read_file(name: str, content: Path | bytes) -> FileText:
     if name.endswith(".safetensors"):
         if isinstance(content, bytes):
             raise TypeError(f"{name}: give weights as a path.")
-        header = safetensors_header(content)
-        metadata = header.pop("__metadata__", None) or {}
-        text = "\n".join(str(line) for line in (*header, *(part for pair in metadata.items() for part in pair)))
+        header = weights_header(content)
+        text = "\n".join((*header.shapes, *(part for pair in header.metadata.items() for part in pair)))
         return FileText(name, text, text)
     raw = decode_bytes(read_content(content))
     file = FileText(name, raw, raw)

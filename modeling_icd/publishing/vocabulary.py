@@ -16,13 +16,12 @@ from tokenizers import Tokenizer
 
 from ..evaluation.provenance import files_digest
 from ..sharing_icd import is_sealed, seal_training_data
-from .folder import read_content, safetensors_header
+from .folder import read_content, weights_header
 from .privacy import TrainingNotes
-from .release import WEIGHTS, as_json
+from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
 
 
 EMBEDDINGS = "model.embed_tokens.weight"
-INDEX = "model.safetensors.index.json"
 # Other files of a tokenizer repeat its vocabulary; `tokenizer.json` alone is a whole one.
 REPEATED = {"vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "tokenizer.model"}
 NOTES_PER_BATCH = 256
@@ -77,7 +76,7 @@ def drop_rare_words(
         changed["tokenizer_config.json"] = as_json(config)
     changed |= _shorten_embeddings(changed, kept, Path(work_dir))
     config = _shorten_config(json.loads(read_content(files["config.json"])), new_id)
-    weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name) and name != INDEX]
+    weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name)]
     if weights and config.get("training_data"):
         digest = files_digest(weights)  # type: ignore[arg-type]  # they are paths
         was_sealed = is_sealed(config["training_data"])
@@ -144,22 +143,21 @@ def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[s
 
 def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work_dir: Path) -> dict[str, Path | bytes]:
     for name, path in files.items():
-        if (
-            isinstance(path, Path)
-            and name.endswith(".safetensors")
-            and EMBEDDINGS in (header := safetensors_header(path))
-        ):
+        if not isinstance(path, Path) or not name.endswith(".safetensors"):
+            continue
+        header = weights_header(path)
+        if EMBEDDINGS in header.shapes:
             tensors = load_file(path)
             old = tensors[EMBEDDINGS]
             tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
-            save_file(tensors, work_dir / name, header.get("__metadata__"))
+            save_file(tensors, work_dir / name, header.metadata or None)
             changed: dict[str, Path | bytes] = {name: work_dir / name}
-            if INDEX in files:
+            if WEIGHTS_INDEX_FILE in files:
                 removed = old.numel() - tensors[EMBEDDINGS].numel()
-                index = json.loads(read_content(files[INDEX]))
+                index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
                 for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
                     if key in index["metadata"]:
                         index["metadata"][key] -= removed * size
-                changed[INDEX] = as_json(index)
+                changed[WEIGHTS_INDEX_FILE] = as_json(index)
             return changed
     return {}

@@ -33,7 +33,6 @@ from ..sharing_icd import seal_training_data
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .checkpoints import check_same_data, clear_write_errors, how_to_go_on, last_complete_checkpoint
 from .collator import ICDCollator
-from .convert_gguf import convert_gguf, find_smollm2
 from .hidden_states import HiddenStates
 from .models import build_model
 from .processes import (
@@ -81,6 +80,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     codes = code_vocabulary(*learned_splits)
     backbone = model_args.backbone
     if backbone == "smollm2":
+        from ..extras.gguf import convert_gguf, find_smollm2
+
         backbone = first_process_first(args, lambda: str(convert_gguf(find_smollm2(), SMOLLM2_DIR)))
     load_config(backbone)
     tokenizer = AutoTokenizer.from_pretrained(backbone)

@@ -8,6 +8,7 @@ import pytest
 
 from dataset_scripts import BUILDERS, ICDBuilder, load_builder, load_split, parse_options, record_features
 from dataset_scripts.__main__ import main
+from dataset_scripts.facts import Facts
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.training.run import main as train
 
@@ -18,7 +19,16 @@ NOTES = [("cough and fever", ["486"]), ("chest pain", ["786.50", "401.9"]), ("co
 class Letters(ICDBuilder):
     """Letters with ICD-9-CM codes: a table of three columns."""
 
-    ABOUT = datasets.DatasetInfo(description="Invented letters and their ICD-9-CM codes.", license="CC0")
+    ABOUT = Facts(
+        name="Letters",
+        hub_id="letters",
+        note_kind="letter",
+        code_system="ICD-9-CM",
+        license="CC0",
+        terms="anyone",
+        limits="All of it is invented.",
+        description="Invented letters and their ICD-9-CM codes.",
+    )
     BUILDER_CONFIGS = [ICDBuilder.BUILDER_CONFIG_CLASS(name="default")]
 
     def _find_sources(self, config):

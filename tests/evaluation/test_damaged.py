@@ -20,11 +20,11 @@ from dataset_scripts import files
 from modeling_icd.decision_icd import is_predicted
 from modeling_icd.evaluation import cli, decide, predictions
 from modeling_icd.evaluation.cli import main, score_split
-from modeling_icd.evaluation.compare import read_evaluation
 from modeling_icd.evaluation.data import builder_for, load_model
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import summarize
 from modeling_icd.evaluation.results_file import read_results
+from modeling_icd.extras.compare import read_evaluation
 
 
 def change_config(folder, change):
@@ -245,8 +245,11 @@ def test_results_of_one_run_with_predictions_of_another_are_refused(coder, optio
 
 @pytest.mark.parametrize(
     "module",
-    [f"modeling_icd.evaluation.{name}" for name in ("cli", "decide", "evidence", "membership")]
-    + ["modeling_icd.training.convert_gguf"],
+    [f"modeling_icd.evaluation.{name}" for name in ("cli", "decide")]
+    + [
+        f"modeling_icd.extras.{name}"
+        for name in ("audit", "compare", "evidence", "gguf", "membership", "onnx", "physionet")
+    ],
 )
 def test_every_module_that_is_a_command_has_help(module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [module, "--help"])

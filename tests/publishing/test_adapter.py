@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
 
@@ -94,7 +95,7 @@ def test_both_kinds_publish_and_give_the_same_logits(lora_run, backbone, hub, tm
     assert weights & adapter.keys() == {"adapter_model.safetensors"}
     assert not {"handler.py", "requirements.txt"} & adapter.keys()
     config = json.loads(adapter["adapter_config.json"])
-    assert config["base_model_name_or_path"] == BASE
+    assert config["base_model_name_or_path"].startswith(f"{BASE} with the head of Llama")
     assert "score" in config["modules_to_save"]
     assert b"library_name: peft" in adapter["README.md"]
     assert str(backbone).encode() not in b"".join(adapter.values())
@@ -103,6 +104,15 @@ def test_both_kinds_publish_and_give_the_same_logits(lora_run, backbone, hub, tm
     expected = model(ids).logits[0]
     untrained = LlamaModel.from_pretrained(backbone).state_dict()
     assert not all(torch.equal(weight, untrained[name]) for name, weight in model.model.state_dict().items())
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for name, content in adapter.items():
+        (folder / name).write_bytes(content)
+    # Over the bare backbone either would be a stock Llama with a random head.
+    with pytest.raises(OSError, match=f"{BASE} with the head of Llama.*load it as README.md shows"):
+        AutoPeftModelForSequenceClassification.from_pretrained(folder)
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        AutoModelForSequenceClassification.from_pretrained(folder)
     torch.testing.assert_close(load(hub, tmp_path, ADAPTER), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(load(hub, tmp_path, MERGED), expected, atol=1e-5, rtol=1e-4)
 

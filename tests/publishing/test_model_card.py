@@ -6,9 +6,10 @@ import yaml
 from huggingface_hub import ModelCard
 
 from modeling_icd.evaluation.icd_metrics.metrics import shown_in
+from modeling_icd.extras.physionet import plan_physionet_release
 from modeling_icd.publishing.card import build_card, card_metadata, card_variables
 from modeling_icd.publishing.folder import ModelFolder, project_file
-from modeling_icd.publishing.release import plan_physionet_release, plan_release
+from modeling_icd.publishing.release import plan_release
 
 
 GOLDEN = Path(__file__).with_name("golden_card.md")

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
-from modeling_icd.publishing.cli import main
-from modeling_icd.publishing.onnx_export import require_refusal
+from modeling_icd.extras.onnx import main, require_refusal
 
 
 CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8, "hidden_layer": 1}
@@ -32,9 +31,7 @@ def test_model_and_head_give_the_models_logits(name, backbone, tmp_path, capsys)
     torch.manual_seed(1)
     model = model_class.from_pretrained(backbone, num_labels=5, window_size=16, window_stride=12, **fields).eval()
     model.save_pretrained(tmp_path / "model")
-    assert main(["onnx", str(tmp_path / "model"), "--output_dir", str(tmp_path / "onnx")]) == 0, (
-        capsys.readouterr().err
-    )
+    assert main([str(tmp_path / "model"), "--output_dir", str(tmp_path / "onnx")]) == 0, capsys.readouterr().err
     assert json.loads((tmp_path / "onnx" / "config.json").read_text())["window_size"] == 16
 
     def run(file, notes, mask):
@@ -79,6 +76,6 @@ def test_a_graph_that_answers_a_note_longer_than_its_window_is_not_kept():
 
 def test_without_the_libraries_it_says_what_to_install(finished_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert main(["onnx", str(finished_run), "--output_dir", str(tmp_path / "onnx")]) == 2
+    assert main([str(finished_run), "--output_dir", str(tmp_path / "onnx")]) == 2
     assert "pip install modeling-icd[onnx]" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()

@@ -13,6 +13,7 @@ from dataset_scripts.synthetic import write_corpus as write_mimic3
 from dataset_scripts.synthetic.mimic4 import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.decision_icd import decision_fields
+from modeling_icd.extras import physionet
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, real_datasets
@@ -200,7 +201,7 @@ def test_a_model_trained_in_two_runs_comes_with_both_configurations(model_dir, e
 
 
 def package(model_dir, notes, tmp_path):
-    return main(["physionet", str(model_dir), "--output_dir", str(tmp_path / "package"), "--data_dir", str(notes)])
+    return physionet.main([str(model_dir), "--output_dir", str(tmp_path / "package"), "--data_dir", str(notes)])
 
 
 def test_the_physionet_package_is_whole_and_its_sums_hold(model_dir, restricted, bpe, notes, tmp_path, capsys):
@@ -220,7 +221,7 @@ def test_the_physionet_package_is_whole_and_its_sums_hold(model_dir, restricted,
 
 
 def test_physionet_is_for_restricted_data_alone(finished_run, tmp_path, capsys):
-    assert main(["physionet", str(finished_run), "--output_dir", str(tmp_path / "package")]) == 2
+    assert physionet.main([str(finished_run), "--output_dir", str(tmp_path / "package")]) == 2
     assert "not trained on restricted data" in capsys.readouterr().err
 
 

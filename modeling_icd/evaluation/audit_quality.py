@@ -1,128 +1,18 @@
-"""Auditing codes that were assigned already: which are likely missed, which likely unsupported, and how good such lists are."""
+"""How good an audit is: how many removed codes it finds again, and how many planted ones it doubts."""
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from dataset_scripts.files import write_csv
 
 from .icd_metrics.ratios import divide
 from .intervals import ratio_interval
 from .outcomes import Outcomes
 
 
-AUDIT_FILE = "audit.csv"
-COLUMNS = ("hadm_id", "finding", "rank", "code", "description", "score", "predicted")
-NUM_MISSED = 20  # listed for each note
 CUTOFFS = (1, 5, 10, 20)
 SHARE_REMOVED = SHARE_PLANTED = 0.2
 NUM_DRAWS = 20
-
-
-def likely_missed(scores: np.ndarray, assigned: Sequence[int], k: int = NUM_MISSED) -> list[int]:
-    """Class ids of the k best codes of a note that were not assigned, the likeliest first; of equal scores lower ids first.
-
-    Args:
-        scores (`(C,)`): Of the note.
-        assigned (`Sequence[int]`): Class ids.
-    """
-    order = np.argsort(-scores, kind="stable")
-    return order[~np.isin(order, assigned)][:k].tolist()
-
-
-def likely_unsupported(scores: np.ndarray, assigned: Sequence[int], is_predicted: np.ndarray) -> list[int]:
-    """Class ids of the assigned codes of a note that the model does not predict, the least supported first.
-
-    Args:
-        scores (`(C,)`), assigned (`Sequence[int]`): As in `likely_missed`.
-        is_predicted (`(C,)` bool): Which codes the model predicts.
-    """
-    doubted = np.array([code for code in sorted(assigned) if not is_predicted[code]], np.int64)
-    return doubted[np.argsort(scores[doubted], kind="stable")].tolist()
-
-
-def audit(
-    scores: np.ndarray,
-    outcomes: Outcomes,
-    assigned: Mapping[int, Sequence[int]],
-    *,
-    num_known: int,
-    hadm_ids: Sequence[int],
-    codes: Sequence[str],
-    descriptions: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Findings on every note that has assigned codes, as rows of `audit.csv`.
-
-    Args:
-        scores (`(N, C)`): Of the split.
-        outcomes (`Outcomes`): What the model predicts.
-        assigned (`Mapping[int, Sequence[int]]`): Class ids by row of the split; a row not in it is not audited.
-        num_known (`int`): Columns that the model knows, the first ones: of other codes it cannot say anything.
-        hadm_ids, codes, descriptions: Of the rows, of the columns, and titles by code.
-    """
-    is_predicted = np.zeros(scores.shape, bool)
-    is_predicted[outcomes.predicted_notes, outcomes.predicted_codes] = True
-    rows = []
-    for note, ids in sorted(assigned.items()):
-        of_note = scores[note, :num_known]
-        known = [code for code in ids if code < num_known]
-        findings = {
-            "missed": likely_missed(of_note, known),
-            "unsupported": likely_unsupported(of_note, known, is_predicted[note]),
-        }
-        for finding, found in findings.items():
-            for rank, code in enumerate(found, 1):
-                values = (
-                    hadm_ids[note],
-                    finding,
-                    rank,
-                    codes[code],
-                    descriptions.get(codes[code], ""),
-                    f"{of_note[code]:.4f}",
-                    "yes" if is_predicted[note, code] else "no",
-                )
-                rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
-
-
-def write_audit(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Write `audit.csv`, whole or not at all. It names admissions and codes: as confidential as the data set."""
-    return write_csv(rows, COLUMNS, folder / AUDIT_FILE, private=True)
-
-
-def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> tuple[dict[int, list[int]], int]:
-    """Read assigned codes from a file with a line `hadm_id|code|code...` for each admission, as in `preds_*.psv`.
-
-    Args:
-        hadm_ids (`Sequence[int]`): Of the split; a line of another admission is an error.
-        codes (`Sequence[str]`): That the model knows, by class id.
-
-    Returns:
-        Class ids by row of the split, and how many assigned codes the model does not know.
-    """
-    row_of = {hadm_id: row for row, hadm_id in enumerate(hadm_ids)}
-    id_of = {code: i for i, code in enumerate(codes)}
-    assigned: dict[int, list[int]] = {}
-    num_unknown = 0
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, fields in enumerate(csv.reader(file, delimiter="|"), 1):
-            if not fields:
-                continue
-            where = f"{path.name}, line {number}"
-            if not fields[0].strip().isdecimal():
-                raise ValueError(f"{where}: expected `hadm_id|code|code...`, and a whole number as hadm_id.")
-            row = row_of.get(int(fields[0]))
-            if row is None:
-                raise ValueError(f"{where}: this admission is not in the split that is scored: see --split.")
-            if row in assigned:
-                raise ValueError(f"{where}: this admission has a line already: give each one line with all its codes.")
-            given = dict.fromkeys(code.strip() for code in fields[1:] if code.strip())
-            assigned[row] = [id_of[code] for code in given if code in id_of]
-            num_unknown += len(given) - len(assigned[row])
-    return assigned, num_unknown
 
 
 def recall_of_removed(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:

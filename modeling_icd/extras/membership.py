@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.evaluation.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
+"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
 
 Two attacks by someone who has a note, its codes and the model's scores. Loss-based (arXiv 1709.01604): a lower loss
 speaks for a training note. Reference-based (difficulty calibration, arXiv 2111.08440): the same with the loss of a TF-IDF
@@ -7,6 +7,7 @@ model that has not read the note taken off, since some notes are easy for any mo
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from dataset_scripts import ICDBuilder
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
-from .cli import gold_columns, score_notes
-from .data import add_shared_options, builder_for, load_model, private_cache, read_run
-from .provenance import weights_digest
-from .results import MEMBERSHIP_FILE
+from ..evaluation.cli import gold_columns, score_notes
+from ..evaluation.data import add_shared_options, builder_for, load_model, private_cache, read_run
+from ..evaluation.provenance import weights_digest
+from ..evaluation.results import MEMBERSHIP_FILE
+from . import command_parser
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
@@ -105,20 +108,8 @@ def measure_membership(
         raise ValueError(f"{folder} does not say what it was trained on: name it with `--dataset`.")
     cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(model.config, dataset, data_dir, "train", config, cache_dir=cache_dir)
-    learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
-    run = read_run(folder)
-    learned = learned.select(range(min(len(learned), run.get("data", {}).get("max_train_notes") or len(learned))))
-    if run.get("training", {}).get("refit_on_validation"):
-        if split == "validation":
-            raise ValueError("The model was trained on validation too (`refit_on_validation`): take `--split test`.")
-        learned = datasets.concatenate_datasets([learned, builder.as_dataset(split="validation")])
-    generator = np.random.default_rng(seed)
-    groups = [
-        records.select(np.sort(generator.permutation(len(records))[:num_notes])) for records in (learned, unseen)
-    ]
+    groups = draw_notes(builder, split, read_run(folder), num_notes, seed)
     sizes = [len(group) for group in groups]
-    if min(sizes) < NUM_FOLDS:
-        raise ValueError(f"{sizes[0]} training notes and {sizes[1]} others are too few: at least {NUM_FOLDS} of each.")
     notes = [note for group in groups for note in group["text"]]
     labels = np.zeros((len(notes), model.config.num_labels))
     for row, columns in enumerate(c for group in groups for c in gold_columns(group, model.config.label2id)[0]):
@@ -135,12 +126,28 @@ def measure_membership(
     return results
 
 
+def draw_notes(
+    builder: ICDBuilder, split: str, run: Mapping[str, Any], num_notes: int, seed: int
+) -> list[datasets.Dataset]:
+    """Records that a run was trained on, and records of `split`; at most `num_notes` of each, drawn at random."""
+    learned, unseen = builder.as_dataset(split="train"), builder.as_dataset(split=split)
+    learned = learned.select(range(min(len(learned), run.get("data", {}).get("max_train_notes") or len(learned))))
+    if run.get("training", {}).get("refit_on_validation"):
+        if split == "validation":
+            raise ValueError("The model was trained on validation too (`refit_on_validation`): take `--split test`.")
+        learned = datasets.concatenate_datasets([learned, builder.as_dataset(split="validation")])
+    generator = np.random.default_rng(seed)
+    groups = [
+        records.select(np.sort(generator.permutation(len(records))[:num_notes])) for records in (learned, unseen)
+    ]
+    sizes = [len(group) for group in groups]
+    if min(sizes) < NUM_FOLDS:
+        raise ValueError(f"{sizes[0]} training notes and {sizes[1]} others are too few: at least {NUM_FOLDS} of each.")
+    return groups
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.evaluation.membership",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("membership", __doc__)
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run; membership.json goes there")
     parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
     parser.add_argument("--dataset", help="its name; default: as the model names it")

@@ -13,7 +13,7 @@ from dataset_scripts import load_split
 from dataset_scripts.marker import locate_evidence
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4_corpus
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.evaluation.evidence import EvidenceCounts, gold_evidence, judge_evidence, main
+from modeling_icd.extras.evidence import EvidenceCounts, gold_evidence, judge_evidence, main
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.evaluation.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
+"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
 
 The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
 corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpora (read as `mimic3` and
@@ -19,16 +19,17 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from dataset_scripts import BUILDERS
 from dataset_scripts.command import run_command
+from dataset_scripts.facts import FACTS
 from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..decision_icd import calibrated_scores
+from ..evaluation.cli import check_logits
+from ..evaluation.data import builder_for, load_model, private_cache
+from ..evaluation.icd_metrics.ratios import divide
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
-from .cli import check_logits
-from .data import builder_for, load_model, private_cache
-from .icd_metrics.ratios import divide
+from . import command_parser
 
 
 NUM_SPANS = (1, 3, 5, 10)
@@ -159,13 +160,11 @@ def print_evidence(rows: list[dict], title: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_icd.evaluation.evidence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("evidence", __doc__)
     parser.add_argument("model", help="a model folder or Hub id")
-    parser.add_argument("--dataset", required=True, choices=list(BUILDERS))
+    parser.add_argument(
+        "--dataset", required=True, choices=[name for name, facts in FACTS.items() if facts.marks_evidence]
+    )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")

@@ -3,9 +3,10 @@ import csv
 import numpy as np
 import pytest
 
-from modeling_icd.evaluation import audit as auditing
-from modeling_icd.evaluation.audit import audit, planted_found, read_assigned, recall_of_removed, write_audit
+from modeling_icd.evaluation import audit_quality
+from modeling_icd.evaluation.audit_quality import planted_found, recall_of_removed
 from modeling_icd.evaluation.outcomes import outcomes_of
+from modeling_icd.extras.audit import audit, likely_missed, read_assigned, write_audit
 
 
 CODES = ["401.9", "428.0", "486", "96.71", "E885.9"]
@@ -81,31 +82,31 @@ def test_recall_of_removed_codes_is_that_of_auditing_what_is_left(monkeypatch):
         def integers(self, *args, **kwargs):
             return self.rng.integers(*args, **kwargs)
 
-    monkeypatch.setattr(auditing.np.random, "default_rng", Remember)
+    monkeypatch.setattr(audit_quality.np.random, "default_rng", Remember)
     figures = recall_of_removed(outcomes, seed=3)
     by_rank = np.lexsort((outcomes.gold_ranks, outcomes.gold_notes))
     pairs = list(zip(outcomes.gold_notes[by_rank].tolist(), outcomes.gold_codes[by_rank].tolist(), strict=True))
-    num_found = dict.fromkeys(auditing.CUTOFFS, 0)
+    num_found = dict.fromkeys(audit_quality.CUTOFFS, 0)
     num_removed = 0
     for drawn in removed_in_draw:
-        removed = {pair for pair, value in zip(pairs, drawn, strict=True) if value < auditing.SHARE_REMOVED}
+        removed = {pair for pair, value in zip(pairs, drawn, strict=True) if value < audit_quality.SHARE_REMOVED}
         num_removed += len(removed)
         for note, codes in enumerate(gold):
             assigned = [code for code in codes if (note, code) not in removed]
-            for k in auditing.CUTOFFS:
-                listed = auditing.likely_missed(scores[note], assigned, k)
+            for k in audit_quality.CUTOFFS:
+                listed = likely_missed(scores[note], assigned, k)
                 num_found[k] += sum((note, code) in removed for code in listed)
-    assert len(removed_in_draw) == auditing.NUM_DRAWS
-    for k in auditing.CUTOFFS:
+    assert len(removed_in_draw) == audit_quality.NUM_DRAWS
+    for k in audit_quality.CUTOFFS:
         assert figures["recall_at_k"][str(k)] == pytest.approx(num_found[k] / num_removed)
         low, high = figures["intervals"][str(k)]
         assert low <= figures["recall_at_k"][str(k)] <= high
-    assert figures["num_removed"] == pytest.approx(num_removed / auditing.NUM_DRAWS)
+    assert figures["num_removed"] == pytest.approx(num_removed / audit_quality.NUM_DRAWS)
 
 
 def test_planted_codes_by_hand(monkeypatch):
     """A code for every gold code, and always the same one: 96.71. The last column is unknown to the model."""
-    monkeypatch.setattr(auditing, "SHARE_PLANTED", 1.0)
+    monkeypatch.setattr(audit_quality, "SHARE_PLANTED", 1.0)
     scores = np.array(
         [
             [0.9, 0.6, 0.2, 0.1, 0.0],  # doubted: 96.71 (planted), 486

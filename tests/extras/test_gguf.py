@@ -8,7 +8,7 @@ import torch
 from gguf import GGUFWriter
 from transformers import AutoTokenizer, LlamaForCausalLM, LlamaModel
 
-from modeling_icd.training.convert_gguf import convert_gguf, find_smollm2, main
+from modeling_icd.extras.gguf import convert_gguf, find_smollm2, main
 
 
 def write_gguf(path, architecture="llama", scale=1.0):

@@ -1,25 +1,30 @@
-"""Runs side by side, with intervals and paired tests, next to what others published; `evaluate.py --compare`.
+"""`python -m modeling_icd.extras.compare RUN RUN ...`: evaluated runs side by side, with paired tests, next to published figures.
+
+The same as `evaluate.py --compare RUN RUN ...`.
 
 Figures compare where data set, code set, split, kind of macro F1 and threshold rule are the same, and only there does this
 module rank. A published row of which one of these is not known is shown, and never ranked.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json, write_text
 
-from .icd_metrics.metrics import shown_in
-from .icd_metrics.ratios import divide
-from .intervals import holm, randomization_test
-from .outcomes import Outcomes
-from .predictions import PREDICTIONS_FILE, Predictions, read_predictions
-from .report import markdown_cell
-from .results_file import read_results
+from ..evaluation.icd_metrics.metrics import shown_in
+from ..evaluation.icd_metrics.ratios import divide
+from ..evaluation.intervals import holm, randomization_test
+from ..evaluation.outcomes import Outcomes
+from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
+from ..evaluation.report import markdown_cell
+from ..evaluation.results_file import read_results
+from . import command_parser
 
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -296,3 +301,25 @@ def _p(value: float) -> str:
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [columns, ["---"] * len(columns), *([markdown_cell(value) for value in row] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = command_parser("compare", __doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with results.json")
+    parser.add_argument("--output_dir", type=Path, help="where the comparison goes, beside the screen")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples behind the tests")
+    args = parser.parse_args(arguments)
+    return run_command(lambda: report(args.runs, args.seed, args.output_dir))
+
+
+def report(folders: Sequence[Path], seed: int, output_dir: Path | None) -> int:
+    """Compares runs that were evaluated before, and shows the comparison."""
+    comparison = compare_runs(folders, seed=seed)
+    print(render_comparison(comparison))
+    if output_dir is not None:
+        print(write_comparison(comparison, output_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The user's own training notes, which what goes out is compared with: every record of the data sets of a model."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from dataset_scripts import load_builder, parse_options
+
+from ..evaluation.data import as_in_training, private_cache
+from .folder import ModelFolder, real_datasets, trained_configs
+
+
+@dataclass
+class TrainingNotes:
+    """The user's own notes, streamed.
+
+    Args:
+        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
+        titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
+        codes (`Sequence[str]`): The codes, which are no ids though some are numbers.
+    """
+
+    records: Iterable[Mapping[str, Any]] = field(repr=False)
+    titles: Sequence[str] = ()
+    codes: Sequence[str] = ()
+
+
+def load_notes(
+    dataset: str, config: str | None, data_dir: str, cache_dir: str | Path, options: Sequence[str] = ()
+) -> TrainingNotes:
+    """Every record of the user's own copy of a data set, whichever its split, through its builder.
+
+    Args:
+        options (`Sequence[str]`): of the configuration, `NAME=VALUE`.
+
+    Raises:
+        ValueError, FileNotFoundError: where the builder finds a fault in the files.
+    """
+    given = parse_options(dataset, options, "--dataset_options")
+    builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
+    records = builder.as_dataset(split="all").select_columns(["text", "hadm_id", "subject_id"])
+    return TrainingNotes(records, list(builder.code_descriptions.values()), list(builder.code_descriptions))
+
+
+def notes_of_model(folder: ModelFolder, args: argparse.Namespace, is_required: bool = True) -> TrainingNotes | None:
+    """The training notes to compare with; a model of invented notes needs none.
+
+    Raises:
+        ValueError: where the notes were real and it is not said where they are.
+    """
+    training_data = folder.config.get("training_data") or {}
+    real = real_datasets(folder.config.get("training_data"))
+    if args.data_dir is None:
+        if real and is_required:
+            raise ValueError(
+                f"The model was trained on {', '.join(sorted(real))}: name the folder of these data with `--data_dir`, so "
+                "that what goes out can be compared with the notes. Nothing of them leaves this machine."
+            )
+        print("Not compared with training notes" + (": no `--data_dir`." if real else ", which were invented."))
+        return None
+    if len(real) < 2:
+        folders = {args.dataset or next(iter(real), training_data.get("dataset", "unknown")): args.data_dir[-1]}
+    else:
+        folders = dict(pair.split("=", 1) for pair in args.data_dir if "=" in pair)
+        if folders.keys() != real:
+            raise ValueError(
+                f"The model was trained on {' and '.join(sorted(real))}: name the folder of each, "
+                f"`{' '.join(f'--data_dir {name}=DIR' for name in sorted(real))}`."
+            )
+    cache_dir = args.cache_dir or private_cache(folder.path)
+    notes = []
+    for name, path in folders.items():
+        config, options = _as_read(training_data, name, args)
+        notes.append(load_notes(name, config, path, cache_dir, options))
+    return TrainingNotes(
+        datasets.concatenate_datasets([of_one.records for of_one in notes]),
+        [title for of_one in notes for title in of_one.titles],
+        [code for of_one in notes for code in of_one.codes],
+    )
+
+
+def _as_read(
+    training_data: dict[str, Any], dataset: str, args: argparse.Namespace
+) -> tuple[str | None, Sequence[str]]:
+    """Configuration and options by which all notes of a data set are read that the model was trained on.
+
+    Raises:
+        ValueError: where no configuration has them all.
+    """
+    is_meant = args.dataset in (None, dataset)
+    config, options = (args.dataset_config, args.dataset_options) if is_meant else (None, [])
+    if config is not None or "earlier" not in training_data:
+        config, options = as_in_training(training_data, dataset, config, options)
+    if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
+        editions = {name.removesuffix("_top50") for name in trained_configs(training_data, dataset)}
+        if len(editions) != 1:
+            raise ValueError(
+                f"The model was trained on {' and '.join(sorted(editions)) or 'an unknown configuration'} of mimic4: only "
+                "one edition of ICD can be compared. Name it with `--dataset_config`, and check the other one yourself."
+            )
+        config, options = editions.pop(), ["min_count=1"]
+    return config, options
