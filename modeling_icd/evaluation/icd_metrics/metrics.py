@@ -146,6 +146,11 @@ def f1_macro_caml(tally: Tally) -> np.ndarray:
     return harmonic_mean(tally.of_codes.precision.mean(axis=1), tally.of_codes.recall.mean(axis=1))
 
 
+def f1_macro_seen(tally: Tally) -> np.ndarray:
+    """The codes without a gold note, which may be most of them, left out; NaN where all are (Edin et al.)."""
+    return tally.mean_over_seen_codes(tally.of_codes.f1)
+
+
 def f1_instance(tally: Tally) -> np.ndarray:
     """F1 of the mean precision and the mean recall of all notes (CAML); `f1_instance_mean` is scikit-learn's `samples`."""
     precision, recall = tally.of_notes.precision, tally.of_notes.recall
@@ -191,198 +196,76 @@ class Metric(NamedTuple):
 
 EVERYWHERE = ("table", "report", "card", "comparison", "test")
 TABLES = ("table", "report", "card")
-REPORT = ("report",)
 
+
+def of_all(ratio: str) -> Callable[[Tally], np.ndarray]:
+    """A ratio over all pairs of note and code at once."""
+    return lambda tally: getattr(tally.of_all, ratio)
+
+
+def of_codes(ratio: str) -> Callable[[Tally], np.ndarray]:
+    """Mean over all codes of the ratio of each."""
+    return lambda tally: getattr(tally.of_codes, ratio).mean(axis=1)
+
+
+def of_notes(ratio: str) -> Callable[[Tally], np.ndarray]:
+    """Mean over all notes of the ratio of each."""
+    return lambda tally: tally.mean_over_notes(getattr(tally.of_notes, ratio))
+
+
+# fmt: off
 METRICS = [
-    Metric("f1_micro", "F1, micro", "over all decisions", "counts", lambda tally: tally.of_all.f1, EVERYWHERE, "f1"),
-    Metric(
-        "f1_macro",
-        "F1, macro",
-        "mean over codes of per-code F1; a code without gold and prediction counts 0",
-        "counts",
-        lambda tally: tally.of_codes.f1.mean(axis=1),
-        EVERYWHERE,
-        "f1",
-    ),
-    Metric(
-        "f1_macro_seen",
-        "F1, macro, seen codes",
-        "the same mean over codes with a gold note in the split",
-        "counts",
-        lambda tally: tally.mean_over_seen_codes(tally.of_codes.f1),
-        ("report", "card"),
-        "f1",
-    ),
-    Metric(
-        "f1_macro_caml",
-        "F1, macro as CAML",
-        "F1 of macro precision and macro recall",
-        "counts",
-        f1_macro_caml,
-        ("table", "report", "test"),
-    ),
-    Metric(
-        "f1_instance",
-        "F1, by note",
-        "F1 of the mean precision and the mean recall of a note",
-        "counts",
-        f1_instance,
-        (*TABLES, "test"),
-        "f1",
-    ),
-    Metric(
-        "f1_instance_mean",
-        "F1, mean of notes",
-        "mean over notes of per-note F1",
-        "counts",
-        lambda tally: tally.mean_over_notes(tally.of_notes.f1),
-    ),
-    Metric(
-        "precision_micro",
-        "precision, micro",
-        "over all decisions",
-        "counts",
-        lambda tally: tally.of_all.precision,
-        TABLES,
-        "precision",
-    ),
-    Metric(
-        "precision_macro",
-        "precision, macro",
-        "mean over codes of per-code precision",
-        "counts",
-        lambda tally: tally.of_codes.precision.mean(axis=1),
-    ),
-    Metric(
-        "precision_instance",
-        "precision, by note",
-        "mean over notes of per-note precision",
-        "counts",
-        lambda tally: tally.mean_over_notes(tally.of_notes.precision),
-    ),
-    Metric(
-        "recall_micro",
-        "recall, micro",
-        "over all decisions",
-        "counts",
-        lambda tally: tally.of_all.recall,
-        TABLES,
-        "recall",
-    ),
-    Metric(
-        "recall_macro",
-        "recall, macro",
-        "mean over codes of per-code recall",
-        "counts",
-        lambda tally: tally.of_codes.recall.mean(axis=1),
-    ),
-    Metric(
-        "recall_instance",
-        "recall, by note",
-        "mean over notes of per-note recall",
-        "counts",
-        lambda tally: tally.mean_over_notes(tally.of_notes.recall),
-    ),
-    Metric(
-        "jaccard_micro", "Jaccard index, micro", "over all decisions", "counts", lambda tally: tally.of_all.jaccard
-    ),
-    Metric(
-        "jaccard_macro",
-        "Jaccard index, macro",
-        "mean over codes of the per-code Jaccard index",
-        "counts",
-        lambda tally: tally.of_codes.jaccard.mean(axis=1),
-    ),
-    Metric(
-        "jaccard_instance",
-        "Jaccard index, by note",
-        "mean over notes of the per-note Jaccard index",
-        "counts",
-        lambda tally: tally.mean_over_notes(tally.of_notes.jaccard),
-    ),
-    Metric(
-        "auc_micro",
-        "AUC, micro",
-        "over all pairs of note and code",
-        "curves",
-        shown_in=(*TABLES, "comparison"),
-        hub_id="roc_auc",
-    ),
-    Metric(
-        "auc_macro",
-        "AUC, macro",
-        "mean over codes with a positive and a negative note",
-        "curves",
-        shown_in=(*TABLES, "comparison"),
-        hub_id="roc_auc",
-    ),
+    Metric("f1_micro", "F1, micro", "over all decisions", "counts", of_all("f1"), EVERYWHERE, "f1"),
+    Metric("f1_macro", "F1, macro", "mean over codes of per-code F1; a code without gold and prediction counts 0",
+           "counts", of_codes("f1"), EVERYWHERE, "f1"),
+    Metric("f1_macro_seen", "F1, macro, seen codes", "the same mean over codes with a gold note in the split",
+           "counts", f1_macro_seen, ("report", "card"), "f1"),
+    Metric("f1_macro_caml", "F1, macro as CAML", "F1 of macro precision and macro recall",
+           "counts", f1_macro_caml, ("table", "report", "test")),
+    Metric("f1_instance", "F1, by note", "F1 of the mean precision and the mean recall of a note",
+           "counts", f1_instance, (*TABLES, "test"), "f1"),
+    Metric("f1_instance_mean", "F1, mean of notes", "mean over notes of per-note F1", "counts", of_notes("f1")),
+    Metric("precision_micro", "precision, micro", "over all decisions",
+           "counts", of_all("precision"), TABLES, "precision"),
+    Metric("precision_macro", "precision, macro", "mean over codes of per-code precision",
+           "counts", of_codes("precision")),
+    Metric("precision_instance", "precision, by note", "mean over notes of per-note precision",
+           "counts", of_notes("precision")),
+    Metric("recall_micro", "recall, micro", "over all decisions", "counts", of_all("recall"), TABLES, "recall"),
+    Metric("recall_macro", "recall, macro", "mean over codes of per-code recall", "counts", of_codes("recall")),
+    Metric("recall_instance", "recall, by note", "mean over notes of per-note recall", "counts", of_notes("recall")),
+    Metric("jaccard_micro", "Jaccard index, micro", "over all decisions", "counts", of_all("jaccard")),
+    Metric("jaccard_macro", "Jaccard index, macro", "mean over codes of the per-code Jaccard index",
+           "counts", of_codes("jaccard")),
+    Metric("jaccard_instance", "Jaccard index, by note", "mean over notes of the per-note Jaccard index",
+           "counts", of_notes("jaccard")),
+    Metric("auc_micro", "AUC, micro", "over all pairs of note and code",
+           "curves", None, (*TABLES, "comparison"), "roc_auc"),
+    Metric("auc_macro", "AUC, macro", "mean over codes with a positive and a negative note",
+           "curves", None, (*TABLES, "comparison"), "roc_auc"),
     Metric("average_precision_micro", "average precision, micro", "over all pairs of note and code", "curves"),
     Metric("average_precision_macro", "average precision, macro", "mean over codes with a gold note", "curves"),
-    Metric(
-        "precision_at_{k}",
-        "precision at {k}",
-        "of a note's {k} best codes, mean over notes",
-        "ranking",
-        precision_at,
-        EVERYWHERE,
-    ),
-    Metric(
-        "recall_at_{k}",
-        "recall at {k}",
-        "of a note's gold codes among its {k} best, mean over notes",
-        "ranking",
-        recall_at,
-        ("table", "report"),
-    ),
+    Metric("precision_at_{k}", "precision at {k}", "of a note's {k} best codes, mean over notes",
+           "ranking", precision_at, EVERYWHERE),
+    Metric("recall_at_{k}", "recall at {k}", "of a note's gold codes among its {k} best, mean over notes",
+           "ranking", recall_at, ("table", "report")),
     Metric("f1_at_{k}", "F1 at {k}", "F1 of precision at {k} and recall at {k}", "ranking", f1_at),
-    Metric(
-        "ndcg_at_{k}",
-        "nDCG at {k}",
-        "discounted gain of a note's {k} best codes, over that of the best order; mean over notes",
-        "ranking",
-        ndcg_at,
-    ),
-    Metric(
-        "map",
-        "MAP",
-        "mean over notes of the average precision of the ranking of codes",
-        "ranking",
-        mean_average_precision,
-        ("report", "card", "test"),
-    ),
-    Metric(
-        "r_precision",
-        "R-precision",
-        "precision of as many of a note's best codes as it has gold ones, mean over notes",
-        "ranking",
-        r_precision,
-        REPORT,
-    ),
-    Metric(
-        "exact_match",
-        "exact match",
-        "share of notes whose predicted codes are the gold ones",
-        "counts",
-        exact_match,
-        REPORT,
-    ),
-    Metric(
-        "ece",
-        "ECE",
-        "calibration error over all pairs, 15 bins",
-        "calibration",
-        shown_in=REPORT,
-        higher_is_better=False,
-    ),
-    Metric(
-        "brier",
-        "Brier score",
-        "mean over all pairs of (score - gold)^2",
-        "calibration",
-        shown_in=REPORT,
-        higher_is_better=False,
-    ),
+    Metric("ndcg_at_{k}", "nDCG at {k}",
+           "discounted gain of a note's {k} best codes, over that of the best order; mean over notes",
+           "ranking", ndcg_at),
+    Metric("map", "MAP", "mean over notes of the average precision of the ranking of codes",
+           "ranking", mean_average_precision, ("report", "card", "test")),
+    Metric("r_precision", "R-precision",
+           "precision of as many of a note's best codes as it has gold ones, mean over notes",
+           "ranking", r_precision, ("report",)),
+    Metric("exact_match", "exact match", "share of notes whose predicted codes are the gold ones",
+           "counts", exact_match, ("report",)),
+    Metric("ece", "ECE", "calibration error over all pairs, 15 bins",
+           "calibration", shown_in=("report",), higher_is_better=False),
+    Metric("brier", "Brier score", "mean over all pairs of (score - gold)^2",
+           "calibration", shown_in=("report",), higher_is_better=False),
 ]
+# fmt: on
 
 
 def all_metrics(k: Sequence[int] = CUTOFFS) -> Iterator[Metric]:
