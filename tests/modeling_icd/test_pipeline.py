@@ -357,7 +357,7 @@ def test_numbers_of_numpy_are_numbers(coder):
         (3, "Give a note (a string), or several in an order (a list, a column, a generator), not int."),
         (b"secret", "Give a note (a string), or several in an order (a list, a column, a generator), not bytes."),
         (
-            {"secret", "other"},
+            {"secret"},
             "Give a note (a string), or several in an order (a list, a column, a generator), not set.",
         ),
         (pd.DataFrame({"text": ["secret"]}), "Give one column of notes, got 2 dimensions (DataFrame)."),
