@@ -51,20 +51,6 @@ def icd_metrics_batches(scores, labels, storage="float32", batch_size=BATCH_SIZE
     return accumulator.compute(tune_threshold=True), time.perf_counter() - started
 
 
-def icd_metrics_lists(scores, labels, k=50):
-    from modeling_icd.evaluation.icd_metrics.accumulator import ICDMetricsAccumulator
-
-    ids = np.stack([np.argpartition(row, -k)[-k:] for row in scores])
-    best = np.take_along_axis(scores, ids, axis=1)
-    gold = [np.flatnonzero(row).tolist() for row in labels]
-    accumulator = ICDMetricsAccumulator(scores.shape[1])
-    started = time.perf_counter()
-    for first in range(0, len(scores), BATCH_SIZE):
-        batch = slice(first, first + BATCH_SIZE)
-        accumulator.add_topk_batch(ids[batch], best[batch], gold[batch], references_format="ids")
-    return accumulator.compute(), time.perf_counter() - started
-
-
 def icd_metrics_module(scores, labels):
     import evaluate
 
@@ -164,8 +150,6 @@ WAYS = {
     "icd_metrics, evaluate.load, one call": icd_metrics_module,
     BASELINE: icd_metrics_batches,
     "icd_metrics, dense, uint16": lambda scores, labels: icd_metrics_batches(scores, labels, "uint16"),
-    "icd_metrics, dense, histogram": lambda scores, labels: icd_metrics_batches(scores, labels, "histogram"),
-    "icd_metrics, best 50 codes": icd_metrics_lists,
     "scikit-learn": scikit_learn,
     "CAML-style loop": caml_style_loop,
     "evaluate list path": evaluate_list_path,

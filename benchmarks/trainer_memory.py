@@ -27,7 +27,7 @@ from modeling_icd.evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from modeling_icd.modeling_icd import ICDCodingOutput
 
 
-WAYS = ("nothing", "uint16", "histogram", "all at once")
+WAYS = ("nothing", "uint16", "all at once")
 
 
 class Notes(torch.utils.data.Dataset):

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
-from .decision_icd import check_decision, decision_fields
+from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
 from .heads import HEADS, HeadRow, find_head, require_positive
 from .sharing_icd import PushGuard
 
@@ -269,7 +269,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
-        check_decision(self, self.num_labels)
+        check_decision(self.decision, self.num_labels)
 
     def _check_head(self) -> None:
         row = find_head(self.head, self.head_field)
@@ -330,7 +330,12 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     @property
     def decision(self) -> dict[str, Any]:
         """The fields that decide; see `decision_icd.py`. A rule may have fields that this class does not declare."""
-        return {name: vars(self).get(name, default) for name, default in decision_fields().items()}
+        return decision_of(vars(self))
+
+    @property
+    def rule(self) -> ThresholdRule:
+        """The rule by which codes are predicted."""
+        return RULES[self.threshold_rule]
 
     @property
     def reads_last_layer(self) -> bool:

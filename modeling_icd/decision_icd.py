@@ -231,21 +231,27 @@ def rule_options() -> dict[str, RuleOption]:
     }
 
 
-def decision_of(config: Any) -> dict[str, Any]:
-    """The fields that decide of a model's configuration, or of what its `config.json` holds."""
-    values = config if isinstance(config, Mapping) else config.decision
+def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that decide, of what a `config.json` holds."""
     return {name: values.get(name, default) for name, default in decision_fields().items()}
 
 
-def decision_in_force(config: Any, threshold: Any = None, top_k: int | None = None) -> dict[str, Any]:
-    """As `decision_of`, with the rule replaced where a `threshold`, or the k best codes, are asked for in its place."""
-    decision = decision_of(config)
-    if threshold is None and top_k is None:
-        return decision
-    decision |= {name: None for rule in RULES.values() for name in rule.fields}
+def rule_in_force(
+    config: Any, threshold: Any = None, top_k: int | None = None
+) -> tuple[ThresholdRule, Mapping[str, Any]]:
+    """The rule that decides, and the fields that it reads: the model's own unless a threshold or k is asked for.
+
+    A configuration brings its rule itself: the pipeline may run in the copy of this file that came with a saved model, and
+    that does not know the rules which somebody entered in `RULES`.
+    """
     if top_k is not None:
-        return decision | {"threshold_rule": TopK.name, "predict_top_k": top_k}
-    return decision | {"threshold_rule": Fixed.name, "threshold": threshold}
+        return RULES[TopK.name], {"predict_top_k": top_k}
+    if threshold is not None:
+        return RULES[Fixed.name], {"threshold": threshold}
+    if isinstance(config, Mapping):
+        decision = decision_of(config)
+        return RULES[decision["threshold_rule"]], decision
+    return config.rule, config.decision
 
 
 def predicted(scores: Any, config: Any, threshold: Any = None, top_k: int | None = None) -> torch.Tensor:
@@ -261,8 +267,13 @@ def predicted(scores: Any, config: Any, threshold: Any = None, top_k: int | None
     Returns:
         `torch.BoolTensor` of the shape of `scores`.
     """
-    decision = decision_in_force(config, threshold, top_k)
-    return RULES[decision["threshold_rule"]].apply(torch.as_tensor(scores), decision)
+    rule, decision = rule_in_force(config, threshold, top_k)
+    return rule.apply(torch.as_tensor(scores), decision)
+
+
+def is_predicted(scores: Any, threshold: Any, top_k: int | None = None) -> torch.Tensor:
+    """As `predicted`, by a threshold or the k best codes alone: where there is no model, or not its rule is asked for."""
+    return predicted(scores, {}, threshold, top_k)
 
 
 def predicted_codes(
@@ -275,14 +286,14 @@ def predicted_codes(
 
 def threshold_value(config: Any, threshold: Any = None, top_k: int | None = None) -> float | str:
     """The threshold that `predicted` goes by, as a number, or in words where it is not one number."""
-    decision = decision_in_force(config, threshold, top_k)
-    return RULES[decision["threshold_rule"]].value(decision)
+    rule, decision = rule_in_force(config, threshold, top_k)
+    return rule.value(decision)
 
 
 def describe_rule(config: Any) -> str:
     """How the model decides, as a sentence without its full stop."""
-    decision = decision_of(config)
-    return RULES[decision["threshold_rule"]].describe(decision)
+    rule, decision = rule_in_force(config)
+    return rule.describe(decision)
 
 
 # Flags: which predictions a person should look at
@@ -320,9 +331,8 @@ def check_rule(name: str, values: Mapping[str, Any]) -> None:
         rule.check(values)
 
 
-def check_decision(config: Any, num_labels: int) -> None:
-    """Raises a `ValueError` that names the field of a configuration with which nothing can be decided."""
-    decision = decision_of(config)
+def check_decision(decision: Mapping[str, Any], num_labels: int) -> None:
+    """Raises a `ValueError` that names the field of a configuration's `decision` with which nothing can be decided."""
     threshold = decision["threshold"]
     if isinstance(threshold, list) and len(threshold) != num_labels:
         raise ValueError(

@@ -149,7 +149,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         ]
 
 
-def check_number(name: str, value: Any, kind: type, words: str, low: int, high: float = float("inf")) -> None:
+def check_number(name: str, value: Any, kind: Any, words: str, low: int, high: float = float("inf")) -> None:
     """Refuses what is neither `None` nor a number of that kind, numpy's among them, from `low` to `high`; `words` say so."""
     if value is None or (isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high):
         return

@@ -1,15 +1,15 @@
-"""Metrics, thresholds and their use in `Trainer`. Imports no training code."""
+"""Metrics of scores, thresholds for them, and `compute_metrics` for a `Trainer`."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..decision_icd import calibrated_scores
 from .icd_metrics.accumulator import ICDMetricsAccumulator
-from .icd_metrics.inputs import ClassIds, to_numpy
-from .icd_metrics.scores import nan_to_none
+from .icd_metrics.inputs import ClassIds
+from .icd_metrics.metrics import CUTOFFS
+from .icd_metrics.ratios import nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 
@@ -48,8 +48,8 @@ class BatchedComputeMetrics:
         logits = eval_prediction.predictions
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
-        scores = calibrated_scores(torch.from_numpy(to_numpy(logits).astype(np.float32)), None)
-        self.accumulator.add_batch(scores.numpy(), eval_prediction.label_ids)
+        scores = calibrated_scores(torch.as_tensor(logits), None)
+        self.accumulator.add_batch(scores, eval_prediction.label_ids)
         if not compute_result:
             return {}
         results = self.accumulator.compute(tune_threshold=self.tune_threshold)
@@ -62,12 +62,12 @@ def make_compute_metrics(
     *,
     threshold: Any = 0.5,
     tune_threshold: bool = False,
-    k: tuple[int, ...] = (5, 8, 15),
+    k: tuple[int, ...] = CUTOFFS,
     score_storage: str = "uint16",
 ) -> BatchedComputeMetrics:
     """Return a `compute_metrics` for `Trainer`; see `ICDMetricsAccumulator` for the arguments.
 
-    The default storage keeps 2 bytes a score between batches; `"histogram"` keeps nothing for each note.
+    The default storage keeps 2 bytes a score between batches: 60 MB for 3,372 notes and 8,921 codes.
     """
     accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
     return BatchedComputeMetrics(accumulator, tune_threshold)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset_scripts.files import write_csv
 
-from .icd_metrics.scores import divide
+from .icd_metrics.ratios import divide
 from .intervals import ratio_interval
 from .outcomes import Outcomes
 

@@ -26,16 +26,12 @@ from .audit import audit, read_assigned, write_audit
 from .compare import compare_runs, render_comparison, write_comparison
 from .data import add_shared_options, builder_for, load_coder_config, load_model, private_cache
 from .icd_metrics.inputs import ClassIds
+from .icd_metrics.metrics import shown_in
 from .predictions import write_predictions
+from .provenance import data_fingerprint
 from .report import write_report
-from .results import CUTOFFS, ScoredSplit, data_fingerprint, summarize, write_results
-
-
-TABLE_ROWS = (
-    ["f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "precision_micro", "recall_micro"]
-    + ["auc_micro", "auc_macro"]
-    + [f"{name}_at_{k}" for k in CUTOFFS for name in ("precision", "recall")]
-)
+from .results import ScoredSplit, summarize
+from .results_file import write_results
 
 
 def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8, store: Any = None) -> np.ndarray:
@@ -100,7 +96,7 @@ def check_logits(logits: np.ndarray) -> None:
         )
 
 
-def gold_columns(split, label2id: dict[str, int]) -> tuple[list[list[int]], list[str]]:
+def gold_columns(split, label2id: dict[str, int]) -> tuple[ClassIds, list[str]]:
     """Gold codes as columns of the score matrix; codes that the model does not know get columns behind its own.
 
     Returns:
@@ -202,6 +198,7 @@ def score_split(
         if model.config.review_threshold is None
         else {"threshold": model.config.review_threshold, "precision_asked": model.config.review_precision},
         target_recall=model.config.target_recall if is_own else None,
+        decision=model.config.decision if is_own else None,
     )
 
 
@@ -239,7 +236,7 @@ def print_table(results: dict) -> None:
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95% interval", justify="right")
-    for name in TABLE_ROWS:
+    for name in (metric.name for metric in shown_in("table")):
         if name in results["metrics"]:
             low, high = results["intervals"].get(name, (None, None))
             interval = "" if low is None else f"{low:.4f} to {high:.4f}"

@@ -13,19 +13,18 @@ import numpy as np
 
 from dataset_scripts.files import write_json, write_text
 
-from .icd_metrics.scores import divide
+from .icd_metrics.metrics import shown_in
+from .icd_metrics.ratios import divide
 from .intervals import holm, randomization_test
 from .outcomes import Outcomes
 from .predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from .report import markdown_cell
-from .results import read_results
+from .results_file import read_results
 
 
 PUBLISHED = Path(__file__).parent / "published.json"
 CAML_TEST_NOTES = {"full": 3372, "top50": 1729}
 TUNED = "tuned on validation"
-TESTED = ("f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "map", "precision_at_5", "precision_at_8")
-COLUMNS = ("f1_micro", "auc_micro", "auc_macro", "precision_at_5", "precision_at_8", "precision_at_15")
 MACRO_KINDS = ("f1_macro", "f1_macro_caml")
 
 
@@ -62,11 +61,11 @@ def compare_runs(folders: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
     if len(folders) < 2:
         raise ValueError(f"A comparison needs at least 2 runs, got {len(folders)}.")
     names = run_names(folders)
-    runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
+    runs = [read_evaluation(folder, name) for folder, name in zip(folders, names, strict=True)]
     return {"groups": make_groups(runs, read_published()), "tests": paired_tests(runs, seed), "seed": seed}
 
 
-def read_run(folder: Path, name: str) -> Run:
+def read_evaluation(folder: Path, name: str) -> Run:
     results = read_results(folder / "results.json")
     predictions = read_predictions(find_predictions(folder))
     if predictions.about["data_fingerprint"] != results["data_fingerprint"]:
@@ -167,7 +166,7 @@ def make_groups(runs: Sequence[Run], published: Sequence[Mapping[str, Any]]) -> 
 
 def _own_row(run: Run, kind: str) -> dict[str, Any]:
     """A row of ours; its `f1_macro` is of the group's kind."""
-    names = {name: name for name in COLUMNS} | {"f1_macro": kind}
+    names = {metric.name: metric.name for metric in shown_in("comparison")} | {"f1_macro": kind}
     metrics, intervals = run.results["metrics"], run.results["intervals"]
     return {
         "name": run.name,
@@ -181,6 +180,7 @@ def _own_row(run: Run, kind: str) -> dict[str, Any]:
 def paired_tests(runs: Sequence[Run], seed: int) -> list[dict[str, Any]]:
     """Paired tests of every run against the first, where both read the same notes with the same gold codes."""
     first, *others = runs
+    names = [metric.name for metric in shown_in("test")]
     tested = []
     for run in others:
         same_notes = run.results["data_fingerprint"] == first.results["data_fingerprint"]
@@ -188,10 +188,10 @@ def paired_tests(runs: Sequence[Run], seed: int) -> list[dict[str, Any]]:
         if same_notes:
             codes = list(dict.fromkeys(first.predictions.codes + run.predictions.codes))
             baseline, other = (align(of_run.predictions, codes) for of_run in (first, run))
-            for name, test in randomization_test(baseline, other, TESTED, seed=seed).items():
+            for name, test in randomization_test(baseline, other, names, seed=seed).items():
                 row["metrics"][name] = {"difference": test.difference, "p_value": test.p_value}
         tested.append(row)
-    for name in TESTED:
+    for name in names:
         cells = [row["metrics"][name] for row in tested if row["is_paired"]]
         for cell, adjusted in zip(cells, holm([cell["p_value"] for cell in cells]), strict=True):
             cell["p_holm"] = adjusted
@@ -236,9 +236,9 @@ def render_comparison(comparison: Mapping[str, Any]) -> str:
             "Ranked by micro F1." if group["is_ranked"] else "Not ranked: these rows may differ in what is not stated."
         )
         columns = [
-            name
-            for name in ("f1_micro", "f1_macro", *COLUMNS[1:])
-            if any(name in row["metrics"] for row in group["rows"])
+            metric.name
+            for metric in shown_in("comparison")
+            if any(metric.name in row["metrics"] for row in group["rows"])
         ]
         lines += [f"## {markdown_cell(title)}", "", note, ""]
         rows = [

@@ -27,7 +27,7 @@ from ..decision_icd import calibrated_scores
 from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
 from .cli import check_logits
 from .data import builder_for, load_model, private_cache
-from .icd_metrics.scores import divide
+from .icd_metrics.ratios import divide
 
 
 NUM_SPANS = (1, 3, 5, 10)

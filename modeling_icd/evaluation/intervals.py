@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .icd_metrics.inputs import check_scores, gold_pairs
-from .icd_metrics.scores import (
+from .icd_metrics.inputs import check_scores
+from .icd_metrics.metrics import CUTOFFS
+from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,
     column_blocks,
-    divide,
     rank_in_histogram,
     to_levels,
 )
+from .icd_metrics.ratios import divide
 from .outcomes import Outcomes, weigh_codes, weighted_metrics
 
 
@@ -47,7 +48,7 @@ class RankingTerms(NamedTuple):
     macro: dict[str, Term]
 
 
-def ranking_terms(scores: Any, labels: Any) -> RankingTerms:
+def ranking_terms(scores: Any, outcomes: Outcomes) -> RankingTerms:
     """Take the AUCs and the average precisions apart by note.
 
     With P gold and Q other pairs, each figure is the mean over gold pairs g of a value of their rank:
@@ -72,7 +73,7 @@ def ranking_terms(scores: Any, labels: Any) -> RankingTerms:
     Scores of the micro figures are compared on the 63,489 levels of `to_levels`.
     """
     scores = check_scores(scores)
-    notes, codes = gold_pairs(labels, *scores.shape)
+    notes, codes = outcomes.gold_notes, outcomes.gold_codes
     return RankingTerms(
         notes, codes, scores.shape[1], _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes)
     )
@@ -167,13 +168,13 @@ def weighted_ranking(terms: RankingTerms, weights: np.ndarray) -> dict[str, np.n
     return {name: figures[name] + (weights - 1) @ term.slopes for name, term in (terms.micro | terms.macro).items()}
 
 
-def calibration_terms(scores: Any, labels: Any) -> np.ndarray:
+def calibration_terms(scores: Any, outcomes: Outcomes) -> np.ndarray:
     """What each note adds to the ECE and the Brier score, `(N, 16)`.
 
     For each of the 15 bins the sum of its scores less its number of gold codes, and last the sum of (score - gold)^2.
     """
     scores = check_scores(scores)
-    notes, codes = gold_pairs(labels, *scores.shape)
+    notes, codes = outcomes.gold_notes, outcomes.gold_codes
     gold_scores = scores[notes, codes]
     terms = np.zeros((len(scores), NUM_CALIBRATION_BINS + 1))
     for note, row in enumerate(scores):
@@ -196,7 +197,7 @@ def bootstrap_intervals(
     *,
     ranking: RankingTerms | None = None,
     calibration: np.ndarray | None = None,
-    k: Sequence[int] = (5, 8, 15),
+    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
@@ -279,7 +280,7 @@ def randomization_test(
     second: Outcomes,
     metrics: Iterable[str],
     *,
-    k: Sequence[int] = (5, 8, 15),
+    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_shuffles: int = NUM_RESAMPLES,
 ) -> dict[str, PairedTest]:

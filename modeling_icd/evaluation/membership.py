@@ -20,7 +20,8 @@ from dataset_scripts.files import write_json
 
 from .cli import gold_columns, score_notes
 from .data import add_shared_options, builder_for, load_model, private_cache, read_run
-from .results import MEMBERSHIP_FILE, weights_digest
+from .provenance import weights_digest
+from .results import MEMBERSHIP_FILE
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000

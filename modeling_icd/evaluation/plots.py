@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from .icd_metrics.scores import divide
+from .icd_metrics.ratios import divide
 
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"

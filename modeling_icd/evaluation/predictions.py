@@ -4,8 +4,8 @@
 
 - `hadm_id`, `num_words` (length of the note), `gold` (class ids) and `gold_ranks` (rank of each in the note, from 0);
 - `predicted`: class ids of the codes that the model decided for;
-- `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best, the predicted and
-  the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.
+- `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best above 0, the predicted
+  and the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.
 
 Its metadata hold the code vocabulary, the threshold, and what was scored. Gold codes by admission are patient data: the file
 is as confidential as the data set, and its place is not the folder of a model that is published.
@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from dataset_scripts.files import whole_file
 
-from .outcomes import Outcomes, is_among_best
+from ..decision_icd import is_predicted
+from .outcomes import Outcomes
 
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -129,10 +131,10 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def listed_codes(scores: np.ndarray, outcomes: Outcomes) -> np.ndarray:
-    """Return which scores are written, `(N, C)`; of equal scores at the end of the best the lower class ids."""
+    """Return which scores are written, `(N, C)`; of a large set none that are 0, unless gold."""
     if scores.size <= MAX_COMPLETE:
         return np.ones(scores.shape, bool)
-    is_listed = is_among_best(scores, NUM_BEST)
+    is_listed = is_predicted(torch.from_numpy(scores), 0, NUM_BEST).numpy()
     is_listed[outcomes.gold_notes, outcomes.gold_codes] = True
     is_listed[outcomes.predicted_notes, outcomes.predicted_codes] = True
     return is_listed

@@ -11,26 +11,10 @@ import jinja2
 from dataset_scripts.files import write_text
 
 from ..decision_icd import FLAGS
+from .icd_metrics.metrics import shown_in
 from .plots import make_plots
 
 
-# The name, and what a reader must know to compare it.
-HEADLINES = {
-    "f1_micro": "F1, micro: over all pairs of note and code",
-    "f1_macro": "F1, macro: mean of per-code F1 over all codes",
-    "f1_macro_seen": "F1, macro over codes that the split has",
-    "f1_macro_caml": "F1, macro as CAML: of macro precision and macro recall",
-    "f1_instance": "F1, instance: of mean precision and mean recall of notes",
-    "precision_micro": "precision, micro",
-    "recall_micro": "recall, micro",
-    "auc_micro": "AUC, micro",
-    "auc_macro": "AUC, macro: codes with and without a gold note",
-    "map": "MAP: mean over notes of average precision",
-    "r_precision": "R-precision",
-    "exact_match": "exact match",
-    "ece": "ECE: calibration error over all pairs, 15 bins",
-    "brier": "Brier score over all pairs",
-}
 PLOTS = {
     "f1_by_frequency": (
         "F1 against frequency",
@@ -130,16 +114,14 @@ def _section(title: str, text: list[str], **parts: Any) -> dict[str, Any]:
 
 
 def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
-    names = {
-        **HEADLINES,
-        **{name: name.replace("_at_", " at ") for name in results["metrics"] if "_at_" in name and name[0] in "pr"},
-    }
     rows = []
-    for name, definition in names.items():
-        value = results["metrics"].get(name)
+    for metric in shown_in("report"):
+        value = results["metrics"].get(metric.name)
         if value is not None:
-            interval = results["intervals"].get(name)
-            rows.append((definition, f"{value:.4f}", f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""))
+            interval = results["intervals"].get(metric.name)
+            bounds = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+            direction = "" if metric.higher_is_better else "; lower is better"
+            rows.append((f"{metric.title}: {metric.definition}{direction}", f"{value:.4f}", bounds))
     text = [f"Intervals: {results['interval_method']}"]
     if results["unknown_codes"]:
         text.append(

@@ -1,81 +1,32 @@
-"""`results.json`: what is in it, where it came from, and a check that it is whole."""
+"""Every figure of a scored split, put together as `results.json` holds them."""
 
-import hashlib
-import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset_scripts.files import read_json, write_json
-
-from ..decision_icd import CONFIDENT, REVIEW, is_confident, threshold_value
+from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
 from .audit import planted_found, recall_of_removed
+from .curves import make_curves
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.scores import (
-    NUM_CALIBRATION_BINS,
-    NUM_LEVELS,
-    calibration_bins,
-    divide,
-    from_levels,
-    nan_to_none,
-    to_levels,
-)
+from .icd_metrics.ratios import divide, nan_to_none
 from .intervals import METHOD, bootstrap_intervals, calibration_terms, ranking_terms, ratio_interval
-from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of, weighted_metrics
+from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of
+from .provenance import code_version, library_versions
+from .results_file import SCHEMA_VERSION, check_results
 from .strata import CodeAttributes, make_errors, make_strata
 
 
-SCHEMA_VERSION = 2
 MEMBERSHIP_FILE = "membership.json"
-LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "numpy", "peft", "scikit-learn")
-NUM_CURVE_POINTS = 200
-CUTOFFS = (5, 8, 15)
-
-# What every file has, and of which type.
-SCHEMA: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "model": str,
-    "dataset": str,
-    "config": str,
-    "split": str,
-    "num_notes": int,
-    "num_codes": int,
-    "unknown_codes": list,
-    "data_fingerprint": str,
-    "synthetic": bool,
-    "training_seed": (int, type(None)),
-    "threshold": (int, float, str),
-    "thresholds": (dict, type(None)),
-    "threshold_rule": str,
-    "threshold_source": str,
-    "calibration": (dict, type(None)),
-    "review": (dict, type(None)),
-    "recall_promise": (dict, type(None)),
-    "audit": (dict, type(None)),
-    "seed": int,
-    "code_version": str,
-    "versions": dict,
-    "metrics": dict,
-    "intervals": dict,
-    "interval_method": str,
-    "strata": dict,
-    "errors": dict,
-    "curves": dict,
-    "per_code": dict,
-}
-STRATUM_COUNTS = ("gold", "predicted", "hits")
 
 
 class ScoredSplit(NamedTuple):
     """A split and what a model says about it; a code that only the split has is a column of zeros behind the model's own."""
 
     scores: np.ndarray  # (N, C) float32
-    gold: list[list[int]]  # class ids of each note
+    gold: ClassIds  # of each note
     codes: list[str]  # by class id
     hadm_ids: list[int]
     num_words: list[int]
@@ -89,6 +40,21 @@ class ScoredSplit(NamedTuple):
     uncalibrated: np.ndarray | None = None  # (N, C) scores before it
     review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
     target_recall: float | None = None
+    decision: Mapping[str, Any] | None = None  # the model's own, in place of `threshold` and `top_k`
+
+    def decided(self) -> np.ndarray:
+        """Which codes are predicted, `(N, C)` bool; never one that the model does not know."""
+        if self.decision is None:
+            return is_predicted(self.scores, self.threshold, self.top_k).numpy()
+        num_unknown = len(self.about["unknown_codes"])
+        known = self.scores[:, : len(self.codes) - num_unknown]
+        return np.pad(predicted(known, self.decision).numpy(), ((0, 0), (0, num_unknown)))
+
+    def threshold_value(self) -> float | str:
+        """The threshold as a number, or in words where it is not one number."""
+        if self.decision is None:
+            return threshold_value({}, self.threshold, self.top_k)
+        return threshold_value(self.decision)
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -97,15 +63,12 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     Args:
         seed (`int`): of the intervals' resamples.
     """
-    split = split._replace(gold=ClassIds(split.gold))
-    accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold, k=CUTOFFS)
-    accumulator.add_batch(split.scores, split.gold)
+    decided = split.decided()
+    accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold)
+    accumulator.add_batch(split.scores, split.gold, predicted=decided)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, split.threshold, split.top_k)
-    if split.top_k is not None:  # the accumulator knows thresholds only
-        of_decision = weighted_metrics(outcomes, np.ones((1, outcomes.num_notes)), CUTOFFS)
-        metrics |= {name: float(value[0]) for name, value in of_decision.items()}
-    ranking, calibration = ranking_terms(split.scores, split.gold), calibration_terms(split.scores, split.gold)
+    outcomes = outcomes_of(split.scores, split.gold, decided)
+    ranking, calibration = ranking_terms(split.scores, outcomes), calibration_terms(split.scores, outcomes)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
@@ -114,12 +77,10 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
     results = {
         "metrics": metrics,
-        "intervals": bootstrap_intervals(
-            outcomes, metrics, ranking=ranking, calibration=calibration, k=CUTOFFS, seed=seed
-        ),
+        "intervals": bootstrap_intervals(outcomes, metrics, ranking=ranking, calibration=calibration, seed=seed),
         "interval_method": METHOD,
         **split.about,
-        "threshold": threshold_value({}, split.threshold, split.top_k),
+        "threshold": split.threshold_value(),
         "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
         "calibration": summarize_calibration(split, metrics),
         "review": summarize_review(split, outcomes),
@@ -149,7 +110,7 @@ def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> d
     """The method, its numbers by band, and ECE and Brier score before and after it; `None` for a plain sigmoid."""
     if split.calibration is None or split.uncalibrated is None:
         return None
-    before = ICDMetricsAccumulator(len(split.codes), score_storage="histogram")
+    before = ICDMetricsAccumulator(len(split.codes), score_storage="uint16")
     before.add_batch(split.uncalibrated, split.gold)
     num_codes = Counter(split.calibration["band_of_code"])
     bands = zip(*(split.calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
@@ -219,170 +180,3 @@ def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | Non
         "num_notes": int(has_gold.sum()),
         "predicted_per_note": float(predicted.mean()),
     }
-
-
-def check_results(results: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` that names what is missing from results, or wrong in them."""
-    faults = [f"`{name}` is missing" for name in SCHEMA if name not in results]
-    faults += [
-        f"`{name}` is a {type(results[name]).__name__}"
-        for name, kind in SCHEMA.items()
-        if name in results
-        and (not isinstance(results[name], kind) or isinstance(results[name], bool) != (kind is bool))
-    ]
-    if not faults:
-        try:
-            faults = _faults_within(results)
-        except (AttributeError, KeyError, TypeError) as error:
-            faults = [f"a field inside holds a value of another kind than expected ({error})"]
-    if faults:
-        raise ValueError(f"Not the results of an evaluation: {'; '.join(faults[:5])}.")
-
-
-def _faults_within(results: Mapping[str, Any]) -> list[str]:
-    faults = []
-    if results["schema_version"] != SCHEMA_VERSION:
-        faults.append(f"`schema_version` is {results['schema_version']}, expected {SCHEMA_VERSION}: evaluate again")
-    if not isinstance(results.get("num_empty_notes", 0), int):
-        faults.append("`num_empty_notes` is no number")
-    for name, value in results["metrics"].items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            faults.append(f"metric {name} is no number")
-    for name, interval in results["intervals"].items():
-        if results["metrics"].get(name) is None:
-            faults.append(f"the interval of {name} has no metric")
-        elif len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-            faults.append(f"the interval of {name} is {interval}")
-    if results["threshold"] == "per code" and len(results["thresholds"] or {}) != results["num_codes"]:
-        faults.append("`thresholds` does not hold one for each code")
-    for name, rows in results["strata"].items():
-        if not all(isinstance(row.get("stratum"), str) for row in rows):
-            faults.append(f"strata {name} lack a name")
-        elif name != "heat_map" and not all(
-            isinstance(row.get(count), int) for row in rows for count in STRATUM_COUNTS
-        ):
-            faults.append(f"strata {name} lack counts")
-    sizes = {len(column) for column in results["per_code"].values() if column is not None}
-    if sizes != {results["num_codes"]}:
-        faults.append(f"`per_code` has columns of {sorted(sizes)} codes, expected {results['num_codes']}")
-    return faults
-
-
-def write_results(results: dict, output_dir: Path) -> Path:
-    """Writes `results.json`, whole or not at all; a figure that is undefined is null."""
-    path = output_dir / "results.json"
-    write_json({**results, "metrics": nan_to_none(results["metrics"])}, path)
-    return path
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Reads `results.json` and checks it."""
-    results = read_json(path, f"write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
-    check_results(results)
-    return results
-
-
-def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Iterable[Sequence[str]]) -> str:
-    """Hash what was scored: ids, text and gold codes of each note, in order. Equal on every machine, and of no use to
-    find a note."""
-    digest = hashlib.sha256()
-    for hadm_id, text, of_note in zip(hadm_ids, texts, codes, strict=True):
-        digest.update(f"{hadm_id}\0{len(text)}\0{text}\0{' '.join(sorted(of_note))}\0".encode())
-    return digest.hexdigest()
-
-
-def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:
-    """SHA-256 over the model's safetensors files, which tells whose figures, or whose training data, these are.
-
-    Raises:
-        FileNotFoundError: where there are none.
-    """
-    files = sorted(Path(folder).glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
-    return files_digest(files)
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over those of files, in this order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def code_version() -> str:
-    """The commit of this checkout (`-dirty` where files differ from it), or the installed version of the package."""
-    root = Path(__file__).parents[2]
-    if (root / ".git").exists():
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        try:
-            return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass  # no git on this machine, or a checkout of another user
-    return installed_version("modeling-icd") or "unknown"
-
-
-def library_versions() -> dict[str, str]:
-    versions = {name: installed_version(name) for name in LIBRARIES}
-    return {name: version for name, version in versions.items() if version is not None}
-
-
-def installed_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def make_curves(
-    scores: np.ndarray, outcomes: Outcomes, uncalibrated: np.ndarray | None = None
-) -> dict[str, list[dict[str, float]]]:
-    """Points of curves over all pairs of note and code.
-
-    - `precision_recall`: at most 200 thresholds, about evenly spaced in recall; scores on 63,489 levels.
-    - `reliability`: for each of the 15 bins of the ECE that holds scores their number, mean, and share of gold.
-    - `reliability_uncalibrated`: the same before calibration, where there was one.
-    """
-    levels = np.zeros(NUM_LEVELS, np.int64)
-    for row in scores:
-        levels += np.bincount(to_levels(row), minlength=NUM_LEVELS)
-    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
-    gold_levels = np.bincount(to_levels(gold_scores), minlength=NUM_LEVELS)
-    hits, predicted = np.cumsum(gold_levels[::-1]), np.cumsum(levels[::-1])
-    recall, precision = divide(hits, len(gold_scores)), divide(hits, predicted)
-    candidates = np.flatnonzero(levels[::-1])
-    wanted = np.searchsorted(recall[candidates], np.linspace(0, 1, NUM_CURVE_POINTS))
-    chosen = candidates[np.unique(np.minimum(wanted, len(candidates) - 1))] if len(gold_scores) else []
-    points = [
-        {
-            "at_least": float(from_levels(np.array(NUM_LEVELS - 1 - i))),
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-        }
-        for i in chosen
-    ]
-    curves = {"precision_recall": points, "reliability": reliability_points(scores, outcomes)}
-    if uncalibrated is not None:
-        curves["reliability_uncalibrated"] = reliability_points(uncalibrated, outcomes)
-    return curves
-
-
-def reliability_points(scores: np.ndarray, outcomes: Outcomes) -> list[dict[str, float]]:
-    """See `make_curves`."""
-    counts, sums = np.zeros(NUM_CALIBRATION_BINS, np.int64), np.zeros(NUM_CALIBRATION_BINS)
-    for row in scores:
-        bins = calibration_bins(row)
-        counts += np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
-        sums += np.bincount(bins, row, NUM_CALIBRATION_BINS)
-    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
-    gold = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
-    return [
-        {
-            "num_pairs": int(counts[i]),
-            "mean_score": float(sums[i] / counts[i]),
-            "share_gold": float(gold[i] / counts[i]),
-        }
-        for i in np.flatnonzero(counts)
-    ]

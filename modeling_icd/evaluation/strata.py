@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .icd_metrics.scores import divide, ratios
+from .icd_metrics.ratios import divide, ratios
 from .outcomes import Outcomes, counts_per_code, counts_per_note
 
 

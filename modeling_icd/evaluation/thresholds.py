@@ -12,15 +12,15 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from .icd_metrics.inputs import check_scores, gold_pairs
-from .icd_metrics.scores import (
+from .icd_metrics.ranks import (
     GoldRanks,
     best_cuts_of_groups,
     cut_between,
-    divide,
     rank_gold,
     rank_in_batches,
     rank_in_columns,
 )
+from .icd_metrics.ratios import divide
 
 
 def tune_global_threshold(scores: Any, labels: Any) -> float:

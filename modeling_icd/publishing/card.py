@@ -9,36 +9,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
-from ..evaluation.results import weights_digest
+from ..evaluation.icd_metrics.metrics import shown_in
+from ..evaluation.provenance import weights_digest
 from .folder import ModelFolder, project_file
 from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
 
 
-class Metric(NamedTuple):
-    """A row of the results: its key in `results.json`, its name, what it means, and its id among the Hub's metrics."""
-
-    key: str
-    name: str
-    definition: str
-    hub_id: str
-
-
-METRICS = (
-    Metric("f1_micro", "F1, micro", "over all decisions", "f1"),
-    Metric(
-        "f1_macro", "F1, macro", "mean over codes of per-code F1; a code without gold and prediction counts 0", "f1"
-    ),
-    Metric("f1_macro_seen", "F1, macro, seen codes", "the same mean over codes with a gold note in the split", "f1"),
-    Metric("f1_instance", "F1, by note", "F1 of the mean precision and the mean recall of a note", "f1"),
-    Metric("precision_micro", "precision, micro", "over all decisions", "precision"),
-    Metric("recall_micro", "recall, micro", "over all decisions", "recall"),
-    Metric("auc_micro", "AUC, micro", "over all pairs of note and code", "roc_auc"),
-    Metric("auc_macro", "AUC, macro", "mean over codes with a positive and a negative note", "roc_auc"),
-    Metric("precision_at_5", "precision at 5", "of a note's five best codes, mean over notes", "precision_at_5"),
-    Metric("precision_at_8", "precision at 8", "of a note's eight best codes, mean over notes", "precision_at_8"),
-    Metric("precision_at_15", "precision at 15", "of a note's fifteen best codes, mean over notes", "precision_at_15"),
-    Metric("map", "MAP", "mean over notes of the average precision of the ranking of codes", "map"),
-)
 BAND_FIGURES = ("precision", "recall", "f1_micro", "f1_macro")
 OTHER_FIGURES = ("exact_match", "ece", "brier")
 RESULT_FIELDS = (
@@ -180,7 +156,7 @@ def with_edition(data: DataSet, training_data: Mapping[str, Any]) -> DataSet:
     return data._replace(code_system="ICD-9-CM" if str(training_data.get("config")).startswith("icd9") else "ICD-10")
 
 
-def check_results(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
+def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
     """Refuse results that lack something the card reports.
 
     Args:
@@ -192,9 +168,10 @@ def check_results(results: Mapping[str, Any], training_data: Mapping[str, Any] |
     """
     metrics = results.get("metrics", {})
     missing = [key for key in ("metrics", *RESULT_FIELDS) if key not in results]
-    missing += [f"metrics.{key}" for key in (*(m.key for m in METRICS), *OTHER_FIGURES) if key not in metrics]
+    shown = [metric.name for metric in shown_in("card")]
+    missing += [f"metrics.{name}" for name in (*shown, *OTHER_FIGURES) if name not in metrics]
     intervals, strata = results.get("intervals", {}), results.get("strata", {})
-    missing += [f"intervals.{m.key}" for m in METRICS if metrics.get(m.key) is not None and not intervals.get(m.key)]
+    missing += [f"intervals.{name}" for name in shown if metrics.get(name) is not None and not intervals.get(name)]
     if (training_data or {}).get("code_counts") and not strata.get("frequency"):
         missing.append("strata.frequency")
     if missing:
@@ -258,7 +235,7 @@ def build_card(folder: ModelFolder, release: Release) -> str:
         ValueError: where a result that the card reports is missing, or was measured with another threshold.
         FileNotFoundError: where the template is not installed.
     """
-    check_results(folder.results, folder.config.get("training_data"))
+    check_reported(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
     check_membership(folder)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
@@ -294,7 +271,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
             "custom_code",
         ],
         datasets=[data.hub_id],
-        metrics=sorted({m.hub_id for m in METRICS if "_at_" not in m.hub_id and m.hub_id != "map"}),
+        metrics=sorted({metric.hub_id for metric in shown_in("card") if metric.hub_id is not None}),
         model_name=model_name(release, folder),
         eval_results=[
             EvalResult(
@@ -304,16 +281,29 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
                 dataset_name=measured_on.name,
                 dataset_config=" ".join(results["config"].split()),
                 dataset_split=" ".join(results["split"].split()),
-                metric_type=metric.hub_id,
-                metric_name=metric.name,
-                metric_value=round(results["metrics"][metric.key], 4),
+                metric_type=metric.hub_id or metric.name,
+                metric_name=metric.title,
+                metric_value=round(results["metrics"][metric.name], 4),
             )
-            for metric in METRICS
-            if results["metrics"][metric.key] is not None
+            for metric in shown_in("card")
+            if results["metrics"][metric.name] is not None
         ],
         widget=[{"text": " ".join(INVENTED_NOTE), "example_title": "An invented note"}],
         **arguments,
     )
+
+
+def reported_metrics(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of the table of results."""
+    return [
+        {
+            "name": metric.title,
+            "value": figure(results["metrics"][metric.name]),
+            "interval": interval_text(results["intervals"].get(metric.name)),
+            "definition": metric.definition,
+        }
+        for metric in shown_in("card")
+    ]
 
 
 def access_questions(release: Release) -> dict[str, Any]:
@@ -389,15 +379,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "num_notes": f"{results['num_notes']:,}",
         "num_codes": f"{results['num_codes']:,}",
         "seed": folder.runs[-1]["training"]["seed"],
-        "overall": [
-            {
-                "name": m.name,
-                "value": figure(metrics[m.key]),
-                "interval": interval_text(results["intervals"].get(m.key)),
-                "definition": m.definition,
-            }
-            for m in METRICS
-        ],
+        "overall": reported_metrics(results),
         "bands": [
             {
                 "name": in_text(row["stratum"]),

@@ -12,7 +12,8 @@ from typing import Any
 
 from dataset_scripts.files import read_json
 
-from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
+from ..evaluation.provenance import weights_digest
+from ..evaluation.results import MEMBERSHIP_FILE
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from .fields import (
     BACKBONE,

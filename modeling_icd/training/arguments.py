@@ -145,8 +145,8 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
     score_storage: str = field(
         default="uint16",
         metadata={
-            "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code), "
-            "`histogram` (4 KB a code, nothing for each note; AUC approximate) or `float32`."
+            "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code; "
+            "AUC within 0.05 % of the score) or `float32`."
         },
     )
     eval_strategy: str = "epoch"

@@ -24,7 +24,7 @@ from dataset_scripts.public_files import is_public
 
 from ..evaluation.data import RUN_FILE, load_config
 from ..evaluation.decisions import check_notes, fit_decision
-from ..evaluation.results import weights_digest
+from ..evaluation.provenance import weights_digest
 from ..modeling_icd import LlamaICDPreTrainedModel
 from ..publishing.folder import ADAPTER_DIR
 from ..publishing.hub import PushError

@@ -14,7 +14,7 @@ SCORES = np.array([[0.9, 0.6, 0.2, 0.1, 0.0], [0.3, 0.3, 0.8, 0.7, 0.0]], np.flo
 
 def test_findings_by_hand(tmp_path):
     # Predicted are 401.9 and 428.0 of the first note, 486 and 96.71 of the second. The last code is unknown to the model.
-    outcomes = outcomes_of(SCORES, [[], []], 0.5)
+    outcomes = outcomes_of(SCORES, [[], []], SCORES > 0.5)
     rows = audit(
         SCORES,
         outcomes,
@@ -65,7 +65,7 @@ def test_recall_of_removed_codes_is_that_of_auditing_what_is_left(monkeypatch):
     rng = np.random.default_rng(0)
     scores = rng.random((40, 30)).astype(np.float32)
     gold = [np.flatnonzero(row).tolist() for row in rng.random(scores.shape) < 0.2]
-    outcomes = outcomes_of(scores, gold, 0.5)
+    outcomes = outcomes_of(scores, gold, scores > 0.5)
     removed_in_draw = []
 
     class Remember:
@@ -117,7 +117,7 @@ def test_planted_codes_by_hand(monkeypatch):
         np.float32,
     )
     gold = [[0, 2, 4], [0, 1], [0], [3], [4]]
-    figures = planted_found(scores, outcomes_of(scores, gold, 0.5), [0, 0, 0, 7, 9], num_known=4)
+    figures = planted_found(scores, outcomes_of(scores, gold, scores > 0.5), [0, 0, 0, 7, 9], num_known=4)
     assert (figures["num_planted"], figures["num_assigned"]) == (3, 9)
     assert figures["recall_at_k"] == {"1": pytest.approx(1 / 3), **dict.fromkeys(("5", "10", "20"), 2 / 3)}
     assert figures["precision_at_k"] == {"1": pytest.approx(1 / 3), **dict.fromkeys(("5", "10", "20"), 2 / 5)}
@@ -128,7 +128,7 @@ def test_planted_codes_by_hand(monkeypatch):
 
 def test_codes_are_planted_by_their_frequency_and_the_seed():
     scores = np.tile(np.float32([0.1, 0.2, 0.3]), (500, 1))
-    outcomes = outcomes_of(scores, [[2]] * 500, 0.5)
+    outcomes = outcomes_of(scores, [[2]] * 500, scores > 0.5)
     figures = planted_found(scores, outcomes, [3, 1, 0], num_known=3)
     assert figures["num_planted"] == pytest.approx(100, abs=10)
     assert figures["recall_at_k"]["1"] == 1  # each below the gold code
@@ -143,7 +143,7 @@ def test_codes_are_planted_by_their_frequency_and_the_seed():
 
 
 def test_without_gold_codes_nothing_is_removed_or_planted():
-    outcomes = outcomes_of(SCORES, [[], []], 0.5)
+    outcomes = outcomes_of(SCORES, [[], []], SCORES > 0.5)
     assert recall_of_removed(outcomes) is None
     assert planted_found(SCORES, outcomes, [1] * 5, num_known=5) is None
-    assert planted_found(SCORES, outcomes_of(SCORES, [[0], []], 0.5), [0] * 5, num_known=5) is None
+    assert planted_found(SCORES, outcomes_of(SCORES, [[0], []], SCORES > 0.5), [0] * 5, num_known=5) is None

@@ -14,14 +14,15 @@ import pytest
 from dataset_scripts import ICDBuilder
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaICDConfig
-from modeling_icd.configuration_icd import DECISION_FIELDS
+from modeling_icd.decision_icd import decision_fields
 from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.evaluation.data import as_in_training
 from modeling_icd.evaluation.decide import main as decide_main
 from modeling_icd.evaluation.decisions import DecisionArguments
 from modeling_icd.evaluation.predictions import read_predictions
-from modeling_icd.evaluation.results import read_results, summarize
+from modeling_icd.evaluation.results import summarize
+from modeling_icd.evaluation.results_file import read_results
 from modeling_icd.training.run import main as train_main
 
 
@@ -176,7 +177,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         given = [f"--{name}={value}" for name, value in options.items()]
         assert train_main([*given, f"--data_dir={folder}", f"--output_dir={output}"]) == 0
         config = LlamaICDConfig.from_pretrained(output)
-        decisions.append({name: getattr(config, name) for name in (*DECISION_FIELDS, "label2id")})
+        decisions.append({name: getattr(config, name) for name in (*decision_fields(), "label2id")})
     assert set(read) == {"train", "validation"}
     assert decisions[0] == decisions[1]
     fitted = decisions[0]
@@ -207,7 +208,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         given = [f"--{name}={value}" for name, value in options.items() if name in DECISION_OPTIONS]
         assert decide_main([str(output), f"--data_dir={folder}", *given]) == 0
         config = LlamaICDConfig.from_pretrained(output)
-        for name in DECISION_FIELDS:
+        for name in decision_fields():
             assert_close(getattr(config, name), fitted[name])
     assert set(read) == {"validation"}
     assert (output / "model.safetensors").read_bytes() == weights

@@ -17,12 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dataset_scripts import files
+from modeling_icd.decision_icd import is_predicted
 from modeling_icd.evaluation import cli, decide, predictions
 from modeling_icd.evaluation.cli import main, score_split
-from modeling_icd.evaluation.compare import read_run
+from modeling_icd.evaluation.compare import read_evaluation
 from modeling_icd.evaluation.data import builder_for, load_model
 from modeling_icd.evaluation.outcomes import outcomes_of
-from modeling_icd.evaluation.results import read_results, summarize
+from modeling_icd.evaluation.results import summarize
+from modeling_icd.evaluation.results_file import read_results
 
 
 def change_config(folder, change):
@@ -164,7 +166,8 @@ def test_empty_notes_score_nothing_and_are_counted(coder, corpus, tmp_path, monk
     assert (results["num_notes"], results["num_empty_notes"]) == (7, 2)
     # Their gold codes are there, and missed, even at a threshold of 0; nor do the k best of nothing count as predicted.
     assert {0, 1} <= set(outcomes.gold_notes) and not {0, 1} & set(outcomes.predicted_notes)
-    of_best = outcomes_of(scored.scores, np.ones(scored.scores.shape), 0.5, top_k=2)
+    best = is_predicted(torch.from_numpy(scored.scores), 0.5, top_k=2).numpy()
+    of_best = outcomes_of(scored.scores, np.ones(scored.scores.shape), best)
     assert set(of_best.predicted_notes) == {2, 3, 4, 5, 6}
 
 
@@ -226,13 +229,13 @@ def test_results_of_one_run_with_predictions_of_another_are_refused(coder, optio
     """What is left where an evaluation is ended between the two files; both are of the same notes."""
     for name, threshold in (("first", "0.4"), ("second", "0.6")):
         assert main([str(coder), *options, f"--output_dir={tmp_path / name}", f"--threshold={threshold}"]) == 0
-    read_run(tmp_path / "first", "first")
+    read_evaluation(tmp_path / "first", "first")
     shutil.copy(tmp_path / "second" / "predictions.parquet", tmp_path / "first")
     with pytest.raises(ValueError, match="they are not of the same run, evaluate again"):
-        read_run(tmp_path / "first", "first")
+        read_evaluation(tmp_path / "first", "first")
     change_bytes(tmp_path / "first", "predictions.parquet", lambda data: data[:-20])
     with pytest.raises(ValueError, match=r"predictions\.parquet is cut short or damaged"):
-        read_run(tmp_path / "first", "first")
+        read_evaluation(tmp_path / "first", "first")
     results = json.loads((tmp_path / "first" / "results.json").read_text())
     for name, value in (("per_code", {"gold": 3}), ("strata", {"kind": ["a"]}), ("intervals", {"f1_micro": None})):
         (tmp_path / "results.json").write_text(json.dumps({**results, name: value}))

@@ -1,13 +1,28 @@
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast, pipeline
 
-from modeling_icd import LlamaICDConfig
-from modeling_icd.decision_icd import RULES, calibrated_scores, decision_fields
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.decision_icd import (
+    CONFIDENT,
+    REVIEW,
+    RULES,
+    RuleOption,
+    ThresholdRule,
+    calibrated_scores,
+    decision_fields,
+    describe_rule,
+    flags_of,
+    is_confident,
+    is_predicted,
+    predicted,
+)
+from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
 from modeling_icd.evaluation.outcomes import outcomes_of
-from modeling_icd.evaluation.results import recall_figures, review_figures
-from modeling_icd.evaluation.thresholds import conformal_threshold, tune_review_threshold, tune_top_k
+from modeling_icd.evaluation.results import recall_figures, review_figures, summarize
+from modeling_icd.evaluation.thresholds import conformal_threshold, multi_hot, tune_review_threshold, tune_top_k
 
 
 def make_notes(rng, num_notes, num_codes=6, num_always=1):
@@ -20,6 +35,10 @@ def make_notes(rng, num_notes, num_codes=6, num_always=1):
 
 def scores_of(logits):
     return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def decided(scores, gold, threshold, top_k=None):
+    return outcomes_of(scores, gold, is_predicted(scores, threshold, top_k).numpy())
 
 
 # Conformal risk control
@@ -99,7 +118,7 @@ def test_top_k_is_the_best_of_all():
     gold = make_notes(np.random.default_rng(3), 50)[1]
 
     def f1(k):
-        outcomes = outcomes_of(scores, gold, 0.5, k)
+        outcomes = decided(scores, gold, 0.5, k)
         assert len(outcomes.predicted_codes) == 50 * k
         return 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
 
@@ -107,7 +126,7 @@ def test_top_k_is_the_best_of_all():
 
 
 def test_of_equal_scores_the_lower_class_ids_are_among_the_best():
-    outcomes = outcomes_of(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
+    outcomes = decided(np.array([[0.2, 0.7, 0.2, 0.2]], np.float32), [[0, 3]], 0.5, 2)
     assert outcomes.predicted_codes.tolist() == [0, 1]
     assert outcomes.is_hit.tolist() == [True, False]
 
@@ -129,16 +148,14 @@ def test_confident_predictions_are_right_as_often_as_was_asked():
     logits, gold = make_notes(rng, 4000)
     decision = fit_decision(logits[:2000], gold[:2000], DecisionArguments(review_precision=0.9))
     scores = scores_of(logits[2000:])
-    figures = review_figures(
-        scores, outcomes_of(scores, gold[2000:], decision["threshold"]), decision["review_threshold"]
-    )
+    figures = review_figures(scores, decided(scores, gold[2000:], decision["threshold"]), decision["review_threshold"])
     assert figures["confident"]["precision"] > 0.9
     assert figures["review"]["precision"] < 0.9
     assert figures["confident"]["predicted"] > 300 and figures["review"]["predicted"] > 300
 
 
 @pytest.mark.parametrize("calibration", ["none", "temperature", "platt"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", list(RULES))
 def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibration):
     logits, gold = make_notes(np.random.default_rng(1), 200)
     args = DecisionArguments(
@@ -151,9 +168,119 @@ def test_every_rule_gives_a_configuration_that_decides_the_same(rule, calibratio
     assert tuple(decision) == tuple(decision_fields())
     config = LlamaICDConfig(num_labels=6, **decision)
     scores = calibrated_scores(torch.from_numpy(logits), config.calibration).numpy()
-    threshold = np.array(config.threshold) if isinstance(config.threshold, list) else config.threshold
-    outcomes = outcomes_of(scores, gold, threshold, config.predict_top_k)
+    outcomes = outcomes_of(scores, gold, predicted(scores, config).numpy())
     f1 = 2 * outcomes.is_hit.sum() / (len(outcomes.predicted_codes) + len(outcomes.gold_codes))
     assert f1 > 0.5
     if rule == "conformal":
         assert recall_figures(outcomes)["recall"] >= 0.8
+
+
+# A rule that this project does not have
+
+
+class WithinOfBest(ThresholdRule):
+    """Codes whose score is at least a share of the note's best."""
+
+    name = "within"
+    help = "scores of at least `share_of_best` times the note's best"
+    options = {"least_share": RuleOption(float, 0.5, "the lowest share to try.")}
+    fields = ("share_of_best",)
+
+    def check(self, values):
+        share = values.get("share_of_best")
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"`share_of_best` must lie above 0 and be at most 1, got {share}.")
+
+    def fit(self, validation, options):
+        is_gold = multi_hot(validation.gold, validation.scores.shape)
+
+        def f1(share):
+            is_predicted = self.apply(torch.from_numpy(validation.scores), {"share_of_best": share}).numpy()
+            return (is_predicted & is_gold).sum() / (is_predicted.sum() + is_gold.sum())
+
+        return {"share_of_best": float(max(np.linspace(options["least_share"], 1, 11), key=f1))}
+
+    def apply(self, scores, decision):
+        return (scores >= decision["share_of_best"] * scores.amax(dim=-1, keepdim=True)) & (scores > 0)
+
+    def value(self, decision):
+        return f"{decision['share_of_best']:g} of the best"
+
+    def describe(self, decision):
+        return f"The model suggests the codes that score {self.value(decision)}"
+
+
+@pytest.fixture
+def within(monkeypatch):
+    monkeypatch.setitem(RULES, "within", WithinOfBest())
+
+
+@pytest.fixture
+def folder_with_a_rule_of_its_own(within, coder, tmp_path):
+    """The model of `coder` with a decision by that rule, and the rule's number."""
+    num_codes = LlamaICDConfig.from_pretrained(coder).num_labels
+    logits, gold = make_notes(np.random.default_rng(2), 100, num_codes)
+    decision = fit_decision(logits, gold, DecisionArguments(threshold_rule="within", review_precision=0.5))
+    assert set(decision) == set(decision_fields()) and 0.5 <= decision["share_of_best"] <= 1
+    model = LlamaForICDCoding.from_pretrained(coder)
+    model.config.update(decision)
+    model.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast.from_pretrained(coder).save_pretrained(tmp_path)
+    return tmp_path, decision["share_of_best"]
+
+
+def test_a_rule_from_outside_is_fitted_saved_and_applied_everywhere(folder_with_a_rule_of_its_own, corpus, tmp_path):
+    folder, share = folder_with_a_rule_of_its_own
+    coder = pipeline("icd-coding", model=str(folder), trust_remote_code=True)
+    config = coder.model.config
+    assert (config.threshold_rule, config.share_of_best, config.threshold) == ("within", share, 0.5)
+    rows = coder("fever cough sepsis")
+    scores = [row["score"] for row in coder("fever cough sepsis", threshold=0)]
+    assert [row["score"] for row in rows] == [score for score in scores if score >= np.float32(share) * scores[0]]
+    assert len(coder("fever cough sepsis", top_k=2)) == 2
+
+    scored = score_split(str(folder), "mimic3", str(corpus), "all", cache_dir=str(tmp_path / "cache"))
+    results, outcomes = summarize(scored)
+    is_predicted = scored.scores >= np.float32(share) * scored.scores.max(axis=1, keepdims=True)
+    notes, codes = np.nonzero(is_predicted)
+    assert (outcomes.predicted_notes.tolist(), outcomes.predicted_codes.tolist()) == (notes.tolist(), codes.tolist())
+    f1 = 2 * outcomes.is_hit.sum() / (len(notes) + len(outcomes.gold_codes))
+    assert results["metrics"]["f1_micro"] == pytest.approx(f1)
+    assert (results["threshold_rule"], results["threshold"]) == ("within", f"{share:g} of the best")
+    assert describe_rule(config) == f"The model suggests the codes that score {share:g} of the best"
+    # Another threshold takes the place of the rule.
+    given = score_split(str(folder), "mimic3", str(corpus), "all", cache_dir=str(tmp_path / "cache"), threshold=0.4)
+    results, outcomes = summarize(given)
+    assert len(outcomes.predicted_codes) == (given.scores > np.float32(0.4)).sum()
+    assert (results["threshold_rule"], results["threshold"]) == ("given", 0.4)
+
+
+def test_a_rule_from_outside_checks_its_own_fields_and_leaves_those_of_others(within):
+    with pytest.raises(ValueError, match=r"`share_of_best` \(None\) and `threshold_rule` 'within' need each other"):
+        LlamaICDConfig(num_labels=5, threshold_rule="within")
+    with pytest.raises(ValueError, match="`share_of_best` must lie above 0"):
+        LlamaICDConfig(num_labels=5, threshold_rule="within", share_of_best=2)
+    with pytest.raises(ValueError, match=r"`share_of_best` \(0.5\) and `threshold_rule` 'within' need each other"):
+        LlamaICDConfig(num_labels=5, share_of_best=0.5)
+    with pytest.raises(ValueError, match="`predict_top_k`"):
+        LlamaICDConfig(num_labels=5, threshold_rule="within", share_of_best=0.5, predict_top_k=3)
+    earlier = LlamaICDConfig(num_labels=5, threshold_rule="within", share_of_best=0.5)
+    assert LlamaICDConfig.from_backbone(earlier, num_labels=3).decision == decision_fields()
+
+
+def test_a_saved_rule_that_this_code_does_not_know_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, "within", WithinOfBest())
+        LlamaICDConfig(num_labels=5, threshold_rule="within", share_of_best=0.5).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"`threshold_rule` must be one of fixed, global, .* got 'within'"):
+        LlamaICDConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("score", [0.3, 0.7, np.float32(0.7)])
+def test_flags_are_those_of_the_figures(score):
+    """A score that equals the threshold in the scores' type is not above it: one answer for pipeline and figures."""
+    scores = torch.tensor([0.2, float(score), 0.9])
+    flags = flags_of(scores, float(score))
+    assert flags == [CONFIDENT if sure else REVIEW for sure in is_confident(scores.numpy(), float(score))]
+    assert flags == ["review", "review", "confident"]
+    assert flags_of(scores, None) == [None] * 3

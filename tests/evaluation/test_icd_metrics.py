@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 import threading
 import tracemalloc
@@ -17,7 +18,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import (
     ICD_METRICS_PATH,
     ClassIds,
@@ -25,14 +25,11 @@ from modeling_icd.evaluation import (
     make_compute_metrics,
     nan_to_none,
 )
-from modeling_icd.evaluation.icd_metrics.scores import from_levels, to_levels
+from modeling_icd.evaluation.icd_metrics.metrics import METRICS
+from modeling_icd.evaluation.icd_metrics.ranks import from_levels, to_levels
 
 
-def sigmoid(logits):
-    return calibrated_scores(torch.from_numpy(logits), None).numpy()
-
-
-STORAGES = ["float32", "uint16", "histogram"]
+STORAGES = ["float32", "uint16"]
 CURVES = ("auc_micro", "auc_macro", "average_precision_micro", "average_precision_macro")
 GOLDEN_NAMES = {
     "f1_macro": "f1_macro_caml",
@@ -56,12 +53,6 @@ def assert_same(results, expected):
 
 def to_lists(labels):
     return ClassIds(np.flatnonzero(row).tolist() for row in labels)
-
-
-def best_codes(scores, k):
-    """The k best codes of each note, the lower class id first among equal scores."""
-    ids = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return ids, np.take_along_axis(scores, ids, 1)
 
 
 @st.composite
@@ -288,25 +279,22 @@ def test_per_code():
 @pytest.mark.parametrize("storage", STORAGES)
 @settings(max_examples=50)
 @given(split=splits(), first=st.integers(0, 7))
-def test_batches_lists_and_merging_change_nothing(storage, split, first):
+def test_batches_and_lists_change_nothing(storage, split, first):
     scores, labels = split
     whole = compute(scores, labels, storage, tune_threshold=True)
     batched = ICDMetricsAccumulator(score_storage=storage)
     batched.add_batch(torch.tensor(scores[:first]), torch.tensor(labels[:first]))
-    other = ICDMetricsAccumulator(score_storage=storage)
-    other.add_batch(scores[first:], to_lists(labels[first:]))
-    batched.merge(other)
+    batched.add_batch(scores[first:], to_lists(labels[first:]))
     assert_same(batched.compute(tune_threshold=True), whole)
 
 
-@pytest.mark.parametrize("storage", ["uint16", "histogram"])
 @settings(max_examples=50)
 @given(seed=st.integers(0, 10**6))
-def test_binned_scores_cost_no_more_than_the_bound(storage, seed):
+def test_binned_scores_cost_no_more_than_the_bound(seed):
     random = np.random.default_rng(seed)
     scores = random.random((40, 5)) ** random.integers(1, 40)
     labels = random.random((40, 5)) < scores * 0.5 + 0.1
-    exact, binned = compute(scores, labels.astype(int)), compute(scores, labels.astype(int), storage)
+    exact, binned = compute(scores, labels.astype(int)), compute(scores, labels.astype(int), "uint16")
     for name, value in exact.items():
         if name.startswith("auc"):
             assert abs(binned[name] - value) <= binned[f"{name}_error"] + 1e-12
@@ -327,41 +315,6 @@ def test_levels_keep_order_and_decisions():
         np.testing.assert_array_equal(scores > threshold, levels > to_levels(np.array([threshold])))
 
 
-@settings(max_examples=100)
-@given(split=splits(), k=st.integers(1, 6))
-def test_lists_of_the_best_codes_are_exact_or_nan(split, k):
-    scores, labels = split
-    dense = compute(scores, labels, k=(1, 3))
-    accumulator = ICDMetricsAccumulator(scores.shape[1], k=(1, 3))
-    for row in range(len(scores)):
-        accumulator.add_topk_batch(*best_codes(scores[row : row + 1], k), to_lists(labels[row : row + 1]))
-    sparse = accumulator.compute()
-    for name, value in sparse.items():
-        assert math.isnan(value) or value == pytest.approx(dense[name]), name
-    reaches_threshold = k >= scores.shape[1] or (np.sort(-scores, axis=1)[:, k - 1] >= -0.5).all()
-    assert math.isnan(sparse["f1_micro"]) != reaches_threshold
-    assert not math.isnan(sparse["recall_at_1"])
-    if k >= 3:
-        assert not math.isnan(sparse["ndcg_at_3"])
-    if k >= scores.shape[1]:
-        assert {name for name, value in sparse.items() if math.isnan(value)} - {"f1_macro_seen"} == {
-            *CURVES,
-            "ece",
-            "brier",
-        }
-
-
-def test_padded_lists():
-    # Note 0 lists all it scores above the threshold; note 1 nothing at all.
-    accumulator = ICDMetricsAccumulator(5, k=(1, 2))
-    accumulator.add_topk_batch([[3, -1], [-1, -1]], [[0.9, 0], [0, 0]], [[3], [1]])
-    results = accumulator.compute()
-    assert results["precision_micro"] == 1
-    assert results["recall_micro"] == 0.5
-    assert math.isnan(results["recall_at_1"])  # where note 1 ranks its gold code is unknown
-    assert accumulator.per_code()["fn"].tolist() == [0, 1, 0, 0, 0]
-
-
 def test_another_threshold_is_exact_or_refused():
     scores, labels = np.array([[0.3, 0.6], [0.8, 0.1]]), [[0], [0]]
     expected = compute(scores, labels, threshold=0.25)["f1_micro"]
@@ -370,11 +323,18 @@ def test_another_threshold_is_exact_or_refused():
     assert stored.compute(threshold=0.25)["f1_micro"] == expected
     with pytest.raises(ValueError, match="exactly"):
         stored.compute(threshold=0.3)
-    histogram = ICDMetricsAccumulator(score_storage="histogram", threshold=0.3)
-    histogram.add_batch(scores, labels)
-    assert histogram.compute()["f1_micro"] == compute(scores, labels, threshold=0.3)["f1_micro"]
-    with pytest.raises(ValueError, match="exactly"):
-        histogram.compute(threshold=0.25)
+
+
+def test_predicted_codes_may_be_told_in_place_of_a_threshold():
+    # Of note 0 the best two codes, of note 1 none, whatever their scores; gold is code 1 of each. 1 hit, 2 predicted, 2 gold.
+    scores, labels = np.array([[0.3, 0.2, 0.1], [0.1, 0.9, 0.8]], np.float32), [[1], [1]]
+    accumulator = ICDMetricsAccumulator()
+    accumulator.add_batch(scores, labels, predicted=np.array([[True, True, False], [False] * 3]))
+    assert accumulator.compute()["f1_micro"] == 0.5
+    assert accumulator.per_code()["fp"].tolist() == [1, 0, 0]
+    exact = compute(scores, labels)
+    assert accumulator.compute()["map"] == exact["map"]
+    assert_same(accumulator.compute(threshold=0.5), exact)  # a threshold asked for comes first
 
 
 # Errors
@@ -413,18 +373,13 @@ def test_wrong_arguments_are_refused():
         ICDMetricsAccumulator(2, threshold=[0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="positive"):
         ICDMetricsAccumulator(k=0)
-    with pytest.raises(ValueError, match="num_labels"):
-        ICDMetricsAccumulator().add_topk_batch([[0]], [[0.5]], [[0]])
     accumulator = ICDMetricsAccumulator(2)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        accumulator.add_topk_batch([[2]], [[0.5]], [[0]])
-    with pytest.raises(ValueError, match="class id 1 twice"):
-        accumulator.add_topk_batch([[1, 1]], [[0.5, 0.5]], [[0]])
+    for predicted in ([[1, 0]], [[True]]):
+        with pytest.raises(ValueError, match="`predicted` must be true or false for every score"):
+            accumulator.add_batch([[0.5, 0.5]], [[0]], predicted=predicted)
     accumulator.add_batch([[0.5, 0.5]], [[0]])
-    with pytest.raises(ValueError, match="Dense scores and lists"):
-        accumulator.add_topk_batch([[1]], [[0.5]], [[0]])
-    with pytest.raises(ValueError, match="merged"):
-        accumulator.merge(ICDMetricsAccumulator(3))
+    with pytest.raises(ValueError, match="cannot be added to the same accumulator"):
+        accumulator.add_batch([[1]], [[0]], predictions_format="ids", references_format="ids")
 
 
 # The module of `evaluate`
@@ -473,19 +428,13 @@ def test_module_loads_from_a_space(tmp_path, monkeypatch):
     assert metric.compute(predictions=[[0.9, 0.2, 0.6]], references=[[0]])["f1_micro"] == pytest.approx(2 / 3)
 
 
-def test_module_takes_lists_of_the_best_codes(load):
-    metric = load(num_labels=5)
-    metric.add(prediction={"ids": [3, 1], "scores": [0.9, 0.2]}, reference=[3])
-    assert metric.compute(k=1)["precision_at_1"] == 1
-
-
 def test_module_errors(load):
     metric = load()
     with pytest.raises(ValueError, match="No notes were added"):
         metric.compute()
     with pytest.raises(ValueError, match="Both"):
         metric.compute(predictions=[[0.5]])
-    with pytest.raises(ValueError, match="merge"):
+    with pytest.raises(ValueError, match="Gather"):
         load(num_process=2, process_id=0, experiment_id="two")
 
 
@@ -494,17 +443,23 @@ def test_readme_names_every_metric():
     results = compute(np.array([[0.9, 0.2]]), [[0]], "uint16", k=8, tune_threshold=True)
     missing = [name for name in results if f"`{name.replace('_at_8', '_at_k')}`" not in readme]
     assert not missing
+    table = readme.split("## What is returned")[1].split("ECE and Brier score")[0]
+    of_scores = {"auc_micro_error", "auc_macro_error", "f1_micro_tuned", "threshold"}
+    named = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`(\w+)`", row.split(" | ")[0])
+    }
+    counts = {name for name in named if name.startswith("num_")}
+    assert named - of_scores - counts == {metric.name.format(k="k") for metric in METRICS}
 
 
 # In `Trainer`
 
 
-def test_sigmoid_is_stable_and_exact_at_both_ends():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        values = sigmoid(np.array([-1e4, -1.0, 0.0, 1.0, 1e4], np.float32))
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values, torch.sigmoid(torch.tensor([-1e4, -1.0, 0.0, 1.0, 1e4])), rtol=1e-6)
+def sigmoid(logits):
+    return torch.from_numpy(logits).sigmoid().numpy()
 
 
 def test_compute_metrics_accumulates_and_starts_afresh():
@@ -563,18 +518,6 @@ def test_trainer_with_batch_eval_metrics(tmp_path):
             assert results[f"eval_{name}"] == pytest.approx(value, abs=1e-6), name
 
 
-def test_an_accumulator_goes_on_after_it_was_merged():
-    scores, labels = np.random.default_rng(0).random((12, 5)).astype(np.float32), np.eye(12, 5)
-    whole, first, second = (ICDMetricsAccumulator(5) for _ in range(3))
-    whole.add_batch(scores, labels)
-    first.add_batch(scores[:3], labels[:3])
-    second.add_batch(scores[3:5], labels[3:5])
-    first.merge(second)
-    second.add_batch(scores[:4], labels[:4])  # is none of the first one's concern
-    first.add_batch(scores[5:], labels[5:])
-    assert first.compute(0.3) == pytest.approx(whole.compute(0.3))
-
-
 def test_memory_between_batches():
     random = np.random.default_rng(0)
     num_notes, num_labels = 1024, 2048  # room is taken for 2**20 scores at a time: here twice, and filled
@@ -584,11 +527,8 @@ def test_memory_between_batches():
         tracemalloc.start()
         for _ in range(num_notes // 8):
             accumulator.add_batch(random.random((8, num_labels), dtype=np.float32), [[0]] * 8)
-            if len(accumulator) == 8:  # the histogram itself is there from the first batch on
-                start = tracemalloc.get_traced_memory()[0] if storage == "histogram" else 0
-        stored[storage] = (tracemalloc.get_traced_memory()[0] - start) / (num_notes * num_labels)
+        stored[storage] = tracemalloc.get_traced_memory()[0] / (num_notes * num_labels)
         tracemalloc.stop()
     # Bytes a score; what is kept for each note and gold code comes on top, 80 bytes a note at most.
     assert stored["float32"] == pytest.approx(4, abs=0.1)
     assert stored["uint16"] == pytest.approx(2, abs=0.1)
-    assert stored["histogram"] < 0.1

@@ -46,7 +46,7 @@ def test_weighted_metrics_are_those_of_repeated_notes(split):
     scores, labels, weights = split
     drawn = np.repeat(np.arange(len(scores)), weights)
     expected = metrics_of(scores[drawn], labels[drawn])
-    weighted = weighted_metrics(outcomes_of(scores, labels, 0.5), weights[None])
+    weighted = weighted_metrics(outcomes_of(scores, labels, scores > 0.5), weights[None])
     assert {"f1_micro", "f1_macro", "f1_macro_caml", "f1_instance", "precision_at_8", "f1_at_8", "map"} <= set(
         weighted
     )
@@ -57,7 +57,7 @@ def test_weighted_metrics_are_those_of_repeated_notes(split):
 def test_a_model_that_predicts_everything_takes_the_dense_way_to_the_same_figures():
     scores, labels = make_split(np.random.default_rng(0), 50)
     weights = np.random.default_rng(1).integers(0, 3, size=(4, 50))
-    weighted = weighted_metrics(outcomes_of(scores, labels, 0.0), weights)
+    weighted = weighted_metrics(outcomes_of(scores, labels, scores > 0.0), weights)
     for row, expected_weights in enumerate(weights):
         drawn = np.repeat(np.arange(50), expected_weights)
         expected = metrics_of(scores[drawn], labels[drawn], 0.0)
@@ -68,7 +68,7 @@ def test_ranking_terms_give_the_figures_themselves_and_nearly_those_of_resamples
     rng = np.random.default_rng(0)
     scores, labels = make_split(rng, 400)
     scores[:, -1] = 0.5  # a code with nothing but ties
-    terms = ranking_terms(scores, labels)
+    terms = ranking_terms(scores, outcomes_of(scores, labels, scores > 0.5))
     whole = weighted_ranking(terms, np.ones((1, 400)))
     expected = metrics_of(scores, labels)
     for name, value in whole.items():  # micro figures are on levels; intervals are centred
@@ -92,7 +92,9 @@ def test_calibration_terms_give_the_figures_of_repeated_notes():
     scores, labels = make_split(rng, 40)
     repeats = rng.integers(0, 3, 40)
     weighted = weighted_calibration(
-        calibration_terms(scores, labels), np.stack([np.ones(40), repeats.astype(float)]), scores.shape[1]
+        calibration_terms(scores, outcomes_of(scores, labels, scores > 0.5)),
+        np.stack([np.ones(40), repeats.astype(float)]),
+        scores.shape[1],
     )
     for row, drawn in enumerate((np.arange(40), np.repeat(np.arange(40), repeats))):
         expected = metrics_of(scores[drawn], labels[drawn])
@@ -109,13 +111,13 @@ def test_intervals_cover_the_expected_figure():
     for seed in range(150):
         scores, labels = make_split(rng, 100, num_codes=12)
         figures.append(metrics_of(scores, labels))
-        outcomes = outcomes_of(scores, labels, 0.5)
+        outcomes = outcomes_of(scores, labels, scores > 0.5)
         intervals.append(
             bootstrap_intervals(
                 outcomes,
                 figures[-1],
-                ranking=ranking_terms(scores, labels),
-                calibration=calibration_terms(scores, labels),
+                ranking=ranking_terms(scores, outcomes),
+                calibration=calibration_terms(scores, outcomes),
                 seed=seed,
                 num_resamples=200,
             )
@@ -133,7 +135,7 @@ def test_an_interval_holds_the_figure_even_where_rare_codes_drop_out_of_resample
     scores = np.eye(20) * 0.8 + 0.1  # 20 codes, each gold and predicted in one note: a perfect model
     labels = np.eye(20, dtype=int)
     figures = metrics_of(scores, labels)
-    intervals = bootstrap_intervals(outcomes_of(scores, labels, 0.5), figures)
+    intervals = bootstrap_intervals(outcomes_of(scores, labels, scores > 0.5), figures)
     assert figures["f1_macro"] == 1
     assert intervals["f1_macro"][0] < 1 == intervals["f1_macro"][1]
     assert intervals["f1_micro"] == [1, 1]
@@ -142,12 +144,14 @@ def test_an_interval_holds_the_figure_even_where_rare_codes_drop_out_of_resample
 def test_intervals_depend_on_the_seed_alone_and_narrow_with_more_notes():
     scores, labels = make_split(np.random.default_rng(0), 80)
     figures = metrics_of(scores, labels)
-    outcomes = outcomes_of(scores, labels, 0.5)
+    outcomes = outcomes_of(scores, labels, scores > 0.5)
     intervals = bootstrap_intervals(outcomes, figures, seed=3)
     assert intervals == bootstrap_intervals(outcomes, figures, seed=3)
     assert intervals != bootstrap_intervals(outcomes, figures, seed=4)
     assert not {"auc_micro", "average_precision_macro", "ece"} & intervals.keys()
-    more = bootstrap_intervals(outcomes_of(np.tile(scores, (9, 1)), np.tile(labels, (9, 1)), 0.5), figures, seed=3)
+    more = bootstrap_intervals(
+        outcomes_of(*(np.tile(part, (9, 1)) for part in (scores, labels, scores > 0.5))), figures, seed=3
+    )
     low, high = intervals["f1_micro"]
     assert more["f1_micro"][1] - more["f1_micro"][0] == pytest.approx((high - low) / 3, rel=0.2)
 
@@ -155,7 +159,9 @@ def test_intervals_depend_on_the_seed_alone_and_narrow_with_more_notes():
 def test_figures_without_a_value_get_no_interval():
     scores, labels = np.full((3, 2), 0.4), np.zeros((3, 2), int)
     intervals = bootstrap_intervals(
-        outcomes_of(scores, labels, 0.5), metrics_of(scores, labels), ranking=ranking_terms(scores, labels)
+        outcomes_of(scores, labels, scores > 0.5),
+        metrics_of(scores, labels),
+        ranking=ranking_terms(scores, outcomes_of(scores, labels, scores > 0.5)),
     )
     assert not {"auc_micro", "auc_macro", "f1_macro_seen"} & intervals.keys()
     assert intervals["f1_micro"] == [0, 0]
@@ -163,7 +169,7 @@ def test_figures_without_a_value_get_no_interval():
 
 def test_paired_test_finds_nothing_between_equal_runs():
     scores, labels = make_split(np.random.default_rng(0), 60)
-    outcomes = outcomes_of(scores, labels, 0.5)
+    outcomes = outcomes_of(scores, labels, scores > 0.5)
     for result in randomization_test(outcomes, outcomes, ["f1_micro", "f1_macro", "map"]).values():
         assert result == (0.0, 1.0)
 
@@ -176,7 +182,7 @@ def test_paired_test_keeps_its_level_and_finds_a_real_difference():
         others = 1 / (
             1 + np.exp(-3 * (labels - 0.5) - rng.normal(scale=1.8, size=labels.shape))
         )  # the same noise, new
-        first, second = outcomes_of(scores, labels, 0.5), outcomes_of(others, labels, 0.5)
+        first, second = outcomes_of(scores, labels, scores > 0.5), outcomes_of(others, labels, others > 0.5)
         p_values.append(
             randomization_test(first, second, ["f1_micro"], seed=seed, num_shuffles=200)["f1_micro"].p_value
         )
@@ -186,7 +192,7 @@ def test_paired_test_keeps_its_level_and_finds_a_real_difference():
     scores, labels = make_split(rng, 300, noise=1.0)
     better = 1 / (1 + np.exp(-3 * (labels - 0.5) - rng.normal(scale=1.2, size=labels.shape)))
     result = randomization_test(
-        outcomes_of(scores, labels, 0.5), outcomes_of(better, labels, 0.5), ["f1_micro", "map"]
+        outcomes_of(scores, labels, scores > 0.5), outcomes_of(better, labels, better > 0.5), ["f1_micro", "map"]
     )
     assert all(test.difference > 0 and test.p_value < 0.01 for test in result.values())
 
@@ -194,14 +200,16 @@ def test_paired_test_keeps_its_level_and_finds_a_real_difference():
 def test_paired_test_by_hand():
     # Two notes, one code, gold in both. Run 1 misses both, run 2 finds both: F1 0 and 1. Of the four ways to exchange
     # outputs two give |difference| 1 (none, both), two give 0: p is about 1/2.
-    first, second = (outcomes_of(np.full((2, 1), score), [[1], [1]], 0.5) for score in (0.1, 0.9))
+    first, second = (
+        outcomes_of(np.full((2, 1), score), [[1], [1]], np.full((2, 1), score > 0.5)) for score in (0.1, 0.9)
+    )
     result = randomization_test(first, second, ["f1_micro"], num_shuffles=2000)["f1_micro"]
     assert result.difference == 1
     assert result.p_value == pytest.approx(0.5, abs=0.05)
 
 
 def test_runs_on_other_notes_are_refused():
-    first, second = outcomes_of([[0.9, 0.1]], [[0]], 0.5), outcomes_of([[0.9, 0.1]], [[1]], 0.5)
+    first, second = (outcomes_of([[0.9, 0.1]], gold, np.array([[True, False]])) for gold in ([[0]], [[1]]))
     with pytest.raises(ValueError, match="same gold codes"):
         randomization_test(first, second, ["f1_micro"])
 
@@ -213,7 +221,7 @@ def test_holm_by_hand():
 
 
 def test_errors():
-    outcomes = outcomes_of([[0.9]], [[1]], 0.5)
+    outcomes = outcomes_of([[0.9]], [[1]], np.array([[True]]))
     with pytest.raises(ValueError, match="level"):
         bootstrap_intervals(outcomes, {}, level=1.5)
     with pytest.raises(ValueError, match="num_resamples"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from modeling_icd.decision_icd import calibrated_scores
-from modeling_icd.evaluation import ICDMetricsAccumulator, predictions
+from modeling_icd.evaluation import ClassIds, ICDMetricsAccumulator, predictions
+from modeling_icd.evaluation.cli import print_table
 from modeling_icd.evaluation.compare import (
     PUBLISHED,
     Run,
@@ -24,18 +25,16 @@ from modeling_icd.evaluation.compare import (
     threshold_rule_of,
     write_comparison,
 )
+from modeling_icd.evaluation.curves import make_curves
+from modeling_icd.evaluation.icd_metrics import metrics
+from modeling_icd.evaluation.icd_metrics.metrics import EVERYWHERE, METRICS, Metric
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
 from modeling_icd.evaluation.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
+from modeling_icd.evaluation.provenance import data_fingerprint
 from modeling_icd.evaluation.report import markdown_cell, write_report
-from modeling_icd.evaluation.results import (
-    ScoredSplit,
-    check_results,
-    data_fingerprint,
-    make_curves,
-    read_results,
-    summarize,
-    write_results,
-)
+from modeling_icd.evaluation.results import ScoredSplit, summarize
+from modeling_icd.evaluation.results_file import check_results, read_results, write_results
+from modeling_icd.publishing import card
 
 
 ICD9 = {
@@ -58,7 +57,7 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
     noise = np.random.default_rng(seed).normal(scale=1.5, size=labels.shape)
     scores = (1 / (1 + np.exp(-skill * (labels - 0.5) - noise))).astype(np.float32)
     scores[:, -1] = 0
-    gold = [np.flatnonzero(row).tolist() for row in labels]
+    gold = ClassIds(np.flatnonzero(row).tolist() for row in labels)
     hadm_ids = list(range(100_000, 100_000 + num_notes))
     texts = [f"{NOTE} {i}" for i in range(num_notes)]
     return ScoredSplit(
@@ -135,6 +134,30 @@ def test_results_survive_the_disk_and_their_check(threshold, tmp_path):
     assert loaded["strata"]["frequency"][0]["stratum"] == "0"  # the code that the model does not know
 
 
+def test_a_metric_is_one_row_of_the_table(tmp_path, monkeypatch, capsys):
+    def f2_micro(tally):
+        hits, predicted, gold = (counts.sum(axis=1) for counts in tally.by_code)
+        return 5 * hits / (4 * gold + predicted)
+
+    own = Metric("f2_micro", "F2, micro", "recall counts four times", "counts", f2_micro, EVERYWHERE)
+    monkeypatch.setattr(metrics, "METRICS", [*METRICS, own])
+    split = make_split(150)
+    results = [write_run(tmp_path / name, split._replace(threshold=t)) for name, t in (("one", 0.5), ("two", 0.3))]
+    precision, recall = (results[0]["metrics"][f"{name}_micro"] for name in ("precision", "recall"))
+    value = results[0]["metrics"]["f2_micro"]
+    assert value == pytest.approx(5 * precision * recall / (4 * precision + recall))
+    low, high = results[0]["intervals"]["f2_micro"]
+    assert low < value < high
+    report, _ = write_report(results[0], tmp_path)
+    assert f"F2, micro: recall counts four times | {value:.4f} | {low:.4f} to {high:.4f}" in report.read_text()
+    print_table(results[0])
+    assert "f2_micro" in capsys.readouterr().out
+    row = card.reported_metrics(results[0])[-1]
+    assert (row["name"], row["definition"], row["value"]) == ("F2, micro", "recall counts four times", f"{value:.4f}")
+    comparison = render_comparison(compare_runs([tmp_path / "one", tmp_path / "two"]))
+    assert "| f2_micro |" in comparison
+
+
 def make_trusted_split(**changes) -> ScoredSplit:
     """A split of a model with calibrated scores, a promised recall and a threshold for review."""
     split = make_split()
@@ -196,11 +219,12 @@ def test_the_best_codes_of_every_note_are_a_decision_too(tmp_path):
     np.put_along_axis(predicted, np.argsort(-split.scores, axis=1, kind="stable")[:, :2], True, axis=1)
     accumulator = ICDMetricsAccumulator()  # scores of 0 and 1 make the same decision with a threshold
     accumulator.add_batch(predicted.astype(np.float32), split.gold)
-    expected = accumulator.count_metrics()
-    assert {name: results["metrics"][name] for name in expected} == pytest.approx(expected)
+    expected = accumulator.compute()
+    names = [metric.name for metric in METRICS if metric.group == "counts"]
+    assert [results["metrics"][name] for name in names] == pytest.approx([expected[name] for name in names])
     assert results["threshold"] == "top 2"
     loaded = read_predictions(tmp_path / PREDICTIONS_FILE)
-    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, 0.5, 2))
+    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, predicted))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +283,7 @@ def test_the_fingerprint_is_of_everything_that_was_scored():
 def test_curves_by_hand():
     # Sorted: 0.9 gold, 0.8, 0.7 gold, 0.1. At recall 1/2 precision is 1; at recall 1 it is 2/3.
     curves = make_curves(
-        scores := np.array([[0.9, 0.8], [0.7, 0.1]], np.float32), outcomes_of(scores, [[0], [0]], 0.5)
+        scores := np.array([[0.9, 0.8], [0.7, 0.1]], np.float32), outcomes_of(scores, [[0], [0]], scores > 0.5)
     )
     points = {point["recall"]: point["precision"] for point in curves["precision_recall"]}
     assert points[0.5] == 1 and points[1.0] == pytest.approx(2 / 3)
@@ -278,7 +302,7 @@ def test_predictions_come_back_as_the_same_outcomes(max_complete, tmp_path, monk
     split = make_split(threshold=np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.5, 1.0]))
     write_run(tmp_path, split)
     loaded = read_predictions(tmp_path / PREDICTIONS_FILE)
-    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, split.threshold))
+    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, split.scores > np.float32(split.threshold)))
     assert loaded.codes == split.codes
     assert loaded.hadm_ids.tolist() == split.hadm_ids
     assert loaded.about["is_complete"] == (max_complete > 0)
@@ -289,7 +313,7 @@ def test_predictions_come_back_as_the_same_outcomes(max_complete, tmp_path, monk
 def test_psv_is_what_caml_s_reader_expects(tmp_path):
     scores = np.array([[0.9, 0.1, 0.8], [0.1, 0.2, 0.3]], np.float32)
     path = tmp_path / "preds_test.psv"
-    predictions.write_psv(path, [11, 12], ["401.9", "486", "96.71"], outcomes_of(scores, [[0], []], 0.5))
+    predictions.write_psv(path, [11, 12], ["401.9", "486", "96.71"], outcomes_of(scores, [[0], []], scores > 0.5))
     with path.open(newline="") as file:
         assert list(csv.reader(file, delimiter="|")) == [["11", "401.9", "96.71"], ["12", ""]]
 

@@ -34,7 +34,7 @@ def make(gold: list[list[int]], predicted: list[list[int]]):
     scores = np.full((len(gold), len(CODES)), 0.1, np.float32)
     for note, codes in enumerate(predicted):
         scores[note, codes] = 0.9
-    return outcomes_of(scores, gold, 0.5)
+    return outcomes_of(scores, gold, scores > 0.5)
 
 
 def test_frequency_bands_have_the_edges_of_the_literature():

@@ -200,7 +200,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, back
 
 
 def test_what_evaluation_keeps_is_chosen_in_the_configuration(tmp_path):
-    for storage in ("uint16", "histogram"):
+    for storage in ("uint16", "float32"):
         args = ICDTrainingArguments(str(tmp_path), score_storage=storage, use_cpu=True)
         trainer = make_trainer(torch.nn.Linear(1, 3), args, [{}], None, ICDCollator(3, pad_token_id=0), None)
         assert trainer.compute_metrics.accumulator.score_storage == storage

@@ -5,7 +5,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from modeling_icd.publishing.card import METRICS, build_card, card_metadata, card_variables
+from modeling_icd.evaluation.icd_metrics.metrics import shown_in
+from modeling_icd.publishing.card import build_card, card_metadata, card_variables
 from modeling_icd.publishing.folder import ModelFolder, project_file
 from modeling_icd.publishing.release import plan_physionet_release, plan_release
 
@@ -35,7 +36,7 @@ def test_the_model_index_comes_back_with_the_figures_of_the_results(finished_run
     metadata = ModelCard(card_of(finished_run)).data
     figures = {result.metric_name: result.metric_value for result in metadata.eval_results}
     measured = json.loads((finished_run / "results.json").read_text())["metrics"]
-    assert figures == {metric.name: round(measured[metric.key], 4) for metric in METRICS}
+    assert figures == {metric.title: round(measured[metric.name], 4) for metric in shown_in("card")}
     assert {result.dataset_split for result in metadata.eval_results} == {"test"}
     assert metadata.license == "apache-2.0"
     assert metadata.base_model == "someone/tiny-llama"

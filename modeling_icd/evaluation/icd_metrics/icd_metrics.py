@@ -1,7 +1,7 @@
 """Metrics of automatic ICD coding as an `evaluate` module.
 
-`evaluate` copies beside this file what it imports with a leading dot, reads one name a line, and takes a comment at the end
-of such a line for an address: keep those lines bare.
+`evaluate` copies beside this file what it imports with a leading dot, so that every file of the folder is named here. It reads
+one name a line, and takes a comment at the end of such a line for an address: keep those lines bare.
 """
 
 import datasets
@@ -9,11 +9,13 @@ import evaluate
 
 from .accumulator import ICDMetricsAccumulator
 from .inputs import ClassIds
-from .scores import nan_to_none
+from .metrics import CUTOFFS
+from .ranks import GoldRanks
+from .ratios import nan_to_none
 from .store import SCORE_STORAGES
 
 
-__all__ = ["SCORE_STORAGES", "ClassIds", "ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
+__all__ = ["CUTOFFS", "SCORE_STORAGES", "ClassIds", "GoldRanks", "ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
 
 _DESCRIPTION = """\
 Metrics of multi-label classification with very many labels, as used in automatic ICD coding: precision, recall, F1 and
@@ -33,8 +35,7 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (or `prediction_scores`): scores in 0..1, an array `(notes, codes)`; or the best codes of each note, a dict of
-        `ids` and `scores`, both `(notes, k)`, -1 for padding (then give `num_labels` to `evaluate.load`).
+    predictions (or `prediction_scores`): scores in 0..1, an array `(notes, codes)`.
     references: gold codes. An array, tensor or sparse matrix `(notes, codes)` is multi-hot. Lists, one for each note, are
         multi-hot rows, class ids or code strings, whichever they fit.
     references_format: "multi_hot", "ids" or "codes"; needed where lists fit two, such as `[[0, 1], [1, 0]]`.
@@ -68,7 +69,7 @@ class ICDMetrics(evaluate.Metric):
         *args,
         num_labels=None,
         threshold=0.5,
-        k=(5, 8, 15),
+        k=CUTOFFS,
         score_storage="float32",
         references_format=None,
         predictions_format=None,
@@ -79,7 +80,7 @@ class ICDMetrics(evaluate.Metric):
         if self.num_process != 1:
             raise ValueError(
                 f"This module holds its notes in memory and cannot join {self.num_process} processes through files. "
-                "Gather the scores first, or merge one `ICDMetricsAccumulator` of each process."
+                "Gather the scores first."
             )
         self.accumulator = ICDMetricsAccumulator(
             num_labels,
@@ -111,12 +112,10 @@ class ICDMetrics(evaluate.Metric):
     def add(self, *, prediction=None, reference=None, prediction_scores=None, **formats):
         """Add one note: the scores of its codes and its gold codes; `formats` as in `add_batch`."""
         prediction = one_of(prediction, prediction_scores)
-        if isinstance(prediction, dict):
-            prediction = {name: [values] for name, values in prediction.items()}
-        elif prediction is not None:
-            prediction = as_batch(prediction)
         self.add_batch(
-            predictions=prediction, references=None if reference is None else as_batch(reference), **formats
+            predictions=None if prediction is None else as_batch(prediction),
+            references=None if reference is None else as_batch(reference),
+            **formats,
         )
 
     def add_batch(
@@ -130,20 +129,19 @@ class ICDMetrics(evaluate.Metric):
         labels=None,
         **kwargs,
     ):
-        """Add a batch of notes: scores `(B, C)`, or the best codes of each note, and gold codes."""
+        """Add a batch of notes: scores `(B, C)` and gold codes."""
         if kwargs:
             raise ValueError(f"Unknown inputs {sorted(kwargs)}: this module takes `predictions` and `references`.")
         predictions = one_of(predictions, prediction_scores)
         if predictions is None or references is None:
             raise ValueError("Both `predictions` (scores) and `references` (gold codes) are needed.")
-        formats = {"references_format": references_format, "labels": labels}
-        if not isinstance(predictions, dict):
-            formats["predictions_format"] = predictions_format
-            self.accumulator.add_batch(predictions, references, **formats)
-        elif set(predictions) == {"ids", "scores"}:
-            self.accumulator.add_topk_batch(predictions["ids"], predictions["scores"], references, **formats)
-        else:
-            raise ValueError(f"A list of the best codes has the keys `ids` and `scores`, got {sorted(predictions)}.")
+        self.accumulator.add_batch(
+            predictions,
+            references,
+            references_format=references_format,
+            predictions_format=predictions_format,
+            labels=labels,
+        )
 
     def compute(
         self,

@@ -16,10 +16,7 @@ REFERENCES_FORMATS = ("multi_hot", "ids", "codes")
 PREDICTIONS_FORMATS = ("scores", *REFERENCES_FORMATS)
 MULTI_HOT_ARRAY = "An array, a tensor or a sparse matrix is always multi-hot, and `ClassIds(lists)` always class ids."
 
-PREDICTED_CODES = (
-    'If they are the predicted codes of each note, say which: `predictions_format="ids"` or `"codes"`; the best codes with '
-    "their scores are a dict with `ids` and `scores`."
-)
+PREDICTED_CODES = 'If they are the predicted codes of each note, say which: `predictions_format="ids"` or `"codes"`.'
 
 
 class ClassIds(list):
@@ -78,6 +75,17 @@ def check_rows_in_unit_range(matrix: np.ndarray) -> None:
             f"Scores must lie in 0..1, but row {row} of the batch holds {value:.4g} (in all {int(wrong.any(axis=1).sum())} "
             f"of its rows do). {remedy}"
         )
+
+
+def check_predicted(predicted: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which codes are predicted, as a bool matrix of the shape of the scores."""
+    matrix = to_numpy(predicted)
+    if matrix.dtype != bool or matrix.shape != shape:
+        raise ValueError(
+            f"`predicted` must be true or false for every score: expected bool of shape {shape}, got {matrix.dtype} of shape "
+            f"{matrix.shape}."
+        )
+    return matrix
 
 
 def check_threshold(threshold: Any, num_labels: int | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Functions over arrays of scores, for `accumulator.py`: levels, ranks and the curves that follow from ranks."""
+"""Ranks of scores, by note, by code and over all pairs; areas under curves and best thresholds, which follow from ranks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .ratios import divide
+
 
 NUM_CALIBRATION_BINS = 15
 SCORES_PER_COLUMN_BLOCK = 1 << 20  # bounds what looking at scores code by code takes, however many the notes
@@ -18,9 +20,6 @@ MAX_VALUES_TO_COMPARE = 16
 LOWEST_PATTERN = (127 - 31) << 23
 DROPPED_BITS = 12
 NUM_LEVELS = ((127 << 23) - LOWEST_PATTERN >> DROPPED_BITS) + 1  # 63489
-LEVELS_PER_BIN = 64  # the histogram of one code keeps 5 bits of the mantissa
-NUM_BINS = (NUM_LEVELS - 2) // LEVELS_PER_BIN + 2  # 993
-UNLISTED = np.iinfo(np.int32).max  # rank of a gold code outside a list of the best codes
 
 
 class GoldRanks(NamedTuple):
@@ -55,22 +54,6 @@ def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.nda
     return ranks
 
 
-def rank_gold_in_lists(ids: np.ndarray, rows: np.ndarray, codes: np.ndarray, num_labels: int) -> np.ndarray:
-    """Return the place (from 0) of every gold code in the list of its note `(B, K)`, or `UNLISTED`; -1 pads a list."""
-    listed_rows, places = np.nonzero(ids >= 0)
-    keys = listed_rows * num_labels + ids[listed_rows, places]
-    by_key = np.argsort(keys)
-    keys, places = keys[by_key], places[by_key]
-    repeated = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(repeated):
-        row, code = divmod(int(keys[repeated[0]]), num_labels)
-        raise ValueError(f"The list of row {row} names class id {code} twice.")
-    ranks = np.full(len(rows), UNLISTED)
-    _, gold, listed = np.intersect1d(rows * num_labels + codes, keys, assume_unique=True, return_indices=True)
-    ranks[gold] = places[listed]
-    return ranks
-
-
 def to_levels(scores: np.ndarray) -> np.ndarray:
     """Round scores up to one of 63,489 levels, as uint16.
 
@@ -86,11 +69,6 @@ def to_levels(scores: np.ndarray) -> np.ndarray:
 def from_levels(levels: np.ndarray) -> np.ndarray:
     """Return the largest score of each level, as float32."""
     return ((np.asarray(levels).astype(np.int32) << DROPPED_BITS) + LOWEST_PATTERN).view(np.float32)
-
-
-def to_bins(levels: np.ndarray) -> np.ndarray:
-    """Join 64 levels into one bin of a code's histogram (3 % of the score)."""
-    return (levels.astype(np.int32) + LEVELS_PER_BIN - 1) // LEVELS_PER_BIN
 
 
 def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,39 +195,6 @@ def cut_between(lower: Any, value: Any) -> np.ndarray:
     return np.where(middle < value, middle, lower).astype(np.float32)
 
 
-def ratios(hits: Any, predicted: Any, gold: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall, F1 and Jaccard index of counts; 0 where nothing was gold or predicted."""
-    return (
-        divide(hits, predicted),
-        divide(hits, gold),
-        divide(2 * hits, predicted + gold),
-        divide(hits, predicted + gold - hits),
-    )
-
-
-def divide(numerator: Any, denominator: Any, empty: float = 0.0) -> np.ndarray:
-    """Divide element by element; `empty` where the denominator is 0."""
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    quotient = np.full(np.broadcast(numerator, denominator).shape, empty)
-    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
-
-
-def f1_of(precision: float, recall: float) -> float:
-    """Harmonic mean of precision and recall; 0 where both are 0."""
-    return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
-
-
-def mean_of_defined(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN if there is none."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else math.nan
-
-
 def calibration_bins(scores: np.ndarray) -> np.ndarray:
     """Return the index of the calibration bin of each score."""
     return np.minimum((scores * NUM_CALIBRATION_BINS).astype(np.int32), NUM_CALIBRATION_BINS - 1)
-
-
-def nan_to_none(results: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None, for JSON, which has no NaN."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}
