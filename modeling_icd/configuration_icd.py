@@ -439,7 +439,7 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
             raise ValueError(f"`pooling` of a MultiResCNN is always 'label_attention', got {self.pooling!r}.")
 
 
-class ICDConfig(ICDBaseConfig, PreTrainedConfig):
+class ICDConfig(ICDBaseConfig):
     """Configuration of [`ModelForICDCoding`]: any backbone and any head, with the fields of [`ICDBaseConfig`] and these.
 
     Args:

@@ -66,9 +66,8 @@ def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.
 
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
-_BACKBONE_WEIGHT = re.compile(
-    r"(?:model\.)?(?:encoder\.|decoder\.)?(?:layers?\.(?P<layer>\d+)|embed_tokens|embeddings|norm)\."
-)
+# Of a checkpoint, what belongs to the backbone; a bare one has its weights without the name of the model in front.
+_BACKBONE_WEIGHT = re.compile(r"model\.|(encoder\.|decoder\.)?(layers?\.|embed_tokens\.|embeddings\.|norm\.)")
 
 # What `forward` takes beside the arguments of its signature, with the value that each has where it is left out.
 # Trainer takes every argument of the signature whose name holds "label" for labels, so that the first cannot stand there.
@@ -142,13 +141,13 @@ def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
         "have in another shape": mismatched,
     }
     for fault, keys in faults.items():
-        found = {key: match for key in sorted(keys) if (match := _BACKBONE_WEIGHT.match(key))}
+        found = sorted(key for key in keys if _BACKBONE_WEIGHT.match(key))
         if not found:
             continue
-        layers = sorted({int(match["layer"]) for match in found.values() if match["layer"]})
+        layers = sorted({int(number) for key in found for number in re.findall(r"\blayers?\.(\d+)\.", key)})
         depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
         raise ValueError(
-            f"The weights in {source} {fault} {len(found)} weights of the backbone, e.g. {next(iter(found))}"
+            f"The weights in {source} {fault} {len(found)} weights of the backbone, e.g. {found[0]}"
             + (f" (of the layers {', '.join(map(str, layers))})" if layers else "")
             + f". The configuration describes {config.num_hidden_layers} layers, of which the model has the first {depth}: "
             "take the configuration and the weights of the same backbone."

@@ -138,6 +138,8 @@ def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[s
         return [new_id[i] for i in value if i in new_id] if isinstance(value, list) else new_id.get(value)
 
     renumbered = {key: renumber(value) for key, value in config.items() if key.endswith("_token_id")}
+    if "backbone_config" in config:
+        return {**config, **renumbered, "backbone_config": _shorten_config(config["backbone_config"], new_id)}
     return {**config, **renumbered, "vocab_size": len(new_id)}
 
 

@@ -38,7 +38,7 @@ ALLOWED = {
         "typing.Any",
         "typing.TYPE_CHECKING",
     ),
-    *("re.compile", "re.finditer", "re.match", "re.sub"),
+    *("re.compile", "re.findall", "re.finditer", "re.match", "re.sub"),
     *("torch.FloatTensor", "torch.LongTensor", "torch.Tensor", "torch.float32", "torch.long", "torch.finfo"),
     *("torch.double", "torch.int32", "torch.searchsorted", "torch.zeros"),
     *("torch.utils", "torch.utils.data", "torch.utils.data.Dataset", "torch.utils.data.IterableDataset"),
