@@ -18,9 +18,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
-from .cli import gold_columns, score_notes
-from .data import add_shared_options, builder_for, load_model, private_cache, read_run
-from .results import MEMBERSHIP_FILE, weights_digest
+from ..inference.loading import ReaderArguments, load_model, reader_arguments
+from ..inference.model_folder import read_run, weights_digest
+from .model_data import builder_for, private_cache
+from .results import MEMBERSHIP_FILE
+from .scoring import add_shared_options, gold_columns, score_notes
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
@@ -79,6 +81,7 @@ def measure_membership(
     batch_size: int = 8,
     cache_dir: str | None = None,
     seed: int = 0,
+    reader: ReaderArguments | None = None,
 ) -> dict[str, Any]:
     """Attack a model with notes that it was trained on and notes that it was not.
 
@@ -88,6 +91,7 @@ def measure_membership(
         dataset, config (`str`, *optional*): Its name and configuration; by default as the model names them.
         split (`str`): Of the unseen notes.
         num_notes (`int`): At most so many of each kind, drawn at random.
+        reader (`ReaderArguments`, *optional*): How the model is loaded; by default as it was saved.
 
     Returns:
         What `membership.json` holds: counts, both AUCs and their intervals; nothing of a single note.
@@ -97,7 +101,7 @@ def measure_membership(
             `refit_on_validation`, or there are fewer notes than folds.
     """
     digest = weights_digest(folder)
-    model, tokenizer = load_model(folder)
+    model, tokenizer = load_model(folder, reader=reader)
     trained_on = model.config.training_data or {}
     dataset = dataset or trained_on.get("dataset")
     if dataset is None:
@@ -164,6 +168,7 @@ def report(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         cache_dir=args.cache_dir,
         seed=args.seed,
+        reader=reader_arguments(args),
     )
     write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")

@@ -297,27 +297,6 @@ def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Itera
     return digest.hexdigest()
 
 
-def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:
-    """SHA-256 over the model's safetensors files, which tells whose figures, or whose training data, these are.
-
-    Raises:
-        FileNotFoundError: where there are none.
-    """
-    files = sorted(Path(folder).glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
-    return files_digest(files)
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over those of files, in this order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
 def code_version() -> str:
     """The commit of this checkout (`-dirty` where files differ from it), or the installed version of the package."""
     root = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..evaluation.results import name_threshold, weights_digest
+from ..evaluation.results import name_threshold
+from ..inference.model_folder import weights_digest
 from .folder import ModelFolder, project_file
 from .release import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL, Release, training_configs
 

@@ -21,7 +21,7 @@ from typing import Any
 import datasets
 from transformers import AutoModelForSequenceClassification
 
-from ..evaluation.data import as_in_training, private_cache
+from ..evaluation.model_data import as_in_training, private_cache
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
 from .folder import REPO_ID, ModelFolder, read_content, real_datasets, trained_configs

@@ -12,13 +12,13 @@ from typing import Any
 
 from dataset_scripts.files import read_json
 
-from ..evaluation.results import MEMBERSHIP_FILE, weights_digest
+from ..evaluation.results import MEMBERSHIP_FILE
+from ..inference.model_folder import check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from .fields import CONFIG, CONFIG_REQUIRED, MEMBERSHIP, MEMBERSHIP_REQUIRED, RESULTS, RUN, RUN_REQUIRED, check_fields
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-ADAPTER_DIR = "adapter"
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
@@ -40,37 +40,6 @@ def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
     """The configurations of a data set that a model was trained on, earlier runs included."""
     earlier = trained_configs(training_data["earlier"], dataset) if "earlier" in training_data else set()
     return earlier | ({training_data["config"]} if training_data.get("dataset") == dataset else set())
-
-
-def check_weights(
-    training_data: dict[str, Any] | None, folder: str | Path, key: str = "weights", pattern: str = "model*.safetensors"
-) -> None:
-    """Refuse weights that a configuration does not speak of: they may have been trained on anything since.
-
-    Args:
-        training_data (`dict`, *optional*): `config.training_data`. Of restricted data nothing is asked.
-        folder (`str` or `Path`): Where the weights are.
-        key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
-
-    Raises:
-        ValueError: where the weights are not those that training wrote together with `training_data`.
-        FileNotFoundError: where there are none.
-    """
-    if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
-        return  # of an earlier version, or of unknown data: it opens nothing
-    if not is_sealed(training_data):
-        raise ValueError(
-            f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
-            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
-            "wrote it, or train again."
-        )
-    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
-        folder, pattern
-    ):
-        raise ValueError(
-            f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
-            "trained on is not known: use the folder as `train.py` wrote it, or train again."
-        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
 from ..configuration_icd import DECISION_FIELDS
+from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, check_weights
 from ..pipeline_icd import CUSTOM_PIPELINES
 from ..sharing_icd import is_sealed, seal_training_data
 from .fields import (
@@ -32,7 +33,7 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_weights, project_file
+from .folder import REPO_ID, Access, ModelFolder, project_file
 
 
 GATES = ("manual", "auto", "no")
@@ -47,7 +48,7 @@ BY_FIELD = {
     "special_tokens_map.json": SPECIAL_TOKENS,
     WEIGHTS_INDEX_FILE: WEIGHTS_INDEX,
 }
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
 HANDLER = PACKAGE / "handler.py"
@@ -65,6 +66,7 @@ PUBLIC_RESULTS = (
     "synthetic",
     "num_notes",
     "num_codes",
+    "reader",
     "seed",
     "code_version",
     "versions",
@@ -75,6 +77,7 @@ FITTED_CONFIG = (*DECISION_FIELDS, "training_data")
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
 PUBLIC_MODEL = (
+    *("dtype", "attn_implementation", "load_in_4bit", "load_in_8bit"),
     *("model", "backbone", "pooling", "head_dropout", "head_ensemble_size", "window_size", "window_stride"),
     *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
     *(

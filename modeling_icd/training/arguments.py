@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
+from ..inference.loading import ReaderArguments
 
 
 @dataclass
-class ModelArguments:
-    """The model: which one, on which backbone. `None` leaves a field to the model's own configuration."""
+class ModelArguments(ReaderArguments):
+    """The model: which one, on which backbone, loaded how. `None` leaves a field to the model's own configuration."""
 
     model: str = field(metadata={"help": "`direct` (LlamaForICDCoding) or `multirescnn` (LlamaMultiResCNNForICD)."})
     backbone: str = field(
@@ -48,10 +50,13 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if self.model not in ("direct", "multirescnn"):
             raise ValueError(f"`model` must be 'direct' or 'multirescnn', got {self.model!r}.")
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
+        if self.is_quantised and not (self.lora_r or self.freeze_backbone):
+            raise ValueError("A quantised backbone cannot be trained whole: give `lora_r`, or `freeze_backbone`.")
         if self.save_adapter and not self.lora_r:
             raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
 
@@ -139,3 +144,20 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
             raise ValueError(
                 "`refit_on_validation` lets the model learn from the notes that `conformal` promises a recall for: choose one."
             )
+
+
+def check_report_to(args: TrainingArguments) -> None:
+    """Refuse a report to a tool that is not installed, before anything is read.
+
+    Raises:
+        ValueError: names the tool.
+    """
+    for name in args.report_to or []:
+        for callback in get_reporting_integration_callbacks([name]):
+            # Without a tool, some of these fail once more when they are deleted.
+            probe = type(callback.__name__, (callback,), {"__del__": lambda self: None})
+            try:
+                probe()
+            except (ImportError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"`report_to` {name}: {reason} Install it, or leave `--report_to` out.") from None

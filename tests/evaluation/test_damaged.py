@@ -17,12 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dataset_scripts import files
-from modeling_icd.evaluation import cli, decide, predictions
-from modeling_icd.evaluation.cli import main, score_split
+from modeling_icd.evaluation import decide, predictions, scoring
+from modeling_icd.evaluation.cli import main
 from modeling_icd.evaluation.compare import read_run
-from modeling_icd.evaluation.data import builder_for, load_model
+from modeling_icd.evaluation.model_data import builder_for
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import read_results, summarize
+from modeling_icd.evaluation.scoring import score_split
+from modeling_icd.inference.loading import load_model
 
 
 def change_config(folder, change):
@@ -82,7 +84,7 @@ DAMAGES = {
     ),
     "a deeper configuration": (
         lambda folder: change_config(folder, lambda config: config.update(num_hidden_layers=3)),
-        r"9 parameters are not in its weights.*layers\.2.* \.\.\.",
+        r"lack 9 weights of the backbone.*layers\.2.*the layers 2",
     ),
     "a tensor too many": (
         lambda folder: change_weights(folder, lambda tensors: tensors.update(other=torch.ones(2))),
@@ -139,7 +141,9 @@ def test_numbers_that_are_none_are_named(coder, options, tmp_path, capsys):
     folder = shutil.copytree(coder, tmp_path / "model")
     change_weights(folder, lambda tensors: tensors["score.weight"][0].fill_(float("nan")))
     assert main([str(folder), *options, f"--output_dir={tmp_path / 'out'}"]) == 2
-    assert "NaN or infinity for 7 of 7 notes, the first being note 0" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "The head gives NaN or infinity for the rows [0, 1, 2, 3, 4, 5, 6] of the batch" in error
+    assert re.search(r"The batch holds the notes \[[\d, ]+\] of the split", error)
     assert not (tmp_path / "out").exists()
 
 
@@ -156,7 +160,7 @@ class WithEmptyNotes:
 
 
 def test_empty_notes_score_nothing_and_are_counted(coder, corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "builder_for", lambda *args: WithEmptyNotes(builder_for(*args)))
+    monkeypatch.setattr(scoring, "builder_for", lambda *args: WithEmptyNotes(builder_for(*args)))
     scored = score_split(str(coder), "mimic3", str(corpus), "test", cache_dir=str(tmp_path), threshold=0.0)
     assert "2 of 7 notes are empty; each scores 0 for every code" in capsys.readouterr().out
     assert not scored.scores[:2].any() and scored.scores[2:].any()

@@ -34,7 +34,7 @@ def make_model(backbone, **fields):
 
 def our_trainer():
     from modeling_icd.training.arguments import ICDTrainingArguments
-    from modeling_icd.training.run import ICDTrainer
+    from modeling_icd.training.trainer import ICDTrainer
 
     return ICDTrainer, ICDTrainingArguments
 
