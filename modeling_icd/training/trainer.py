@@ -58,6 +58,15 @@ class ICDTrainer(Trainer):
 
     args: ICDTrainingArguments
 
+    def __init__(self, model, *args, **kwargs):
+        # transformers refuses a quantised model without an adapter, but the head, which learns, is never quantised.
+        is_quantised = getattr(model, "is_quantized", False)
+        if is_quantised:
+            model.is_quantized = False
+        super().__init__(model, *args, **kwargs)
+        if is_quantised:
+            model.is_quantized = True
+
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
         if not isinstance(sampler, LengthGroupedSampler):
