@@ -14,6 +14,7 @@ from modeling_icd.inference.hidden_states import backbone_fingerprint
 from modeling_icd.inference.loading import ReaderArguments, describe_reader, load_model
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.inference.tokens import tokenize_notes
+from modeling_icd.publishing.fields import CONFIG, RUN, SILENTLY_DROPPED, check_fields
 from modeling_icd.training.run import main as train
 
 
@@ -106,6 +107,10 @@ def test_training_reads_as_it_is_told_and_evaluation_says_so(options, backbone, 
     }
     run = json.loads((model / "run.json").read_text())
     assert run["reader"] == reader and run["model"].items() >= {"dtype": options.get("dtype")}.items()
+    for name, kinds in (("run.json", RUN), ("config.json", CONFIG)):  # such a model can be published
+        content = json.loads((model / name).read_text())
+        check_fields(name, content, kinds, "")
+        assert content.keys() - kinds.keys() <= SILENTLY_DROPPED
     assert AutoModelForSequenceClassification.from_pretrained(model).dtype == getattr(torch, reader["dtype"])
     asked = ["--attn_implementation=eager"] if "attn_implementation" in options else []
     data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={model}-private/cache"]
