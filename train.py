@@ -2,8 +2,9 @@
 
 import sys
 
+from modeling_icd.publishing.after_training import plan_push
 from modeling_icd.training.run import main
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(plan_push=plan_push))

@@ -20,11 +20,11 @@ from transformers import AutoConfig
 
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
-from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.decide import refit_decision
 from modeling_icd.evaluation.decisions import DecisionArguments
 from modeling_icd.evaluation.results import summarize
-from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.evaluation.scoring import score_split
+from modeling_icd.inference.hidden_states import HiddenStates
 
 
 WAYS = {

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dataset_scripts.files import write_text
-from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.results import summarize
 from modeling_icd.evaluation.results_file import write_results
-from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.evaluation.scoring import score_split
+from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.training.run import main as train_main
 
 

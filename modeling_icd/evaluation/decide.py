@@ -20,10 +20,15 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import read_json, write_json
 
 from ..decision_icd import RULES, threshold_value
-from .cli import empty_notes, gold_columns, logits_of_notes
-from .data import RUN_FILE, add_shared_options, builder_for, load_coder_config, load_model, private_cache, read_run
+from ..inference.hidden_states import HiddenStates
+from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
+from ..inference.loop import logits_of_notes
+from ..inference.model_folder import RUN_FILE, read_run
+from ..inference.tokens import empty_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
+from .model_data import builder_for, private_cache
+from .scoring import add_shared_options, gold_columns
 
 
 def refit_decision(
@@ -34,7 +39,8 @@ def refit_decision(
     options: Sequence[str] = (),
     cache_dir: str | None = None,
     batch_size: int = 8,
-    make_store: Callable | None = None,
+    make_store: Callable[..., HiddenStates] | None = None,
+    reader: ReaderArguments | None = None,
 ) -> dict[str, Any]:
     """Fit a decision on the validation split of the data that a model was trained on, and write it to the model's folder.
 
@@ -43,7 +49,7 @@ def refit_decision(
         data_dir (`str`): The files of the data set that it was trained on.
         args (`DecisionArguments`): What to fit.
         options (`Sequence[str]`): Of the data set's configuration, `NAME=VALUE`; before them come those of training.
-        make_store (`Callable`, *optional*): As in [`~modeling_icd.evaluation.cli.score_split`].
+        make_store, reader (*optional*): As in [`~modeling_icd.evaluation.scoring.score_split`].
 
     Returns:
         The fields that `fit_decision` gives.
@@ -75,7 +81,7 @@ def refit_decision(
     gold = ClassIds([column for column in of_note if column < config.num_labels] for of_note in columns)
     num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
     check_notes(gold, args, num_unknown)  # now, not after scoring
-    model, tokenizer = load_model(folder)
+    model, tokenizer = load_model(folder, reader=reader)
     store = make_store(model) if make_store is not None and config.freeze_backbone else None
     decision = fit_decision(
         logits_of_notes(model, tokenizer, list(records["text"]), batch_size, store),
@@ -140,6 +146,7 @@ def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:
         options=paths.dataset_options,
         cache_dir=paths.cache_dir,
         batch_size=paths.batch_size,
+        reader=reader_arguments(paths),
     )
     print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold_value(decision)}")
     print("Results measured before are of the old decision: run `evaluate.py` again.")

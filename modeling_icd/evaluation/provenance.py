@@ -1,4 +1,4 @@
-"""Where figures come from: fingerprints of data and weights, versions of the code and of its libraries."""
+"""Where figures come from: a fingerprint of the data, versions of the code and of its libraries."""
 
 import hashlib
 import subprocess
@@ -17,27 +17,6 @@ def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Itera
     for hadm_id, text, of_note in zip(hadm_ids, texts, codes, strict=True):
         digest.update(f"{hadm_id}\0{len(text)}\0{text}\0{' '.join(sorted(of_note))}\0".encode())
     return digest.hexdigest()
-
-
-def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:
-    """SHA-256 over the model's safetensors files, which tells whose figures, or whose training data, these are.
-
-    Raises:
-        FileNotFoundError: where there are none.
-    """
-    files = sorted(Path(folder).glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
-    return files_digest(files)
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over those of files, in this order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def code_version() -> str:

@@ -25,10 +25,12 @@ from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..decision_icd import calibrated_scores
-from ..evaluation.cli import check_logits
-from ..evaluation.data import builder_for, load_model, private_cache
 from ..evaluation.icd_metrics.ratios import divide
-from ..pipeline_icd import encode_note, evidence_spans, padded, predicted_codes
+from ..evaluation.model_data import builder_for, private_cache
+from ..inference.batches import padded_inputs
+from ..inference.loading import add_reader_options, load_model, reader_arguments
+from ..inference.loop import check_logits
+from ..pipeline_icd import encode_note, evidence_spans, predicted_codes
 from . import command_parser
 
 
@@ -129,7 +131,9 @@ def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spa
         if not marked or not note.strip():
             continue
         encoded = encode_note(tokenizer, note)
-        inputs = {name: tensor.to(model.device) for name, tensor in padded([encoded["input_ids"]]).items()}
+        inputs = {
+            name: tensor.to(model.device) for name, tensor in padded_inputs([encoded["input_ids"].long()]).items()
+        }
         output = model(**inputs, output_label_attentions=True)
         check_logits(output.logits.float().cpu().numpy())
         if output.label_attentions is None:
@@ -172,6 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
     )
+    add_reader_options(parser)
     parser.add_argument("--output_file", type=Path, help="where the figures go as JSON, which hold no text")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
@@ -180,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Judges, prints, and writes the figures."""
-    model, tokenizer = load_model(args.model, args.trust_remote_code)
+    model, tokenizer = load_model(args.model, args.trust_remote_code, reader_arguments(args))
     cache_dir = args.cache_dir or private_cache(args.model)
     builder = builder_for(
         model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedToken
 from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
-from ..evaluation.data import first_line
+from ..inference.loading import first_line
 from . import command_parser
 
 

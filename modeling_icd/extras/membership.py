@@ -20,10 +20,11 @@ from dataset_scripts import ICDBuilder
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
-from ..evaluation.cli import gold_columns, score_notes
-from ..evaluation.data import add_shared_options, builder_for, load_model, private_cache, read_run
-from ..evaluation.provenance import weights_digest
+from ..evaluation.model_data import builder_for, private_cache
 from ..evaluation.results import MEMBERSHIP_FILE
+from ..evaluation.scoring import add_shared_options, gold_columns, score_notes
+from ..inference.loading import ReaderArguments, load_model, reader_arguments
+from ..inference.model_folder import read_run, weights_digest
 from . import command_parser
 
 
@@ -83,6 +84,7 @@ def measure_membership(
     batch_size: int = 8,
     cache_dir: str | None = None,
     seed: int = 0,
+    reader: ReaderArguments | None = None,
 ) -> dict[str, Any]:
     """Attack a model with notes that it was trained on and notes that it was not.
 
@@ -92,6 +94,7 @@ def measure_membership(
         dataset, config (`str`, *optional*): Its name and configuration; by default as the model names them.
         split (`str`): Of the unseen notes.
         num_notes (`int`): At most so many of each kind, drawn at random.
+        reader (`ReaderArguments`, *optional*): How the model is loaded; by default as it was saved.
 
     Returns:
         What `membership.json` holds: counts, both AUCs and their intervals; nothing of a single note.
@@ -101,7 +104,7 @@ def measure_membership(
             `refit_on_validation`, or there are fewer notes than folds.
     """
     digest = weights_digest(folder)
-    model, tokenizer = load_model(folder)
+    model, tokenizer = load_model(folder, reader=reader)
     trained_on = model.config.training_data or {}
     dataset = dataset or trained_on.get("dataset")
     if dataset is None:
@@ -172,6 +175,7 @@ def report(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         cache_dir=args.cache_dir,
         seed=args.seed,
+        reader=reader_arguments(args),
     )
     write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")

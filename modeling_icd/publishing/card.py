@@ -19,7 +19,7 @@ from dataset_scripts.facts import (
 from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
-from ..evaluation.provenance import weights_digest
+from ..inference.model_folder import weights_digest
 from .fields import records_of
 from .folder import ModelFolder, project_file
 from .release import Release, training_configs

@@ -187,6 +187,11 @@ def _is_plain(value: Any) -> bool:
 
 # Of the backbone; `backbone_config` has them where there is one.
 BACKBONE = dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE)
+# How a model was loaded, as `describe_reader` says it.
+ATTENTION = text(r"[\w./-]{1,60}", "the name of an attention or of a kernel")
+READER = record_of(
+    {"dtype": WORD, "attn_implementation": optional(ATTENTION), "quantization": optional(WORD)}, only=True
+)
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
 DECLARED = {
     *(field.name for model in MODELS.values() for field in fields_of(model.config_class)),
@@ -215,6 +220,7 @@ CONFIG: dict[str, Kind] = {
     "threshold": either(NUMBER, list_of(NUMBER)),
     "calibration": optional(CALIBRATION),
     "filter_sizes": list_of(WHOLE),
+    "quantization_config": optional(map_of(either(SCALAR, list_of(WORD)), key=r"\w{1,60}")),
     "rope_parameters": optional(map_of(either(SCALAR, list_of(NUMBER)), key=r"[a-z_]{1,40}")),
     **BACKBONE,
     **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), IDS),
@@ -237,6 +243,7 @@ RUN: dict[str, Kind] = {
             and all(
                 either(SCALAR, list_of(either(WHOLE, OPTION))).accepts(item)
                 or (name in ("backbone", "base_model") and isinstance(item, str))
+                or (name == "attn_implementation" and ATTENTION.accepts(item))
                 for name, item in value.items()
             )
         ),
@@ -245,6 +252,7 @@ RUN: dict[str, Kind] = {
         {"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)}, ("dataset",)
     ),
     "training": record_of({"seed": WHOLE}, ("seed",)),
+    "reader": READER,
     "log": list_of(record_of({"train_runtime": NUMBER, "epoch": NUMBER, "step": NUMBER})),
 }
 RUN_REQUIRED = ("model", "data", "training", "log")
@@ -267,6 +275,7 @@ RESULTS: dict[str, Kind] = {
     ),
     **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
+    "reader": READER,
     "code_version": WORD,
     "versions": map_of(optional(WORD), key=r"[\w-]{1,40}"),
     "unknown_codes": list_of(NAME),

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from dataset_scripts.files import read_json
 
-from ..evaluation.provenance import weights_digest
 from ..evaluation.results import MEMBERSHIP_FILE
+from ..inference.model_folder import check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from .fields import (
     BACKBONE,
@@ -31,7 +31,6 @@ from .fields import (
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-ADAPTER_DIR = "adapter"
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
@@ -54,37 +53,6 @@ def check_repo_id(repo_id: str, argument: str = "--repo_id") -> None:
     """Raise a `ValueError` where this is not the name of a repository."""
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"`{argument}` must be OWNER/NAME, got {repo_id!r}.")
-
-
-def check_weights(
-    training_data: dict[str, Any] | None, folder: str | Path, key: str = "weights", pattern: str = "model*.safetensors"
-) -> None:
-    """Refuse weights that a configuration does not speak of: they may have been trained on anything since.
-
-    Args:
-        training_data (`dict`, *optional*): `config.training_data`. Of restricted data nothing is asked.
-        folder (`str` or `Path`): Where the weights are.
-        key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
-
-    Raises:
-        ValueError: where the weights are not those that training wrote together with `training_data`.
-        FileNotFoundError: where there are none.
-    """
-    if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
-        return  # of an earlier version, or of unknown data: it opens nothing
-    if not is_sealed(training_data):
-        raise ValueError(
-            f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
-            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
-            "wrote it, or train again."
-        )
-    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
-        folder, pattern
-    ):
-        raise ValueError(
-            f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
-            "trained on is not known: use the folder as `train.py` wrote it, or train again."
-        )
 
 
 @dataclass(frozen=True)

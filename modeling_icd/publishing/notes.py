@@ -10,7 +10,7 @@ import datasets
 
 from dataset_scripts import load_builder, parse_options
 
-from ..evaluation.data import as_in_training, private_cache
+from ..evaluation.model_data import as_in_training, private_cache
 from .folder import ModelFolder, real_datasets, trained_configs
 
 

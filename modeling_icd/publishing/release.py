@@ -19,6 +19,7 @@ from dataset_scripts.marker import corpus_titles
 
 from ..configuration_icd import CUSTOM_PIPELINES, FLAT_FILES
 from ..decision_icd import decision_fields, rule_options
+from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, check_weights
 from ..sharing_icd import is_sealed, seal_training_data
 from .fields import (
     ADAPTER,
@@ -33,7 +34,7 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import ADAPTER_DIR, REPO_ID, Access, ModelFolder, check_repo_id, check_weights, project_file
+from .folder import REPO_ID, Access, ModelFolder, check_repo_id, project_file
 
 
 GATES = ("manual", "auto", "no")
@@ -48,7 +49,7 @@ BY_FIELD = {
     "special_tokens_map.json": SPECIAL_TOKENS,
     WEIGHTS_INDEX_FILE: WEIGHTS_INDEX,
 }
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
 HANDLER = PACKAGE / "handler.py"
@@ -57,7 +58,7 @@ HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
     *("schema_version", "metrics", "intervals", "interval_method", "dataset", "config", "split", "synthetic"),
-    *("num_notes", "num_empty_notes", "num_codes", "seed", "code_version", "versions"),
+    *("num_notes", "num_empty_notes", "num_codes", "reader", "seed", "code_version", "versions"),
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*decision_fields(), "training_data")
@@ -65,6 +66,7 @@ FITTED_CONFIG = (*decision_fields(), "training_data")
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
 PUBLIC_MODEL = (
+    *("dtype", "attn_implementation", "load_in_4bit", "load_in_8bit"),
     *(
         "model",
         "backbone",

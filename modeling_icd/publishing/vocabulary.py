@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from ..evaluation.provenance import files_digest
+from ..inference.model_folder import files_digest
 from ..sharing_icd import is_sealed, seal_training_data
 from .folder import read_content, weights_header
 from .privacy import TrainingNotes

@@ -1,1 +1,1 @@
-"""Training: arguments, collator, hidden-state cache, Trainer glue. Nothing here travels with the weights."""
+"""Training a model: its arguments, notes, batches and Trainer, checkpoints, and what a run saves."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from dataset_scripts import BUILDERS
 
@@ -12,12 +13,13 @@ from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from ..heads import HEADS
+from ..inference.loading import ReaderArguments
 from ..modeling_icd import MODELS
 
 
 @dataclass
-class ModelArguments:
-    """The model: which one, on which backbone. `None` leaves a field to the model's own configuration."""
+class ModelArguments(ReaderArguments):
+    """The model: which one, on which backbone, loaded how. `None` leaves a field to the model's own configuration."""
 
     model: str = field(
         metadata={
@@ -68,6 +70,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if self.model not in MODELS:
             raise ValueError(f"`model` must be {' or '.join(map(repr, MODELS))}, got {self.model!r}.")
         if (self.model == "generic") != (self.head is not None):
@@ -77,6 +80,8 @@ class ModelArguments:
         self.parsed_head_options()
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
+        if self.is_quantised and not (self.lora_r or self.freeze_backbone):
+            raise ValueError("A quantised backbone cannot be trained whole: give `lora_r`, or `freeze_backbone`.")
         if self.save_adapter and not self.lora_r:
             raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
 
@@ -182,3 +187,20 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
                 f"`refit_on_validation` lets the model learn from the notes that `{self.threshold_rule}` promises {promised} "
                 "for: choose one."
             )
+
+
+def check_report_to(args: TrainingArguments) -> None:
+    """Refuse a report to a tool that is not installed, before anything is read.
+
+    Raises:
+        ValueError: names the tool.
+    """
+    for name in args.report_to or []:
+        for callback in get_reporting_integration_callbacks([name]):
+            # Without a tool, some of these fail once more when they are deleted.
+            probe = type(callback.__name__, (callback,), {"__del__": lambda self: None})
+            try:
+                probe()
+            except (ImportError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"`report_to` {name}: {reason} Install it, or leave `--report_to` out.") from None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -46,6 +47,17 @@ def check_same_data(checkpoint: Path, training_data: dict) -> None:
             f"The checkpoint {checkpoint} is not of a run on these data and this backbone: resume with the arguments that "
             "it was started with, or give a finished model as `backbone` to train it further."
         )
+
+
+def checkpoint_to_resume(args: TrainingArguments, training_data: dict) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` names; `last` and `true`: the last complete one, if there is one."""
+    resume = args.resume_from_checkpoint
+    if isinstance(resume, str) and resume.lower() in ("true", "last"):
+        resume = last_complete_checkpoint(Path(args.output_dir))
+        print(f"resuming from {resume}" if resume else f"no complete checkpoint in {args.output_dir}: starting anew")
+    if resume:
+        check_same_data(Path(resume), training_data)
+    return resume
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..modeling_icd import pad_rows
-from .hidden_states import HiddenStates
+from ..inference.batches import padded_inputs
+from ..inference.hidden_states import HiddenStates
 
 
 def multi_hot(label_ids: list[list[int]], num_labels: int) -> torch.Tensor:
@@ -22,12 +22,12 @@ class ICDCollator:
 
     Args:
         num_labels (`int`): C.
-        pad_token_id (`int`): what `input_ids` are padded with; the mask says where.
+        pad_token_id (`int`): what `input_ids` are padded with: any token, since the mask says where.
         hidden_states (`HiddenStates`, *optional*): where given, batches hold its states in place of `input_ids`.
     """
 
     num_labels: int
-    pad_token_id: int
+    pad_token_id: int = 0
     hidden_states: HiddenStates | None = None
 
     def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
@@ -42,12 +42,6 @@ class ICDCollator:
                 f"{empty} of the {len(notes)} notes of a batch have no token, and cannot be coded: leave them out, e.g. with "
                 '`split.filter(lambda note: note["length"] > 0)`.'
             )
-        if self.hidden_states is None:
-            name, padding = "input_ids", self.pad_token_id
-            rows = [torch.as_tensor(note["input_ids"]) for note in notes]
-        else:
-            name, padding = "hidden_states", 0
-            rows = [self.hidden_states.read(note["input_ids"]) for note in notes]
-        padded, mask = pad_rows(rows, padding)
-        labels = multi_hot([note["label_ids"] for note in notes], self.num_labels)
-        return {name: padded, "attention_mask": mask, "labels": labels}
+        read = None if self.hidden_states is None else self.hidden_states.read
+        inputs = padded_inputs([note["input_ids"] for note in notes], read, self.pad_token_id)
+        return {**inputs, "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels)}

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
-import torch
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 
-from ..evaluation.data import load_config
 from ..heads import find_head
+from ..inference.loading import first_line, load_config
+from ..inference.model_folder import check_weights
 from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
-from ..publishing.folder import check_weights
 from .arguments import ModelArguments
 
 
@@ -27,7 +26,10 @@ MODEL_FIELDS = [
 
 
 def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
-    """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole."""
+    """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole.
+
+    The head learns in float32, whatever the backbone's type.
+    """
     model_class = MODELS[args.model]
     config_class = model_class.config_class
     given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
@@ -52,14 +54,19 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         **given,
     )
     try:
-        model = model_class.from_pretrained(backbone, config=config, dtype=torch.float32)
+        model = model_class.from_pretrained(backbone, config=config, **{"dtype": "float32", **args.options()})
+    except ImportError as error:  # a package that the attention or the quantisation needs
+        raise ValueError(f"{backbone} cannot be loaded: {first_line(error)}") from None
     except RuntimeError:  # what the library makes of weights in other shapes
         raise ValueError(
             f"The head in {backbone} has other shapes than one for {len(codes)} codes and these options. To train its backbone "
             "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
         ) from None
+    model.score.float()
     if not args.lora_r:
         return model
+    if args.is_quantised:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return get_peft_model(
         model,
         LoraConfig(

@@ -7,7 +7,6 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import distributed
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
@@ -15,6 +14,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from ..evaluation import make_compute_metrics
+from ..inference.loop import predict_logits
 from .arguments import ICDTrainingArguments
 from .checkpoints import whole_checkpoint
 from .collator import ICDCollator, multi_hot
@@ -57,6 +57,15 @@ class ICDTrainer(Trainer):
     """Trainer that shuffles batches grouped by length, with a learning rate of its own for the head."""
 
     args: ICDTrainingArguments
+
+    def __init__(self, model, *args, **kwargs):
+        # transformers refuses a quantised model without an adapter, but the head, which learns, is never quantised.
+        is_quantised = getattr(model, "is_quantized", False)
+        if is_quantised:
+            model.is_quantized = False
+        super().__init__(model, *args, **kwargs)
+        if is_quantised:
+            model.is_quantized = True
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = super()._get_train_sampler(train_dataset)
@@ -192,24 +201,19 @@ def count_as_missed(compute_metrics, gold: list[list[int]], collator: ICDCollato
     return compute
 
 
-@torch.no_grad()
-def predict_logits(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
-    """Logits of a split, fp32 `(N, C)`, in its own order; notes of similar length share a batch.
+def predict_split(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
+    """Logits of a tokenized split, fp32 `(N, C)`, in its own order; several processes share the batches, and each gets all.
 
-    Several processes share the batches, and each gets all logits. The Trainer's own loader would give notes in another
-    order than their labels.
+    The Trainer's own loader would give notes in another order than their labels.
     """
     args = trainer.args
     share_buffers(trainer.model, args)
-    trainer.model.eval()
-    order = np.argsort(split["length"], kind="stable")
-    batches = [order[start : start + args.eval_batch_size] for start in range(0, len(order), args.eval_batch_size)]
-    logits = {}
-    for number in range(args.process_index, len(batches), args.world_size):
-        batch = trainer.data_collator([split[int(row)] for row in batches[number]])
-        batch.pop("labels")
-        inputs = {name: values.to(args.device) for name, values in batch.items()}
-        logits[number] = trainer.model(**inputs).logits.float().cpu().numpy()
-    if args.world_size > 1:
-        logits = {number: part for share in gather_object([logits]) for number, part in share.items()}
-    return np.concatenate([logits[number] for number in range(len(batches))])[np.argsort(order)]
+    return predict_logits(
+        trainer.model,
+        list(split["input_ids"]),
+        args.eval_batch_size,
+        trainer.data_collator.hidden_states,
+        process=args.process_index,
+        num_processes=args.world_size,
+        show_progress=not args.disable_tqdm,
+    )

@@ -15,14 +15,15 @@ from dataset_scripts import ICDBuilder
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
 from modeling_icd import LlamaICDConfig
 from modeling_icd.decision_icd import decision_fields
-from modeling_icd.evaluation.cli import code_attributes, predictions_dir_of, score_split
 from modeling_icd.evaluation.cli import main as evaluate_main
-from modeling_icd.evaluation.data import as_in_training
+from modeling_icd.evaluation.cli import predictions_dir_of
 from modeling_icd.evaluation.decide import main as decide_main
 from modeling_icd.evaluation.decisions import DecisionArguments
+from modeling_icd.evaluation.model_data import as_in_training
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.evaluation.results import summarize
 from modeling_icd.evaluation.results_file import read_results
+from modeling_icd.evaluation.scoring import code_attributes, score_split
 from modeling_icd.training.run import main as train_main
 
 
@@ -111,7 +112,7 @@ def test_a_file_to_audit_is_read_before_a_note_is_scored(coder, corpus, tmp_path
     def score(*_):
         raise AssertionError("scored first")
 
-    monkeypatch.setattr("modeling_icd.evaluation.cli.logits_of_notes", score)
+    monkeypatch.setattr("modeling_icd.evaluation.scoring.logits_of_notes", score)
     path = tmp_path / "assigned.psv"
     path.write_text("7|401.9\n")
     data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", f"--audit={path}"]

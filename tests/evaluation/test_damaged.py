@@ -18,13 +18,15 @@ from safetensors.torch import load_file, save_file
 
 from dataset_scripts import files
 from modeling_icd.decision_icd import is_predicted
-from modeling_icd.evaluation import cli, decide, predictions
-from modeling_icd.evaluation.cli import main, score_split
-from modeling_icd.evaluation.data import builder_for, load_model
+from modeling_icd.evaluation import decide, predictions, scoring
+from modeling_icd.evaluation.cli import main
+from modeling_icd.evaluation.model_data import builder_for
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import summarize
 from modeling_icd.evaluation.results_file import read_results
+from modeling_icd.evaluation.scoring import score_split
 from modeling_icd.extras.compare import read_evaluation
+from modeling_icd.inference.loading import load_model
 
 
 def change_config(folder, change):
@@ -84,7 +86,7 @@ DAMAGES = {
     ),
     "a deeper configuration": (
         lambda folder: change_config(folder, lambda config: config.update(num_hidden_layers=3)),
-        r"lack 9 weights of the backbone.*layers 2.*describes 3 layers",
+        r"lack 9 weights of the backbone.*layers\.2.*the layers 2",
     ),
     "a tensor too many": (
         lambda folder: change_weights(folder, lambda tensors: tensors.update(other=torch.ones(2))),
@@ -141,7 +143,9 @@ def test_numbers_that_are_none_are_named(coder, options, tmp_path, capsys):
     folder = shutil.copytree(coder, tmp_path / "model")
     change_weights(folder, lambda tensors: tensors["score.weight"][0].fill_(float("nan")))
     assert main([str(folder), *options, f"--output_dir={tmp_path / 'out'}"]) == 2
-    assert "The head gives NaN or infinity" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "The head gives NaN or infinity for the rows [0, 1, 2, 3, 4, 5, 6] of the batch" in error
+    assert re.search(r"The batch holds the notes \[[\d, ]+\] of the split", error)
     assert not (tmp_path / "out").exists()
 
 
@@ -158,7 +162,7 @@ class WithEmptyNotes:
 
 
 def test_empty_notes_score_nothing_and_are_counted(coder, corpus, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "builder_for", lambda *args: WithEmptyNotes(builder_for(*args)))
+    monkeypatch.setattr(scoring, "builder_for", lambda *args: WithEmptyNotes(builder_for(*args)))
     scored = score_split(str(coder), "mimic3", str(corpus), "test", cache_dir=str(tmp_path), threshold=0.0)
     assert "2 of 7 notes are empty; each scores 0 for every code" in capsys.readouterr().out
     assert not scored.scores[:2].any() and scored.scores[2:].any()

@@ -18,10 +18,10 @@ from modeling_icd.decision_icd import (
     is_predicted,
     predicted,
 )
-from modeling_icd.evaluation.cli import score_split
 from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import recall_figures, review_figures, summarize
+from modeling_icd.evaluation.scoring import score_split
 from modeling_icd.evaluation.thresholds import conformal_threshold, multi_hot, tune_review_threshold, tune_top_k
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import modeling_icd
-from modeling_icd.training import hidden_states
-from modeling_icd.training.hidden_states import HiddenStates
+from modeling_icd.inference import hidden_states
+from modeling_icd.inference.hidden_states import HiddenStates
 
 
 NOTES = [[2 + i] * (1 + i) for i in range(6)]

@@ -12,7 +12,7 @@ from transformers import AutoConfig, EvalPrediction
 
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.evaluation import make_compute_metrics
-from modeling_icd.training import run
+from modeling_icd.training import notes
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator
 from modeling_icd.training.run import main
@@ -94,7 +94,7 @@ def arguments(corpus, backbone, tmp_path):
 @pytest.fixture
 def some_notes_empty(monkeypatch):
     """The first two training notes and the first validation note have no token."""
-    tokenize = run.tokenize_split
+    tokenize = notes.tokenize_split
 
     def tokenize_split(split, *args):
         tokens = tokenize(split, *args)
@@ -108,7 +108,7 @@ def some_notes_empty(monkeypatch):
 
         return tokens.map(cut, with_indices=True)
 
-    monkeypatch.setattr(run, "tokenize_split", tokenize_split)
+    monkeypatch.setattr(notes, "tokenize_split", tokenize_split)
 
 
 @pytest.mark.parametrize("freeze_backbone", [True, False])

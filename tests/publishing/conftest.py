@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 from modeling_icd.evaluation import ICDMetricsAccumulator
-from modeling_icd.evaluation.provenance import weights_digest
+from modeling_icd.inference.model_folder import weights_digest
 from modeling_icd.sharing_icd import seal_training_data
 
 

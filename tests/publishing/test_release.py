@@ -20,7 +20,7 @@ from modeling_icd.publishing.folder import ModelFolder, real_datasets
 from modeling_icd.publishing.release import PACKAGE, outgoing_files, plan_release
 from modeling_icd.sharing_icd import data_access, seal_training_data
 from modeling_icd.training.arguments import ModelArguments
-from modeling_icd.training.run import build_model
+from modeling_icd.training.models import build_model
 
 
 REAL = {"dataset": "mimic3", "config": "full", "synthetic": False}

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from dataset_scripts.marker import MARKER_FILE
+from modeling_icd.publishing.after_training import plan_push
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.run import main, train
 
@@ -54,7 +55,7 @@ def train_and_push(corpus, letters, tmp_path):
             "hub_model_id": REPO,
             **options,
         }
-        return main([f"--{name}={value}" for name, value in given.items() if value is not None])
+        return main([f"--{name}={value}" for name, value in given.items() if value is not None], plan_push)
 
     return run
 

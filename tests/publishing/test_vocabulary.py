@@ -11,9 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from dataset_scripts import load_split
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.inference.model_folder import check_weights
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
-from modeling_icd.publishing.folder import ModelFolder, check_weights, read_content
+from modeling_icd.publishing.folder import ModelFolder, read_content
 from modeling_icd.publishing.privacy import RARE_WORD, LocalNames, TrainingNotes, check_files
 from modeling_icd.publishing.release import outgoing_files, plan_release
 from modeling_icd.publishing.vocabulary import drop_rare_words

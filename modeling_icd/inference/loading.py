@@ -1,9 +1,10 @@
-"""What a model says of itself, and the data set that it is held against: by default that of its training, as read then."""
+"""Load a model to read notes with: its configuration, weights and tokenizer, in the type and attention that are asked for."""
 
 import argparse
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,95 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-
-from dataset_scripts import ICDBuilder, load_builder, parse_options
-from dataset_scripts.files import read_json
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-RUN_FILE = "run.json"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(kw_only=True)
+class ReaderArguments:
+    """How the model that reads the notes is loaded: options of every command that loads one."""
+
+    dtype: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Type of the weights: {', '.join(DTYPES)} (as they were saved). Default: float32 in training, auto elsewhere."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention: sdpa, eager, flash_attention_2 ... Default: the library's choice."}
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Quantise the backbone to 4 bits (NF4) while loading; the head is left as it is."},
+    )
+    load_in_8bit: bool = field(
+        default=False, metadata={"help": "Quantise the backbone to 8 bits while loading; the head is left as it is."}
+    )
+
+    def __post_init__(self):
+        if self.dtype not in (None, *DTYPES):
+            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+        name = self.attn_implementation
+        if name is not None and name not in known and "/" not in name:  # with a slash, a kernel of the Hub
+            raise ValueError(f"`attn_implementation` must be one of {', '.join(sorted(known))}, got {name!r}.")
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("`load_in_4bit` and `load_in_8bit` exclude each other: choose one.")
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.load_in_4bit or self.load_in_8bit
+
+    def options(self) -> dict[str, Any]:
+        """What these arguments are to `from_pretrained`; nothing where all are left at their defaults."""
+        options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
+        if self.load_in_4bit:
+            dtype = torch.float32 if self.dtype in (None, "auto") else getattr(torch, self.dtype)
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+        elif self.load_in_8bit:
+            options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def add_reader_options(parser: argparse.ArgumentParser) -> None:
+    """The fields of [`ReaderArguments`] as options of a command line."""
+    for option in fields(ReaderArguments):
+        kind: dict[str, Any] = {"action": "store_true"} if option.default is False else {}
+        parser.add_argument(f"--{option.name}", help=option.metadata["help"], **kind)
+
+
+def reader_arguments(args: argparse.Namespace) -> ReaderArguments:
+    """What a command line with [`add_reader_options`] was given."""
+    return ReaderArguments(**{option.name: getattr(args, option.name) for option in fields(ReaderArguments)})
+
+
+def describe_reader(model: PreTrainedModel) -> dict[str, str | None]:
+    """How a loaded model reads, whatever was asked for: what results and runs keep of it."""
+    settings = getattr(model.config, "quantization_config", None)
+    settings = settings if settings is None or isinstance(settings, dict) else settings.to_dict()
+    quantization = None
+    if settings is not None:
+        bits = [bits for bits in ("4bit", "8bit") if settings.get(f"load_in_{bits}")]
+        quantization = bits[0] if bits else str(settings.get("quant_method"))
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": model.config._attn_implementation,
+        "quantization": quantization,
+    }
+
+
+def to_device(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
+    """The model on a device; a quantised one is where it was loaded to, and stays there."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def load_config(model_id: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -37,8 +117,8 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:
         raise ValueError(f"{model_id}: config.json holds a wrong value. {first_line(error)}") from None
-    except ValueError as error:  # of our configuration class
-        raise ValueError(f"{model_id}: {error}") from None
+    except ValueError as error:  # of our own configuration classes, which do not know where it came from
+        raise ValueError(f"{model_id}: {first_line(error)}") from None
     except OSError as error:
         if Path(model_id).is_dir():
             raise
@@ -79,25 +159,33 @@ def check_codes(config: PretrainedConfig, model_id: str | Path) -> None:
 
 
 def load_model(
-    model_id: str | Path, trust_remote_code: bool = False
+    model_id: str | Path, trust_remote_code: bool = False, reader: ReaderArguments | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model to score with, on the GPU where there is one, and its tokenizer; raises as [`load_config`] does.
 
+    Args:
+        model_id (`str` or `Path`): a folder or Hub id.
+        trust_remote_code (`bool`): whether to run the code that came with the model.
+        reader (`ReaderArguments`, *optional*): how to load it; by default as it was saved.
+
     Raises:
-        ValueError: where two columns are one code; where weights are damaged, missing, left over or of another shape than the configuration says: a model
-            whose head is newly initialised, or which reads half of its weights, would be evaluated without a word.
+        ValueError:
+            where two columns are one code; where weights are damaged, missing, left over or of another shape than the
+            configuration says: a model whose head is newly initialised, or which reads half of its weights, would be
+            evaluated without a word.
     """
     load_coder_config(model_id, trust_remote_code)
+    options = {} if reader is None else reader.options()
     with _readable(model_id, "weights"):
-        model, info = _load_weights(model_id, trust_remote_code)
+        model, info = _load_weights(model_id, {"trust_remote_code": trust_remote_code, **options})
     check_loaded(info, model_id)
     with _readable(model_id, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return to_device(model, "cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
-def _load_weights(model_id: str | Path, trust_remote_code: bool) -> tuple[PreTrainedModel, dict[str, Any]]:
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "output_loading_info": True}
+def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    options = {**options, "output_loading_info": True}
     try:
         return AutoModelForSequenceClassification.from_pretrained(model_id, **options)
     except RuntimeError:  # where shapes differ; loaded again only to name them
@@ -132,6 +220,8 @@ def _readable(model_id: str | Path, what: str) -> Iterator[None]:
         yield
     except OSError:
         raise
+    except ImportError as error:  # a package that the attention or the quantisation needs
+        raise ValueError(f"{model_id}: the {what} cannot be loaded: {first_line(error)}") from None
     except Exception as error:  # safetensors, pickle, json and tokenizers have their own, the last a plain Exception
         for path in sorted(Path(model_id).glob("*.safetensors")) if what == "weights" else ():
             try:
@@ -150,65 +240,3 @@ def _readable(model_id: str | Path, what: str) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; libraries add advice of many."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that scores notes; each is taken under `train.py`'s name, too."""
-    parser.add_argument(
-        "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
-    )
-    parser.add_argument(
-        "--batch_size", "--per_device_eval_batch_size", type=int, default=8, help="notes scored together; default: 8"
-    )
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """A model folder's `run.json`, which says how it was trained; empty where there is none."""
-    path = folder / RUN_FILE
-    return read_json(path, "train again.") if path.is_file() else {}
-
-
-def private_cache(model_id: str | Path) -> str:
-    """Where built data sets go by default, which hold the notes: beside the model's folder, never in it."""
-    return f"{Path(model_id)}-private/cache"
-
-
-def as_in_training(
-    training_data: Mapping[str, Any] | None, dataset: str, config: str | None, options: Sequence[str] = ()
-) -> tuple[str | None, list[str]]:
-    """Configuration of a data set and its options, `NAME=VALUE`: where they are those of training, the options are too.
-
-    Args:
-        training_data (`Mapping[str, Any]`, *optional*): of the model's configuration.
-        dataset (`str`): its name.
-        config (`str`, *optional*): asked for; by default the one that the model was trained on, if that was this data set.
-        options (`Sequence[str]`): asked for; they come after those of training, and so win.
-    """
-    trained_on = training_data or {}
-    if trained_on.get("dataset") == dataset and config in (None, trained_on["config"]):
-        return trained_on["config"], [*trained_on.get("options", []), *options]
-    return config, list(options)
-
-
-def builder_for(
-    model_config,
-    dataset: str,
-    data_dir: str,
-    split: str,
-    config: str | None = None,
-    options: Sequence[str] = (),
-    cache_dir: str | None = None,
-) -> ICDBuilder:
-    """The data set that a model is held against; by default in the configuration, with the options, of its training.
-
-    The arguments are those of [`~modeling_icd.evaluation.cli.score_split`].
-    """
-    config, options = as_in_training(model_config.training_data, dataset, config, options)
-    given = parse_options(dataset, options, "--dataset_options")
-    if split == "all":
-        given["unsplit"] = True
-        if dataset == "mimic4" or (dataset == "mimic3" and config not in (None, "full")):
-            # The code set is the one that the model was trained for, not the most frequent codes of another folder.
-            given = {name: value for name, value in given.items() if name not in ("num_codes", "codes_file")}
-            given["codes"] = list(model_config.label2id)
-    return load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **given)

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from dataset_scripts.files import make_folder
 
-from ..modeling_icd import LlamaICDPreTrainedModel, pad_rows
+from ..modeling_icd import LlamaICDPreTrainedModel
+from .batches import batches_by_length, padded_inputs
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.
@@ -60,10 +61,12 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
     config = model.config
     digest = hashlib.sha256()
     settings = [config.window_size, config.window_stride, config.hidden_layer, config.normalize_hidden_states]
+    if config._attn_implementation != "sdpa":  # the default, with which the name stays what it always was
+        settings.append(config._attn_implementation)
     digest.update(json.dumps([settings, config.backbone_settings, str(model.dtype)], sort_keys=True).encode())
-    for name, weight in sorted(model.model.state_dict().items()):
+    for name, weight in sorted(model.model.state_dict().items()):  # of a quantised one with the scales of its weights
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -136,7 +139,6 @@ class HiddenStates:
                     file=sys.stderr,
                 )
             if missing:
-                missing.sort(key=lambda note: len(note[2]))
                 self._append(missing, index, show_progress=process == 0)
         return len(missing)
 
@@ -156,7 +158,8 @@ class HiddenStates:
                     index_out.write(b"\n")  # the last line was cut short
                 # What an interrupted run wrote behind the last note of its index.
                 vectors_out.truncate(end * self._token_bytes)
-                for batch in self._batches(notes):
+                for rows in batches_by_length([len(ids) for _, _, ids in notes], max_tokens=TOKENS_PER_BATCH):
+                    batch = [notes[row] for row in rows]
                     entries = []
                     for (key, _, ids), states in zip(batch, self._compute(batch), strict=True):
                         content = states.tobytes()
@@ -175,22 +178,12 @@ class HiddenStates:
                 "complete: make room, or name another folder with `hidden_states_dir`, and start again."
             ) from None
 
-    @staticmethod
-    def _batches(notes):
-        batch: list = []
-        for note in notes:
-            if batch and len(note[2]) * (len(batch) + 1) > TOKENS_PER_BATCH:
-                yield batch
-                batch = []
-            batch.append(note)
-        yield batch
-
     @torch.no_grad()
     def _compute(self, notes: list[tuple[str, int, list[int]]]) -> list[np.ndarray]:
         """States of notes (key, position, `input_ids`), as they go to disk."""
-        device = self.model.device
-        padded, mask = pad_rows([torch.as_tensor(ids) for _, _, ids in notes])
-        rows = self.model.read_hidden_states(padded.to(device), mask.to(device)).float().cpu().numpy()
+        inputs = padded_inputs([ids for _, _, ids in notes])
+        inputs = {name: values.to(self.model.device) for name, values in inputs.items()}
+        rows = self.model.read_hidden_states(**inputs).float().cpu().numpy()
         states = []
         for (_, position, ids), row in zip(notes, rows, strict=True):
             found = row[: len(ids)]

@@ -6,52 +6,43 @@ repository is neither gated nor checked for notes.
 
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from dataset_scripts.files import read_json
 
 from ..evaluation import cli as evaluation
-from ..publishing import cli as publishing
-from ..publishing.folder import REPO_ID, earlier_runs, name_base_model, real_datasets
-from ..publishing.hub import PushError, check_token
-from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from . import cli as publishing
+from .folder import REPO_ID, earlier_runs, name_base_model, real_datasets
+from .hub import PushError, check_token
 
 
-@dataclass(frozen=True)
-class PushPlan:
-    """Where a model goes once it is trained.
-
-    Args:
-        repo_id (`str`): OWNER/NAME.
-        private (`bool`): Whether the repository is private.
-        token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
-    """
-
-    repo_id: str
-    private: bool
-    token: str | None = field(default=None, repr=False)
-
-
-def take_push_plan(model_args: ModelArguments, args: ICDTrainingArguments) -> PushPlan | None:
+def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Callable[[Path], int] | None:
     """Read what the arguments say of the Hub and take it out of them, so that the Trainer uploads nothing.
 
     What would stop the push after hours of training stops it here.
 
+    Args:
+        model_args, data_args, args: of a training run, as `modeling_icd.training.arguments` has them.
+
     Returns:
-        Where to push, or `None` without `push_to_hub`.
+        What evaluates and pushes the model in a folder, or `None` without `push_to_hub`.
 
     Raises:
         ValueError: where `hub_model_id` or the name of the pretrained backbone is missing, or where an argument asks
-            for what only the Trainer's own upload does.
-        PushError: where there is no token, the Hub does not know it, or it cannot be reached.
+            for what only the Trainer's own upload does; where there is no token, the Hub does not know it, or it cannot
+            be reached.
     """
     if not args.push_to_hub:
         return None
-    if args.hub_model_id is None or not REPO_ID.fullmatch(args.hub_model_id):
-        given = "" if args.hub_model_id is None else f", got {args.hub_model_id!r}"
+    repo_id = args.hub_model_id
+    if repo_id is None or not REPO_ID.fullmatch(repo_id):
+        given = "" if repo_id is None else f", got {repo_id!r}"
         raise ValueError(f"`push_to_hub` needs `hub_model_id`, OWNER/NAME of the repository{given}.")
     if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise ValueError(f"`hub_strategy` {args.hub_strategy.value!r} would upload checkpoints, which stay at home.")
@@ -59,14 +50,24 @@ def take_push_plan(model_args: ModelArguments, args: ICDTrainingArguments) -> Pu
         if getattr(args, name):
             raise ValueError(f"`{name}` has no effect: the model is pushed once, when it is trained. Leave it out.")
     name_base_model([*earlier_runs(model_args.backbone), {"model": asdict(model_args)}])
-    plan = PushPlan(args.hub_model_id, args.hub_private_repo is not False, args.hub_token)
-    check_token(plan.repo_id, plan.token)
+    is_private, token = args.hub_private_repo is not False, args.hub_token
+    try:
+        check_token(repo_id, token)
+    except PushError as error:
+        raise ValueError(str(error)) from None
     args.push_to_hub, args.hub_token = False, None  # a checkpoint would keep the token
-    return plan
+    return lambda output_dir: evaluate_and_push(
+        output_dir, repo_id, is_private, token, data_args, args.per_device_eval_batch_size
+    )
 
 
-def evaluate_and_push(plan: PushPlan, output_dir: Path, data_args: DataArguments, batch_size: int) -> int:
+def evaluate_and_push(
+    output_dir: Path, repo_id: str, is_private: bool, token: str | None, data_args: Any, batch_size: int
+) -> int:
     """Measure the model on the test split, for its card, then check, gate and push it.
+
+    Args:
+        token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
 
     Returns:
         0 where it was pushed, 1 where the privacy check found something, 2 where it could not be. The model is on disk
@@ -80,9 +81,9 @@ def evaluate_and_push(plan: PushPlan, output_dir: Path, data_args: DataArguments
     training_data = read_json(output_dir / "config.json", "did the training end?").get("training_data")
     # Invented notes need no comparison, and notes of another data set do not lie in this folder.
     compared = [*data, *config] if real_datasets(training_data) == {data_args.dataset} else []
-    push = [str(output_dir), "--repo_id", plan.repo_id, "--private" if plan.private else "--no-private", *compared]
+    push = [str(output_dir), "--repo_id", repo_id, "--private" if is_private else "--no-private", *compared]
     try:
-        code = evaluation.main(evaluate) or publishing.run_push(push, token=plan.token)
+        code = evaluation.main(evaluate) or publishing.run_push(push, token=token)
     except (ValueError, OSError, PushError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

@@ -1,0 +1,49 @@
+"""Batches: which notes go through a model together, and their tokens or hidden states as one padded tensor."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..modeling_icd import pad_rows
+
+
+def batches_by_length(
+    lengths: Sequence[int], max_notes: int | None = None, max_tokens: int | None = None
+) -> list[list[int]]:
+    """Positions of the notes in batches, the shortest notes first; a note without tokens is in none.
+
+    Args:
+        lengths (`Sequence[int]`): tokens of each note.
+        max_notes (`int`, *optional*): of one batch.
+        max_tokens (`int`, *optional*): of a batch of several notes, padding included; a longer note is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted((i for i in range(len(lengths)) if lengths[i]), key=lambda i: lengths[i]):
+        size = len(batches[-1]) + 1 if batches else 0
+        has_room = batches and (max_notes is None or size <= max_notes)
+        if has_room and (max_tokens is None or size * lengths[i] <= max_tokens):
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def padded_inputs(
+    notes: Sequence[list[int]],
+    read: Callable[[list[int]], torch.Tensor] | None = None,
+    pad_token_id: int = 0,
+) -> dict[str, torch.Tensor]:
+    """What a model takes of a batch: `input_ids` `(B, L)`, or `hidden_states` `(B, L, D)`, and `attention_mask` `(B, L)`.
+
+    Padding is on the right.
+
+    Args:
+        notes: the `input_ids` of each; every note has a token.
+        read (`Callable`, *optional*): gives the hidden states of a note, in place of its tokens.
+        pad_token_id (`int`): any token that the model knows, as 0 always is: the mask leaves it out.
+    """
+    if read is None:
+        name, (padded, mask) = "input_ids", pad_rows([torch.as_tensor(ids) for ids in notes], pad_token_id)
+    else:
+        name, (padded, mask) = "hidden_states", pad_rows([read(ids) for ids in notes])
+    return {name: padded, "attention_mask": mask}

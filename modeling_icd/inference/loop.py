@@ -1,0 +1,101 @@
+"""The loop from notes to logits: tokens, or hidden states from a cache, in batches of similar length through a model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .batches import batches_by_length, padded_inputs
+from .hidden_states import HiddenStates
+from .tokens import empty_notes, tokenize_notes
+
+
+# Padded tokens of one batch at most, however many notes were asked for: it bounds the memory that long notes take.
+TOKENS_PER_BATCH = 65536
+
+
+def logits_of_notes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    notes: Sequence[str],
+    batch_size: int = 8,
+    states: HiddenStates | None = None,
+) -> np.ndarray:
+    """Logits `(N, C)` of whole notes, fp32, in the order given.
+
+    An empty note (see `empty_notes`) goes through no model; its logits are 0 and mean nothing.
+
+    Args:
+        states (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
+
+    Raises:
+        ValueError: where the model gives NaN or infinity, or the tokenizer no token for a note with text.
+    """
+    input_ids = tokenize_notes(tokenizer, notes)
+    is_unread = np.array([not ids for ids in input_ids], bool) & ~empty_notes(notes)
+    if is_unread.any():
+        raise ValueError(
+            f"The tokenizer gives no token for {is_unread.sum()} of {len(notes)} notes that have text, the first being note "
+            f"{is_unread.argmax()} of the split: it is not the one that the model was trained with."
+        )
+    if states is not None:
+        states.fill([ids for ids in input_ids if ids])
+    return predict_logits(model, input_ids, batch_size, states)
+
+
+@torch.no_grad()
+def predict_logits(
+    model: PreTrainedModel,
+    notes: Sequence[list[int]],
+    batch_size: int = 8,
+    states: HiddenStates | None = None,
+    *,
+    process: int = 0,
+    num_processes: int = 1,
+    show_progress: bool = True,
+) -> np.ndarray:
+    """Logits `(N, C)` of tokenized notes, fp32, in the order given; notes of similar length share a batch.
+
+    Args:
+        model (`PreTrainedModel`): as it was loaded: on its device, in its type. It is left in evaluation mode.
+        notes: the `input_ids` of each; the logits of a note without a token are 0.
+        batch_size (`int`): notes that go through the model together, at most.
+        states (`HiddenStates`, *optional*): holds the hidden states of all these notes; the backbone is not run.
+        process, num_processes (`int`): which share of the batches this process computes; each gets all logits.
+        show_progress (`bool`): whether to show a bar; the first process alone does.
+
+    Raises:
+        ValueError: where the model gives NaN or infinity.
+    """
+    model.eval()
+    read = None if states is None else states.read
+    batches = batches_by_length([len(ids) for ids in notes], batch_size, TOKENS_PER_BATCH)
+    own = range(process, len(batches), num_processes)
+    found = {}
+    for number in tqdm(own, desc="Scoring", unit="batch", disable=process > 0 or not show_progress):
+        inputs = padded_inputs([notes[i] for i in batches[number]], read)
+        try:
+            output = model(**{name: values.to(model.device) for name, values in inputs.items()})
+        except ValueError as error:  # which knows the rows of a batch alone
+            raise ValueError(f"{error} The batch holds the notes {batches[number]} of the split.") from None
+        found[number] = output.logits.float().cpu().numpy()
+    if num_processes > 1:
+        found = {number: part for share in gather_object([found]) for number, part in share.items()}
+    logits = np.zeros((len(notes), model.config.num_labels), dtype=np.float32)
+    for number, part in found.items():
+        logits[batches[number]] = part
+    check_logits(logits)
+    return logits
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise a `ValueError` where a model gave no number for some note: no figure may rest on those."""
+    wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"The model gives NaN or infinity for {len(wrong)} of {len(logits)} notes, the first being note {wrong[0]} of the "
+            "split: its weights are damaged, training diverged, or the notes overflow its data type."
+        )

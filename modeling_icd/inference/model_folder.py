@@ -1,0 +1,72 @@
+"""A model folder beside its weights: the names of its files, `run.json`, and whether the weights are those of its record."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dataset_scripts.files import read_json
+
+from ..sharing_icd import SEAL, claimed_access, data_access, is_sealed
+
+
+RUN_FILE = "run.json"
+ADAPTER_DIR, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """A model folder's `run.json`, which says how it was trained; empty where there is none."""
+    path = folder / RUN_FILE
+    return read_json(path, "train again.") if path.is_file() else {}
+
+
+def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:
+    """SHA-256 over the model's safetensors files, which tells whose figures, or whose training data, these are.
+
+    Raises:
+        FileNotFoundError: where there are none.
+    """
+    files = sorted(Path(folder).glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
+    return files_digest(files)
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over those of files, in this order."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def check_weights(
+    training_data: dict[str, Any] | None, folder: str | Path, key: str = "weights", pattern: str = "model*.safetensors"
+) -> None:
+    """Refuse weights that a configuration does not speak of: they may have been trained on anything since.
+
+    Args:
+        training_data (`dict`, *optional*): `config.training_data`. Of restricted data nothing is asked.
+        folder (`str` or `Path`): Where the weights are.
+        key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
+
+    Raises:
+        ValueError: where the weights are not those that training wrote together with `training_data`.
+        FileNotFoundError: where there are none.
+    """
+    if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
+        return  # of an earlier version, or of unknown data: it opens nothing
+    if not is_sealed(training_data):
+        raise ValueError(
+            f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
+            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
+            "wrote it, or train again."
+        )
+    if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
+        folder, pattern
+    ):
+        raise ValueError(
+            f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
+            "trained on is not known: use the folder as `train.py` wrote it, or train again."
+        )

@@ -1,0 +1,111 @@
+"""The notes of a training run: the data set that is built for them, its code vocabulary, and their tokens."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+
+from dataset_scripts import ICDBuilder, load_builder, parse_options
+from dataset_scripts.files import make_folder
+from dataset_scripts.marker import is_synthetic
+from dataset_scripts.builders.public_files import is_public
+
+from ..inference.tokens import tokenize_split
+from .arguments import DataArguments
+
+
+def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
+    """The data set, built where the cache does not hold it; the cache is its owner's alone, since it holds the notes."""
+    cache = make_folder(data_args.data_cache_dir or default_cache, private=True)
+    options = parse_options(data_args.dataset, data_args.dataset_options or [], "--dataset_options")
+    umask = os.umask(0o077)
+    try:
+        return load_builder(
+            data_args.dataset, data_args.dataset_config, data_dir=data_args.data_dir, cache_dir=cache, **options
+        )
+    finally:
+        os.umask(umask)
+
+
+def code_vocabulary(*splits: datasets.Dataset) -> list[str]:
+    """The codes of the splits that are trained on, in the order of the data set's own classes."""
+    return list(count_codes(*splits))
+
+
+def count_codes(*splits: datasets.Dataset) -> dict[str, int]:
+    """How many notes of these splits have each code, so that evaluation can tell frequent codes from rare ones."""
+    names = splits[0].features["codes"].feature.names
+    counts = Counter(code for split in splits for codes in split["codes"] for code in codes)
+    return {names[i]: counts[i] for i in sorted(counts)}
+
+
+def describe_training_data(
+    data_args: DataArguments, builder: ICDBuilder, splits: Sequence[datasets.Dataset]
+) -> dict[str, Any]:
+    """The record of what a model is trained on, as its configuration keeps it.
+
+    Args:
+        splits (`Sequence[datasets.Dataset]`): those that it learns from; `code_counts` has their codes, in the order of
+            the model's own.
+    """
+    return {
+        "dataset": data_args.dataset,
+        "config": builder.config.name,
+        # Evaluation reads its notes in the same way. A path is of this machine alone.
+        "options": [
+            pair for pair in data_args.dataset_options or [] if not pair.partition("=")[0].endswith(("_dir", "_file"))
+        ],
+        "synthetic": is_synthetic(builder.config.data_dir),
+        "open": is_public(builder),
+        "code_counts": count_codes(*splits),
+    }
+
+
+class TokenizedNotes(NamedTuple):
+    """The notes of a split that a model can read, and the codes of those that it cannot.
+
+    Args:
+        tokens (`datasets.Dataset`): see `tokenize_split`; every note has a token.
+        num_unknown (`list[int]`): codes of each note that the model does not know.
+        empty_gold (`list[list[int]]`): codes of each note without a token, which are not in `tokens`.
+    """
+
+    tokens: datasets.Dataset
+    num_unknown: list[int]
+    empty_gold: list[list[int]]
+
+
+def readable_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int], name: str) -> TokenizedNotes:
+    """Tokenize a split, and divide it into the notes that have a token and those that no model can read.
+
+    Raises:
+        ValueError: where no note has one; names the split.
+    """
+    tokens = tokenize_split(split, tokenizer, label2id)
+    is_empty = np.asarray(tokens["length"]) == 0
+    if is_empty.all():
+        raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
+    rows = np.flatnonzero(~is_empty)
+    readable = tokens.select(rows) if is_empty.any() else tokens
+    num_unknown = [
+        len(codes) - len(known)
+        for codes, known in zip(split.select(rows)["codes"], readable["label_ids"], strict=True)
+    ]
+    return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]))
+
+
+def warn_of_empty_notes(num_train: int, num_validation: int) -> None:
+    """Say how many notes no model can read."""
+    if num_train:
+        print(f"warning: {num_train} training notes have no text: they are left out.", file=sys.stderr)
+    if num_validation:
+        print(
+            f"warning: {num_validation} validation notes have no text: no code is predicted for them, so each of theirs "
+            "counts as missed; thresholds are fitted on the other notes.",
+            file=sys.stderr,
+        )

@@ -1,0 +1,54 @@
+"""Writing what a run leaves: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
+
+import json
+from pathlib import Path
+
+from peft import PeftModel
+
+from dataset_scripts.files import whole_folder, write_text
+
+from ..inference.loading import describe_reader
+from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, RUN_FILE, weights_digest
+from ..modeling_icd import LlamaICDPreTrainedModel
+from ..sharing_icd import seal_training_data
+from .checkpoints import clear_write_errors
+
+
+def save_run(model, tokenizer, run: dict, output_dir: Path) -> None:
+    """Write a trained model, merged where LoRA trained it, its tokenizer and `run.json`.
+
+    Raises:
+        OSError: where they cannot be written, e.g. on a full disk; the checkpoints are left as they are.
+    """
+    with clear_write_errors(output_dir):
+        if isinstance(model, PeftModel):
+            if run["model"]["save_adapter"]:
+                save_adapter(model, output_dir / ADAPTER_DIR)
+                model.config.training_data["adapter"] = weights_digest(output_dir / ADAPTER_DIR, ADAPTER_WEIGHTS)
+            model = model.merge_and_unload()
+        save(model, tokenizer, output_dir)
+        run = {**run, "reader": describe_reader(model)}
+        write_text(json.dumps(run, indent=2, default=str), output_dir / RUN_FILE)
+
+
+def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
+    """The folder that `from_pretrained`, `pipeline` and the Hub read; an earlier model stays until this one is complete."""
+    model.config.use_cache = False
+    with whole_folder(output_dir / "complete") as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        # Binds what the configuration says of the training data to these weights and no others.
+        record = {**(model.config.training_data or {}), "weights": weights_digest(partial)}
+        model.config.training_data = seal_training_data(record)
+        model.config.save_pretrained(partial)
+    for path in output_dir.glob("model*.safetensors*"):
+        path.unlink()  # of an earlier run: cut into other files than these, it would stay among them
+    for path in (output_dir / "complete").iterdir():
+        path.replace(output_dir / path.name)
+    (output_dir / "complete").rmdir()
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """LoRA's matrices and the head, which load over the pretrained backbone."""
+    with whole_folder(folder) as partial:
+        model.save_pretrained(partial, save_embedding_layers=False)

@@ -1,0 +1,82 @@
+"""Which part of the project may import which: in one direction, from the notes to the card."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "modeling_icd"
+# Of each part of `modeling_icd` the parts that it may import beside itself; `flat` stands for the files of its top folder.
+PARTS = {
+    "flat": set(),
+    "inference": {"flat", "dataset_scripts"},
+    "training": {"flat", "inference", "evaluation", "dataset_scripts"},
+    "evaluation": {"flat", "inference", "dataset_scripts"},
+    "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
+}
+# What is run from the outside, and what must not have been imported once it is.
+LEFT_OUT = {
+    "modeling_icd": ("inference", "training", "evaluation", "publishing", "dataset_scripts"),
+    "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
+    "modeling_icd.evaluation.cli": ("training", "publishing"),
+    "modeling_icd.evaluation.decide": ("training", "publishing"),
+    "modeling_icd.training.run": ("publishing",),
+    "modeling_icd.publishing.cli": ("training",),
+    "modeling_icd.publishing.after_training": ("training",),
+}
+
+
+def imported_by(path: Path) -> set[str]:
+    """Modules that a file imports, at its top or within a function, by their full names."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def part_of(name: str) -> str | None:
+    """The part that a module, or a name in one, belongs to; `None` where it is none of this project's."""
+    first, *rest = name.split(".")
+    if first == "dataset_scripts":
+        return first
+    if first != "modeling_icd":
+        return None
+    return rest[0] if rest and (PACKAGE / rest[0]).is_dir() else "flat"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_imports_only_what_comes_before_it(part):
+    files = list(PACKAGE.glob("*.py") if part == "flat" else (PACKAGE / part).rglob("*.py"))
+    assert files
+    wrong = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in files
+        for name in imported_by(path)
+        if part_of(name) not in {None, part, *PARTS[part]}
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("module", LEFT_OUT)
+def test_what_a_command_needs_is_all_that_it_loads(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert {part_of(name) for name in run.stdout.split()} & set(LEFT_OUT[module]) == set()
+
+
+def test_every_part_is_installed():
+    parts = {path.parent for path in PACKAGE.rglob("__init__.py")}
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert len(parts) > 5
+    assert [part for part in parts if f'"{".".join(part.relative_to(ROOT).parts)}"' not in listed] == []
