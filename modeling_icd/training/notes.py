@@ -11,9 +11,9 @@ import datasets
 import numpy as np
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
+from dataset_scripts.builders.public_files import is_public
 from dataset_scripts.files import make_folder
 from dataset_scripts.marker import is_synthetic
-from dataset_scripts.builders.public_files import is_public
 
 from ..inference.tokens import tokenize_split
 from .arguments import DataArguments
