@@ -153,7 +153,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
         default="uint16",
         metadata={
             "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code; "
-            "AUC within 0.05 % of the score) or `float32`."
+            "AUC within 0.05 %% of the score) or `float32`."
         },
     )
     eval_strategy: str = "epoch"
