@@ -321,11 +321,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     def shared_record(self):
         return self.training_data
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves the configuration, checked, with the version of this code."""
         self._check_fields()
         self.modeling_icd_version = VERSION
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @property
     def decision(self) -> dict[str, Any]:

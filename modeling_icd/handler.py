@@ -45,7 +45,7 @@ class EndpointHandler:
         if not isinstance(parameters, dict):
             raise ValueError(f'"parameters" must be an object with any of {", ".join(PARAMETERS)}.')
         for what, given, known in (("A request", data, FIELDS), ('"parameters"', parameters, PARAMETERS)):
-            if unknown := sorted(set(given) - set(known)):
+            if unknown := sorted(map(str, set(given) - set(known))):
                 raise ValueError(f"{what} may hold {', '.join(known)}; {', '.join(unknown)} is none of these.")
         notes = data["inputs"]
         size = sum(map(_num_bytes, notes if isinstance(notes, list) else [notes]))

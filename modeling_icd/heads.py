@@ -29,6 +29,11 @@ def require_positive(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
+def without_autocast(states: torch.Tensor) -> torch.autocast:
+    """A context in which nothing is done in a narrower type than it has; the meta device knows no such context."""
+    return torch.autocast(device_type="cpu" if states.is_meta else states.device.type, enabled=False)
+
+
 class PooledHead(nn.Linear):
     """One vector per note, then one linear layer: the layer that a model names `score`.
 
@@ -97,7 +102,7 @@ class LabelQueries(nn.Linear):
         Returns:
             Summaries `(B, C, F)` and attention weights `(B, C, L)` or `None`, in fp32.
         """
-        with torch.autocast(device_type=states.device.type, enabled=False):
+        with without_autocast(states):
             states, queries = states.float(), self.weight.float()
             if not need_attentions:
                 queries = queries.expand(states.shape[0], 1, *queries.shape)  # (B, 1, C, F)
@@ -115,7 +120,7 @@ class LabelOutput(nn.Linear):
     """One output vector and bias per code, each for the summary of its own code, in fp32: `(B, C, F)` to `(B, C)`."""
 
     def forward(self, summaries):
-        with torch.autocast(device_type=summaries.device.type, enabled=False):
+        with without_autocast(summaries):
             return (summaries.float() * self.weight.float()).sum(dim=-1) + self.bias.float()
 
 
@@ -160,7 +165,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def forward(self, states, mask):  # type: ignore[override]
         """`states` `(B, F, L)`, `mask` `(B, 1, L)` bool; padded positions come out as 0."""
-        if not self.training:  # running statistics: every token alone, so nothing has to be picked out
+        # With running statistics every token is alone, so nothing has to be picked out; nor can it be on the meta device.
+        if not self.training or states.is_meta:
             return super().forward(states) * mask
         real = mask.squeeze(1)  # (B, L)
         rows = states.transpose(1, 2)  # (B, L, F)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, make_head
-from .sharing_icd import ModelPushGuard
+from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
 if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
@@ -62,6 +62,14 @@ def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding_value)
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
     return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
+
+
+def flat_notes(given: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """The real tokens `real` `(B, L)` of notes `(B, L, ...)` in one row, and how many each note has. On the meta device,
+    where only shapes are known, all of them: that is what the longest notes take."""
+    if given.is_meta:
+        return given.flatten(0, 1), [given.shape[1]] * given.shape[0]
+    return given[real], real.sum(dim=1).tolist()
 
 
 # Fields that every configuration takes without declaring them.
@@ -154,6 +162,20 @@ def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
         )
 
 
+def _check_head_weights(source, info) -> None:
+    """Refuse a saved model of ours whose weights are not those of the head that the configuration describes: what is lost
+    would be random, and its codes made up."""
+    for fault, kind in (("lack", "missing_keys"), ("hold, beyond the model's own,", "unexpected_keys")):
+        found = sorted(key for key in info[kind] if key.startswith("score."))
+        if found:
+            named = ", ".join(found[:3]) + (" ..." if found[3:] else "")
+            raise ValueError(
+                f"The weights in {source} {fault} {len(found)} weights of the head: {named}. Take config.json and the weights "
+                "from the same trained model. To train a new head on this backbone instead, load it with "
+                "`ignore_mismatched_sizes=True`, or save `model.model` to a folder and give that."
+            )
+
+
 class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     """Reads notes with a backbone, in windows, and hands the stitched hidden states to the head `self.score`.
 
@@ -199,6 +221,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         self._head_modules = frozenset() if isinstance(self.score, PooledHead) else frozenset(self.score.modules())
         if config.freeze_backbone:
             self.model.requires_grad_(False)
+        guard_parts(self)
         self.post_init()
 
     def _make_backbone(self, config) -> nn.Module:
@@ -254,16 +277,22 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 as `num_labels`, `id2label` or `window_size`.
 
         Raises:
-            ValueError: where the weights are not those of the whole backbone that the configuration describes.
+            ValueError: where the weights are not those of the whole backbone that the configuration describes; where the
+                folder is one of ours, also where they are not those of the whole head, unless `ignore_mismatched_sizes`.
         """
-        if config is None and pretrained_model_name_or_path is not None:
-            hub = {
-                k: kwargs[k]
-                for k in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-                if k in kwargs
-            }
-            fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-            if fields.get("model_type") != cls.config_class.model_type:
+        hub = {
+            k: kwargs[k]
+            for k in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            if k in kwargs
+        }
+        saved: dict[str, Any] = {}
+        if pretrained_model_name_or_path is not None:
+            try:
+                saved, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            except OSError:  # weights alone, for which the caller has a configuration
+                if config is None:
+                    raise
+            if config is None and saved.get("model_type") != cls.config_class.model_type:
                 ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
                 backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
                 config = cls.config_class.from_backbone(backbone, **ours)
@@ -277,6 +306,11 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
         )
         _check_backbone_weights(model.config, pretrained_model_name_or_path, info)
+        is_ours = saved.get("model_type") == cls.config_class.model_type
+        # Its backbone, saved by itself, has the same configuration, and no head.
+        is_backbone = saved.get("architectures") == [type(model.model).__name__]
+        if is_ours and not is_backbone and not kwargs.get("ignore_mismatched_sizes"):
+            _check_head_weights(pretrained_model_name_or_path, info)
         if any(key.startswith("score.") for key in info["missing_keys"]):  # the head is new
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
@@ -291,7 +325,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def shared_record(self):
         return self.config.training_data
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
         `AutoModelForSequenceClassification` with `trust_remote_code=True`."""
         name = f"modeling_icd.{type(self).__name__}"
@@ -303,8 +337,9 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         self.config.custom_pipelines = CUSTOM_PIPELINES
         if getattr(self, "hf_quantizer", None) is not None or isinstance(self.config, ICDConfig):
             # As they are: what transformers changed on loading it cannot turn back, or would give names of another class.
-            kwargs.setdefault("save_original_format", False)
-        super().save_pretrained(save_directory, **kwargs)
+            kwargs = {"save_original_format": False, **options_by_name(PreTrainedModel.save_pretrained, args, kwargs)}
+            args = ()
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
         """Hidden states of the layer that the head reads, for notes of any length.
@@ -347,6 +382,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if self._read_layer is not None:
             options["output_hidden_states"] = True
         notes = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        if attention_mask.is_meta:  # a backbone takes this one as it is, and asks it for no value
+            attention_mask = (attention_mask[:, None, :, None] * attention_mask[:, None, None, :]).bool()
         output = self.model(**notes, attention_mask=attention_mask, **options)
         states = output.last_hidden_state if self._read_layer is None else output.hidden_states[self._read_layer]
         if self.config.normalize_hidden_states:
@@ -356,10 +393,11 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
 
     def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
         real = attention_mask.bool()
+        given = input_ids if inputs_embeds is None else inputs_embeds
         # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
-        flat = input_ids[real] if inputs_embeds is None else inputs_embeds[real]
+        flat, lengths = flat_notes(given, real)
         parts = []
-        for group in self._window_groups(real.sum(dim=1).tolist(), size, stride):
+        for group in self._window_groups(lengths, size, stride):
             rows, mask = pad_rows([flat[start:end] for start, end, _ in group])
             if inputs_embeds is None:
                 states = self._run_backbone(rows, mask)  # (W, window, D)
@@ -451,6 +489,13 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(members.shape[1:])}: give one row per note "
                 "and one column per code, 1 where the note has the code."
             )
+        if _values_are_known(labels):
+            wrong = (~((labels >= 0) & (labels <= 1)).all(dim=1)).nonzero().flatten().tolist()
+            if wrong:  # NaN among them, since it compares as neither
+                raise ValueError(
+                    f"`labels` must be numbers from 0 to 1, and are NaN or others in the rows {wrong} of the batch: give 1 "
+                    "where the note has the code, else 0."
+                )
         targets = labels.to(members.device).float().expand_as(members)
         loss = nn.functional.binary_cross_entropy_with_logits(members.float(), targets)
         if num_items is None:

@@ -4,9 +4,9 @@ Models, configurations and pipelines push themselves to a Hub only where their r
 them. Everything else goes by `python -m modeling_icd.publishing`, which checks, gates and leaves out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
-from inspect import currentframe
+from inspect import currentframe, signature
 from json import JSONEncoder
 from pathlib import Path
 from typing import Any, Literal
@@ -95,10 +95,10 @@ class PushGuard:
         """The record of training data that speaks of this object."""
         raise NotImplementedError
 
-    def save_pretrained(self, save_directory, **kwargs):
-        if kwargs.get("push_to_hub"):
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        if options_by_name(super().save_pretrained, args, kwargs).get("push_to_hub"):  # type: ignore[misc]
             refuse_push(self.shared_record(), type(self).__name__)
-        return super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def push_to_hub(self, *args, **kwargs):
         """As everywhere, where the training data are invented or open; else an error that names the right command."""
@@ -110,6 +110,12 @@ class PushGuard:
         refuse_push(self.shared_record(), type(self).__name__)
         refuse_changed_weights(self.shared_record(), working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
+
+
+def options_by_name(save_pretrained: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a library's `save_pretrained` is given beside the folder, also where it is given by position."""
+    names = [name for name in signature(save_pretrained).parameters if name not in ("self", "save_directory")]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> None:
@@ -145,6 +151,33 @@ def guard_tokenizer(tokenizer: Any, training_data: Any) -> None:
         tokenizer.push_to_hub = tokenizer._upload_modified_files = Refusal(training_data, what)
 
 
+class PartRefusal:
+    """In place of what pushes a part of a model that is of a library's own class, such as its backbone.
+
+    It looks at the record when it is called, since training writes the record after the model was made.
+    """
+
+    def __init__(self, config: Any, what: str):
+        self.config, self.what = config, what
+
+    def __call__(self, *args, **kwargs):
+        refuse_push(self.config.training_data, self.what)
+        raise ValueError(
+            f"{self.what} is a part of a model, and the record of training data speaks of the weights of the whole model, so "
+            f"it does not go to a Hub by itself; nothing was uploaded. {REMEDY}"
+        )
+
+
+def guard_parts(model: Any) -> None:
+    """Close the ways to a Hub of the models in a model: its backbone holds nearly all that was learned from the notes."""
+    for part in model.modules():
+        if hasattr(part, "push_to_hub") and not _is_guarded(part):
+            refusal = PartRefusal(model.config, f"The {type(part).__name__} in a {type(model).__name__}")
+            # The second is what `save_pretrained` asks for once it is told to push, before it writes a file.
+            part.push_to_hub = part._get_files_timestamps = part._upload_modified_files = refusal
+            part.register_state_dict_pre_hook(refuse_pushing_holder)
+
+
 class ModelPushGuard(PushGuard):
     """Of a model, also as what another object holds: a Trainer, an adapter's model or a pipeline of another task.
 
@@ -152,9 +185,9 @@ class ModelPushGuard(PushGuard):
     model that is saved, or trained, by something that pushes is an error, whatever it was trained on before.
     """
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs):
         refuse_pushing_holder(self)
-        return super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
     def state_dict(self, *args, **kwargs):
         refuse_pushing_holder(self)
@@ -166,8 +199,10 @@ class ModelPushGuard(PushGuard):
         return super().train(mode)  # type: ignore[misc]
 
 
-def refuse_pushing_holder(model: Any) -> None:
+def refuse_pushing_holder(model: Any, *_: Any) -> None:
     """Look who called: the `push_to_hub` of an object without a guard, or a Trainer that uploads while it trains.
+
+    It is also a hook, which torch calls with the model and two more arguments before it gives the weights.
 
     Raises:
         ValueError: where it is one of them.

@@ -228,7 +228,7 @@ class HiddenStates:
         for vectors, entry in reversed(self._entries.get(key, [])):
             if entry.length != length or entry.start < 0:
                 continue
-            with contextlib.suppress(OSError), open(vectors, "rb") as file:
+            with contextlib.suppress(OSError, ValueError, OverflowError), open(vectors, "rb") as file:
                 file.seek(entry.start * self._token_bytes)
                 content = file.read(length * self._token_bytes)
                 if checksum(key, content) == entry.checksum:

@@ -186,15 +186,8 @@ def load_model(
 
 def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
     options = {**options, "output_loading_info": True}
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(model_id, **options)
-    except RuntimeError:  # where shapes differ; loaded again only to name them
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            model_id, ignore_mismatched_sizes=True, **options
-        )
-        if not info["mismatched_keys"]:
-            raise
-        return model, info
+    # Weights that do not fit are named by `check_loaded`, those of any model in the same words.
+    return AutoModelForSequenceClassification.from_pretrained(model_id, ignore_mismatched_sizes=True, **options)
 
 
 def check_loaded(info: Mapping[str, Any], model_id: str | Path) -> None:

@@ -60,6 +60,12 @@ def test_a_request_in_batches_gives_what_a_request_for_each_note_gives(handler):
         ({"inputs": [["secret"]]}, "Note 0 (counted from 0) is no string but list: drop it, or give its text."),
         ({"inputs": {"note": "secret"}}, 'The note has other fields than "text"'),
         ({"inputs": "secret", "parameter": {}}, "A request may hold inputs, parameters; parameter is none of these."),
+        ({"inputs": "secret", 5: 1, "x": 2}, "A request may hold inputs, parameters; 5, x is none of these."),
+        (
+            {"inputs": "secret", "parameters": {None: 1, "x": 2}},
+            '"parameters" may hold threshold, top_k, num_spans, batch',
+        ),
+        ({"inputs": {5: "secret"}}, 'The note has other fields than "text"'),
         ({"inputs": "secret", "parameters": 3}, '"parameters" must be an object with any of threshold, top_k, '),
         (
             {"inputs": "secret", "parameters": {"temperature": 1}},

@@ -1,6 +1,7 @@
 """The cache of hidden states: nothing wrong is ever read from it, and what is damaged is computed again."""
 
 import errno
+import json
 import multiprocessing
 import random
 import stat
@@ -128,6 +129,17 @@ def test_an_index_that_cannot_be_read_is_a_warning(filled, capsys):
     assert_same(again, expected)
     assert "3 lines of" in capsys.readouterr().err
     assert reopened(again).fill(NOTES) == 0
+
+
+def test_a_place_beyond_any_file_is_damage(filled):
+    store, expected = filled
+    index = store.folder / "index.jsonl"
+    lines = [json.loads(line) for line in index.read_text().splitlines()]
+    lines[2][1], lines[4][1] = 2**63 - 1, 2**70
+    index.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    again = reopened(store)
+    assert again.fill(NOTES) == 2
+    assert_same(again, expected)
 
 
 def test_states_damaged_while_they_are_read_are_computed_again(filled, monkeypatch):

@@ -9,7 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors.torch import load_file, save_file
 from test_models import MODELS, make, notes
-from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, LlamaForCausalLM, LlamaModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    pipeline,
+)
 
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
 
@@ -63,6 +70,55 @@ def test_layers_above_the_one_that_is_read_may_be_there_or_not(backbone, tmp_pat
         torch.manual_seed(1)
         again = LlamaForICDCoding.from_pretrained(folder, num_labels=5, hidden_layer=1).eval()
         torch.testing.assert_close(again(ids, mask).logits, model(ids, mask).logits)
+
+
+@pytest.mark.parametrize("road", ["our class", "Auto class", "icd-coding", "a configuration"])
+@pytest.mark.parametrize(
+    ("name", "difference", "message"),
+    [
+        ("label_attention", {"drop_weights": ["score."]}, r"lack 5 weights of the head: score.output.bias, "),
+        (
+            "label_attention",
+            {"drop_weights": ["score.output.w"]},
+            r"lack 1 weights of the head: score.output.weight\.",
+        ),
+        ("last", {"fields": {"pooling": "label_attention"}}, r"lack 5 weights of the head"),
+        ("ensemble", {"fields": {"head_ensemble_size": 1}}, r"lack \d+ weights of the head: score.channels"),
+        (
+            "ensemble3",
+            {"fields": {"head_ensemble_size": 2}},
+            r"hold, beyond .* \d+ weights of the head: score.members.2.",
+        ),
+    ],
+)
+def test_a_saved_model_whose_head_is_not_the_one_described_is_refused(
+    name, difference, message, road, backbone, tmp_path
+):
+    own = {"head_ensemble_size": 3} if name == "ensemble3" else {}
+    model = make(name.rstrip("3"), backbone, **own)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    folder = changed(tmp_path / "model", tmp_path / "changed", **difference)
+    load = {
+        "our class": type(model).from_pretrained,
+        "Auto class": AutoModelForSequenceClassification.from_pretrained,
+        "icd-coding": lambda folder: pipeline("icd-coding", str(folder), trust_remote_code=True),
+        "a configuration": lambda folder: type(model).from_pretrained(
+            folder, config=type(model.config).from_pretrained(folder)
+        ),
+    }[road]
+    with pytest.raises(ValueError, match=rf"The weights in .*changed {message}"):
+        load(folder)
+    if road == "our class":  # a new head, where it is asked for
+        assert type(model).from_pretrained(folder, ignore_mismatched_sizes=True).config.num_labels == 5
+
+
+@pytest.mark.parametrize("name", ["last", "ensemble"])
+def test_a_backbone_that_was_saved_by_itself_gets_a_new_head(name, backbone, tmp_path):
+    model = make(name, backbone)
+    model.model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(again.model.embed_tokens.weight, model.model.embed_tokens.weight)
 
 
 def test_loading_info_is_given_where_it_is_asked_for(backbone):

@@ -243,6 +243,13 @@ def test_a_few_steps_overfit_eight_notes(name, backbone):
             {"hidden_states": torch.tensor([[[0.0] * 16], [[math.nan] * 16]])},
             r"`hidden_states` hold NaN .* rows \[1\]",
         ),
+        (
+            {
+                "input_ids": torch.ones(5, 1, dtype=torch.long),
+                "labels": torch.tensor([0.5, math.nan, 1, -100, math.inf])[:, None].expand(5, 5),
+            },
+            r"`labels` must be numbers from 0 to 1, and are NaN or others in the rows \[1, 3, 4\]",
+        ),
         ({"inputs_embeds": torch.full((1, 2, 16), math.inf)}, r"backbone gives NaN or infinity for the rows \[0\]"),
     ],
 )

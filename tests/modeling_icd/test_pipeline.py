@@ -292,10 +292,12 @@ def test_a_note_of_which_the_tokenizer_keeps_nothing_counts_as_blank(caplog):
 
 def test_text_classification_refuses_a_blank_note_with_the_models_own_words(coder):
     """It hands every note to the model, which has no answer without a token; `icd-coding` does not ask it."""
-    stock = pipeline("text-classification", model=coder.model, tokenizer=coder.tokenizer, device="cpu")
-    for inputs in ("", ["fever", " "]):
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = "[UNK]"  # it batches with no other
+    stock = pipeline("text-classification", model=coder.model, tokenizer=tokenizer, device="cpu")
+    for inputs, batch_size in (("", 1), (["fever", " "], 1), (["fever", " "], 2)):
         with pytest.raises(ValueError, match="An empty note cannot be coded"):
-            stock(inputs)
+            stock(inputs, batch_size=batch_size)
     assert stock("fever", top_k=1)[0]["label"] == coder("fever", top_k=1)[0]["code"]
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import load_split
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
-from modeling_icd.evaluation.results import write_results
+from modeling_icd.evaluation.results_file import write_results
 from modeling_icd.evaluation.scoring import gold_columns, score_notes
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator

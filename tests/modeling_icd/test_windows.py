@@ -2,9 +2,21 @@
 
 import pytest
 import torch
-from test_models import make, notes
+from accelerate import init_empty_weights
+from test_models import MODELS, make, notes
+from transformers import AutoConfig
 
-from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaICDConfig, ModelForICDCoding
+
+
+TINY = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (2, 2), (3, 3), (4, 3), (8, 6), (1024, 768)])
@@ -84,6 +96,35 @@ def test_groups_change_no_gradient(backbone):
         model(ids, mask, labels=torch.ones(2, 5)).loss.backward()
         gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", MODELS)
+def test_shapes_are_known_on_the_meta_device(name, training):
+    model_class, fields = MODELS[name]
+    with torch.device("meta"):
+        model = model_class(model_class.config_class(**TINY, **fields, num_labels=5, window_size=8)).train(training)
+        ids, labels = torch.ones(2, 30, dtype=torch.long), torch.ones(2, 5)
+        for length in (30, 8, 3):  # windows, one window, less than a window
+            for asked in (False, True):
+                output = model(ids[:, :length], labels=labels, output_label_attentions=asked)
+                assert (output.logits.shape, output.loss.shape) == ((2, 5), ())
+                if asked and output.label_attentions is not None:
+                    assert output.label_attentions.shape == (2, 5, length)
+        embedded = model(inputs_embeds=torch.ones(2, 30, 16), attention_mask=torch.ones(2, 30))
+        assert embedded.logits.is_meta
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen3"])
+def test_shapes_of_other_backbones_are_known_on_the_meta_device(kind):
+    backbone = AutoConfig.for_model(
+        kind, **{**TINY, "head_dim": 8, "num_key_value_heads": 1} if kind == "qwen3" else TINY
+    )
+    with init_empty_weights():
+        model = ModelForICDCoding(
+            ICDConfig.from_backbone(backbone, head="label_attention", num_labels=5, window_size=8)
+        ).to("meta")
+    assert model(torch.ones(2, 30, dtype=torch.long, device="meta")).logits.shape == (2, 5)
 
 
 @pytest.mark.parametrize("fields", [{}, {"head_ensemble_size": 2}])

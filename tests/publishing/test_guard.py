@@ -1,16 +1,18 @@
 """Every road by which a Hugging Face user uploads a model, against a server that speaks the Hub's protocol."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoTokenizer, Trainer, TrainingArguments, pipeline
+from transformers import AutoTokenizer, LlamaConfig, LlamaModel, Trainer, TrainingArguments, pipeline
 
-from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaICDConfig, ModelForICDCoding
 from modeling_icd.sharing_icd import data_access, seal_training_data
 
 
@@ -66,16 +68,41 @@ HOLDERS = {
     "PeftModel.push_to_hub": lambda folder, tmp_path: with_lora(load(folder)).push_to_hub(REPO),
     "Trainer of a PeftModel": lambda folder, tmp_path: trainer_of(with_lora(load(folder)), tmp_path).push_to_hub(),
 }
+# A part of the model, whose weights no record speaks of.
+PARTS = {
+    "backbone.push_to_hub": lambda folder, tmp_path: load(folder).model.push_to_hub(REPO),
+    "backbone.save_pretrained": lambda folder, tmp_path: load(folder).base_model.save_pretrained(
+        tmp_path / "raw", push_to_hub=True, repo_id=REPO
+    ),
+    "backbone of a copy": lambda folder, tmp_path: copy.deepcopy(load(folder)).model.push_to_hub(REPO),
+    "backbone of a stored model": lambda folder, tmp_path: pickle.loads(pickle.dumps(load(folder))).model.push_to_hub(
+        REPO
+    ),
+    "backbone in a PeftModel": lambda folder, tmp_path: with_lora(load(folder)).base_model.model.model.push_to_hub(
+        REPO
+    ),
+    "PeftModel of the backbone": lambda folder, tmp_path: with_lora(load(folder).model).push_to_hub(REPO),
+    "Trainer of the backbone": lambda folder, tmp_path: trainer_of(load(folder).model, tmp_path).push_to_hub(),
+    "backbone of any kind": lambda folder, tmp_path: generic(folder).model.push_to_hub(REPO),
+}
+
+
+def generic(folder):
+    """A new model of the class for any backbone, which has another model's record of training data."""
+    sizes = {"vocab_size": 12, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1}
+    backbone = LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=1)
+    record = LlamaICDConfig.from_pretrained(folder).training_data
+    return ModelForICDCoding(ICDConfig.from_backbone(backbone, num_labels=3, training_data=record))
 
 
 def uploaded(hub):
     return [request for request in hub.requests if "commit" in request or "preupload" in request or "blobs" in request]
 
 
-@pytest.mark.parametrize("road", [*ROADS, *HOLDERS])
+@pytest.mark.parametrize("road", [*ROADS, *HOLDERS, *PARTS])
 def test_no_road_takes_a_model_of_restricted_data_to_a_hub(road, model_dir, restricted, hub, tmp_path):
     with pytest.raises(ValueError, match=COMMAND.replace(".", r"\.")):
-        {**ROADS, **HOLDERS}[road](model_dir, tmp_path)
+        {**ROADS, **HOLDERS, **PARTS}[road](model_dir, tmp_path)
     assert uploaded(hub) == []
 
 
@@ -110,7 +137,7 @@ def test_a_model_of_invented_data_goes_its_own_ways_and_not_those_of_what_holds_
     push_to_hub(load(finished_run))
     assert "model.safetensors" in hub.files("someone/again")
     before = len(uploaded(hub))
-    for road in HOLDERS.values():
+    for road in (*HOLDERS.values(), *PARTS.values()):
         with pytest.raises(ValueError, match=COMMAND.replace(".", r"\.")):
             road(finished_run, tmp_path)
     assert len(uploaded(hub)) == before
@@ -141,6 +168,43 @@ def test_training_and_saving_without_a_push_are_left_alone(finished_run, tmp_pat
     assert AutoTokenizer.from_pretrained(finished_run).push_to_hub  # another class's, which nothing here can change
 
 
+def test_the_record_of_a_backbone_is_that_of_its_model_when_it_is_pushed(finished_run, hub):
+    model = load(finished_run)
+    with pytest.raises(ValueError, match="the record of training data speaks of the weights of the whole model"):
+        model.model.push_to_hub(REPO)
+    copied = copy.deepcopy(model)
+    copied.config.training_data = seal_training_data({"dataset": "mimic3", "synthetic": False})
+    with pytest.raises(ValueError, match="The LlamaModel in a LlamaForICDCoding was trained on restricted data"):
+        copied.model.push_to_hub(REPO)
+    assert hub.requests == []
+
+
+def test_a_backbone_is_saved_to_a_folder_as_ever(finished_run, tmp_path):
+    load(finished_run).model.save_pretrained(tmp_path)
+    assert len(LlamaModel.from_pretrained(tmp_path).layers) == 1
+
+
+def test_options_of_saving_may_be_given_by_position_and_a_push_among_them_is_seen(
+    model_dir, finished_run, restricted, hub, tmp_path
+):
+    model = load(model_dir)
+    model.save_pretrained(tmp_path / "model", True)
+    model.config.save_pretrained(tmp_path / "config", False)
+    assert load(tmp_path / "model").config.training_data == model.config.training_data
+    weights = {name: torch.zeros_like(weight) for name, weight in model.state_dict().items()}
+    other = generic(model_dir)
+    other.save_pretrained(tmp_path / "other", True, None, False, "1GB", None, None, True, True)
+    model.save_pretrained(tmp_path / "zeros", True, weights)
+    assert not any(weight.any() for weight in load(tmp_path / "zeros").state_dict().values())
+    for push in (
+        lambda: model.save_pretrained(tmp_path / "model", True, None, True),
+        lambda: model.config.save_pretrained(tmp_path / "config", True),
+    ):
+        with pytest.raises(ValueError, match="was trained on restricted data"):
+            push()
+    assert hub.requests == []
+
+
 REMOTE = """
 import importlib.util, sys
 from transformers import AutoModel, pipeline
@@ -148,7 +212,7 @@ folder = sys.argv[1]
 assert importlib.util.find_spec("modeling_icd") is None, "the project must not be importable here"
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 coder = pipeline("icd-coding", folder, trust_remote_code=True)
-for push in (model.push_to_hub, model.config.push_to_hub, coder.push_to_hub):
+for push in (model.push_to_hub, model.model.push_to_hub, model.config.push_to_hub, coder.push_to_hub):
     try:
         push("someone/raw")
     except ValueError as error:
@@ -164,7 +228,7 @@ def test_remote_code_refuses_too(model_dir, restricted, hub, tmp_path):
         [sys.executable, "-c", REMOTE, str(model_dir)], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.count(COMMAND) == 3
+    assert run.stdout.count(COMMAND) == 4
     assert hub.requests == []
 
 
