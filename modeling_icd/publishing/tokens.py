@@ -37,12 +37,13 @@ def words_of_tokens(files: Mapping[str, Path | bytes]) -> dict[str, set[str]]:
     return {name: words for name, words in found.items() if words}
 
 
-def added_numbers(files: Mapping[str, Path | bytes]) -> set[int]:
-    """Numbers that were added to a tokenizer as tokens, which may be ids of records."""
+def added_numbers(files: Mapping[str, Path | bytes]) -> dict[str, set[int]]:
+    """Numbers that were added to a tokenizer as tokens, which may be ids of records, by the file that has them."""
     added = {
-        token for name in TOKENIZER_FILES if name in files for token in _added_tokens(name, read_content(files[name]))
+        name: " ".join(_added_tokens(name, read_content(files[name]))) for name in TOKENIZER_FILES if name in files
     }
-    return {int(number) for token in added for number in re.findall(r"(?<!\d)\d{6,18}(?!\d)", token)}
+    numbers = {name: set(map(int, re.findall(r"(?<!\d)\d{6,18}(?!\d)", tokens))) for name, tokens in added.items()}
+    return {name: found for name, found in numbers.items() if found}
 
 
 def words_of_base(base_model: str) -> set[str] | None:
