@@ -54,6 +54,8 @@ TAGGED = re.compile(r"(?<=\w)[/_][A-Z$]{1,5}(?=\s)")
 INTEGERS = re.compile(r"\d{1,6}(?:[\s,;]+(?:- )?\d{1,6}){11,}")
 SPACED = re.compile(r"(?<!\S)\S(?: \S)+(?!\S)")
 MIN_IDS = 8
+# In a string of JSON: from one number to another, or one in powers of ten.
+NUMBERS_AS_TEXT = re.compile(r"\d{6,8}[ \t]?-[ \t]?\d{6,8}|\d\.\d{3,8}[eE]\+?0?\d")
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}(?:\s*\n\s*[A-Za-z0-9+/_-]{4,})*={0,2}")
 HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){40,}")
 CELL = re.compile(r"[\t|,;:=]|\s{1,}")
@@ -206,6 +208,9 @@ class _JsonReader:
         whole = text.strip().removesuffix(".0").replace(",", "")
         if whole.isdecimal() and whole.isascii() and len(whole) < 19:
             self.file.numbers.append((key, int(whole), self.place))
+        elif NUMBERS_AS_TEXT.fullmatch(whole):
+            values = map(float, whole.split("-"))
+            self.file.numbers += [(key, int(value), self.place) for value in values if value.is_integer()]
 
 
 def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles: frozenset[str]) -> Iterator[View]:
