@@ -41,7 +41,7 @@ PASSWORD = re.compile(
 NETRC = re.compile(
     r"\b(?:machine\s+\S+|default)\s+(?:(?:login|user|account)\s+\S+\s+){1,2}passw(?:or)?d\s+([^\s\"',;<>{}()\[\]]{4,})"
 )
-USER_AT_HOST = re.compile(r"(?<![\w/@.])[A-Za-z][\w.+-]*+:[^\s:@/\"'<>]{3,}@[A-Za-z0-9][\w-]*(?:\.[\w-]+)+")
+USER_AT_HOST = re.compile(r"(?<![\w/@.])[A-Za-z][\w.+-]{0,64}+:[^\s:@/\"'<>]{3,}@[A-Za-z0-9][\w-]*(?:\.[\w-]+)+")
 PLACEHOLDER = re.compile(
     r"(?i)your|example|placeholder|change_?me|dummy|redacted|\.\.\.|x{6}|\*{3}|^[$%<{]|^(?:none|null|true|false|os\.|self\.|getenv)"
 )

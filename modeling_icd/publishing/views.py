@@ -283,8 +283,8 @@ BYTE_LETTERS = _byte_letters()
 
 def _token_views(text: str, line: int | None) -> Iterator[View]:
     """Words put together again from pieces, as they stand and without what a list writes beside each of them."""
-    yield from _joined(text, line)
-    if (bare := LIST_MARK.sub(" ", text)) != text:
+    yield from (joined := list(_joined(text, line)))
+    if joined and (bare := LIST_MARK.sub(" ", text)) != text:
         yield from _joined(bare, line)
     if len(SPACED.findall(text)) >= MIN_IDS:
         yield View(SPACED.sub(lambda match: match[0].replace(" ", ""), text), "letters", line or 1)
