@@ -23,6 +23,9 @@ OTHER_KEYS = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{20,}|\bgithub_pat_\w{30,}|\bnpm_[A-Za-z0-9]{36}\b|\bdckr_[po]at_[\w-]{20,}"
     r"|\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}|\bGOCSPX-[\w-]{20,}|\bdapi[0-9a-f]{32}\b|\bdop_v1_[0-9a-f]{64}\b"
     r"|\bpypi-[\w-]{50,}|\bxox[abeoprs]-[\w-]{10,}|-----BEGIN [A-Z0-9 ]*PRIVATE KEY|[?&]sig=[\w%+/-]{30,}"
+    r"|\br8_[A-Za-z0-9]{30,}|\bgsk_[A-Za-z0-9]{40,}|\bnvapi-[\w-]{40,}|\bpplx-[A-Za-z0-9]{40,}"
+    r"|\busername[\"']?\s*[:=]\s*[\"']?[\w.-]+[\"']?\s*,?\s*[\"']?key[\"']?\s*[:=]\s*[\"']?[0-9a-f]{32}\b"
+    r"|\bkey[\"']?\s*[:=]\s*[\"']?[0-9a-f]{32}[\"']?\s*,?\s*[\"']?username[\"']?\s*[:=]"
     r"|\bsha256~[\w-]{43}\b|\"auth\"\s*:\s*\"[A-Za-z0-9+/]{16,}={0,2}\""
 )
 BEARER = re.compile(r"(?i)\b(?:bearer|basic|token)[ \n]+([A-Za-z0-9._~+/-]{20,}=*)")
@@ -34,7 +37,11 @@ NAMED = re.compile(
 PASSWORD = re.compile(
     r"(?i)\b(?:passw(?:or)?d|passphrase|pwd)[\"']?\s*[:=]\s*[\"']?([^\s\"',;<>{}()\[\]]{6,})(?![\w.(\[])"
 )
-USER_AT_HOST = re.compile(r"(?<![\w/@.])[A-Za-z][\w.+-]*+:[^\s:@/\"'<>]{3,}@[A-Za-z0-9][\w-]*(?:\.[\w-]+)+")
+# A line of a file of logins: `machine HOST login NAME password VALUE`.
+NETRC = re.compile(
+    r"\b(?:machine\s+\S+|default)\s+(?:(?:login|user|account)\s+\S+\s+){1,2}passw(?:or)?d\s+([^\s\"',;<>{}()\[\]]{4,})"
+)
+USER_AT_HOST = re.compile(r"(?<![\w/@.])[A-Za-z][\w.+-]{0,64}+:[^\s:@/\"'<>]{3,}@[A-Za-z0-9][\w-]*(?:\.[\w-]+)+")
 PLACEHOLDER = re.compile(
     r"(?i)your|example|placeholder|change_?me|dummy|redacted|\.\.\.|x{6}|\*{3}|^[$%<{]|^(?:none|null|true|false|os\.|self\.|getenv)"
 )
@@ -46,10 +53,14 @@ PUBLIC_ADDRESS = re.compile(
 )
 SERVICE = re.compile(
     r"(?i)\b(?:s3[an]?|gs|gcs|abfss?|wasbs?|adl|az|hdfs|dbfs|oss|cos|r2|smb|cifs|nfs|sftp|ftps?|ssh|scp|rsync"
-    r"|mongodb(?:\+srv)?|postgres(?:ql)?|mysql|redis|amqps?|jdbc:\w+)://?(?=\w)[\w.@:-]{3,}"
+    r"|mongodb(?:\+srv)?|postgres(?:ql)?|mysql|redis|amqps?|jdbc:\w+):(?:/(?=\w)[\w.@:-]{3,}|//(?=\w)[\w.@:-]+)"
     r"|https?://(?:localhost|127\.|10\.\d|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|[\w.-]+\.(?:internal|local|lan|corp|intranet)\b)"
 )
 SHARE = re.compile(r"(?<![\\\w])(?:\\\\[A-Za-z][\w.-]{2,}\\|\\\\\\\\[A-Za-z][\w.-]{2,}\\\\)[\w$.-]{2,}")
+# The same with slashes; a host with a public name may be that of an address without its `https:`.
+SLASHED_SHARE = re.compile(
+    r"(?<![\w:/.\\)\]}>*-])//[A-Za-z][\w-]+(?:(?:\.[\w-]+)*\.(?:internal|local|lan|corp|intranet))?/[\w$.-]{2,}"
+)
 HOST_PATH = re.compile(
     r"(?<![\w./:@-])(?:[\w.-]+@[A-Za-z0-9][\w.-]+:[~/\w]|[A-Za-z0-9][\w-]*[A-Za-z0-9](?:\.[\w-]+)*:/(?!/)[\w.-]+/[\w.-]+)"
 )
@@ -82,14 +93,14 @@ def find_credentials(text: str, is_vocabulary: bool = False) -> Iterator[tuple[s
         yield SECRET, text.index(token)
     if is_vocabulary:
         return
-    for pattern in (BEARER, NAMED, PASSWORD, USER_AT_HOST):
+    for pattern in (BEARER, NAMED, PASSWORD, NETRC, USER_AT_HOST):
         for match in pattern.finditer(text):
             if _is_secret(match[pattern.groups], pattern):
                 yield SECRET, match.start()
     for match in ADDRESS.finditer(text):
         if not PUBLIC_ADDRESS.search(match[0]):
             yield EMAIL, match.start()
-    for pattern in (SERVICE, SHARE, HOST_PATH):
+    for pattern in (SERVICE, SHARE, SLASHED_SHARE, HOST_PATH):
         for match in pattern.finditer(text):
             if not match[0].startswith("git@"):
                 yield NETWORK, match.start()
@@ -99,7 +110,7 @@ def _is_secret(value: str, pattern: re.Pattern[str]) -> bool:
     """Whether what follows a word for a secret is one, and no name, word or placeholder."""
     if PLACEHOLDER.search(value):
         return False
-    if pattern in (USER_AT_HOST, PASSWORD):
+    if pattern in (USER_AT_HOST, PASSWORD, NETRC):
         return True
     has_digit, has_letter = any(c.isdigit() for c in value), any(c.isalpha() for c in value)
     return len(value) >= 16 and has_digit and has_letter and re.fullmatch(r"[\w+/=.~-]+", value) is not None

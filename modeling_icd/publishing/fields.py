@@ -328,6 +328,49 @@ TOKENIZER: dict[str, Kind] = {
         SCALAR,
     ),
 }
+
+
+def _is_place(value: Any) -> bool:
+    return _is_whole(value) and value >= 0
+
+
+def _is_vocabulary(value: Any) -> bool:
+    """Whole numbers by token, or, of Unigram, tokens with their scores."""
+    if isinstance(value, list):
+        return all(
+            isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and _is_number(entry[1])
+            for entry in value
+        )
+    return isinstance(value, dict) and all(map(_is_place, value.values()))
+
+
+TOKENIZER_FILE: dict[str, Kind] = {
+    "model": Kind(
+        "an object with the `type` of the tokenizer and a `vocab` of ids by token (of Unigram, of tokens with scores)",
+        lambda value: (
+            isinstance(value, dict)
+            and _is_vocabulary(value.get("vocab", {}))
+            and (value.get("type") != "WordLevel" or isinstance(value.get("vocab"), dict))
+            and all(isinstance(value.get(name), str | None) for name in ("type", "unk_token"))
+        ),
+    ),
+    "added_tokens": optional(
+        list_of(
+            record_of(
+                {
+                    "content": Kind("a text", lambda value: isinstance(value, str)),
+                    "id": Kind("a whole number", _is_place),
+                    "special": FLAG,
+                },
+                required=("content", "id", "special"),
+            )
+        )
+    ),
+    "padding": optional(record_of({"pad_id": WHOLE}, required=("pad_id",))),
+    "post_processor": optional(
+        record_of({"special_tokens": map_of(record_of({"ids": list_of(WHOLE)}, required=("ids",)))})
+    ),
+}
 WEIGHTS_INDEX: dict[str, Kind] = {
     "metadata": record_of({"total_size": NUMBER, "total_parameters": WHOLE}, only=True),
     "weight_map": map_of(text(r"model-\d{5}-of-\d{5}\.safetensors", "a file of weights"), key=r"[\w.]{1,200}"),

@@ -56,13 +56,19 @@ dale dawn ray rick rod skip student guest demo dev build ci bot service research
 lab labs train trainer jupyter notebook compute cluster
 """
 WORDS_AS_NAMES = frozenset(_WORDS_AS_NAMES.split())
-# Words of a note with their counts, as a dictionary or table of them is written.
-COUNTED = re.compile(
-    r"[\s\[({\"'|]{0,12}+[\u0120\u2581]?(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?(?:\s*+[:=,|]\s*+|[ \t]++)"
-    r"\d++(?:\.\d++)?[\])}|]*+\s*+[,;|]?\s*+"
-)
-LISTED = re.compile(r"[\s>*+\"'-]{0,12}+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
 MIN_COUNTED, MIN_LISTED, BAG_SHARE = 12, 20, 0.9
+# Words of a note with their counts, whatever a dictionary, table or list of them has between the two, and whichever comes
+# first: behind the first of them, words and numbers take turns.
+_WORD_OF_BAG = r"(?<![^\W_])(?!x\d)(?=\d{0,20}+[^\W\d_])[^\W_]++(?:['\u2019-][^\W_]++){0,4}+"
+_APART = r"(?:(?!\[\s{0,40}\[)[^\w{]|_){1,60}+"
+_COUNT = r"x?\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![^\W_])"
+COUNTED = re.compile(
+    f"(?:{_WORD_OF_BAG}{_APART}{_COUNT}(?:{_APART}{_COUNT}){{0,2}}+{_APART}){{{MIN_COUNTED - 1},}}+"
+    f"(?:{_WORD_OF_BAG}(?:{_APART}{_COUNT})?)?"
+)
+# Names of fields: they stand at each of the records of a list.
+FIELD = re.compile(r"(?<![\w])[\"']?([A-Za-z]\w{0,40}+)[\"']?[ \t]{0,4}[:=]")
+LISTED = re.compile(r"[\s>*+\"'-]{0,12}+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
 # A list of words that most notes have, such as stop words, is in some note too.
 MIN_OWN_WORDS = 5
 STRIDES = (2, 3, 4, 5)
@@ -252,7 +258,8 @@ class Comparison:
 
     def stream(self) -> None:
         """Go through the notes once."""
-        wanted = {number.value for numbers in self.numbers.values() for number in numbers} | self.added_numbers
+        wanted = {number.value for numbers in self.numbers.values() for number in numbers}
+        wanted = wanted.union(*self.added_numbers.values())
         counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
         found = [_NO_SPANS]
         # Most spans of notes are told by their last bits to be none of these, before they are searched for.
@@ -279,8 +286,10 @@ class Comparison:
         """Yield file, kind and line of ids and of unordered words."""
         for name, numbers in self.numbers.items():
             yield from ((name, RECORD_ID, number.line) for number in matched(numbers, self.found_ids))
-        if self.added_numbers & self.found_ids:
-            yield "tokenizer.json", RECORD_ID, 1
+        raw = {text.name: text.raw for text in self.texts}
+        for name, added in self.added_numbers.items():
+            for number in added & self.found_ids:
+                yield name, RECORD_ID, raw[name].count("\n", 0, raw[name].find(str(number))) + 1
         common = max(self.num_notes / 2, MIN_NOTES_OF_WORD)
         for i in sorted(self.found_bags):
             bag = self.bags[i]
@@ -344,20 +353,40 @@ def find_bags(file: FileText) -> Iterator[Bag]:
     """Yield the words that stand together with their counts, or as a list of single words."""
     if file.name in VOCABULARY_FILES:
         return
-    for pattern, minimum in ((COUNTED, MIN_COUNTED), (LISTED, MIN_LISTED)):
-        run: list[re.Match[str]] = []
-        for match in (*pattern.finditer(file.raw), None):
-            if run and (match is None or match.start() != run[-1].end()):
-                words = frozenset(fold(word[1]) for word in run)
-                if len(words) >= minimum:
-                    yield Bag(file.name, file.raw.count("\n", 0, run[0].start()) + 1, words)
-                run = []
-            if match is not None:
-                run.append(match)
-    for place, items in file.word_lists:
+    for text in (file.raw, _without_fields(file.raw)):
+        for match in COUNTED.finditer(text or ""):
+            words = frozenset(re.findall(r"[^\W\d_]+", fold(match[0].replace("\u0120", " "))))
+            if len(words) >= MIN_COUNTED:
+                yield Bag(file.name, file.raw.count("\n", 0, match.start()) + 1, words)
+    run: list[re.Match[str]] = []
+    for listed in (*LISTED.finditer(file.raw), None):
+        if run and (listed is None or listed.start() != run[-1].end()):
+            words = frozenset(fold(word[1]) for word in run)
+            if len(words) >= MIN_LISTED:
+                yield Bag(file.name, file.raw.count("\n", 0, run[0].start()) + 1, words)
+            run = []
+        if listed is not None:
+            run.append(listed)
+    lists = [(file.line_of_scalar(place), items) for place, items in file.word_lists]
+    for line, items in lists + [(1, lane) for lane in file.lanes.values() if _is_of_words(lane)]:
         words = frozenset(word for item in items for word in WORD.findall(fold(item)) if word.isalpha())
         if len(words) >= MIN_LISTED:
-            yield Bag(file.name, file.line_of_scalar(place), words)
+            yield Bag(file.name, line, words)
+
+
+def _without_fields(text: str) -> str:
+    """The text without the brackets and the names of the fields of its records; empty where it has no list of records."""
+    times = Counter(match[1] for match in FIELD.finditer(text))
+    names = {name for name, count in times.items() if count >= MIN_COUNTED}
+    if not names:
+        return ""
+    bare = FIELD.sub(lambda match: " " * len(match[0]) if match[1] in names else match[0], text)
+    return bare.replace("{", " ").replace("}", " ")
+
+
+def _is_of_words(items: Sequence[str]) -> bool:
+    """Whether nine of ten of these are single words."""
+    return len(items) >= MIN_LISTED and sum(map(str.isalpha, items)) >= BAG_SHARE * len(items)
 
 
 # Odd, so that multiplying loses no bit; the place of a word in its span is told by which one it is multiplied with.

@@ -6,10 +6,11 @@ word for a figure makes it none, and without either a single long number that is
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from .views import VOCABULARY_FILES, FileText
+from .views import ESCAPE, NUMBERS_AS_TEXT, VOCABULARY_FILES, FileText
 
 
 # A word for a record with any number behind it is an id, whether or not the user's data have it.
@@ -33,7 +34,7 @@ admissions patients subjects documents records stays visits samples sample rows 
 chars flops iterations updates support tp fp fn tn positives negatives resamples bootstrap threshold loss
 accuracy every position positions embeddings hidden intermediate port pages page volume issue pmid pmc pubmed
 doi isbn eprint arxiv article sha digest hash revision commit build memory layers heads features trials pairs
-points dollars usd hours days minutes percent items windows window warmup
+points dollars usd hours days minutes percent items windows window warmup checkpoint checkpoints
 """
 FIGURE_WORDS = frozenset(_FIGURE_WORDS.split())
 # In these files, numbers are ids of tokens.
@@ -42,6 +43,9 @@ NUMBER = re.compile(
     r"(?<![0-9A-Za-z.])(?<!\d-)(?<![eE][+-])(?:[ps](?=\d{6}))?"
     r"(\d{1,3}(?:,\d{3})+(?![\d,]|\.\d)|\d{4,18})(?:\.0+)?(?![0-9A-Za-z]|\.\d|-\d)"
 )
+# From one to another, and in powers of ten: as programs print a slice and a column of decimal numbers.
+RANGE = re.compile(r"(?<![\w.-])(\d{6,8})[ \t]?-[ \t]?(\d{6,8})(?![\w-]|\.\d)")
+POWER = re.compile(r"(?<![\w.])(\d\.\d{3,8}[eE]\+?0?\d)(?!\w|\.\d)")
 GLUED = re.compile(r"(?i)(?<![a-z])(?:hadm|subject|subj|patient|pt|admission|adm|note|mrn)(\d{4,18})(?!\d)")
 NO_NUMBERS = re.compile(
     r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|\b[0-9a-f]{32,128}\b"
@@ -94,10 +98,13 @@ def candidates(file: FileText, codes: Collection[str] = ()) -> list[Number]:
         found += _in_text(file.text, file.line_of)
     else:
         for line, text in enumerate(file.text.split("\n")):
-            if not text.replace(",", "").removesuffix(".0").strip().isdecimal():
+            whole = text.replace(",", "").removesuffix(".0").strip()
+            if not (whole.isdecimal() or NUMBERS_AS_TEXT.fullmatch(whole)):
                 found += _in_text(text, lambda _, line=line: file.line_of(line))
+        times = Counter(place for _, _, place in file.numbers)  # two at one place are a range
         for key, value, place in file.numbers:
-            kind = _kind_of(reversed(LETTERS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key))))
+            words = LETTERS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key))
+            kind = _kind_of(reversed(words), times[place] > 1)
             if kind != "figure":
                 found.append(Number(value, file.line_of_scalar(place), kind == "record"))
     return [number for number in found if number.is_labelled or _may_be_id(number.value, codes)]
@@ -115,22 +122,42 @@ def _in_text(text: str, line_of) -> Iterator[Number]:  # type: ignore[no-untyped
     breaks, at = 0, 0
     for match in NUMBER.finditer(text):
         breaks, at = breaks + text.count("\n", at, match.start()), match.start()
-        before = text[max(0, match.start() - 60) : match.start()].rpartition("\n\n")[2]
-        after = LETTERS.match(text[match.end() : match.end() + 24].lstrip(" *_`\"'-"))
-        kind = _kind_of([after[0]]) if after and after[0].lower() in FIGURE_WORDS else ""
-        kind = kind or _kind_of(reversed(LETTERS.findall(before)[-3:]))
+        kind = _kind_beside(text, match)
         is_grouped = "," in match[1]
         if kind == "record" or (kind != "figure" and not is_grouped):
             yield Number(int(match[1].replace(",", "")), line_of(breaks), kind == "record")
     for match in GLUED.finditer(text):
         yield Number(int(match[1]), line_of(text.count("\n", 0, match.start())), True)
+    for pattern in (RANGE, POWER):
+        for match in pattern.finditer(text):
+            if (kind := _kind_beside(text, match, pattern is RANGE)) != "figure":
+                line = line_of(text.count("\n", 0, match.start()))
+                yield from (
+                    Number(int(value), line, kind == "record")
+                    for value in map(float, match.groups())
+                    if value % 1 == 0
+                )
 
 
-def _kind_of(words) -> str:  # type: ignore[no-untyped-def]
-    """`record`, `figure` or neither, by the words beside a number, the nearest one first."""
+def _kind_beside(text: str, number: re.Match[str], is_range: bool = False) -> str:
+    """What the word behind a number, if it is one for a figure, or else the words before it say that it is."""
+    before = text[max(0, number.start() - 60) : number.start()].rpartition("\n\n")[2]
+    before = ESCAPE.sub(" ", before)
+    after = LETTERS.match(text[number.end() : number.end() + 24].lstrip(" *_`\"'-"))
+    kind = _kind_of([after[0]]) if after and after[0].lower() in FIGURE_WORDS else ""
+    return kind or _kind_of(reversed(LETTERS.findall(before)[-3:]), is_range)
+
+
+def _kind_of(words, is_range: bool = False) -> str:  # type: ignore[no-untyped-def]
+    """`record`, `figure` or neither, by the words beside a number, the nearest one first.
+
+    In the plural, records are counted, unless two numbers say from which to which they are.
+    """
     is_some_id = False
     for word in words:
         word = word.lower()
+        if is_range and word.removesuffix("s") in RECORD_WORDS:
+            word = word.removesuffix("s")
         if word in ("id", "ids"):
             is_some_id = True  # of a record, unless it is said of what: `pad_token_id`
         elif word in FIGURE_WORDS:

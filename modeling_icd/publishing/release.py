@@ -35,6 +35,7 @@ from .fields import (
     unknown_fields,
 )
 from .folder import REPO_ID, Access, ModelFolder, check_repo_id, project_file
+from .tokens import check_tokenizer
 
 
 GATES = ("manual", "auto", "no")
@@ -225,6 +226,8 @@ def outgoing_files(
         is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
         if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
             files[path.name] = path
+    if "tokenizer.json" in files:
+        check_tokenizer(files["tokenizer.json"], folder.config.get("backbone_config", folder.config)["vocab_size"])
     for name, content in _read_by_field(folder, release).items():
         files[name] = as_json(public_fields(content, BY_FIELD.get(name, ADAPTER))[0])
     if release.is_adapter:

@@ -6,18 +6,21 @@ such words too, from other texts. So the words of the backbone's own tokenizer, 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, try_to_load_from_cache
+from tokenizers import Tokenizer
 
+from .fields import TOKENIZER_FILE, check_fields
 from .folder import read_content
 from .views import BYTE_LETTERS, VOCABULARY_FILES, WORD, fold
 
 
 TOKENIZER_FILES = (*VOCABULARY_FILES, "special_tokens_map.json", "tokenizer_config.json")
 MIN_LETTERS = 2
+SAVE_AGAIN = "save the tokenizer again with `save_pretrained`."
 # The words of the tokens that steer a model. Written between brackets they are no words of notes, though notes may have them.
 _CONTROL_WORDS = """
 pad unk unknown cls sep mask bos eos eod eot eom eop s im start end endoftext endofprompt begin of sequence
@@ -37,12 +40,13 @@ def words_of_tokens(files: Mapping[str, Path | bytes]) -> dict[str, set[str]]:
     return {name: words for name, words in found.items() if words}
 
 
-def added_numbers(files: Mapping[str, Path | bytes]) -> set[int]:
-    """Numbers that were added to a tokenizer as tokens, which may be ids of records."""
+def added_numbers(files: Mapping[str, Path | bytes]) -> dict[str, set[int]]:
+    """Numbers that were added to a tokenizer as tokens, which may be ids of records, by the file that has them."""
     added = {
-        token for name in TOKENIZER_FILES if name in files for token in _added_tokens(name, read_content(files[name]))
+        name: " ".join(_added_tokens(name, read_content(files[name]))) for name in TOKENIZER_FILES if name in files
     }
-    return {int(number) for token in added for number in re.findall(r"(?<!\d)\d{6,18}(?!\d)", token)}
+    numbers = {name: set(map(int, re.findall(r"(?<!\d)\d{6,18}(?!\d)", tokens))) for name, tokens in added.items()}
+    return {name: found for name, found in numbers.items() if found}
 
 
 def words_of_base(base_model: str) -> set[str] | None:
@@ -84,7 +88,7 @@ def _tokens_of(name: str, data: bytes) -> Iterator[str]:
     elif name == "vocab.json":
         yield from _read(data, name)
     elif name == "tokenizer.json":
-        vocabulary = (_read(data, name).get("model") or {}).get("vocab") or {}
+        vocabulary = read_tokenizer(data)["model"].get("vocab") or {}
         yield from vocabulary if isinstance(vocabulary, dict) else (str(entry[0]) for entry in vocabulary)
     yield from _added_tokens(name, data)
 
@@ -93,7 +97,7 @@ def _added_tokens(name: str, data: bytes) -> Iterator[str]:
     if name == "added_tokens.json":
         yield from _read(data, name)
     elif name == "tokenizer.json":
-        yield from _contents(_read(data, name).get("added_tokens"))
+        yield from _contents(read_tokenizer(data).get("added_tokens"))
     elif name in ("special_tokens_map.json", "tokenizer_config.json"):
         for key, value in _read(data, name).items():
             if key.endswith(("_token", "_tokens", "_tokens_decoder")):
@@ -115,11 +119,62 @@ def _contents(value: Any) -> Iterator[str]:
 def _read(data: bytes, name: str) -> dict[str, Any]:
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{name} is not JSON, so its words cannot be looked at: save the tokenizer again.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{name} must be a JSON object: save the tokenizer again.")
     return content
+
+
+def read_tokenizer(content: Path | bytes) -> dict[str, Any]:
+    """What `tokenizer.json` holds.
+
+    Raises:
+        ValueError: where it is not JSON, or a field that publishing relies on is not what it must be.
+    """
+    tokenizer = _read(read_content(content), "tokenizer.json")
+    check_fields("tokenizer.json", tokenizer, TOKENIZER_FILE, SAVE_AGAIN, required=("model",))
+    return tokenizer
+
+
+def check_tokenizer(content: Path | bytes, num_embeddings: int) -> None:
+    """Refuse a `tokenizer.json` that cannot be loaded, or that has a token without an embedding.
+
+    Raises:
+        ValueError: naming the field; never a token, which may be a word of a note.
+    """
+    tokenizer = read_tokenizer(content)
+    load_tokenizer(tokenizer)
+    check_largest_id(vocabulary_of(tokenizer).values(), num_embeddings)
+
+
+def check_largest_id(ids: Iterable[int], num_embeddings: int) -> None:
+    """Refuse ids of tokens that the embeddings have no row for."""
+    if (largest := max(ids, default=-1)) >= num_embeddings:
+        raise ValueError(
+            f"`model.vocab` or `added_tokens` of tokenizer.json has a token with the id {largest}, and the model has "
+            f"embeddings for {num_embeddings} tokens, from 0 on: resize them (`resize_token_embeddings`) and train again, or "
+            "take the token out."
+        )
+
+
+def load_tokenizer(tokenizer: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a `tokenizer.json` is."""
+    try:
+        return Tokenizer.from_str(json.dumps(tokenizer))
+    except Exception:  # the library raises no narrower one, and its message may quote a token
+        raise ValueError(
+            f"tokenizer.json is no tokenizer that can be loaded (its `model` has the type "
+            f"{tokenizer['model'].get('type')}): {SAVE_AGAIN}"
+        ) from None
+
+
+def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Ids by token, added ones included."""
+    vocabulary = tokenizer["model"].get("vocab") or {}
+    if isinstance(vocabulary, list):  # of Unigram
+        vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+    return {**vocabulary, **{token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}}
 
 
 def _sentencepiece_tokens(data: bytes) -> Iterator[str]:

@@ -32,6 +32,8 @@ BARRIER = "endofpublictitle"
 INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 MARKS = re.compile("[\u0300-\u036f]")
 TAG = re.compile(r"</?[A-Za-z!][^<>]{0,300}>")
+# Colours and the like, as a terminal is told them; in the source of a program, too.
+TERMINAL = re.compile(r"(?:\x1b|(?<!\\)\\(?:x1[bB]|u001[bB]|033|e))\[[\d;]{0,20}[A-Za-z]")
 HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010\u2011]\s*\n[\s>*#|]*(?=[^\W\d_])")
 ESCAPE = re.compile(r"\\[nrt]")  # in the source of YAML and Python, where it would run into the next word
 UNICODE_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
@@ -42,10 +44,18 @@ BETWEEN = r"[\s\"'`,;|\[\](){}\x1f]"
 WEIGHT = re.compile(r"(?<![\w.])-?\d*\.\d{2,}(?!\w)")
 SPACE_MARKS, WORD_ENDS, JOINED, CONTINUED = "\u0120\u010a\u2581", "</w>", re.compile(r"##(?=\w)"), "@@"
 MIN_MARKS = 6
+# What a list writes beside its items: a bullet or number before each, a place or id behind each, a stroke between them.
+LIST_MARK = re.compile(
+    r"^[ \t>|]{0,20}+(?:[-*+\u2022]|[(\[]?\d{1,6}[.):\]]?)(?=[ \t|])|^[ \t]{0,20}+\d{1,6}$"
+    r"|(?<=\S)[ \t]{0,4}+[:/=][ \t]{0,4}+\d{1,6}(?=[\s,;|\])}]|$)|(?<=\s)/(?=\s)",
+    re.MULTILINE,
+)
 TAGGED = re.compile(r"(?<=\w)[/_][A-Z$]{1,5}(?=\s)")
 INTEGERS = re.compile(r"\d{1,6}(?:[\s,;]+(?:- )?\d{1,6}){11,}")
 SPACED = re.compile(r"(?<!\S)\S(?: \S)+(?!\S)")
 MIN_IDS = 8
+# In a string of JSON: from one number to another, or one in powers of ten.
+NUMBERS_AS_TEXT = re.compile(r"\d{6,8}[ \t]?-[ \t]?\d{6,8}|\d\.\d{3,8}[eE]\+?0?\d")
 BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}(?:\s*\n\s*[A-Za-z0-9+/_-]{4,})*={0,2}")
 HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){40,}")
 CELL = re.compile(r"[\t|,;:=]|\s{1,}")
@@ -117,7 +127,7 @@ def read_file(name: str, content: Path | bytes) -> FileText:
         header = weights_header(content)
         text = "\n".join((*header.shapes, *(part for pair in header.metadata.items() for part in pair)))
         return FileText(name, text, text)
-    raw = decode_bytes(read_content(content))
+    raw = TERMINAL.sub(" ", decode_bytes(read_content(content)))
     file = FileText(name, raw, raw)
     if name.endswith((".json", ".jsonl")):
         try:
@@ -173,7 +183,8 @@ class _JsonReader:
                 if not numbered:
                     self._say(name)
                     self._note_number(name, key)
-                has_word = not numbered and re.search("[A-Za-z]{2}", name)  # else the key above says what is counted
+                # A key without a word is what is counted, and the key above says as what; `n` says so itself.
+                has_word = not numbered and re.search("[A-Za-z]{2}|^[nN]$", name)
                 self._walk(item, name if has_word else key, 0)
         elif isinstance(value, list):
             if len(value) >= MIN_IDS and all(type(item) is int for item in value):
@@ -197,6 +208,9 @@ class _JsonReader:
         whole = text.strip().removesuffix(".0").replace(",", "")
         if whole.isdecimal() and whole.isascii() and len(whole) < 19:
             self.file.numbers.append((key, int(whole), self.place))
+        elif NUMBERS_AS_TEXT.fullmatch(whole):
+            values = map(float, whole.split("-"))
+            self.file.numbers += [(key, int(value), self.place) for value in values if value.is_integer()]
 
 
 def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles: frozenset[str]) -> Iterator[View]:
@@ -238,6 +252,7 @@ def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles:
 
 def clean_text(text: str) -> str:
     """Without what a page, a PDF or a program puts between and into words."""
+    text = TERMINAL.sub(" ", text)
     if "&" in text:
         text = html.unescape(html.unescape(text))
     if "\\u" in text or "\\x" in text:
@@ -267,6 +282,15 @@ BYTE_LETTERS = _byte_letters()
 
 
 def _token_views(text: str, line: int | None) -> Iterator[View]:
+    """Words put together again from pieces, as they stand and without what a list writes beside each of them."""
+    yield from (joined := list(_joined(text, line)))
+    if joined and (bare := LIST_MARK.sub(" ", text)) != text:
+        yield from _joined(bare, line)
+    if len(SPACED.findall(text)) >= MIN_IDS:
+        yield View(SPACED.sub(lambda match: match[0].replace(" ", ""), text), "letters", line or 1)
+
+
+def _joined(text: str, line: int | None) -> Iterator[View]:
     """Words put together again from pieces, by the marks that tokenizers of each kind leave in them."""
     if sum(map(text.count, SPACE_MARKS)) >= MIN_MARKS:
         bare = re.sub(f"{BETWEEN}+", "", WEIGHT.sub(" ", text))
@@ -279,8 +303,6 @@ def _token_views(text: str, line: int | None) -> Iterator[View]:
         yield View(re.sub(rf"{BETWEEN}{{0,40}}##(?=\w)", "", WEIGHT.sub(" ", text)), "tokens", line or 1)
     if text.count(CONTINUED) > 2:
         yield View(re.sub(rf"{CONTINUED}{BETWEEN}+", "", WEIGHT.sub(" ", text)), "tokens", line or 1)
-    if len(SPACED.findall(text)) >= MIN_IDS:
-        yield View(SPACED.sub(lambda match: match[0].replace(" ", ""), text), "letters", line or 1)
 
 
 def _columns(text: str) -> Iterator[View]:

@@ -5,20 +5,20 @@ keeps its embedding. The model's own folder stays as it is.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 
 from ..inference.model_folder import files_digest
 from ..sharing_icd import is_sealed, seal_training_data
 from .folder import read_content, weights_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
+from .tokens import SAVE_AGAIN, check_largest_id, load_tokenizer, read_tokenizer, vocabulary_of
 
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -45,7 +45,7 @@ def drop_rare_words(
         ValueError: where the tokenizer has no token for unknown words, or an adapter would go out, whose embeddings are
             those of another repository.
     """
-    tokenizer = json.loads(read_content(files["tokenizer.json"])) if "tokenizer.json" in files else {"model": {}}
+    tokenizer = read_tokenizer(files["tokenizer.json"]) if "tokenizer.json" in files else {"model": {}}
     if tokenizer["model"].get("type") != "WordLevel":
         return dict(files), 0
     if tokenizer["model"].get("unk_token") not in tokenizer["model"]["vocab"]:
@@ -88,7 +88,7 @@ def drop_rare_words(
 
 def frequent_tokens(tokenizer: Mapping[str, Any], notes: TrainingNotes, min_notes: int) -> list[int]:
     """Ids of the tokens that at least so many notes have, and of the special ones, in order."""
-    reader = Tokenizer.from_str(json.dumps(tokenizer))
+    reader = load_tokenizer(tokenizer)
     reader.no_padding()
     reader.no_truncation()
     ids = vocabulary_of(tokenizer)
@@ -105,29 +105,47 @@ def frequent_tokens(tokenizer: Mapping[str, Any], notes: TrainingNotes, min_note
         if len(texts) == NOTES_PER_BATCH:
             count()
     count()
-    special = {token["id"] for token in tokenizer.get("added_tokens", []) if token["special"]}
-    special.add(ids[tokenizer["model"]["unk_token"]])
+    special = {token["id"] for token in tokenizer.get("added_tokens") or [] if token["special"]}
+    special |= {ids[tokenizer["model"]["unk_token"]], *_used_ids(tokenizer)}
+    if unknown := special - set(ids.values()):
+        raise ValueError(
+            f"`padding` or `post_processor` of tokenizer.json names the id {min(unknown)}, which no token has: {SAVE_AGAIN}"
+        )
     return sorted(i for i in set(ids.values()) if i in special or counts[i] >= min_notes)
 
 
-def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Ids by token, added ones included."""
-    return {**tokenizer["model"]["vocab"], **{t["content"]: t["id"] for t in tokenizer.get("added_tokens", [])}}
+def _used_ids(tokenizer: Mapping[str, Any]) -> set[int]:
+    """Ids that the tokenizer itself puts around and behind a text."""
+    used = [tokenizer["padding"]["pad_id"]] if tokenizer.get("padding") else []
+    _change_ids(tokenizer.get("post_processor") or {}, used.append)
+    return set(used)
+
+
+def _change_ids(processor: Mapping[str, Any], change: Callable[[int], Any]) -> dict[str, Any]:
+    """A post-processor of any type, each id in it changed."""
+    changed = dict(processor)
+    if "processors" in processor:
+        changed["processors"] = [_change_ids(part, change) for part in processor["processors"]]
+    if "special_tokens" in processor:
+        tokens = processor["special_tokens"].items()
+        changed["special_tokens"] = {
+            name: {**token, "ids": [change(i) for i in token["ids"]]} for name, token in tokens
+        }
+    for name in {"sep", "cls"} & processor.keys():
+        token, i = processor[name]
+        changed[name] = [token, change(i)]
+    return changed
 
 
 def _shorten_tokenizer(tokenizer: dict[str, Any], new_id: Mapping[int, int]) -> dict[str, Any]:
     vocabulary = {word: new_id[i] for word, i in tokenizer["model"]["vocab"].items() if i in new_id}
-    added = [{**token, "id": new_id[token["id"]]} for token in tokenizer["added_tokens"] if token["id"] in new_id]
+    all_added = tokenizer.get("added_tokens") or []
+    added = [{**token, "id": new_id[token["id"]]} for token in all_added if token["id"] in new_id]
     shorter = {**tokenizer, "model": {**tokenizer["model"], "vocab": vocabulary}, "added_tokens": added}
     if tokenizer.get("padding"):
         shorter["padding"] = {**tokenizer["padding"], "pad_id": new_id[tokenizer["padding"]["pad_id"]]}
-    processor = tokenizer.get("post_processor") or {}
-    if processor.get("special_tokens"):
-        tokens = {
-            name: {**token, "ids": [new_id[i] for i in token["ids"]]}
-            for name, token in processor["special_tokens"].items()
-        }
-        shorter["post_processor"] = {**processor, "special_tokens": tokens}
+    if tokenizer.get("post_processor"):
+        shorter["post_processor"] = _change_ids(tokenizer["post_processor"], new_id.__getitem__)
     return shorter
 
 
@@ -151,6 +169,7 @@ def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work
         if EMBEDDINGS in header.shapes:
             tensors = load_file(path)
             old = tensors[EMBEDDINGS]
+            check_largest_id(kept, len(old))
             tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
             save_file(tensors, work_dir / name, header.metadata or None)
             changed: dict[str, Path | bytes] = {name: work_dir / name}

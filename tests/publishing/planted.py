@@ -137,6 +137,21 @@ def spans_of_note(note, tokenizers):
             "README.md",
             "\n".join(f"| {token} | {0.01 + i / 99:.3f} |" for i, token in enumerate(tokens)),
         )
+        yield f"tokens of {kind} in YAML", "train.yaml", yaml.safe_dump({"tokens": tokens})
+        yield (
+            f"tokens of {kind} in YAML, not escaped",
+            "train.yaml",
+            yaml.safe_dump({"tokens": tokens}, allow_unicode=True),
+        )
+        yield f"tokens of {kind} with bullets", "README.md", "\n".join(f"- {token}" for token in tokens)
+        yield f"tokens of {kind} with numbers", "README.md", "\n".join(f"{i}. {t}" for i, t in enumerate(tokens))
+        yield f"tokens of {kind} as keys", "results.json", json.dumps({t: i for i, t in enumerate(tokens)})
+        yield f"tokens of {kind} with strokes", "README.md", " / ".join(tokens)
+        yield (
+            f"tokens of {kind} with their ids behind a stroke",
+            "README.md",
+            " ".join(f"{token}/{i}" for token, i in zip(tokens, encoding.ids, strict=True)),
+        )
         yield f"token ids of {kind}", "results.json", json.dumps({"input_ids": encoding.ids})
         yield (
             f"token ids of {kind} as windows",
@@ -224,6 +239,38 @@ def spans_of_note(note, tokenizers):
         "results.json",
         json.dumps({w: round(n / 300 + 0.001, 5) for w, n in sorted(counts.items())}),
     )
+    pairs = sorted(counts.items())
+    yield "counts of words in brackets", "README.md", ", ".join(f"{w} ({n})" for w, n in pairs)
+    yield "counts of words in brackets with bullets", "README.md", "\n".join(f"- {w} ({n})" for w, n in pairs)
+    yield "counts of words, the count first", "words.txt", "\n".join(f"{n:7d} {w}" for w, n in pairs)
+    yield "counts of words as pairs, the count first", "results.json", json.dumps([[n, w] for w, n in pairs])
+    yield "counts of words as records", "results.json", json.dumps([{"word": w, "count": n} for w, n in pairs])
+    yield (
+        "counts of words as records in lines",
+        "words.jsonl",
+        "\n".join(json.dumps({"word": w, "count": n}) for w, n in pairs),
+    )
+    yield (
+        "counts of words as records in YAML",
+        "train.yaml",
+        yaml.safe_dump([{"word": w, "count": n} for w, n in pairs]),
+    )
+    yield "counts of words in a csv, the count first", "words.csv", "\n".join(f"{n},{w}" for w, n in pairs)
+    yield "counts of words as a table, the count first", "README.md", "\n".join(f"| {n} | {w} |" for w, n in pairs)
+    yield (
+        "counts of words as a table with ranks",
+        "README.md",
+        "\n".join(f"| {i} | {w:20} | {n} |" for i, (w, n) in enumerate(pairs, 1)),
+    )
+    yield "counts of emphasised words", "README.md", "\n".join(f"**{w}** {n}" for w, n in pairs)
+    yield "counts of words with a times sign", "README.md", " ".join(f"{w}\u00d7{n}" for w, n in pairs)
+    yield "counts of words with an x", "README.md", ", ".join(f"{w} x{n}" for w, n in pairs)
+    yield "counts of words in a csv with quotation marks", "words.csv", "\n".join(f'"{w}","{n}"' for w, n in pairs)
+    yield (
+        "words as records in another order",
+        "results.json",
+        json.dumps([{"word": w, "tag": "B-PROBLEM"} for w, _ in pairs]),
+    )
     yield "the set of words", "results.json", json.dumps(sorted(counts))
     yield "the set of words, one a line", "words.txt", "\n".join(sorted(counts)) + "\n"
     yield "the set of words printed", "README.md", pprint.pformat(sorted(counts), width=300, compact=True)
@@ -282,6 +329,17 @@ def spans_of_note(note, tokenizers):
         ),
     )
     yield "letters with spaces between them", "README.md", "  ".join(" ".join(w) for w in words[10:60])
+    yield "colours of a terminal", "README.md", " ".join(f"\x1b[31m{w}\x1b[0m" for w in words[10:60])
+    yield (
+        "colours of a terminal in JSON",
+        "results.json",
+        json.dumps({"text": "".join(f"\x1b[1;31m{w}\x1b[0m" for w in words[10:60])}),
+    )
+    yield (
+        "colours of a terminal in the code",
+        "handler.py",
+        "X = '" + "".join(f"\\033[31m{w}\\033[0m" for w in bare) + "'",
+    )
     # Encoded.
     yield "an address with the note as its query", "README.md", f"https://example.org/?q={quote(piece)}"
     yield "an address with plus signs", "README.md", "https://example.org/?q=" + piece.replace(" ", "+")

@@ -49,6 +49,12 @@ def ids_of_record(hadm_id, subject_id, others):
     yield "a subject's id in a sentence", "README.md", f"Patient {subject_id} was seen twice."
     yield "an id among added tokens", "added_tokens.json", json.dumps({f"<note_{hadm_id}>": 12})
     yield "an id in the metadata of weights", "model.safetensors", {"format": "pt", "hadm_id": str(hadm_id)}
+    yield "two ids as a slice", "results.json", json.dumps({"rows": f"{hadm_id}-{hadm_id + 1}"})
+    yield "two ids as a slice in the card", "README.md", f"looked at {hadm_id} - {hadm_id + 1} once"
+    yield "an id in powers of ten", "results.json", json.dumps({"worst": f"{hadm_id:.5e}"})
+    yield "an id in powers of ten in the card", "README.md", f"the worst was {hadm_id:.5e}."
+    yield "an id in colours of a terminal", "train.log", f"worst: \x1b[31m{hadm_id}\x1b[0m"
+    yield "an id behind a line break in the code", "handler.py", f"X = 'worst:\\n {hadm_id}'"
     yield "an id in JSON lines", "examples.jsonl", json.dumps({"hadm": hadm_id, "f1": 0.5}) + "\n"
 
 
@@ -120,6 +126,14 @@ def secrets():
     yield "an API key in the environment", "README.md", f"export WANDB_API_KEY={LETTERS[:40]}"
     yield "a private key", "README.md", PRIVATE_KEY
     yield "a private key in JSON", "results.json", json.dumps({"key": PRIVATE_KEY})
+    netrc = "machine huggingface.co login bob password s3cr3tpw9"
+    yield "a file of logins", "README.md", netrc
+    yield "a file of logins in lines", "README.md", netrc.replace(" login", "\n  login").replace(" pass", "\n  pass")
+    yield "a key of Kaggle", "kaggle.json", json.dumps({"username": "bob", "key": "0123456789abcdef" * 2})
+    yield "a key of Kaggle in YAML", "train.yaml", "username: bob\nkey: " + "0123456789abcdef" * 2
+    yield "a token of Replicate", "README.md", f"r8_{LETTERS[:37]}"
+    yield "a key of Groq", "README.md", f"gsk_{LETTERS[:52]}"
+    yield "a key of NVIDIA", "README.md", f"nvapi-{LETTERS[:64]}"
     yield "a key of Stripe", "README.md", f"sk_live_{LETTERS[:24]}"
     yield "an e-mail address", "README.md", "Write to hannah.lee@hospital.org for the data."
     yield "an e-mail address in JSON", "results.json", json.dumps({"contact": "hlee42@med.uni-x.edu"})
@@ -129,10 +143,10 @@ def secrets():
         "s3://hospital-notes/mimic", "gs://hospital-notes/mimic", "abfss://notes@hospital.dfs.core.windows.net/mimic",
         "wasbs://notes@hospital.blob.core.windows.net/x", "hdfs://namenode/mimic", "dbfs:/mnt/mimic/notes",
         "smb://server/share", "sftp://server/notes", "nfs://server/notes", "\\\\fileserver\\notes\\mimic", "login01:/scratch/mimic/notes",
-        "hannah@login01:~/mimic", "http://10.3.2.1/notes", "http://notes.hospital.local/x", "file:///data/mimic",
+        "//nas01/share", "//files.clinic.local/notes", "hdfs://nn/mimic", "gs://b/x", "hannah@login01:~/mimic", "http://10.3.2.1/notes", "http://notes.hospital.local/x", "file:///data/mimic",
     ):  # fmt: skip
-        yield f"{place.split('/')[0]} in the card", "README.md", f"read from {place} once"
-        yield f"{place.split('/')[0]} in JSON", "results.json", json.dumps({"data": place})
+        yield f"{place} in the card", "README.md", f"read from {place} once"
+        yield f"{place} in JSON", "results.json", json.dumps({"data": place})
     for path in (
         "/home/hannah/mimic/notes", "/Users/hannah/mimic", "/mnt/data/mimic", "C:\\Users\\hannah\\mimic", "D:/data/mimic/x", "~/data/mimic",
         "/gpfs/projects/icd", "runs/secret-project",
@@ -225,6 +239,44 @@ HARMLESS = [
     ("counts in the card", "README.md", "trained on 100018 notes of 100019 patients with 100020 weights"),
     ("counts with a comma", "README.md", "1,145,834 weights and 100,021 in all; 100,022 | 100,023 |"),
     ("a step in the card", "README.md", "after step 100024, with seed 100025 and batch size 100026"),
+    ("a checkpoint", "results.json", json.dumps({"best_model_checkpoint": "checkpoint-100041"})),
+    ("a checkpoint in the card", "README.md", "the weights of checkpoint-100042, and of `runs/x/checkpoint-100043`"),
+    ("n in JSON", "results.json", json.dumps({"n": 100044, "by_code": {"401.9": {"n": 100045}}})),
+    ("n in the card", "README.md", "| micro F1 (n = 100046) | N=100047 |"),
+    ("n in YAML", "train.yaml", "n: 100048\n"),
+    ("counts in powers of ten", "results.json", json.dumps({"total_flos": "1.00049e+05", "seed": "1.00050e+05"})),
+    ("a slice of steps", "README.md", "steps 100051-100061, pages 100062-100070, 20200101-20201231, 555-100071"),
+    ("a comment with strokes", "handler.py", "# http://a.org//b/c, x//y/z, // see a/b, 7 //8/9 and //"),
+    ("an address without its scheme", "README.md", '<script src="//cdn.example.com/x.js"></script>'),
+    (
+        "a word for a password",
+        "README.md",
+        "the machine learning login page asks for a password, default login and password",
+    ),
+    ("a user name and a key", "results.json", json.dumps({"username": "bob", "key": "f1_micro"})),
+    ("steps with strokes", "README.md", "1/3 loss / step 4/5 / n / a\n" * 9),
+    (
+        "records of figures",
+        "results.json",
+        json.dumps([{"step": i, "loss": 0.1 * i, "epoch": i / 9} for i in range(1, 30)]),
+    ),
+    (
+        "records of codes",
+        "results.json",
+        json.dumps([{"code": f"{400 + i}.9", "label": "diagnosis", "support": i, "f1": 0.5} for i in range(30)]),
+    ),
+    (
+        "stop words with their counts",
+        "results.json",
+        json.dumps(
+            [
+                {"word": w, "count": i}
+                for i, w in enumerate(
+                    ["a", "an", "the", "of", "and", "or", "but", "if", "in", "on", "at", "by", "for", "with"]
+                )
+            ]
+        ),
+    ),
     ("scores", "results.json", json.dumps({"f1_micro": 0.100027, "loss": 0.100028, "auc": 0.1000291})),
     ("scores in the card", "README.md", "an F1 of 0.100030 and a loss of 1.100031 +- 0.100032"),
     ("versions", "requirements.txt", "torch==2.100033.0\nnumpy>=1.26.100034\n"),

@@ -46,6 +46,16 @@ BROKEN = [
     *(("run.json", field, []) for field in ("data", "training")),
     *(("run.json", "log", value) for value in ({}, "x", [5], [{"train_runtime": "x"}])),
     ("tokenizer_config.json", "pad_token", ["x"]),
+    *(
+        ("tokenizer.json", "model", value)
+        for value in (5, [], {"type": "WordLevel", "vocab": [1]}, {"vocab": {"a": "b"}})
+    ),
+    ("tokenizer.json", "model", {"type": "WordLevel", "vocab": {"[UNK]": 0, "fever": 2.5}, "unk_token": "[UNK]"}),
+    ("tokenizer.json", "model", {}),
+    ("tokenizer.json", "model", NO),
+    *(("tokenizer.json", "added_tokens", value) for value in (5, "x", [5], [{"content": "Smith"}])),
+    ("tokenizer.json", "padding", {"pad_id": "Smith"}),
+    ("tokenizer.json", "post_processor", {"special_tokens": {"Smith": {"ids": ["x"]}}}),
     ("membership.json", "loss_interval", 5),
 ]
 

@@ -27,10 +27,12 @@ NAMES = LocalNames(
     paths=("runs/secret-project",), users=("hannah", "will", "max", "test", "model"), public="hannah/tiny-icd"
 )
 TITLES = ["Encounter of nobody with a title of more than eight words in it", "Congestive heart failure, unspecified"]
-# What hides text so that no comparison of spans can see it, or is too short for one.
+# What hides text so that no comparison of spans can see it, or is too short for one. A dictionary of tokens has each of them
+# once, and with small pieces hardly a word stays whole.
 NOT_FOUND = {
     "words in a random order in a sentence",
     "seven words",
+    "tokens of unigram as keys",
     "every letter moved on by thirteen",
     "letters of another script",
     "words backwards",

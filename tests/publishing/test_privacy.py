@@ -159,3 +159,19 @@ def test_words_of_a_note_in_order_are_a_span_even_as_a_vocabulary():
 def test_long_lines_without_a_word_take_no_time():
     for text in ("ab12" * 20_000, " " * 50_000 + "x", "a:" * 20_000, "/a" * 20_000, "&a" * 20_000, "##a " * 10_000):
         assert SPAN not in kinds(text)
+
+
+def test_long_runs_of_words_and_numbers_take_no_time():
+    for text in ("a 1 " * 20_000, "a (1) b " * 20_000, '"a": ' * 20_000, "1" * 50_000, "a-" * 20_000, "x1 " * 20_000):
+        assert SPAN not in kinds(text)
+    for text in (
+        "- " * 30_000,
+        "1. " * 20_000,
+        "a: " * 20_000,
+        "a/" * 20_000,
+        "|" * 50_000,
+        "machine a login " * 5_000,
+    ):
+        assert SPAN not in kinds(text)
+    for text in ("1-" * 20_000, "\x1b[" * 20_000, "//a" * 5_000, "username: a " * 5_000, "_" * 50_000, "\n" * 50_000):
+        assert SPAN not in kinds(text)

@@ -15,7 +15,7 @@ from modeling_icd.inference.model_folder import check_weights
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, read_content
-from modeling_icd.publishing.privacy import RARE_WORD, LocalNames, TrainingNotes, check_files
+from modeling_icd.publishing.privacy import RARE_WORD, RECORD_ID, LocalNames, TrainingNotes, check_files
 from modeling_icd.publishing.release import outgoing_files, plan_release
 from modeling_icd.publishing.vocabulary import drop_rare_words
 
@@ -144,6 +144,72 @@ def test_words_of_few_notes_are_found_in_every_kind_of_vocabulary(model, is_foun
 
     assert kinds() == ({RARE_WORD} if is_found else set())
     assert kinds(added_tokens=[{"content": "Dr. Smithson", "special": False, "id": 9}]) == {RARE_WORD}
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "{", "[" * 100_000, "\xff\xfe{}"])
+def test_a_tokenizer_file_that_is_no_json_object_is_one_message_that_names_it(content, model_dir, capsys):
+    (model_dir / "tokenizer.json").write_bytes(content.encode("latin-1"))
+    assert main([str(model_dir), "--repo_id", "someone/tiny-icd", "--dry_run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: tokenizer.json ") and error.count("\n") == 1
+
+
+def test_a_token_without_an_embedding_is_refused(word_model, tmp_path, capsys):
+    files = release_of(word_model)
+    tokenizer = json.loads((word_model / "tokenizer.json").read_text())
+    (word_model / "tokenizer.json").write_text(json.dumps(with_token(tokenizer, "Smith", 50)))
+    assert main([str(word_model), "--repo_id", "someone/tiny-icd", "--dry_run"]) == 2
+    error = capsys.readouterr().err
+    assert "`added_tokens` of tokenizer.json has a token with the id 50" in error and "for 12 tokens" in error
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Smith" not in error
+    with pytest.raises(ValueError, match="the id 50, and the model has embeddings for 12 tokens"):
+        drop_rare_words({**files, "tokenizer.json": (word_model / "tokenizer.json").read_bytes()}, NOTES, 3, tmp_path)
+    (word_model / "tokenizer.json").write_text(json.dumps(with_token(tokenizer, "Smith", 11)))
+    assert "tokenizer.json" in release_of(word_model)
+
+
+def with_token(tokenizer, content, i):
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {
+        **tokenizer,
+        "added_tokens": [*tokenizer["added_tokens"], {"id": i, "content": content, "special": True, **flags}],
+    }
+
+
+def test_tokens_that_the_tokenizer_puts_around_a_text_stay_and_are_renumbered(word_model, tmp_path):
+    files = release_of(word_model)
+    tokenizer = json.loads((word_model / "tokenizer.json").read_text())
+    around = {"type": "BertProcessing", "sep": ["smithson", 4], "cls": ["[CLS]", 9]}
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
+    tokenizer["padding"] = {**padding, "pad_id": 1, "pad_token": "quibbleford"}
+    tokenizer["post_processor"] = {"type": "Sequence", "processors": [around]}
+    changed, num_dropped = drop_rare_words(
+        {**files, "tokenizer.json": json.dumps(tokenizer).encode()}, NOTES, 3, tmp_path
+    )
+    shorter = json.loads(changed["tokenizer.json"])
+    assert num_dropped == 1 and "zanzibarian" not in shorter["model"]["vocab"]
+    assert shorter["post_processor"]["processors"] == [{**around, "sep": ["smithson", 4], "cls": ["[CLS]", 8]}]
+    assert shorter["padding"]["pad_id"] == 1
+    tokenizer["padding"]["pad_id"] = 77
+    with pytest.raises(ValueError, match="names the id 77, which no token has"):
+        drop_rare_words({**files, "tokenizer.json": json.dumps(tokenizer).encode()}, NOTES, 3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", {"pad_token": "[PAD]", "additional_special_tokens": ["<note_143336>"]}),
+        ("added_tokens.json", {"<a>": 1, "<note_143336>": 2}),
+        ("tokenizer.json", {"model": {}, "added_tokens": [{"content": "n143336", "id": 1, "special": True}]}),
+    ],
+)
+def test_an_id_among_the_tokens_is_found_in_the_file_and_line_that_has_it(name, content):
+    notes = TrainingNotes([{"text": "", "hadm_id": 143336, "subject_id": 1}])
+    data = json.dumps(content, indent=1)
+    other = {} if name == "tokenizer.json" else {"tokenizer.json": b'{"model": {}}'}
+    (finding,) = check_files({**other, name: data.encode()}, LocalNames(), notes)
+    line = data.count("\n", 0, data.index("143336")) + 1
+    assert (finding.file, finding.kind, finding.place) == (name, RECORD_ID, f"line {line}") and line > 1
 
 
 def sentencepiece(*pieces):
