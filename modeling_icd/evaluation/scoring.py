@@ -98,11 +98,6 @@ def score_split(
     def scores_of(calibration) -> np.ndarray:
         return np.pad(scores_of_logits(logits, calibration, is_empty), ((0, 0), (0, len(unknown))))
 
-    decision = model.config.threshold if threshold is None else threshold
-    if isinstance(decision, list):
-        decision = np.array([*decision, *[1.0] * len(unknown)])
-    is_own, rule = threshold is None, model.config.threshold_rule
-    chosen = "fixed" if rule == "fixed" else "chosen on validation"
     codes = [model.config.id2label[i] for i in range(model.config.num_labels)] + unknown
     hadm_ids = list(records["hadm_id"])
     about = {
@@ -117,31 +112,51 @@ def score_split(
         "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
         "synthetic": is_synthetic(builder.config.data_dir),
         "reader": describe_reader(model),
-        "training_seed": (model.config.training_data or {}).get("seed"),
-        "threshold_rule": rule if is_own else "given",
-        "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
     }
-    num_words = [len(note.split()) for note in notes]
     return ScoredSplit(
         scores_of(model.config.calibration),
         gold,
         codes,
         hadm_ids,
-        num_words,
-        decision,
-        training_counts=(model.config.training_data or {}).get("code_counts"),
+        num_words=[len(note.split()) for note in notes],
         attributes=code_attributes(codes),
-        about=about,
-        descriptions=model.config.code_descriptions or {},
-        top_k=model.config.predict_top_k if is_own else None,
-        calibration=model.config.calibration,
         uncalibrated=None if model.config.calibration is None else scores_of(None),
-        review=None
-        if model.config.review_threshold is None
-        else {"threshold": model.config.review_threshold, "precision_asked": model.config.review_precision},
-        target_recall=model.config.target_recall if is_own else None,
-        decision=model.config.decision if is_own else None,
+        **described_by_config(model.config, about, threshold, len(unknown)),
     )
+
+
+def described_by_config(config, about: dict[str, Any], threshold: float | None, num_unknown: int) -> dict[str, Any]:
+    """What a model's configuration adds to a scored split: how it decides, and what it was trained on.
+
+    Args:
+        config (`ICDBaseConfig`): Of the model.
+        about (`dict`): What was scored, to which the rule, its source and the seed of training are added.
+        threshold (`float`, *optional*): In place of the model's own decision.
+        num_unknown (`int`): Codes of the split that the model does not know; their threshold is 1, which no score exceeds.
+    """
+    is_own, rule = threshold is None, config.threshold_rule
+    limits = config.threshold if threshold is None else threshold
+    if isinstance(limits, list):
+        limits = np.array([*limits, *[1.0] * num_unknown])
+    chosen = "fixed" if rule == "fixed" else "chosen on validation"
+    training_data = config.training_data or {}
+    review = {"threshold": config.review_threshold, "precision_asked": config.review_precision}
+    return {
+        "about": {
+            **about,
+            "training_seed": training_data.get("seed"),
+            "threshold_rule": rule if is_own else "given",
+            "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
+        },
+        "threshold": limits,
+        "training_counts": training_data.get("code_counts"),
+        "descriptions": config.code_descriptions or {},
+        "top_k": config.predict_top_k if is_own else None,
+        "calibration": config.calibration,
+        "review": None if config.review_threshold is None else review,
+        "target_recall": config.target_recall if is_own else None,
+        "decision": config.decision if is_own else None,
+    }
 
 
 def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
