@@ -1,4 +1,7 @@
-"""Tells an invented corpus from real tables by its marker file, and finds in its notes what justifies each code."""
+"""Reads invented corpora: recognises their folder by its marker file, and finds the evidence of each code in their notes.
+
+The marker file also holds a digest of every table, so that a folder with real tables in it is not taken for invented.
+"""
 
 import gzip
 import hashlib

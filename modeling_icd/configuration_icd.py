@@ -1,7 +1,7 @@
 """Configurations of the ICD coding models: everything that defines a model, saved with its weights.
 
-`ICDBaseConfig` has what all of them have: how notes are read, the head, how scores become decisions. `ICDConfig` puts that
-over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
+`ICDBaseConfig` has the fields that all models share: how notes are read, the head, how scores become decisions. `ICDConfig`
+adds any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Decisions: a model's logits become scores, the codes that are predicted, and what a person should look at.
+"""From logits to predicted codes: calibrated scores, the rules that choose codes by them, and which to review.
 
-Everything that decides comes here: the configuration, fitting on validation, the pipeline, evaluation, the report and the
-card. A way to choose codes by their scores is one class, a `ThresholdRule`, entered in `RULES`: options of `train.py`, fields
-of the configuration, checks and words all follow from that class.
+The configuration, fitting on validation, the pipeline, evaluation, the report and the card all use these functions. A way to
+choose codes is one subclass of `ThresholdRule`, entered in `RULES`: options of `train.py`, fields of the configuration, checks
+and descriptions follow from that class.
 """
 
 import math

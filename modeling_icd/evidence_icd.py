@@ -1,4 +1,4 @@
-"""Evidence: the words of a note that hold most of a code's attention, as spans of characters."""
+"""Evidence spans: the words of a note to which a code's attention gives most weight, as character offsets."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What an Inference Endpoint runs: `pipeline("icd-coding")` behind the request that the service passes on."""
+"""The handler of a Hugging Face Inference Endpoint: answers requests by `pipeline("icd-coding")`."""
 
 from typing import Any
 

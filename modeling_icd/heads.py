@@ -1,4 +1,4 @@
-"""Heads: hidden states of a note in, one logit per code out; and the table of them (`HEADS`, at the end).
+"""The heads of the models: hidden states of a note in, one logit per code out. All are in the table `HEADS` at the end.
 
 To add a head, write its class and a row of the table: `head` of a configuration may then name it. Outside this file,
 `register_head` adds a row.

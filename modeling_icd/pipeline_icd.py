@@ -1,4 +1,4 @@
-"""`pipeline("icd-coding")`: a note in; codes with descriptions, scores and the text that their attention weighs most."""
+"""`pipeline("icd-coding")`: takes notes, and returns their codes with descriptions, scores and evidence spans."""
 
 import itertools
 import logging

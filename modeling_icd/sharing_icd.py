@@ -1,7 +1,8 @@
-"""Who may have a model: what its record of training data says, whether that record is whole, and which pushes are refused.
+"""Refuses to push models of restricted data to a Hub, going by the sealed record of training data in their configuration.
 
-Models, configurations and pipelines push themselves to a Hub only where their record shows that no licensed notes are in
-them. Everything else goes by `python -m modeling_icd.publishing`, which checks, gates and leaves out.
+Models, configurations and pipelines push themselves to a Hub only where their record shows that they were not trained on
+licensed notes. All others are published by `python -m modeling_icd.publishing`, which checks what is uploaded, leaves out
+what is confidential and gates the repository.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Whether source files are published ones that anyone may have, told by their content and not by their names."""
+"""Tells whether source files are published, open data: compares a digest of their content with known ones."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""The command that writes an invented corpus."""
+"""The command `python -m dataset_scripts.synthetic`, which writes an invented corpus."""
 
 import argparse
 import sys

@@ -1,6 +1,6 @@
-"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: a model's figures on a split.
+"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: evaluates a model on a split.
 
-`python evaluate.py --compare R1 R2 ...`: runs that were evaluated, side by side.
+`python evaluate.py --compare R1 R2 ...`: compares runs that were evaluated before.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: decide otherwise, without training.
+"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: fits a model's decision again.
 
-What `train.py` fits on the validation split after training (calibration, thresholds, what is to be reviewed) is fitted there
-again, with the options given here, and takes the place of the old in the model's `config.json`. The weights stay as they
-are, and no other split is read. Results measured before are of the old decision: run `evaluate.py` again.
+`train.py` fits calibration, thresholds and what is to be reviewed on the validation split after training. This command fits
+them again on the same split, with the options given here, and writes them into the model's `config.json`. The weights do
+not change, and no other split is read. Results measured before belong to the old decision: run `evaluate.py` again.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The data set that a model is evaluated on: by default that of its training, read as it was then."""
+"""Finds the data set to evaluate a model on: configuration and options are by default those of its training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

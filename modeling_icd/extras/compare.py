@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.extras.compare RUN RUN ...`: evaluated runs side by side, with paired tests, next to published figures.
+"""`python -m modeling_icd.extras.compare RUN RUN ...`: compares evaluated runs, and published figures.
 
 The same as `evaluate.py --compare RUN RUN ...`.
 

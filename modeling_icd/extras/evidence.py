@@ -1,8 +1,8 @@
-"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
+"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: measures evidence spans.
 
-The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
-corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpora (read as `mimic3` and
-`mimic4`).
+The spans that `pipeline("icd-coding")` gives for a code are compared with the gold spans that an annotator, or the
+synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the synthetic corpora (read as
+`mimic3` and `mimic4`).
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
+"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: measures membership inference.
 
-Two attacks by someone who has a note, its codes and the model's scores. Loss-based (arXiv 1709.01604): a lower loss
-speaks for a training note. Reference-based (difficulty calibration, arXiv 2111.08440): the same with the loss of a TF-IDF
-model that has not read the note taken off, since some notes are easy for any model. An AUC of 0.5 is chance.
+Can one tell from a model's scores which notes it was trained on? Two attacks are tried by someone who has a note, its codes
+and the model's scores. Loss-based (arXiv 1709.01604): a note with a low loss is taken for a training note. Reference-based
+(difficulty calibration, arXiv 2111.08440): the same after subtracting the loss of a TF-IDF model that has not read the note,
+since some notes are easy for any model. An AUC of 0.5 is chance.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: ONNX files of a model and of its head, held against the model.
+"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: exports a model and its head to ONNX, and checks them.
 
 They hold the weights, so they are for your own use and never a part of a release.
 

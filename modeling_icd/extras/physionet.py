@@ -1,7 +1,7 @@
 """`python -m modeling_icd.extras.physionet MODEL --output_dir DIR --data_dir DIR`: writes a model's package for PhysioNet.
 
-There models of restricted data are shared under the agreement of those data. The package holds weights, card, licenses,
-checksums and provenance, and goes through the same privacy check as a push.
+On PhysioNet, models of restricted data are shared under the data use agreement of those data. The
+package holds weights, card, licenses, checksums and provenance, and goes through the same privacy check as a push.
 """
 
 import argparse

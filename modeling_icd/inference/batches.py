@@ -1,4 +1,4 @@
-"""Batches: which notes go through a model together, and their tokens or hidden states as one padded tensor."""
+"""Makes batches: groups notes of similar length, and pads their tokens or hidden states to one tensor."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,7 @@
-"""Hidden states of a frozen backbone on disk: computed once per note, read in every later epoch and run.
+"""A cache on disk for hidden states of a frozen backbone: computed once per note, read in every later epoch and run.
 
-They can be turned back into the notes, so they are as confidential as the notes: they lie only where the user says, and
-only their owner may read them.
+Hidden states can be turned back into the notes, so they are as confidential as the notes: they are written only where the
+user says, and only their owner may read them.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Load a model to read notes with: its configuration, weights and tokenizer, in the type and attention that are asked for."""
+"""Loads a model: configuration, weights and tokenizer, with the asked-for dtype, attention implementation, quantisation."""
 
 import argparse
 import contextlib

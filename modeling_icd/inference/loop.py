@@ -1,4 +1,4 @@
-"""The loop from notes to logits: tokens, or hidden states from a cache, in batches of similar length through a model."""
+"""The loop from notes to logits: tokenized notes, or cached hidden states, go through a model in batches."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A model folder beside its weights: the names of its files, `run.json`, and whether the weights are those of its record."""
+"""Reads `run.json` of a model folder, and checks that its weights are those which training recorded in the configuration."""
 
 import hashlib
 from collections.abc import Iterable

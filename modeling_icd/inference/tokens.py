@@ -1,4 +1,4 @@
-"""Tokenizing notes: whole, never truncated; a note without text has no token."""
+"""Tokenizes notes, never truncating them; a note without text gets no token."""
 
 from collections.abc import Sequence
 

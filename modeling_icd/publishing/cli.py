@@ -1,4 +1,4 @@
-"""Publish a model.
+"""Publish a model: the commands of `python -m modeling_icd.publishing`.
 
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME     push to a Hub, private and gated
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed

@@ -1,4 +1,4 @@
-"""What defines a run: the fields of a YAML file in `configs/`, each of which the command line may override."""
+"""The arguments of `train.py`: the fields of a YAML file in `configs/`, each of which the command line may override."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,7 +153,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
         default="uint16",
         metadata={
             "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code; "
-            "AUC within 0.05 % of the score) or `float32`."
+            "for the AUC rounded to within 0.05 percent) or `float32`."
         },
     )
     eval_strategy: str = "epoch"

@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted run: which are complete, of which data, and how to go on from them."""
+"""Resuming an interrupted run: finds its last complete checkpoint, and checks that it was trained on the same data."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The model of a run: a pretrained backbone, its head newly initialised, with or without LoRA."""
+"""Builds the model of a training run: a pretrained backbone with a newly initialised head, with or without LoRA."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""The notes of a training run: the data set that is built for them, its code vocabulary, and their tokens."""
+"""Prepares the notes of a training run: builds the data set, collects its codes, tokenizes the notes."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
-"""Several processes of one training (`torchrun`): the first one writes, the others wait and read.
+"""Coordinates the processes of one training (`torchrun`): the first one writes, the others wait and read.
 
-Every function here is called by all of them, in the same order. With one process each simply does its work.
+All processes call every function here, in the same order. With one process, a function only does its work.
 """
 
 from collections.abc import Callable

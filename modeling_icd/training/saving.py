@@ -1,4 +1,4 @@
-"""Writing what a run leaves: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
+"""Writes the results of a training run: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
 
 import json
 from pathlib import Path

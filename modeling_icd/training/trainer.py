@@ -1,4 +1,4 @@
-"""The Trainer of this task: batches by length, a learning rate of the head's own, and one process or several."""
+"""`ICDTrainer`: a `Trainer` with batches by length and a separate learning rate for the head; evaluation and prediction."""
 
 import copy
 from collections.abc import Callable
