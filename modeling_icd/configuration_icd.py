@@ -94,7 +94,7 @@ def check_version(version: str | None) -> None:
     The layout of a saved model changes with the first two figures of the version, and older layouts are read.
 
     Args:
-        version (`str`, *optional*): Version of the code that wrote the configuration; `None` in configurations older than this field.
+        version (`str`, *optional*): Version of the code that wrote it; older code wrote none.
 
     Raises:
         ValueError: where it is newer than this code, or not a version; the message says which code to use.
@@ -239,14 +239,14 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers; the result is checked after `kwargs` are applied. New labels reset thresholds and calibration."""
+        """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
         loaded = super().from_dict(_with_new_labels(config_dict, kwargs), **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
 
     def to_dict(self):
-        """As in transformers. peft reads `model_type` from it to choose the layers that an adapter changes where the user
-        names none; it gets the backbone's."""
+        """As in transformers. peft calls it, too, before it looks up which layers of a `model_type` an adapter changes by
+        default; so the layers of the backbone are entered in peft's tables here."""
         constants = sys.modules.get("peft.utils.constants")  # once peft is in use; it is not loaded for this
         for name, modules_of in list(vars(constants).items()) if constants else ():
             if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict):
@@ -497,7 +497,7 @@ class ICDConfig(ICDBaseConfig):
 
     @property
     def backbone_settings(self) -> Any:
-        """The settings, beside the weights, on which hidden states depend: of an unknown backbone, its whole configuration."""
+        """The settings on which hidden states depend, beside the weights: the backbone's whole configuration."""
         return self.to_dict()["backbone_config"]
 
     @property

@@ -58,7 +58,7 @@ class RuleOption:
 class ThresholdRule:
     """Base class of the rules that choose codes by their scores. By default: a threshold for all codes, or one for each.
 
-    The argument `decision` of its methods is a configuration's `decision`: `threshold`, the `fields` of the rules and others.
+    The argument `decision` of its methods is that of a configuration: `threshold`, the rules' `fields` and others.
     """
 
     name = ""
@@ -76,7 +76,7 @@ class ThresholdRule:
         """Raises a `ValueError` where a given option or field of the rule is out of range."""
 
     def check_notes(self, validation: Any, options: Mapping[str, Any]) -> None:
-        """Raises a `ValueError` where the rule cannot be fitted on these notes, whatever their scores; called before scoring."""
+        """Raises a `ValueError` where the rule cannot be fitted on these notes, whatever their scores will be."""
 
     def fit(self, validation: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """`threshold` and the fields of the rule, chosen on the validation split.
@@ -305,7 +305,7 @@ def is_confident(scores: Any, review_threshold: float) -> torch.Tensor:
 
 
 def flags_of(scores: torch.Tensor, review_threshold: float | None) -> list[str | None]:
-    """`"confident"` or `"review"` for each predicted code of a note; `scores` is `(Q,)`. `None` where no review was fitted."""
+    """`"confident"` or `"review"` for each of a note's predictions; `None` without a fitted review. `scores`: `(Q,)`."""
     if review_threshold is None:
         return [None] * len(scores)
     return [CONFIDENT if sure else REVIEW for sure in is_confident(scores, review_threshold).tolist()]

@@ -1,11 +1,11 @@
-"""The heads of the models: hidden states of a note in, one logit per code out. All are in the table `HEADS` at the end.
+"""The heads of the models: hidden states of a note in, one logit per code out. The table `HEADS` at the end lists them.
 
 To add a head, write its class and a row of the table; the field `head` of a configuration may then name it. From other
 code, `register_head` adds a row.
 
 Every head is `forward(hidden_states (B, L, D), attention_mask (B, L), need_attentions=True) -> logits (B, C),
-label_attentions (B, C, L) or None`, and does not depend on where the hidden states came from. Only `HeadEnsemble` returns the
-logits of its members separately, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
+label_attentions (B, C, L) or None`, wherever the hidden states came from. Only `HeadEnsemble` returns the logits of its
+members separately, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
 average, out of the batch norm's statistics, and are zero before every convolution.
 
 A layer's weights are read by that layer's own `forward` and nowhere else, so that they may lie on another device or on
@@ -361,7 +361,7 @@ class Option:
 
     Args:
         default: its value where none is given.
-        check (`Callable`): `check(name, value)` raises a `ValueError` that names the option, where the value is out of range.
+        check (`Callable`): `check(name, value)` raises a `ValueError` that names the option if the value is wrong.
     """
 
     default: Any

@@ -374,7 +374,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return out.masked_scatter(real[..., None], stitched)
 
     def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
-        """The windows of several notes, in groups of at most `tokens_per_pass` padded tokens.
+        """The windows of notes that are joined to one sequence, in groups of at most `tokens_per_pass` padded tokens.
 
         A window is given by its first token, its last + 1, and the first token whose state is taken from it.
         """
@@ -393,8 +393,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         yield group
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
-        """The attention mask where none is given: all tokens up to the last one that is not `pad_token_id` count as real, as
-        in `LlamaForSequenceClassification`."""
+        """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is
+        not `pad_token_id` are real."""
         given = next(x for x in (hidden_states, inputs_embeds, input_ids) if x is not None)
         mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
         pad = self.config.pad_token_id
@@ -419,7 +419,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 )
 
     def _check_finite(self, logits, hidden_states, are_given: bool) -> None:
-        """Raises a `ValueError` for NaN or infinity that says where it came from. Checking the logits is enough, since it spreads."""
+        """Raises a `ValueError` that says where NaN or infinity came from. Any such state reaches the logits."""
         if not _values_are_known(logits) or logits.isfinite().all():
             return
         rows = _rows_that_are_not_finite(hidden_states)

@@ -107,7 +107,7 @@ class PushGuard:
         return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
 
     def _upload_modified_files(self, working_dir, *args, **kwargs):
-        """The last step of `push_to_hub` and `save_pretrained`: files are written, so weights can be checked against the record."""
+        """The last step of both methods: the files are written, so their weights can be checked against the record."""
         refuse_push(self.shared_record(), type(self).__name__)
         refuse_changed_weights(self.shared_record(), working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
@@ -168,7 +168,7 @@ class ModelPushGuard(PushGuard):
 
 
 def refuse_pushing_holder(model: Any) -> None:
-    """Look at the call stack for an object without a guard that is pushing itself, or a Trainer that uploads while it trains.
+    """Look for a caller that pushes: an object without a guard, or a Trainer that uploads while it trains.
 
     Raises:
         ValueError: where it is one of them.
