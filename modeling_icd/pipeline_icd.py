@@ -46,8 +46,9 @@ class ICDCodingPipeline(PushGuard, Pipeline):
     `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
     calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where predictions
     with such scores were right less often on validation than `review_precision` asks for, or `None` where no review was
-    fitted. Evidence has character offsets into the note as given, and the share of the code's attention on the words inside the span. `description` is
-    `None` where the model has none, `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
+    fitted. Evidence has character offsets into the note as given, and the share of the code's attention on the words inside
+    the span. `description` is `None` where the model has none, `evidence` is `None` where its head does not attend
+    (`pooling` `last` or `mean`).
 
     A blank note, and one of which the tokenizer keeps no character, has no codes: it gets `[]`, and one warning counts
     such notes. Anything that is not a note, such as `None`, is a `ValueError` that names its position.

@@ -19,7 +19,7 @@ from ..modeling_icd import MODELS
 
 @dataclass
 class ModelArguments(ReaderArguments):
-    """The model: which one, on which backbone, loaded how. `None` leaves a field to the model's own configuration."""
+    """The model: which one, on which backbone, loaded how. `None` keeps the configuration's value."""
 
     model: str = field(
         metadata={
@@ -134,7 +134,7 @@ class DataArguments:
 
 @dataclass
 class ICDTrainingArguments(DecisionArguments, TrainingArguments):
-    """transformers' own, with the defaults that this task wants, early stopping, and how codes are decided on."""
+    """The `TrainingArguments` of transformers with this task's defaults, early stopping, and how codes are decided on."""
 
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better validation micro-F1."}
@@ -190,7 +190,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
 
 
 def check_report_to(args: TrainingArguments) -> None:
-    """Refuse a report to a tool that is not installed, before anything is read.
+    """Raise an error if `report_to` names a tool that is not installed, before any data are read.
 
     Raises:
         ValueError: names the tool.
