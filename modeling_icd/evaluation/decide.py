@@ -124,13 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
+    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
     parser.add_argument(
         "--dataset_options",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="of its configuration, such as paths, which a model does not keep",
+        help="options of that data set which the model does not record, such as paths",
     )
     add_shared_options(parser)
     return run_command(lambda: decide(parser, arguments), DatasetsError)

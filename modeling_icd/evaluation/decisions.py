@@ -68,7 +68,7 @@ class DecisionArguments(RuleArguments):
     review_precision: float | None = field(
         default=None,
         metadata={
-            "help": "Predictions with scores of which a smaller share than this was right on validation are marked for review."
+            "help": "Mark predictions for review if a smaller share than this of those with such scores was right on validation."
         },
     )
 

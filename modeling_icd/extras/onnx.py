@@ -167,7 +167,7 @@ def _random_notes(
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("onnx", __doc__)
     parser.add_argument("model", help="a folder or Hub id")
-    parser.add_argument("--output_dir", required=True, type=Path, help="a folder that is not there yet")
+    parser.add_argument("--output_dir", required=True, type=Path, help="a folder that does not exist yet")
     args = parser.parse_args(arguments)
     return run_command(lambda: convert(args))
 

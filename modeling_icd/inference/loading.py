@@ -33,7 +33,7 @@ class ReaderArguments:
     dtype: str | None = field(
         default=None,
         metadata={
-            "help": f"Type of the weights: {', '.join(DTYPES)} (as they were saved). Default: float32 in training, auto elsewhere."
+            "help": f"Type of the weights: {', '.join(DTYPES)}; auto: as they were saved. Default: float32 in training, auto elsewhere."
         },
     )
     attn_implementation: str | None = field(
@@ -123,8 +123,8 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         if Path(model_id).is_dir():
             raise
         raise FileNotFoundError(
-            f"{model_id} is not a folder, nor a model that the Hub, or the cache of what came from it, could give: is the "
-            f"path right? ({first_line(error)})"
+            f"{model_id} is not a folder, and no such model was found on the Hub or in its local cache: is the path right? "
+            f"({first_line(error)})"
         ) from None
 
 
