@@ -1,4 +1,4 @@
-"""Reads invented corpora: recognises their folder by its marker file, and finds the evidence of each code in their notes.
+"""Writes and checks the marker file of an invented corpus, and finds the evidence of each code in its notes.
 
 The marker file also holds a digest of every table, so that a folder with real tables in it is not taken for invented.
 """

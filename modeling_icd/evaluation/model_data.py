@@ -38,7 +38,7 @@ def builder_for(
     options: Sequence[str] = (),
     cache_dir: str | None = None,
 ) -> ICDBuilder:
-    """The data set that a model is held against; by default in the configuration, with the options, of its training.
+    """The data set to evaluate a model on; by default with the configuration and options of its training.
 
     The arguments are those of [`~modeling_icd.evaluation.scoring.score_split`].
     """

@@ -52,7 +52,7 @@ def check_weights(
         key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
 
     Raises:
-        ValueError: where the weights are not those that training wrote together with `training_data`.
+        ValueError: where `training_data` was changed since training sealed it, or the weights are not those that it records.
         FileNotFoundError: where there are none.
     """
     if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):
