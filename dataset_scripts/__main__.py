@@ -4,7 +4,7 @@
     python -m dataset_scripts describe DIR --config top50
     python -m dataset_scripts verify --data_dir DIR --published_dir DIR
 
-The result is kept in the cache, text included: give `--cache_dir` a folder where the text may be.
+The built data set, with the text of the notes, is stored in the cache: with `--cache_dir`, choose a folder where it may be.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build a data set into the cache")
     build.add_argument("--data_dir", required=True, help="the source files")
-    described = commands.add_parser("describe", help="print and draw what a data set holds; built if need be")
+    described = commands.add_parser("describe", help="count what a data set holds, and plot it into a PNG file")
     described.add_argument("data_dir", metavar="FOLDER", help="the source files")
     described.add_argument("--png", type=Path, help="file to draw into; DATASET_CONFIG.png if left out")
     for command in (build, described):
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the configuration"
         )
-    verified = commands.add_parser("verify", help="hold MIMIC-III against the published counts")
+    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts")
     verified.add_argument("--data_dir", required=True, help="the tables of MIMIC-III")
     verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in `data_dir`")
     verified.add_argument("--published_dir", help="tables of the counts per code and split")

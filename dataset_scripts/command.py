@@ -1,4 +1,4 @@
-"""Runs any command line of this project: mistakes and signals end it with a message and a status, not a traceback."""
+"""Runs the command lines of this project: errors and signals end them with a message and an exit status, not a traceback."""
 
 import errno
 import os

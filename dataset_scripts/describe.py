@@ -1,4 +1,4 @@
-"""Counts what is in a data set: records, codes, lengths, rare codes, and codes that training never sees.
+"""Counts what is in a data set: records, codes, lengths of notes, rare codes, and codes that the train split lacks.
 
 Everything here is a count: no text of a record is shown.
 """

@@ -1,7 +1,7 @@
-"""What this project says of each data set: its name, access terms, license, codes, limits and citation; one row each.
+"""One row of facts about each data set: its name, access terms, license, codes, limits and citation.
 
-The builders put it into their `DatasetInfo`, and model cards and releases into what they say of a model's data. A new data
-set is its builder, a row here and a row of `BUILDERS` in `dataset_scripts/__init__.py`.
+The builders copy them into their `DatasetInfo`; model cards and releases use them to describe a model's training data. To
+add a data set, write its builder, a row here and a row of `BUILDERS` in `dataset_scripts/__init__.py`.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Writes files and folders whole or not at all, and closes those that only their owner may read.
+"""Writes files and folders completely or not at all, and makes private those that only their owner may read.
 
-Whatever ends a write early, a full disk included, leaves what was there before it. The other packages write by these
-functions, too.
+If a write ends early, for example on a full disk, what was there before it stays. `modeling_icd` uses these functions,
+too.
 """
 
 import csv

@@ -1,4 +1,7 @@
-"""Tells an invented corpus from real tables by its marker file, and finds in its notes what justifies each code."""
+"""Writes and checks the marker file of an invented corpus, and finds the evidence of each code in its notes.
+
+The marker file also holds a digest of every table, so that a folder with real tables in it is not taken for invented.
+"""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Compares a build of MIMIC-III with the published counts: they agree if every row was read as it should.
+"""Compares the counts of a build of MIMIC-III with published ones, to show that every row was read correctly.
 
 The counts per code and split are a table `code,total,train,dev,test`, such as data/mimic3 of xuzhang0112/GKI-ICD has
 it for `full` and `top50`; the sizes of the splits are those of CAML's lists.

@@ -1,7 +1,7 @@
 """Configurations of the ICD coding models: everything that defines a model, saved with its weights.
 
-`ICDBaseConfig` has what all of them have: how notes are read, the head, how scores become decisions. `ICDConfig` puts that
-over any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
+`ICDBaseConfig` has the fields that all models share: how notes are read, the head, how scores become decisions. `ICDConfig`
+adds any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
 """
 
 import re
@@ -94,10 +94,10 @@ def check_version(version: str | None) -> None:
     The layout of a saved model changes with the first two figures of the version, and older layouts are read.
 
     Args:
-        version (`str`, *optional*): Of the code that wrote the configuration; none before this field was there.
+        version (`str`, *optional*): Version of the code that wrote it; older code wrote none.
 
     Raises:
-        ValueError: where it is newer, or no version; the message says which code to use.
+        ValueError: where it is newer than this code, or not a version; the message says which code to use.
     """
     if version is None:
         return
@@ -116,7 +116,7 @@ def check_version(version: str | None) -> None:
 
 
 def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a saved configuration, less what belongs to its labels where `given` has others."""
+    """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
     count = len(stored) if stored else fields.get("num_labels")
     labels = given.get("id2label")
@@ -138,14 +138,14 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
 
 
 class ICDBaseConfig(PushGuard, PreTrainedConfig):
-    """What every configuration of a model that codes has, beside that of its backbone.
+    """Base class of all configurations: the fields of every ICD coding model, beside those of its backbone.
 
-    A subclass says what the backbone is (`backbone_type`, its `model_type`) and which head reads it: `head`, a word of the
-    table in heads.py, `head_options`, and for messages `head_field`, the field that chooses the head, among `heads()`.
+    A subclass defines the backbone (`backbone_type`, its `model_type`) and the head: `head`, a name from the table in
+    heads.py, `head_options`, and for messages `head_field`, the name of the field that chooses the head among `heads()`.
 
     Args:
         head_dropout (`float`, defaults to 0.0):
-            Dropout on what the head reads, in [0, 1).
+            Dropout on the head's input, in [0, 1).
         head_ensemble_size (`int`, defaults to 1):
             Heads over the same hidden states, each with its own random start and its own loss; their logits and attention
             weights are averaged. For heads that attend.
@@ -239,14 +239,14 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers, and what `kwargs` change is checked too. New labels reset how scores become decisions."""
+        """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
         loaded = super().from_dict(_with_new_labels(config_dict, kwargs), **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
 
     def to_dict(self):
-        """As in transformers. It is also how peft asks which model it is given, to choose the layers that an adapter
-        changes where the user does not: those of the backbone."""
+        """As in transformers. peft calls it, too, before it looks up which layers of a `model_type` an adapter changes by
+        default; so the layers of the backbone are entered in peft's tables here."""
         constants = sys.modules.get("peft.utils.constants")  # once peft is in use; it is not loaded for this
         for name, modules_of in list(vars(constants).items()) if constants else ():
             if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict):
@@ -329,12 +329,12 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
 
     @property
     def decision(self) -> dict[str, Any]:
-        """The fields that decide; see `decision_icd.py`. A rule may have fields that this class does not declare."""
+        """The fields that say how scores become codes; see `decision_icd.py`. A rule may have fields not declared here."""
         return decision_of(vars(self))
 
     @property
     def rule(self) -> ThresholdRule:
-        """The rule by which codes are predicted."""
+        """The `ThresholdRule` by which codes are predicted."""
         return RULES[self.threshold_rule]
 
     @property
@@ -369,17 +369,17 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
 
     @property
     def backbone_settings(self) -> Any:
-        """What hidden states depend on beside weights, which say the rest of a Llama."""
+        """The settings, beside the weights, on which hidden states depend; the weights tell everything else of a Llama."""
         return self.rope_parameters
 
     @property
     def head(self) -> str:
-        """The word that the table of heads has for this model's."""
+        """The name of this model's head in the table of heads."""
         return self.pooling
 
     @property
     def head_options(self) -> dict[str, Any]:
-        """What the table of heads calls options are fields of a configuration of this class."""
+        """The options of the head; in this class each is a field of the configuration."""
         return {name: vars(self)[name] for name in find_head(self.head).options}
 
     @head_options.setter
@@ -397,7 +397,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
-        """Takes over a Llama's architecture, and none of its labels or classes.
+        """Builds a configuration with a Llama's architecture, without its labels and class names.
 
         Args:
             backbone_config (`LlamaConfig`): of the checkpoint that brings the backbone's weights.
@@ -481,7 +481,7 @@ class ICDConfig(ICDBaseConfig):
             self.backbone_config.pad_token_id = None
 
     def to_dict(self):
-        """As in transformers, and of the backbone no more than how it is built: no labels, no path of its checkpoint."""
+        """As in transformers; of the backbone only its architecture, without its labels and the path of its checkpoint."""
         stored = super().to_dict()
         backbone = stored["backbone_config"]
         kept = {name: value for name, value in backbone.items() if name not in (*_NOT_INHERITED, "_name_or_path")}
@@ -497,7 +497,7 @@ class ICDConfig(ICDBaseConfig):
 
     @property
     def backbone_settings(self) -> Any:
-        """What hidden states depend on beside weights: of some backbone, anything that it is configured by."""
+        """The settings on which hidden states depend, beside the weights: the backbone's whole configuration."""
         return self.to_dict()["backbone_config"]
 
     @property
@@ -522,7 +522,7 @@ class ICDConfig(ICDBaseConfig):
 
     @property
     def max_position_embeddings(self) -> int | None:
-        """Tokens that the backbone reads at a time, or `None` where nothing bounds them."""
+        """How many tokens the backbone reads at most in one pass; `None` if there is no limit."""
         limit = getattr(self.backbone_config, "max_position_embeddings", None)
         if limit is not None and self.backbone_type in _POSITIONS_BEHIND_PADDING:
             return limit - self.backbone_config.pad_token_id - 1
@@ -530,8 +530,8 @@ class ICDConfig(ICDBaseConfig):
 
     @classmethod
     def from_backbone(cls, backbone_config: PreTrainedConfig, **kwargs):
-        """Takes over a backbone's architecture, and none of its labels or classes; of a model of ours also its head and
-        how it reads notes.
+        """Builds a configuration with a backbone's architecture, without its labels and class names; from a model of this
+        project it also takes the head, and how notes are read.
 
         Args:
             backbone_config (`PreTrainedConfig`): of the checkpoint that brings the backbone's weights.
@@ -555,7 +555,7 @@ class ICDConfig(ICDBaseConfig):
 
 
 def head_of(stored: Mapping[str, Any]) -> HeadRow:
-    """What the table of heads says of the head that a saved configuration (its `config.json`) names."""
+    """The row of the table of heads for the head that a saved configuration (its `config.json`) names."""
     if stored.get("model_type") == LlamaMultiResCNNConfig.model_type:
         return find_head(LlamaMultiResCNNConfig.head)
     return find_head(stored.get("head") or stored.get("pooling", "label_attention"))

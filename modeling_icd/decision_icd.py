@@ -1,8 +1,8 @@
-"""Decisions: a model's logits become scores, the codes that are predicted, and what a person should look at.
+"""From logits to predicted codes: calibrated scores, the rules that choose codes by them, and which to review.
 
-Everything that decides comes here: the configuration, fitting on validation, the pipeline, evaluation, the report and the
-card. A way to choose codes by their scores is one class, a `ThresholdRule`, entered in `RULES`: options of `train.py`, fields
-of the configuration, checks and words all follow from that class.
+The configuration, fitting on validation, the pipeline, evaluation, the report and the card all use these functions. A way to
+choose codes is one subclass of `ThresholdRule`, entered in `RULES`: options of `train.py`, fields of the configuration, checks
+and descriptions follow from that class.
 """
 
 import math
@@ -45,9 +45,9 @@ def calibrated_scores(logits: torch.Tensor, calibration: Mapping[str, Any] | Non
 
 @dataclass(frozen=True)
 class RuleOption:
-    """What a user may ask of a rule: an argument of `train.py` and of `python -m modeling_icd.evaluation.decide`.
+    """An option of a rule: an argument of `train.py` and of `python -m modeling_icd.evaluation.decide`.
 
-    One whose default is `None` belongs to its rule alone: the two need each other.
+    An option whose default is `None` must be given with its rule, and may not be given with any other.
     """
 
     type: Any
@@ -56,9 +56,9 @@ class RuleOption:
 
 
 class ThresholdRule:
-    """A rule that chooses codes by their scores; as it stands here, by a threshold for all codes or one for each.
+    """Base class of the rules that choose codes by their scores. By default: a threshold for all codes, or one for each.
 
-    `decision` is the part of a configuration that decides: its `threshold`, and the `fields` of the rules among others.
+    The argument `decision` of its methods is that of a configuration: `threshold`, the rules' `fields` and others.
     """
 
     name = ""
@@ -73,10 +73,10 @@ class ThresholdRule:
     """What it promises of new notes, if anything: then the model learns from no validation note, and none is left out."""
 
     def check(self, values: Mapping[str, Any]) -> None:
-        """Raises a `ValueError` where one of the rule's own options or fields, as far as they are given, is out of range."""
+        """Raises a `ValueError` where a given option or field of the rule is out of range."""
 
     def check_notes(self, validation: Any, options: Mapping[str, Any]) -> None:
-        """Raises a `ValueError` where the notes cannot give what is asked, whatever their scores: before anything is scored."""
+        """Raises a `ValueError` where the rule cannot be fitted on these notes, whatever their scores will be."""
 
     def fit(self, validation: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         """`threshold` and the fields of the rule, chosen on the validation split.
@@ -88,12 +88,12 @@ class ThresholdRule:
         raise NotImplementedError(f"The threshold rule {self.name!r} does not say how it is fitted.")
 
     def apply(self, scores: torch.Tensor, decision: Mapping[str, Any]) -> torch.Tensor:
-        """Which codes are predicted, bool `(..., C)` as the scores. A score of 0 is that of a note without text, or of a
-        code that the model does not know: it is never predicted."""
+        """Which codes are predicted, bool `(..., C)`, of the scores' shape. A score of 0 stands for a note without text, or
+        for a code that the model does not know: such a code is never predicted."""
         return scores > torch.as_tensor(decision["threshold"], dtype=scores.dtype, device=scores.device)
 
     def value(self, decision: Mapping[str, Any]) -> float | str:
-        """The threshold as a number, or in words where it is not one number: what `results.json` calls it."""
+        """The threshold as a number, or in words where it is not one number; so `results.json` shows it."""
         threshold = decision["threshold"]
         return "per code" if isinstance(threshold, Sized) else float(threshold)
 
@@ -107,7 +107,7 @@ class ThresholdRule:
 
 
 class Fixed(ThresholdRule):
-    """A threshold that is given."""
+    """A fixed threshold, which the user gives."""
 
     name = "fixed"
     help = "score above 0.5"
@@ -147,7 +147,7 @@ class PerCode(ThresholdRule):
 
 
 class TopK(ThresholdRule):
-    """As many codes for every note: its k best, of equal scores the lower class ids."""
+    """The k best codes of every note; of equal scores the lower class ids."""
 
     name = "top_k"
     help = "as many codes for every note"
@@ -210,8 +210,7 @@ RULES: dict[str, ThresholdRule] = {rule.name: rule for rule in (Fixed(), Global(
 
 
 def decision_fields() -> dict[str, Any]:
-    """The fields of a configuration that decide, fitted on validation notes for its weights and codes, and what stands there
-    before that."""
+    """The fields of a configuration that say how scores become codes, with their values before anything is fitted."""
     return {
         "threshold": 0.5,
         "threshold_rule": Fixed.name,
@@ -223,7 +222,7 @@ def decision_fields() -> dict[str, Any]:
 
 
 def rule_options() -> dict[str, RuleOption]:
-    """The options of all rules; the help of each says whose it is."""
+    """The options of all rules by name; the help of each says to which rule it belongs."""
     return {
         name: RuleOption(option.type, option.default, f"`{rule.name}`: {option.help}")
         for rule in RULES.values()
@@ -232,17 +231,17 @@ def rule_options() -> dict[str, RuleOption]:
 
 
 def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that decide, of what a `config.json` holds."""
+    """The fields of a `config.json` that say how scores become codes."""
     return {name: values.get(name, default) for name, default in decision_fields().items()}
 
 
 def rule_in_force(
     config: Any, threshold: Any = None, top_k: int | None = None
 ) -> tuple[ThresholdRule, Mapping[str, Any]]:
-    """The rule that decides, and the fields that it reads: the model's own unless a threshold or k is asked for.
+    """The rule to apply and its fields: the model's own, unless a threshold or k is given.
 
-    A configuration brings its rule itself: the pipeline may run in the copy of this file that came with a saved model, and
-    that does not know the rules which somebody entered in `RULES`.
+    A configuration object brings its rule itself. The pipeline may run from the copy of this file that came with a saved
+    model, and that copy does not know the rules which a user has added to `RULES`.
     """
     if top_k is not None:
         return RULES[TopK.name], {"predict_top_k": top_k}
@@ -259,7 +258,7 @@ def predicted(scores: Any, config: Any, threshold: Any = None, top_k: int | None
 
     Args:
         scores (tensor or array of shape `(..., C)`): calibrated.
-        config (`LlamaICDConfig` or `dict`): of the model, or its fields that decide.
+        config (`LlamaICDConfig` or `dict`): of the model, or its `decision`.
         threshold (`float` or sequence of C, *optional*): a code is predicted when its score is greater, in place of the rule;
             compared in the scores' type.
         top_k (`int`, *optional*): the k best codes of each note, in place of the rule and of `threshold`.
@@ -272,20 +271,20 @@ def predicted(scores: Any, config: Any, threshold: Any = None, top_k: int | None
 
 
 def is_predicted(scores: Any, threshold: Any, top_k: int | None = None) -> torch.Tensor:
-    """As `predicted`, by a threshold or the k best codes alone: where there is no model, or not its rule is asked for."""
+    """As `predicted`, but by a given threshold or the k best codes, without a model's configuration."""
     return predicted(scores, {}, threshold, top_k)
 
 
 def predicted_codes(
     scores: torch.Tensor, config: Any, threshold: float | None = None, top_k: int | None = None
 ) -> list[int]:
-    """Class ids of the codes of one note, `scores` being `(C,)`, that `predicted` gives, by falling score."""
+    """Class ids of the predicted codes of one note, by falling score; `scores` is `(C,)`. See `predicted`."""
     order = scores.argsort(descending=True, stable=True)
     return order[predicted(scores, config, threshold, top_k)[order]].tolist()
 
 
 def threshold_value(config: Any, threshold: Any = None, top_k: int | None = None) -> float | str:
-    """The threshold that `predicted` goes by, as a number, or in words where it is not one number."""
+    """The threshold that `predicted` applies, as a number, or in words where it is not one number."""
     rule, decision = rule_in_force(config, threshold, top_k)
     return rule.value(decision)
 
@@ -300,13 +299,13 @@ def describe_rule(config: Any) -> str:
 
 
 def is_confident(scores: Any, review_threshold: float) -> torch.Tensor:
-    """Which predictions with these scores, a tensor or array, are `"confident"`; the others are to `"review"`."""
+    """Which predictions are `"confident"`, by their scores (a tensor or array); the others are marked `"review"`."""
     scores = torch.as_tensor(scores)
     return scores > torch.as_tensor(review_threshold, dtype=scores.dtype, device=scores.device)
 
 
 def flags_of(scores: torch.Tensor, review_threshold: float | None) -> list[str | None]:
-    """The flag of each of a note's predictions, `scores` being `(Q,)`; `None` where the model does not say."""
+    """`"confident"` or `"review"` for each of a note's predictions; `None` without a fitted review. `scores`: `(Q,)`."""
     if review_threshold is None:
         return [None] * len(scores)
     return [CONFIDENT if sure else REVIEW for sure in is_confident(scores, review_threshold).tolist()]
@@ -316,10 +315,10 @@ def flags_of(scores: torch.Tensor, review_threshold: float | None) -> list[str |
 
 
 def check_rule(name: str, values: Mapping[str, Any]) -> None:
-    """Refuses an unknown rule, and options or fields that are out of range or do not go with it.
+    """Raises a `ValueError` for an unknown rule, and for options or fields that are out of range or belong to another rule.
 
     Args:
-        values (`dict`): options of fitting, or fields of a configuration; what is not there is not checked.
+        values (`dict`): options of fitting, or fields of a configuration; those that are missing are not checked.
     """
     if name not in RULES:
         raise ValueError(f"`threshold_rule` must be one of {', '.join(RULES)}, got {name!r}.")
@@ -332,7 +331,7 @@ def check_rule(name: str, values: Mapping[str, Any]) -> None:
 
 
 def check_decision(decision: Mapping[str, Any], num_labels: int) -> None:
-    """Raises a `ValueError` that names the field of a configuration's `decision` with which nothing can be decided."""
+    """Raises a `ValueError` that names the field of a configuration's `decision` that is out of range."""
     threshold = decision["threshold"]
     if isinstance(threshold, list) and len(threshold) != num_labels:
         raise ValueError(
@@ -353,7 +352,7 @@ def check_decision(decision: Mapping[str, Any], num_labels: int) -> None:
 
 
 def check_calibration(calibration: dict[str, Any], num_labels: int) -> None:
-    """Raises a `ValueError` where the `calibration` of a configuration gives no score for some code."""
+    """Raises a `ValueError` where the `calibration` of a configuration is malformed, or does not cover every code."""
     keys = {"method", "bands", "slopes", "intercepts", "band_of_code"}
     if not isinstance(calibration, dict) or set(calibration) != keys:
         raise ValueError(f"`calibration` must be a dict with the keys {', '.join(sorted(keys))}.")

@@ -1,4 +1,4 @@
-"""Evidence: the words of a note that hold most of a code's attention, as spans of characters."""
+"""Evidence spans: the words of a note to which a code's attention gives most weight, as character offsets."""
 
 import re
 
@@ -6,7 +6,7 @@ import torch
 
 
 def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_spans: int) -> list[list[dict]]:
-    """The words that hold most of each code's attention, neighbours joined.
+    """The words to which each code's attention gives most weight; adjacent words are joined to one span.
 
     Args:
         note (`str`): as given; the words are read from it.
@@ -16,8 +16,8 @@ def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_
 
     Returns:
         For each code, spans by falling weight, none overlapping another, each from the start of a word to the end of
-        one. The weight of white space, where a token is nothing else, belongs to no word; that of a token which reaches
-        into several words is shared out evenly.
+        one. A token of white space alone gives its weight to no word; the weight of a token that
+        reaches into several words is divided evenly among them.
     """
     words = torch.tensor([m.span() for m in re.finditer(r"\S+", note)], dtype=torch.long).reshape(-1, 2)
     start, end = offsets.long().T.contiguous()

@@ -1,4 +1,4 @@
-"""What an Inference Endpoint runs: `pipeline("icd-coding")` behind the request that the service passes on."""
+"""The handler of a Hugging Face Inference Endpoint: answers requests by `pipeline("icd-coding")`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ PARAMETERS = ("threshold", "top_k", "num_spans", "batch_size")
 
 
 class EndpointHandler:
-    """Answers requests with codes.
+    """Answers the requests of an Inference Endpoint with codes.
 
     Args:
         path (`str`): The folder of this repository.
@@ -58,6 +58,6 @@ class EndpointHandler:
 
 
 def _num_bytes(note: Any) -> int:
-    """Length of a note's text; 0 for what is no note, which the pipeline then refuses."""
+    """Bytes of a note's text; 0 for anything that is not a note, which the pipeline then refuses."""
     text = note.get("text") if isinstance(note, dict) else note
     return len(text.encode("utf-8", errors="replace")) if isinstance(text, str) else 0

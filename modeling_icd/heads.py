@@ -1,11 +1,11 @@
-"""Heads: hidden states of a note in, one logit per code out; and the table of them (`HEADS`, at the end).
+"""The heads of the models: hidden states of a note in, one logit per code out. The table `HEADS` at the end lists them.
 
-To add a head, write its class and a row of the table: `head` of a configuration may then name it. Outside this file,
-`register_head` adds a row.
+To add a head, write its class and a row of the table; the field `head` of a configuration may then name it. From other
+code, `register_head` adds a row.
 
 Every head is `forward(hidden_states (B, L, D), attention_mask (B, L), need_attentions=True) -> logits (B, C),
-label_attentions (B, C, L) or None`, and never knows where the hidden states came from; `HeadEnsemble` alone gives the
-logits of its members apart, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
+label_attentions (B, C, L) or None`, wherever the hidden states came from. Only `HeadEnsemble` returns the logits of its
+members separately, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
 average, out of the batch norm's statistics, and are zero before every convolution.
 
 A layer's weights are read by that layer's own `forward` and nowhere else, so that they may lie on another device or on
@@ -24,7 +24,7 @@ from torch import nn
 
 
 def require_positive(name: str, value: Any) -> None:
-    """Refuse what is no whole number of at least 1, naming the field."""
+    """Raise a `ValueError` that names the field, unless its value is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
@@ -363,11 +363,11 @@ def _from_original_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a head.
+    """An option of a head: its default, and a check of given values.
 
     Args:
         default: its value where none is given.
-        check (`Callable`): `check(name, value)` raises a `ValueError` that names the option, where the value cannot be.
+        check (`Callable`): `check(name, value)` raises a `ValueError` that names the option if the value is wrong.
     """
 
     default: Any
@@ -376,13 +376,13 @@ class Option:
 
 @dataclass(frozen=True)
 class HeadRow:
-    """What the table says of a head.
+    """A row of the table of heads.
 
     Args:
         make (`Callable`): the class, called as `make(hidden_size, num_labels, dropout=..., **options)`.
         attends (`bool`): whether it gives label attentions, which evidence and ensembles need.
         options (`dict[str, Option]`): its own settings, beside `head_dropout` and `head_ensemble_size`.
-        dropout (`float`): `head_dropout` where none is given.
+        dropout (`float`): default of `head_dropout`.
     """
 
     make: Callable[..., nn.Module]
@@ -394,7 +394,7 @@ class HeadRow:
         """The options of this head: those `given`, checked, and the defaults of the others.
 
         Raises:
-            ValueError: where a value cannot be, or the head has no such option.
+            ValueError: where a value is out of range, or the head has no such option.
         """
         unknown = sorted(set(given) - set(self.options))
         if unknown:
@@ -447,7 +447,7 @@ HEADS: dict[str, HeadRow] = {
 
 
 def register_head(word: str, row: HeadRow) -> None:
-    """Add a head that is not of this project. A saved model needs it to be registered again before it is loaded.
+    """Add a head of your own to the table. It must be registered again before a model saved with it is loaded.
 
     Raises:
         ValueError: where there is a head of that name already.
@@ -458,7 +458,7 @@ def register_head(word: str, row: HeadRow) -> None:
 
 
 def find_head(word: Any, name: str = "head") -> HeadRow:
-    """The row of a head; `name` is the field that asks for it.
+    """The row of a head in the table; `name` is the field that holds it, for the message.
 
     Raises:
         ValueError: where there is no such head.
@@ -478,6 +478,6 @@ def make_head(
     ensemble_size: int = 1,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a head, or an ensemble of several: what a configuration says of it, in arguments."""
+    """Build a head, or an ensemble of several, from the settings of a configuration."""
     make = partial(find_head(word).make, hidden_size, num_labels, dropout=dropout, **(options or {}))
     return make() if ensemble_size == 1 else HeadEnsemble(make() for _ in range(ensemble_size))

@@ -1,7 +1,7 @@
 """The models: a backbone that reads a note window by window, and a head over the stitched hidden states.
 
 `ModelForICDCoding` puts any head of heads.py on any backbone that `AutoModel` knows. `LlamaForICDCoding` and
-`LlamaMultiResCNNForICD` are the same code with a Llama as the backbone, and the heads that their names say.
+`LlamaMultiResCNNForICD` use the same code with a Llama as the backbone and their own heads.
 """
 
 import math
@@ -53,7 +53,7 @@ class ICDCodingOutput(ModelOutput):
 
 
 def window_starts(length: int, window_size: int, window_stride: int) -> list[int]:
-    """First token of each window over `length` tokens: as few windows as reach the last token, none of them empty."""
+    """First token of each window over `length` tokens: just enough windows to reach the last token, none of them empty."""
     return [i * window_stride for i in range(1 + max(0, math.ceil((length - window_size) / window_stride)))]
 
 
@@ -91,7 +91,7 @@ _FORWARD_OPTIONS = {
 
 
 def _forward_options(given: dict) -> dict:
-    """`given` with the defaults filled in.
+    """The options of `forward`: those `given`, with defaults for the others.
 
     Raises:
         TypeError: where `forward` does not know a name.
@@ -112,12 +112,13 @@ def _forward_options(given: dict) -> dict:
 
 
 def _values_are_known(tensor: torch.Tensor) -> bool:
-    """Whether there are values to look at: not while a graph is traced, nor on the meta device."""
+    """Whether a tensor's values can be looked at: not while a graph is traced, nor on the meta device."""
     return not torch.compiler.is_compiling() and tensor.device.type != "meta"
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    """Whose `reset_parameters` would also clear statistics that a checkpoint brought; transformers knows how it starts."""
+    """Whether a module is a batch norm. Its `reset_parameters` would also clear statistics loaded from a checkpoint;
+    transformers initialises it."""
     return isinstance(module, nn.BatchNorm1d)
 
 
@@ -126,16 +127,16 @@ def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
 
 
 def _names_of_weights(backbone_config: PreTrainedConfig) -> dict[str, str] | None:
-    """What weights are called in our models, where it is something else in checkpoints: a `BertFor...` has its backbone as
-    `bert`, which is `model` here, as it is in most decoders."""
+    """Maps names of weights in checkpoints to their names in our models, where these differ: a `BertFor...` calls its
+    backbone `bert`, which is `model` here, as it is in most decoders."""
     model_class = MODEL_MAPPING[type(backbone_config)]
     prefix = model_class.base_model_prefix
     return None if prefix == "model" else {rf"^{prefix}\.": "model."}
 
 
 def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
-    """Refuse a checkpoint that is not the whole backbone: what it lacks would be random, and what it holds beyond would
-    be left out, both without a word.
+    """Refuse a checkpoint that is not exactly the backbone: missing weights would silently stay random, and further ones
+    would silently be ignored.
 
     Args:
         config (`ICDBaseConfig`): of the model that was loaded.
@@ -231,8 +232,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return backbone
 
     def _cut_backbone(self) -> bool:
-        """Leave out the layers above the one that is read, and the final norm, where the backbone has them as a Llama
-        has: `layers` one after the other, then `norm`."""
+        """Remove the layers above the one that the head reads, and the final norm, if the backbone is built like a Llama:
+        `layers` one after the other, then `norm`."""
         layers = getattr(self.model, "layers", None)
         if not isinstance(layers, nn.ModuleList) or not hasattr(self.model, "norm"):
             return False
@@ -260,7 +261,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        """As everywhere, but a frozen backbone stays in evaluation mode, unless an adapter in it learns."""
+        """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained."""
         super().train(mode)
         if self.config.freeze_backbone and not self._backbone_learns():
             self.model.eval()
@@ -411,9 +412,9 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return out.masked_scatter(real[..., None], stitched)
 
     def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
-        """The windows of notes that lie one behind another, in groups of at most `tokens_per_pass` padded tokens.
+        """The windows of notes that are joined to one sequence, in groups of at most `tokens_per_pass` padded tokens.
 
-        A window is its first token, its last + 1, and the first that it contributes.
+        A window is given by its first token, its last + 1, and the first token whose state is taken from it.
         """
         group: list[tuple[int, int, int]] = []
         offset = longest = 0
@@ -430,8 +431,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         yield group
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
-        """Without an `attention_mask`: everything up to the last token that is not `pad_token_id` is real, as in
-        `LlamaForSequenceClassification`."""
+        """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is
+        not `pad_token_id` are real."""
         given = next(x for x in (hidden_states, inputs_embeds, input_ids) if x is not None)
         mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
         pad = self.config.pad_token_id
@@ -456,7 +457,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 )
 
     def _check_finite(self, logits, hidden_states, are_given: bool) -> None:
-        """Says where numbers that are none came from. One look at the logits is enough, since such a state spreads."""
+        """Raises a `ValueError` that says where NaN or infinity came from. Any such state reaches the logits."""
         if not _values_are_known(logits) or logits.isfinite().all():
             return
         rows = _rows_that_are_not_finite(hidden_states)
@@ -564,13 +565,13 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _backbone_learns(self, inputs_embeds=None) -> bool:
-        """Whether anything behind the head wants a gradient: of a frozen backbone an adapter may, or a learned prompt."""
+        """Whether anything in the backbone needs a gradient: even in a frozen one, an adapter or a learned prompt may."""
         given = inputs_embeds is not None and inputs_embeds.requires_grad
         return given or any(weight.requires_grad for weight in self.model.parameters())
 
 
 class LlamaICDPreTrainedModel(ModelForICDCoding, LlamaPreTrainedModel):
-    """A Llama under a head that its configuration class fixes; weights have the names of a `LlamaFor...`."""
+    """Base class of the models with a Llama and a fixed kind of head; weights are named as in a `LlamaFor...`."""
 
     config_class = LlamaICDConfig
     config: LlamaICDConfig

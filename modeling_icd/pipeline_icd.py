@@ -1,4 +1,4 @@
-"""`pipeline("icd-coding")`: a note in; codes with descriptions, scores and the text that their attention weighs most."""
+"""`pipeline("icd-coding")`: takes notes, and returns their codes with descriptions, scores and evidence spans."""
 
 import itertools
 import logging
@@ -40,17 +40,18 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         batch_size (`int`, defaults to 1): how many notes the model reads together at most. A batch takes notes of about
             the same length, and its notes get what each would get alone. On a CPU it takes 512 tokens at most, since
             larger ones are slower there: only short notes are read together.
-        num_workers: as every pipeline has it, and without effect: notes become tokens in this process.
+        num_workers: accepted as by every pipeline, without effect: notes are tokenized in this process.
 
     Returns, for each note, a list by falling score of
     `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
-    calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where fewer of such
-    predictions were right than the model was asked for, or `None` where it was asked for nothing. Evidence has character
-    offsets into the note as given, and the share of the code's attention on the words inside the span. `description` is
-    `None` where the model has none, `evidence` is `None` where its head does not attend (`pooling` `last` or `mean`).
+    calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where predictions
+    with such scores were right less often on validation than `review_precision` asks for, or `None` where no review was
+    fitted. Evidence has character offsets into the note as given, and the share of the code's attention on the words inside
+    the span. `description` is `None` where the model has none, `evidence` is `None` where its head does not attend
+    (`pooling` `last` or `mean`).
 
     A blank note, and one of which the tokenizer keeps no character, has no codes: it gets `[]`, and one warning counts
-    such notes. What is not a note, `None` among them, is a `ValueError` that names its position.
+    such notes. Anything that is not a note, such as `None`, is a `ValueError` that names its position.
     """
 
     _load_processor = False
@@ -150,7 +151,8 @@ class ICDCodingPipeline(PushGuard, Pipeline):
 
 
 def check_number(name: str, value: Any, kind: Any, words: str, low: int, high: float = float("inf")) -> None:
-    """Refuses what is neither `None` nor a number of that kind, numpy's among them, from `low` to `high`; `words` say so."""
+    """Raises a `ValueError` unless a value is `None` or a number of that kind (numpy's too) from `low` to `high`; `words`
+    describe that range in the message."""
     if value is None or (isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high):
         return
     if isinstance(value, Real):
@@ -175,10 +177,10 @@ def text_of(note: Any, position: int | None = None) -> str:
 
 
 def notes_of(inputs: Any) -> list[str] | Iterator[str]:
-    """Texts of several notes: a list where the notes are there already, a generator where they come one by one.
+    """Texts of several notes: a list if all notes are in memory, a generator if `inputs` is an iterator.
 
     Raises:
-        ValueError: where `inputs` are no sequence of notes, or one of them is no note.
+        ValueError: where `inputs` is not a sequence of notes, or one of them is not a note.
     """
     if hasattr(inputs, "ndim") and inputs.ndim != 1:
         raise ValueError(f"Give one column of notes, got {inputs.ndim} dimensions ({type(inputs).__name__}).")
@@ -199,8 +201,8 @@ def encode_note(tokenizer: Any, note: str) -> dict[str, Any]:
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): of the model.
-        note (`str`): any string. Half of a surrogate pair, which no tokenizer takes, is read as the replacement
-            character; the offsets stay those of the note as given.
+        note (`str`): any string. Half of a surrogate pair, which no tokenizer accepts, is replaced by the
+            replacement character; offsets are those of the note as given.
 
     Returns:
         `note`, `input_ids` `(L,)` and `offsets` `(L, 2)`: the characters of each token, (0, 0) for special tokens. Both

@@ -1,7 +1,8 @@
-"""Who may have a model: what its record of training data says, whether that record is whole, and which pushes are refused.
+"""Refuses to push models of restricted data to a Hub, going by the sealed record of training data in their configuration.
 
-Models, configurations and pipelines push themselves to a Hub only where their record shows that no licensed notes are in
-them. Everything else goes by `python -m modeling_icd.publishing`, which checks, gates and leaves out.
+Models, configurations and pipelines push themselves to a Hub only where their record shows that they were not trained on
+licensed notes. All others are published by `python -m modeling_icd.publishing`, which checks what is uploaded, leaves out
+what is confidential and gates the repository.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,20 +27,20 @@ REMEDY = (
 
 
 def seal_training_data(training_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Close a record of training data: one digest over all that it says, the digests of the weights included.
+    """Seal a record of training data: add one digest over all its fields, the digests of the weights included.
 
     Args:
         training_data (`Mapping[str, Any]`): As training writes it, with `weights` (and `adapter`, where there is one).
 
     Returns:
-        The record with its `seal`, which no longer fits once a word of it, or a weight, is another.
+        The record with its `seal`, which no longer matches once a field of it, or a weight, is changed.
     """
     record = {key: value for key, value in training_data.items() if key != SEAL}
     return {**record, SEAL: _digest_of(record)}
 
 
 def is_sealed(training_data: Any) -> bool:
-    """Whether a record is as training closed it."""
+    """Whether a record is unchanged since training sealed it."""
     return isinstance(training_data, Mapping) and training_data.get(SEAL) == _digest_of(
         {key: value for key, value in training_data.items() if key != SEAL}
     )
@@ -51,7 +52,7 @@ def _digest_of(record: Mapping[str, Any]) -> str:
 
 
 def data_access(training_data: Any) -> Access:
-    """Say who may have the records that a model was trained on: nobody real is in them, anyone, or licensed users.
+    """Who may have the notes that a model was trained on: invented and open notes anyone, others only licensed users.
 
     Args:
         training_data (`dict`, *optional*): `config.training_data`, as training wrote and sealed it: `dataset`, `config`,
@@ -62,7 +63,7 @@ def data_access(training_data: Any) -> Access:
 
 
 def claimed_access(training_data: Any) -> Access:
-    """What a record says, whether or not it is sealed; the strictest of it and of the earlier ones in it."""
+    """What a record claims, sealed or not: the strictest access of it and of the earlier records in it."""
     if not isinstance(training_data, Mapping):
         return "restricted"
     claims: set[Access] = {
@@ -78,7 +79,7 @@ def claimed_access(training_data: Any) -> Access:
 
 
 def refuse_push(training_data: Any, what: str) -> None:
-    """Refuse to push what was trained on restricted or unknown data.
+    """Refuse to push an object that was trained on restricted or unknown data.
 
     Raises:
         ValueError: unless a sealed record says that the data were invented or are open.
@@ -89,10 +90,10 @@ def refuse_push(training_data: Any, what: str) -> None:
 
 
 class PushGuard:
-    """Of a model, a configuration or a pipeline: its own ways to a Hub are closed to restricted and unknown data."""
+    """Mixin for models, configurations and pipelines: their own methods push nothing of restricted or unknown data."""
 
     def shared_record(self) -> Any:
-        """The record of training data that speaks of this object."""
+        """The record of training data of this object."""
         raise NotImplementedError
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -101,12 +102,12 @@ class PushGuard:
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def push_to_hub(self, *args, **kwargs):
-        """As everywhere, where the training data are invented or open; else an error that names the right command."""
+        """As in transformers if the training data are invented or open; otherwise an error that names the right command."""
         refuse_push(self.shared_record(), type(self).__name__)
         return super().push_to_hub(*args, **kwargs)  # type: ignore[misc]
 
     def _upload_modified_files(self, working_dir, *args, **kwargs):
-        """The last step of both: the files are written, so the weights can be held against the record."""
+        """The last step of both methods: the files are written, so their weights can be checked against the record."""
         refuse_push(self.shared_record(), type(self).__name__)
         refuse_changed_weights(self.shared_record(), working_dir)
         return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
@@ -119,7 +120,7 @@ def options_by_name(save_pretrained: Callable, args: tuple, kwargs: Mapping[str,
 
 
 def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> None:
-    """Refuse to push weights that a record does not speak of, such as those of a model that was trained further.
+    """Refuse to push weights that differ from those in the record, such as those of a model that was trained further.
 
     Raises:
         ValueError: where the folder has weights, and not those of the record.
@@ -135,7 +136,7 @@ def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> Non
 
 
 class Refusal:
-    """In place of what pushes an object of a library's own class, which was handed over with a model."""
+    """Replaces the `push_to_hub` of an object of another library that came with a model, such as its tokenizer."""
 
     def __init__(self, training_data: Any, what: str):
         self.training_data, self.what = training_data, what
@@ -145,7 +146,7 @@ class Refusal:
 
 
 def guard_tokenizer(tokenizer: Any, training_data: Any) -> None:
-    """Close a tokenizer's ways to a Hub: a vocabulary can come from notes."""
+    """Make a tokenizer refuse to push itself: its vocabulary may come from notes."""
     if tokenizer is not None and data_access(training_data) == "restricted":
         what = f"A {type(tokenizer).__name__} of a model that"
         tokenizer.push_to_hub = tokenizer._upload_modified_files = Refusal(training_data, what)
@@ -179,10 +180,10 @@ def guard_parts(model: Any) -> None:
 
 
 class ModelPushGuard(PushGuard):
-    """Of a model, also as what another object holds: a Trainer, an adapter's model or a pipeline of another task.
+    """Mixin for models that also stops others from pushing them: a Trainer, a peft model or a pipeline of another task.
 
-    Those save the model on their way to a Hub, and what they upload beside it cannot be held against its record. So a
-    model that is saved, or trained, by something that pushes is an error, whatever it was trained on before.
+    Those save the model before they push it, and what they upload beside it cannot be checked against its record. So it is
+    an error if one of them saves or trains the model in order to push it, whatever the model was trained on before.
     """
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -200,7 +201,7 @@ class ModelPushGuard(PushGuard):
 
 
 def refuse_pushing_holder(model: Any, *_: Any) -> None:
-    """Look who called: the `push_to_hub` of an object without a guard, or a Trainer that uploads while it trains.
+    """Look for a caller that pushes: an object without a guard, or a Trainer that uploads while it trains.
 
     It is also a hook, which torch calls with the model and two more arguments before it gives the weights.
 
@@ -219,7 +220,7 @@ def refuse_pushing_holder(model: Any, *_: Any) -> None:
 
 
 def _is_guarded(caller: Any) -> bool:
-    """By name: of a model and its pipeline one may come from the package, and the other from the code beside a model."""
+    """Whether a class has a guard; compared by name, since one may come from the package and one from a model's folder."""
     return PushGuard.__name__ in [base.__name__ for base in type(caller).mro()]
 
 

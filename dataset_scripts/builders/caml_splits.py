@@ -1,4 +1,4 @@
-"""CAML's lists of MIMIC-III admissions and codes, the splits that papers report on: found or downloaded, and checked.
+"""Finds, downloads and checks CAML's split lists of MIMIC-III, which most papers report on.
 
 They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT): ids alone, and so free to download.
 """

@@ -1,6 +1,7 @@
 """What the builders of MIMIC-III and MIMIC-IV share: options, notes and codes by admission, splits, records.
 
-What is of one release alone (names of tables and columns, which rows count, published splits) is in its own module.
+What belongs to one release only (names of tables and columns, which rows count, published splits) is in `mimic3.py` or
+`mimic4.py`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Whether source files are published ones that anyone may have, told by their content and not by their names."""
+"""Tells whether source files are published, open data: compares a digest of their content with known ones."""
 
 import hashlib
 import logging
@@ -25,8 +25,8 @@ def is_public(builder: ICDBuilder) -> bool:
     is_known = content_digest(builder._find_sources(builder.config)) in builder.PUBLIC_CONTENT
     if not is_known:
         logger.warning(
-            "These files of %s are none of the published ones that this project knows (`PUBLIC_CONTENT` of the builder), so a "
-            "model that is trained on them counts as one of restricted data.",
+            "These files of %s are not among the published ones that this project knows (`PUBLIC_CONTENT` of the builder), so "
+            "a model that is trained on them counts as one of restricted data.",
             type(builder).__name__,
         )
     return is_known

@@ -1,4 +1,4 @@
-"""The record that every builder yields, and the class that every builder is derived from."""
+"""The record that every builder yields (`record_features`), and the base class of all builders (`ICDBuilder`)."""
 
 import errno
 import inspect

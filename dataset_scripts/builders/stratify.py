@@ -1,4 +1,4 @@
-"""Divides documents, or groups that stay whole, so that each split gets its share of every code.
+"""Stratified splits: divides documents, or whole groups of them, so that each split gets its share of every code.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD
 2011) goes from the rarest code to the most frequent, and gives each of a code's documents to the split that lacks most

@@ -1,1 +1,1 @@
-"""ICD-9 and ICD-10 codes: how they are written, which are diagnoses, what is above them in the hierarchy, titles."""
+"""ICD-9 and ICD-10 codes: where the dot goes, diagnosis or procedure, the hierarchy above a code, titles."""

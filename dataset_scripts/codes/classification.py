@@ -1,4 +1,4 @@
-"""One interface to ICD-9-CM and ICD-10 (kinds, dots, hierarchy), and which of them some codes belong to."""
+"""One interface to ICD-9-CM and ICD-10 (kinds, dots, hierarchy); tells which of the two a set of codes is of."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The hierarchy of ICD-10-CM and ICD-10-PCS: what is above a code, and what each level is called.
+"""The hierarchy of ICD-10-CM and ICD-10-PCS: the levels above a code, and their titles.
 
     S72.141A  ->  S72.141  ->  S72.14  ->  S72.1  ->  S72  ->  S70-S79  ->  S00-T88
       code             sub-codes                   category   block      chapter

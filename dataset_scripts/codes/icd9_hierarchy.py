@@ -1,4 +1,4 @@
-"""The hierarchy of ICD-9-CM: chapter, block, category and sub-codes, and what each is called.
+"""The hierarchy of ICD-9-CM: chapter, block, category and sub-codes, and their titles.
 
     250.00  ->  250.0  ->  250  ->  249-259  ->  240-279
      code     sub-code   category    block       chapter

@@ -1,4 +1,4 @@
-"""The command that writes an invented corpus."""
+"""The command `python -m dataset_scripts.synthetic`, which writes an invented corpus."""
 
 import argparse
 import sys
@@ -21,12 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argument_default=argparse.SUPPRESS,  # what is left out is the function's own default
     )
     parser.add_argument("--output_dir", required=True, help="folder for the corpus")
-    parser.add_argument("--format", choices=("mimic3", "mimic4"), default="mimic3", help="of the tables (mimic3)")
-    parser.add_argument("--num_admissions", type=int, help=_default_of("num_admissions"))
-    parser.add_argument("--seed", type=int, help=f"makes every choice {_default_of('seed')}")
-    parser.add_argument("--length", help=f"words per note: {', '.join(LENGTHS)} {_default_of('length')}")
     parser.add_argument(
-        "--addendum_rate", type=float, help=f"admissions with an addendum {_default_of('addendum_rate')}"
+        "--format", choices=("mimic3", "mimic4"), default="mimic3", help="format of the tables (mimic3)"
+    )
+    parser.add_argument(
+        "--num_admissions", type=int, help=f"how many admissions to write {_default_of('num_admissions')}"
+    )
+    parser.add_argument("--seed", type=int, help=f"random seed {_default_of('seed')}")
+    parser.add_argument("--length", help=f"length of the notes: {', '.join(LENGTHS)} {_default_of('length')}")
+    parser.add_argument(
+        "--addendum_rate", type=float, help=f"share of admissions with an addendum {_default_of('addendum_rate')}"
     )
     own = parser.add_argument_group("mimic3 alone")
     own.add_argument(
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         nargs=3,
         metavar=("TRAIN", "DEV", "TEST"),
-        help=f"of the admissions {_default_of('split_fractions')}",
+        help=f"shares of the admissions {_default_of('split_fractions')}",
     )
     own.add_argument(
         "--other_rows_rate",
@@ -42,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"nursing and radiology rows per admission {_default_of('other_rows_rate')}",
     )
     own = parser.add_argument_group("mimic4 alone")
-    own.add_argument("--icd10_rate", type=float, help=f"admissions coded in ICD-10, about {_default_of('icd10_rate')}")
     own.add_argument(
-        "--mixed_rate", type=float, help=f"admissions with codes of both editions {_default_of('mixed_rate')}"
+        "--icd10_rate", type=float, help=f"share of admissions coded in ICD-10, about {_default_of('icd10_rate')}"
+    )
+    own.add_argument(
+        "--mixed_rate", type=float, help=f"share of admissions with codes of both editions {_default_of('mixed_rate')}"
     )
     options = vars(parser.parse_args(arguments))
     form = options.pop("format")

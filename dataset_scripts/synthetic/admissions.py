@@ -1,4 +1,4 @@
-"""Draws who is admitted, when, and with which codes."""
+"""Draws the admissions of the synthetic corpus: who is admitted, when, and with which codes."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checks of what the synthetic corpus can say, beyond the types of its fields: codes, braces, and what refers to what.
+"""Checks the content of the YAML files beyond the types of fields: codes, placeholders in braces, references.
 
 Every fault is a `ValueError` that names the file and the entry.
 """

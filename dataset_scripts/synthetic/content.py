@@ -1,4 +1,4 @@
-"""Reads what the synthetic corpus can say from the YAML files of this folder, and checks it."""
+"""Reads and checks the YAML files of this folder, which hold the concepts, rules and phrases of the synthetic corpus."""
 
 from functools import cache
 from pathlib import Path

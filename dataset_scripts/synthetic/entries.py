@@ -1,4 +1,4 @@
-"""The classes that the entries of the YAML files of this folder are read into; the files explain each field."""
+"""Dataclasses for the entries of the YAML files of this folder; the files themselves explain each field."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Checks the arguments of a corpus, and writes its folder whole and never over real tables."""
+"""Checks the arguments of a corpus, and writes its folder: all files or none, and never over real tables."""
 
 import gzip
 import io

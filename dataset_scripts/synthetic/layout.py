@@ -1,4 +1,4 @@
-"""Joins the sections of a note into its text: order, headings, lists, and the slips of a hurried writer."""
+"""Joins the sections of a note into its text: order, headings and lists, then shorthand and typing errors."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Marks the mentions of codes in a text that is being written, and turns it into a note with character spans."""
+"""Marks mentions of codes while a note is written, and turns the marks of the finished text into character spans."""
 
 import re
 from dataclasses import dataclass

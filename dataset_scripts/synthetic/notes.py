@@ -1,4 +1,4 @@
-"""Writes the notes of one admission: which code is shown or denied in which section, and the plain text around."""
+"""Writes the notes of one admission: which section mentions or denies which code, and the plain text around."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Finds the words for one admission: fills the braces of sentences, names concepts, prints laboratory results."""
+"""Chooses the words for one admission: fills placeholders in sentences, names concepts, prints laboratory results."""
 
 import random
 import re

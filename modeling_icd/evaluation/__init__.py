@@ -1,4 +1,4 @@
-"""Metrics of scores, thresholds for them, and `compute_metrics` for a `Trainer`."""
+"""Evaluating models: metrics, fitting of decisions, results and reports; here, `compute_metrics` for a `Trainer`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How good an audit is: how many removed codes it finds again, and how many planted ones it doubts."""
+"""Measures how good an audit is: how many removed codes it finds again, and how many added wrong codes it doubts."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,7 @@
-"""Fitting how logits become scores that are frequencies. Give these functions the validation split, never the test split.
+"""Fits temperature or Platt scaling, so that a score of 0.8 means right in 80 % of the cases.
 
-What they return is the `calibration` of a model's configuration; `modeling_icd.decision_icd.calibrated_scores` applies it.
+Give these functions the validation split, never the test split. They return the field `calibration` of a model's
+configuration; `modeling_icd.decision_icd.calibrated_scores` applies it.
 """
 
 from collections.abc import Sequence

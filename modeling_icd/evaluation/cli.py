@@ -1,6 +1,6 @@
-"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: a model's figures on a split.
+"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: evaluates a model on a split.
 
-`python evaluate.py --compare R1 R2 ...`: runs that were evaluated, side by side.
+`python evaluate.py --compare R1 R2 ...`: compares runs that were evaluated before.
 """
 
 import argparse
@@ -60,7 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument(
-        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration; as in training"
+        "--dataset_options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of that configuration, as in training",
     )
     parser.add_argument(
         "--output_dir",
@@ -69,8 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         "predictions, which are patient data, MODEL-private/evaluation/SPLIT; with --compare: where the comparison goes",
     )
     add_shared_options(parser)
-    parser.add_argument("--threshold", type=float, help="in place of the model's own")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples behind intervals and tests")
+    parser.add_argument(
+        "--threshold", type=float, help="predict codes with a higher score than this, in place of the model's own rule"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random resamples for intervals and tests")
     parser.add_argument(
         "--audit",
         nargs="?",

@@ -1,4 +1,4 @@
-"""Points of the curves that a report draws: precision against recall, and how far scores are frequencies."""
+"""Computes the points of a report's curves: precision against recall, and share of gold against score."""
 
 import numpy as np
 

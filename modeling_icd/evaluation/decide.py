@@ -1,8 +1,8 @@
-"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: decide otherwise, without training.
+"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: fits a model's decision again.
 
-What `train.py` fits on the validation split after training (calibration, thresholds, what is to be reviewed) is fitted there
-again, with the options given here, and takes the place of the old in the model's `config.json`. The weights stay as they
-are, and no other split is read. Results measured before are of the old decision: run `evaluate.py` again.
+`train.py` fits calibration, thresholds and what is to be reviewed on the validation split after training. This command fits
+them again on the same split, with the options given here, and writes them into the model's `config.json`. The weights do
+not change, and no other split is read. Results measured before belong to the old decision: run `evaluate.py` again.
 """
 
 import argparse
@@ -124,13 +124,13 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
+    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
     parser.add_argument(
         "--dataset_options",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="of its configuration, such as paths, which a model does not keep",
+        help="options of that data set which the model does not record, such as paths",
     )
     add_shared_options(parser)
     return run_command(lambda: decide(parser, arguments), DatasetsError)

@@ -1,7 +1,7 @@
-"""Fitting how a model decides, on the validation split: calibration, a threshold rule, and what a person should look at.
+"""Fits how a model decides, on the validation split: calibration, a threshold rule, and which predictions to review.
 
-The rules themselves are the classes of `modeling_icd/decision_icd.py`; `fit_decision` gives the fields of a model's
-configuration. Give it the validation split, never the test split.
+The rules themselves are the classes of `modeling_icd/decision_icd.py`; `fit_decision` returns the fields to put into a
+model's configuration. Give it the validation split, never the test split.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class DecisionArguments(RuleArguments):
     review_precision: float | None = field(
         default=None,
         metadata={
-            "help": "Predictions with scores of which a smaller share than this was right on validation are marked for review."
+            "help": "Mark predictions for review if a smaller share than this of those with such scores was right on validation."
         },
     )
 

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap confidence intervals over notes, and a paired test between two runs."""
+"""Bootstrap confidence intervals of metrics over notes, and a paired significance test between two runs."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The data set that a model is evaluated on: by default that of its training, read as it was then."""
+"""Finds the data set to evaluate a model on: configuration and options are by default those of its training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ def builder_for(
     options: Sequence[str] = (),
     cache_dir: str | None = None,
 ) -> ICDBuilder:
-    """The data set that a model is held against; by default in the configuration, with the options, of its training.
+    """The data set to evaluate a model on; by default with the configuration and options of its training.
 
     The arguments are those of [`~modeling_icd.evaluation.scoring.score_split`].
     """

@@ -1,7 +1,7 @@
-"""What a model did with each note, reduced to pairs of note and code, and the metrics of weighted notes.
+"""The gold and predicted pairs of note and code of a split, and metrics in which each note has a weight.
 
-A bootstrap resample, or the swapped outputs of a randomisation test, is a weight for each note: so intervals and tests never
-look at scores again. The metrics are those of the table in `icd_metrics/metrics.py`.
+A bootstrap resample, or the swapped outputs of a randomisation test, is a weight for each note, so intervals and tests need
+no scores. The metrics are those of the table in `icd_metrics/metrics.py`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a model said about each note, on disk: ids and scores, never text.
+"""Writes and reads a model's predictions for each note: ids and scores, never text.
 
 `predictions.parquet` has one row a note:
 

@@ -1,4 +1,4 @@
-"""Where figures come from: a fingerprint of the data, versions of the code and of its libraries."""
+"""Records where figures come from: a fingerprint of the data, the version of the code and of its libraries."""
 
 import hashlib
 import subprocess

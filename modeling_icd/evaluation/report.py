@@ -1,4 +1,4 @@
-"""`report.md`, `report.html` and their plots, made from `results.json` and nothing else: so no note can be in them."""
+"""Writes `report.md`, `report.html` and their plots from `results.json` alone, so that they cannot hold text of a note."""
 
 import base64
 import textwrap

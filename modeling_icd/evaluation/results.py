@@ -1,4 +1,4 @@
-"""Every figure of a scored split, put together as `results.json` holds them."""
+"""Computes every figure of `results.json` from a scored split."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The file `results.json`: which fields it has, a check that it is whole, writing and reading it."""
+"""Writes, reads and checks the file `results.json`; the table of its fields."""
 
 from collections.abc import Mapping
 from pathlib import Path

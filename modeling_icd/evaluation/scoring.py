@@ -1,4 +1,4 @@
-"""Score a split of a data set with a model: scores, gold codes and what is known of the codes, for `summarize`."""
+"""Scores a split of a data set with a model, and collects scores, gold codes and facts about codes for `summarize`."""
 
 import argparse
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Where a model fails: its counts and F1 by groups of codes, groups of notes and level of the hierarchy; its errors.
+"""Where a model fails: counts and F1 by groups of codes, groups of notes and level of the hierarchy; frequent errors.
 
 What is known of a code comes in one mapping, `{code: {"chapter", "block", "category", "kind"}}`, any of them left out:
 

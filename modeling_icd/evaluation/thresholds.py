@@ -1,4 +1,4 @@
-"""Choosing thresholds: the best one for all codes, for each code, the best k, a promised recall, the review threshold.
+"""Chooses thresholds: one for all codes, one for each code, the best k, one that promises a recall, one for review.
 
 Give these functions the validation split, never the test split. A code is predicted where `score > threshold`, in float32,
 as everywhere in this package.

@@ -1,4 +1,4 @@
-"""Commands that a user may never need, each in a file of its own: `python -m modeling_icd.extras.NAME --help`."""
+"""Commands for special needs, each in a file of its own; run `python -m modeling_icd.extras.NAME --help`."""
 
 import argparse
 

@@ -1,7 +1,8 @@
-"""`python -m modeling_icd.extras.audit MODEL --dataset NAME --data_dir DIR`: codes that a coder likely missed or that a note does not support.
+"""`python -m modeling_icd.extras.audit MODEL --dataset NAME --data_dir DIR`: codes that a coder likely missed or got wrong.
 
-The same as `evaluate.py MODEL ... --audit [FILE]`, whose options it takes. Without a file of assigned codes, those of the
-data set are audited. How good such lists are is measured in every evaluation: `evaluation/audit_quality.py`.
+It lists for each note the codes that a coder likely missed, and the assigned ones that the note does not support. It is the
+same as `evaluate.py MODEL ... --audit [FILE]` and takes the same options. Without a file of assigned codes, those of the
+data set are audited. Every evaluation also measures how good such lists are (`evaluation/audit_quality.py`).
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.extras.compare RUN RUN ...`: evaluated runs side by side, with paired tests, next to published figures.
+"""`python -m modeling_icd.extras.compare RUN RUN ...`: compares evaluated runs, and published figures.
 
 The same as `evaluate.py --compare RUN RUN ...`.
 
@@ -306,8 +306,8 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> li
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("compare", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with results.json")
-    parser.add_argument("--output_dir", type=Path, help="where the comparison goes, beside the screen")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples behind the tests")
+    parser.add_argument("--output_dir", type=Path, help="folder to write the comparison into as well")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random resamples for the tests")
     args = parser.parse_args(arguments)
     return run_command(lambda: report(args.runs, args.seed, args.output_dir))
 

@@ -1,8 +1,8 @@
-"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: do its spans hold the evidence?
+"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: measures evidence spans.
 
-The spans that `pipeline("icd-coding")` gives for a code are held against those that an annotator, or the synthetic
-corpus, marked for it. Data sets that mark any: `codiesp` in Spanish, and the synthetic corpora (read as `mimic3` and
-`mimic4`).
+The spans that `pipeline("icd-coding")` gives for a code are compared with the gold spans that an annotator, or the
+synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the synthetic corpora (read as
+`mimic3` and `mimic4`).
 """
 
 import argparse
@@ -172,12 +172,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--num_spans", type=int, nargs="+", default=NUM_SPANS, help="spans that a code gets")
+    parser.add_argument(
+        "--num_spans", type=int, nargs="+", default=NUM_SPANS, help="numbers of spans of each code to evaluate"
+    )
     parser.add_argument(
         "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
     )
     add_reader_options(parser)
-    parser.add_argument("--output_file", type=Path, help="where the figures go as JSON, which hold no text")
+    parser.add_argument("--output_file", type=Path, help="JSON file to write the figures to; it holds no text")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     return run_command(lambda: report(args), DatasetsError)

@@ -1,4 +1,4 @@
-"""Turns a GGUF Llama into a local safetensors checkpoint, once.
+"""Converts a Llama in a GGUF file into a local safetensors checkpoint.
 
     python -m modeling_icd.extras.gguf MODEL.gguf OUTPUT_DIR
     python -m modeling_icd.extras.gguf smollm2 OUTPUT_DIR

@@ -1,8 +1,9 @@
-"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: can one tell from the scores which notes it was trained on?
+"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: measures membership inference.
 
-Two attacks by someone who has a note, its codes and the model's scores. Loss-based (arXiv 1709.01604): a lower loss
-speaks for a training note. Reference-based (difficulty calibration, arXiv 2111.08440): the same with the loss of a TF-IDF
-model that has not read the note taken off, since some notes are easy for any model. An AUC of 0.5 is chance.
+Can one tell from a model's scores which notes it was trained on? Two attacks are tried by someone who has a note, its codes
+and the model's scores. Loss-based (arXiv 1709.01604): a note with a low loss is taken for a training note. Reference-based
+(difficulty calibration, arXiv 2111.08440): the same after subtracting the loss of a TF-IDF model that has not read the note,
+since some notes are easy for any model. An AUC of 0.5 is chance.
 """
 
 import argparse
@@ -152,13 +153,17 @@ def draw_notes(
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("membership", __doc__)
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run; membership.json goes there")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that it was trained on")
-    parser.add_argument("--dataset", help="its name; default: as the model names it")
-    parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
-    parser.add_argument("--split", default="test", help="of the notes that it has not seen; default: test")
-    parser.add_argument("--num_notes", type=int, default=2000, help="at most so many of each kind; default: 2000")
+    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
+    parser.add_argument("--dataset", help="name of that data set; default: as the model records it")
+    parser.add_argument("--dataset_config", help="configuration of that data set; default: as the model records it")
+    parser.add_argument(
+        "--split", default="test", help="split of the notes that the model has not seen; default: test"
+    )
+    parser.add_argument(
+        "--num_notes", type=int, default=2000, help="maximal number of seen and of unseen notes; default: 2000"
+    )
     add_shared_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the draws, folds and resamples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws, folds and resamples")
     args = parser.parse_args(arguments)
     return run_command(lambda: report(args), DatasetsError)
 

@@ -1,4 +1,4 @@
-"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: ONNX files of a model and of its head, held against the model.
+"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: exports a model and its head to ONNX, and checks them.
 
 They hold the weights, so they are for your own use and never a part of a release.
 
@@ -167,7 +167,7 @@ def _random_notes(
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("onnx", __doc__)
     parser.add_argument("model", help="a folder or Hub id")
-    parser.add_argument("--output_dir", required=True, type=Path, help="a folder that is not there yet")
+    parser.add_argument("--output_dir", required=True, type=Path, help="a folder that does not exist yet")
     args = parser.parse_args(arguments)
     return run_command(lambda: convert(args))
 

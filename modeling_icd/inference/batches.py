@@ -1,4 +1,4 @@
-"""Batches: which notes go through a model together, and their tokens or hidden states as one padded tensor."""
+"""Makes batches: groups notes of similar length, and pads their tokens or hidden states to one tensor."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from ..modeling_icd import pad_rows
 def batches_by_length(
     lengths: Sequence[int], max_notes: int | None = None, max_tokens: int | None = None
 ) -> list[list[int]]:
-    """Positions of the notes in batches, the shortest notes first; a note without tokens is in none.
+    """Positions of the notes of each batch, the shortest notes first. A note without tokens is in no batch.
 
     Args:
         lengths (`Sequence[int]`): tokens of each note.
@@ -33,14 +33,14 @@ def padded_inputs(
     read: Callable[[list[int]], torch.Tensor] | None = None,
     pad_token_id: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """What a model takes of a batch: `input_ids` `(B, L)`, or `hidden_states` `(B, L, D)`, and `attention_mask` `(B, L)`.
+    """A batch as a model's input: `input_ids` `(B, L)`, or `hidden_states` `(B, L, D)`, and `attention_mask` `(B, L)`.
 
     Padding is on the right.
 
     Args:
         notes: the `input_ids` of each; every note has a token.
         read (`Callable`, *optional*): gives the hidden states of a note, in place of its tokens.
-        pad_token_id (`int`): any token that the model knows, as 0 always is: the mask leaves it out.
+        pad_token_id (`int`): any token id of the model's vocabulary; the mask leaves padding out.
     """
     if read is None:
         name, (padded, mask) = "input_ids", pad_rows([torch.as_tensor(ids) for ids in notes], pad_token_id)

@@ -1,7 +1,7 @@
-"""Hidden states of a frozen backbone on disk: computed once per note, read in every later epoch and run.
+"""A cache on disk for hidden states of a frozen backbone: computed once per note, read in every later epoch and run.
 
-They can be turned back into the notes, so they are as confidential as the notes: they lie only where the user says, and
-only their owner may read them.
+Hidden states can be turned back into the notes, so they are as confidential as the notes: they are written only where the
+user says, and only their owner may read them.
 """
 
 import contextlib
@@ -47,17 +47,17 @@ class Entry(NamedTuple):
 
 
 def note_key(input_ids: Iterable[int]) -> str:
-    """Names a note by its tokens, so that every split, fold and run finds the same states."""
+    """The key of a note, made from its tokens, so that every split, fold and run finds the same states."""
     return hashlib.sha256(np.asarray(input_ids, dtype=np.int64).tobytes()).hexdigest()[:32]
 
 
 def checksum(key: str, states: bytes) -> int:
-    """CRC-32 of a note's states, together with its key: the states of another note have another one."""
+    """CRC-32 of a note's states and its key, so that the states of another note are not mistaken for its own."""
     return zlib.crc32(states, zlib.crc32(key.encode()))
 
 
 def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
-    """Changes with every weight of the backbone and with every setting that its hidden states depend on."""
+    """A digest that changes with every weight of the backbone and every setting on which its hidden states depend."""
     config = model.config
     digest = hashlib.sha256()
     settings = [config.window_size, config.window_stride, config.hidden_layer, config.normalize_hidden_states]
@@ -71,11 +71,11 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
 
 
 class HiddenStates:
-    """A store of one backbone's hidden states.
+    """A cache on disk of one backbone's hidden states.
 
     Each process of a run appends to a pair of files of its own: the vectors, and an index with one line a note, written
-    behind its vectors. So an interruption costs one batch, and two processes never write to one file. Everything that is
-    read is compared with the length and the checksum in the index; what does not agree is computed again.
+    after its vectors. So an interruption loses at most one batch, and two processes never write to one file. All states that
+    are read are checked against the length and the checksum in the index; those that do not match are computed again.
 
     Args:
         folder (`Path`): where the stores lie; each backbone and setting has its own subfolder.
@@ -104,7 +104,7 @@ class HiddenStates:
                 self._entries.setdefault(entry.key, []).append((vectors_file(index), entry))
 
     def fill(self, notes: Iterable[list[int]], process: int = 0, num_processes: int = 1) -> int:
-        """Computes what is missing or damaged; returns how many notes that were.
+        """Computes the states that are missing or damaged; returns the number of these notes.
 
         An interrupted run goes on where it stopped. Several processes of one run compute a share each; when all have
         ended, each calls [`reload`].
@@ -180,7 +180,7 @@ class HiddenStates:
 
     @torch.no_grad()
     def _compute(self, notes: list[tuple[str, int, list[int]]]) -> list[np.ndarray]:
-        """States of notes (key, position, `input_ids`), as they go to disk."""
+        """States of notes (key, position, `input_ids`), in the form in which they are written to disk."""
         inputs = padded_inputs([ids for _, _, ids in notes])
         inputs = {name: values.to(self.model.device) for name, values in inputs.items()}
         rows = self.model.read_hidden_states(**inputs).float().cpu().numpy()
@@ -205,7 +205,7 @@ class HiddenStates:
         """States of one note, fp32 `(L, D)`. Those that were damaged since [`fill`] are computed again.
 
         Raises:
-            KeyError: where [`fill`] has not seen it.
+            KeyError: where [`fill`] was not called with this note.
             ValueError: where they were damaged, and this is a worker of a data loader, which has no backbone.
         """
         key = note_key(input_ids)
@@ -224,7 +224,7 @@ class HiddenStates:
         return torch.from_numpy(states.reshape(len(input_ids), self.width))
 
     def _stored(self, key: str, length: int) -> bytes | None:
-        """The states of a note as they were written, or `None` where they are missing or not those any more."""
+        """The states of a note as they were written, or `None` where they are missing or damaged."""
         for vectors, entry in reversed(self._entries.get(key, [])):
             if entry.length != length or entry.start < 0:
                 continue
@@ -242,7 +242,7 @@ def vectors_file(index: Path) -> Path:
 
 
 def read_index(index: Path, quiet: bool = False) -> Iterator[Entry]:
-    """The entries of an index; lines that are none are left out, with a warning: their notes are computed again."""
+    """The entries of an index. Malformed lines are skipped with a warning, and their notes are computed again."""
     if not index.is_file():
         return
     num_broken = 0
@@ -263,7 +263,7 @@ def read_index(index: Path, quiet: bool = False) -> Iterator[Entry]:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a file to append to it, which its owner alone may read."""
+    """Open a file for appending that only its owner may read."""
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 

@@ -1,4 +1,4 @@
-"""Load a model to read notes with: its configuration, weights and tokenizer, in the type and attention that are asked for."""
+"""Loads a model: configuration, weights and tokenizer, with the asked-for dtype, attention implementation, quantisation."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ class ReaderArguments:
     dtype: str | None = field(
         default=None,
         metadata={
-            "help": f"Type of the weights: {', '.join(DTYPES)} (as they were saved). Default: float32 in training, auto elsewhere."
+            "help": f"Type of the weights: {', '.join(DTYPES)}; auto: as they were saved. Default: float32 in training, auto elsewhere."
         },
     )
     attn_implementation: str | None = field(
@@ -62,7 +62,7 @@ class ReaderArguments:
         return self.load_in_4bit or self.load_in_8bit
 
     def options(self) -> dict[str, Any]:
-        """What these arguments are to `from_pretrained`; nothing where all are left at their defaults."""
+        """These arguments as keyword arguments of `from_pretrained`; empty if all are left at their defaults."""
         options: dict[str, Any] = {"dtype": self.dtype, "attn_implementation": self.attn_implementation}
         if self.load_in_4bit:
             dtype = torch.float32 if self.dtype in (None, "auto") else getattr(torch, self.dtype)
@@ -82,12 +82,12 @@ def add_reader_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reader_arguments(args: argparse.Namespace) -> ReaderArguments:
-    """What a command line with [`add_reader_options`] was given."""
+    """The [`ReaderArguments`] of a parsed command line with [`add_reader_options`]."""
     return ReaderArguments(**{option.name: getattr(args, option.name) for option in fields(ReaderArguments)})
 
 
 def describe_reader(model: PreTrainedModel) -> dict[str, str | None]:
-    """How a loaded model reads, whatever was asked for: what results and runs keep of it."""
+    """The dtype, attention and quantisation that a loaded model has, for `results.json` and `run.json`."""
     settings = getattr(model.config, "quantization_config", None)
     settings = settings if settings is None or isinstance(settings, dict) else settings.to_dict()
     quantization = None
@@ -102,16 +102,16 @@ def describe_reader(model: PreTrainedModel) -> dict[str, str | None]:
 
 
 def to_device(model: PreTrainedModel, device: torch.device | str) -> PreTrainedModel:
-    """The model on a device; a quantised one is where it was loaded to, and stays there."""
+    """Moves a model to a device; a quantised model stays on the device that it was loaded to."""
     return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def load_config(model_id: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration of a model; loaded first, so that a wrong path is one message that names it.
+    """The configuration of a model. It is loaded before the weights, so that a wrong path gives one message that names it.
 
     Raises:
         FileNotFoundError: where there is no such folder, and no such model of the Hub within reach.
-        ValueError: where the configuration holds what cannot be.
+        ValueError: where the configuration is invalid.
     """
     try:
         return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -123,15 +123,15 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         if Path(model_id).is_dir():
             raise
         raise FileNotFoundError(
-            f"{model_id} is not a folder, nor a model that the Hub, or the cache of what came from it, could give: is the "
-            f"path right? ({first_line(error)})"
+            f"{model_id} is not a folder, and no such model was found on the Hub or in its local cache: is the path right? "
+            f"({first_line(error)})"
         ) from None
 
 
 def load_coder_config(model_id: str | Path, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The configuration of a model that codes, each column of its scores one code; raises as [`load_config`] does.
+    """The configuration of an ICD coding model, checked by [`check_codes`]; raises as [`load_config`] does.
 
-    Checked here, too, and not only in our configuration class: a model may bring a class of its own.
+    Our own configuration class has this check too, but a model may bring a class of its own.
     """
     config = load_config(model_id, trust_remote_code)
     check_codes(config, model_id)
@@ -139,7 +139,7 @@ def load_coder_config(model_id: str | Path, trust_remote_code: bool = False) -> 
 
 
 def check_codes(config: PretrainedConfig, model_id: str | Path) -> None:
-    """Raise a `ValueError` where the columns of a model's scores are not each one code, and each code one column."""
+    """Raise a `ValueError` unless each column of a model's scores stands for one code, and each code for one column."""
     id2label, label2id = config.id2label, config.label2id
     where = f"{model_id}: `id2label` in config.json"
     if not id2label:
@@ -172,7 +172,7 @@ def load_model(
         ValueError:
             where two columns are one code; where weights are damaged, missing, left over or of another shape than the
             configuration says: a model whose head is newly initialised, or which reads half of its weights, would be
-            evaluated without a word.
+            evaluated without any warning.
     """
     load_coder_config(model_id, trust_remote_code)
     options = {} if reader is None else reader.options()
@@ -208,7 +208,7 @@ def check_loaded(info: Mapping[str, Any], model_id: str | Path) -> None:
 
 @contextlib.contextmanager
 def _readable(model_id: str | Path, what: str) -> Iterator[None]:
-    """Turn whatever a reader of files raises over a damaged one into a `ValueError` that names the file where it can."""
+    """Turn any error of a library over a damaged file into a `ValueError` that names the file where possible."""
     try:
         yield
     except OSError:
@@ -231,5 +231,5 @@ def _readable(model_id: str | Path, what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; libraries add advice of many."""
+    """The first line of an error's message; libraries often add several lines of advice."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""The loop from notes to logits: tokens, or hidden states from a cache, in batches of similar length through a model."""
+"""The loop from notes to logits: tokenized notes, or cached hidden states, go through a model in batches."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,13 @@ def logits_of_notes(
 ) -> np.ndarray:
     """Logits `(N, C)` of whole notes, fp32, in the order given.
 
-    An empty note (see `empty_notes`) goes through no model; its logits are 0 and mean nothing.
+    An empty note (see `empty_notes`) is not given to the model; its logits are 0 and have no meaning.
 
     Args:
         states (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
 
     Raises:
-        ValueError: where the model gives NaN or infinity, or the tokenizer no token for a note with text.
+        ValueError: where the model gives NaN or infinity, or the tokenizer gives no token for a note with text.
     """
     input_ids = tokenize_notes(tokenizer, notes)
     is_unread = np.array([not ids for ids in input_ids], bool) & ~empty_notes(notes)
@@ -60,12 +60,12 @@ def predict_logits(
     """Logits `(N, C)` of tokenized notes, fp32, in the order given; notes of similar length share a batch.
 
     Args:
-        model (`PreTrainedModel`): as it was loaded: on its device, in its type. It is left in evaluation mode.
+        model (`PreTrainedModel`): used on its device and in its dtype. It is put into evaluation mode.
         notes: the `input_ids` of each; the logits of a note without a token are 0.
         batch_size (`int`): notes that go through the model together, at most.
         states (`HiddenStates`, *optional*): holds the hidden states of all these notes; the backbone is not run.
-        process, num_processes (`int`): which share of the batches this process computes; each gets all logits.
-        show_progress (`bool`): whether to show a bar; the first process alone does.
+        process, num_processes (`int`): which share of the batches this process computes; every process returns all logits.
+        show_progress (`bool`): whether to show a progress bar, in the first process only.
 
     Raises:
         ValueError: where the model gives NaN or infinity.
@@ -92,7 +92,7 @@ def predict_logits(
 
 
 def check_logits(logits: np.ndarray) -> None:
-    """Raise a `ValueError` where a model gave no number for some note: no figure may rest on those."""
+    """Raise a `ValueError` where the logits of some note are NaN or infinite: no metric may be computed from them."""
     wrong = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(wrong):
         raise ValueError(

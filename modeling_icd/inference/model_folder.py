@@ -1,4 +1,4 @@
-"""A model folder beside its weights: the names of its files, `run.json`, and whether the weights are those of its record."""
+"""Reads `run.json` of a model folder, and checks that its weights are those which training recorded in the configuration."""
 
 import hashlib
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:
-    """SHA-256 over the model's safetensors files, which tells whose figures, or whose training data, these are.
+    """SHA-256 over a model's safetensors files; results and records of training data name their weights by it.
 
     Raises:
         FileNotFoundError: where there are none.
@@ -33,7 +33,7 @@ def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> s
 
 
 def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over those of files, in this order."""
+    """SHA-256 over the SHA-256 digests of files, in the given order."""
     digests = []
     for path in paths:
         with path.open("rb") as file:
@@ -44,15 +44,15 @@ def files_digest(paths: Iterable[Path]) -> str:
 def check_weights(
     training_data: dict[str, Any] | None, folder: str | Path, key: str = "weights", pattern: str = "model*.safetensors"
 ) -> None:
-    """Refuse weights that a configuration does not speak of: they may have been trained on anything since.
+    """Refuse weights that differ from those recorded in `training_data`: they may have been trained further, on any data.
 
     Args:
-        training_data (`dict`, *optional*): `config.training_data`. Of restricted data nothing is asked.
+        training_data (`dict`, *optional*): `config.training_data`. Weights of restricted data are not checked.
         folder (`str` or `Path`): Where the weights are.
         key, pattern (`str`): Where `training_data` has their digest, and the names of their files.
 
     Raises:
-        ValueError: where the weights are not those that training wrote together with `training_data`.
+        ValueError: where `training_data` was changed since training sealed it, or the weights are not those that it records.
         FileNotFoundError: where there are none.
     """
     if claimed_access(training_data) == "restricted" and SEAL not in (training_data or {}):

@@ -1,4 +1,4 @@
-"""Tokenizing notes: whole, never truncated; a note without text has no token."""
+"""Tokenizes notes, never truncating them; a note without text gets no token."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ NOTES_AT_A_TIME = 1000
 
 
 def empty_notes(notes: Sequence[str]) -> np.ndarray:
-    """Which notes have no text, or white space alone, `(N,)` bool."""
+    """Which notes have no text or only white space, `(N,)` bool."""
     return np.array([not note.strip() for note in notes], bool)
 
 
 def tokenize_notes(tokenizer: PreTrainedTokenizerBase, notes: Sequence[str]) -> list[list[int]]:
     """The `input_ids` of each note, of any length; those of an empty note (see `empty_notes`) are an empty list.
 
-    A note with text that has no token either, since the tokenizer is of another model, gets an empty list, too: what
-    follows says how many there are.
+    A note with text also gets an empty list if the tokenizer, being that of another model, has no token for it; callers
+    report how many there are.
     """
     input_ids: list[list[int]] = []
     for start in range(0, len(notes), NOTES_AT_A_TIME):

@@ -1,1 +1,1 @@
-"""Publishing a model: its card, the check that nothing confidential goes out, and the push."""
+"""Publishing a model: its card, the privacy check of what is uploaded, and the push to a Hub."""

@@ -1,3 +1,5 @@
+"""Runs `python -m modeling_icd.publishing`; the commands themselves are in `cli.py`."""
+
 import sys
 
 from .cli import main

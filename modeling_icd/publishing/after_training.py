@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub`: what `python -m modeling_icd.publishing` does with the model, right after training it.
+"""`train.py --push_to_hub`: evaluates the trained model, and publishes it as `python -m modeling_icd.publishing` does.
 
 The Trainer's own upload is never used: it takes checkpoints and whatever else lies in the output folder, and its
 repository is neither gated nor checked for notes.

@@ -1,4 +1,4 @@
-"""The model card: `model_card.md` filled from a model's configuration, runs and results, no figure typed by hand."""
+"""Writes the model card: fills `model_card.md` from a model's configuration, runs and results."""
 
 import re
 from collections.abc import Mapping, Sequence

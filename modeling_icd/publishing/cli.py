@@ -1,4 +1,4 @@
-"""Publish a model.
+"""Publish a model: the commands of `python -m modeling_icd.publishing`.
 
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME     push to a Hub, private and gated
     python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
@@ -94,17 +94,17 @@ def run_dataset(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} dataset", description=run_dataset.__doc__)
     parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument(
-        "--data_dir", help="your own copy of the data, with whose notes and ids the files are compared"
-    )
-    parser.add_argument("--dataset", default="mimic3", help="its name; default: mimic3")
-    parser.add_argument("--dataset_config", help="its configuration")
+    parser.add_argument("--data_dir", help="your own copy of the data, to compare the files with its notes and ids")
+    parser.add_argument("--dataset", default="mimic3", help="name of that data set; default: mimic3")
+    parser.add_argument("--dataset_config", help="configuration of that data set")
     parser.add_argument("--cache_dir", help="with --data_dir: where the built data set, notes included, goes")
     parser.add_argument("--dry_run", action="store_true", help="show files and sizes; push nothing")
     args = parser.parse_args(arguments)
     check_repo_id(args.repo_id)
     if args.data_dir and not args.cache_dir:
-        raise ValueError("`--cache_dir` is missing: the built data set holds the notes, so say where it may lie.")
+        raise ValueError(
+            "`--cache_dir` is missing: the built data set holds the notes, so say where it may be stored."
+        )
     files = dataset_files()
     if args.dry_run:
         visibility = "private" if args.private else "public"
@@ -151,8 +151,11 @@ def model_parser(program: str, description: str | None) -> argparse.ArgumentPars
     parser = argparse.ArgumentParser(
         prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="the `output_dir` of a training run, evaluated")
-    parser.add_argument("--results", help="default: MODEL/results.json or MODEL/evaluation/test/results.json")
+    parser.add_argument("model", help="the `output_dir` of a training run that was evaluated")
+    parser.add_argument(
+        "--results",
+        help="results of the evaluation; default: MODEL/results.json or MODEL/evaluation/test/results.json",
+    )
     parser.add_argument(
         "--base_model", help="Hub id of the pretrained backbone; default: as the training run names it"
     )
@@ -160,19 +163,23 @@ def model_parser(program: str, description: str | None) -> argparse.ArgumentPars
         "--data_dir",
         action="append",
         metavar="DIR",
-        help="the folder of the training data, which the privacy check compares with; of several data sets each as NAME=DIR",
+        help="the folder of the training data, which the privacy check compares with; for several data sets, once for each as NAME=DIR",
     )
-    parser.add_argument("--dataset", help="its name; default: as the model names it")
-    parser.add_argument("--dataset_config", help="its configuration; default: as the model names it")
+    parser.add_argument("--dataset", help="name of that data set; default: as the model records it")
+    parser.add_argument("--dataset_config", help="configuration of that data set; default: as the model records it")
     parser.add_argument(
-        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration; as in training"
+        "--dataset_options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="options of that configuration, as in training",
     )
     parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
     parser.add_argument(
         "--min_notes_of_word",
         type=int,
         default=MIN_NOTES_OF_WORD,
-        help="words of a vocabulary of words that fewer training notes have are left out of what goes out; default: "
+        help="remove words that fewer training notes than this have from a vocabulary of whole words; default: "
         f"{MIN_NOTES_OF_WORD}",
     )
     return parser
@@ -181,7 +188,7 @@ def model_parser(program: str, description: str | None) -> argparse.ArgumentPars
 def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
-    parser.add_argument("--license", default="apache-2.0", help="default: apache-2.0")
+    parser.add_argument("--license", default="apache-2.0", help="license of the published files; default: apache-2.0")
     parser.add_argument(
         "--adapter", action="store_true", help="push LoRA's adapter and the head in place of the merged weights"
     )
@@ -208,7 +215,7 @@ def _plan(folder: ModelFolder, args: argparse.Namespace) -> Release:
 def prepare(
     folder: ModelFolder, release: Release, args: argparse.Namespace, work_dir: str, is_dry_run: bool = False
 ) -> tuple[dict[str, Path | bytes], TrainingNotes | None]:
-    """What goes out, rare words taken out of a vocabulary of words, and the notes that tell which are rare."""
+    """The files to publish, without the rare words of a vocabulary of words, and the training notes."""
     if args.min_notes_of_word < 1:
         raise ValueError(f"`--min_notes_of_word` must be at least 1, got {args.min_notes_of_word}.")
     card = build_card(folder, release)
@@ -223,8 +230,8 @@ def prepare(
             release = replace(release, dropped_words=num_dropped, min_notes_of_word=args.min_notes_of_word)
             files["README.md"] = build_card(folder, release).encode()
             print(
-                f"{num_dropped:,} words that fewer than {args.min_notes_of_word} training notes have do not go out: they "
-                "are unknown to the published copy, and this folder keeps them."
+                f"{num_dropped:,} words that fewer than {args.min_notes_of_word} training notes have do not go out: the "
+                "published copy reads them as unknown, and the model in this folder keeps them."
             )
     return files, notes
 
@@ -236,7 +243,7 @@ def check(
     notes: TrainingNotes | None,
     min_notes_of_word: int,
 ) -> list[Finding]:
-    """Show what the privacy check finds in what goes out; nothing may be written or pushed unless this is empty."""
+    """Run the privacy check and print its findings; nothing may be written or pushed unless the result is empty."""
     names = local_names(folder, public=release.target)
     return report_findings(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
 
@@ -247,5 +254,5 @@ def report_findings(findings: list[Finding], num_files: int) -> list[Finding]:
     for finding in findings:
         print(f"Privacy check: {finding}", file=sys.stderr)
     if findings:
-        print("Nothing was written or pushed: take these out first.", file=sys.stderr)
+        print("Nothing was written or pushed: remove what was found, then try again.", file=sys.stderr)
     return findings

@@ -1,7 +1,7 @@
-"""Keys, tokens, passwords, addresses and places in a network: what names or opens something outside of the release.
+"""Finds credentials in text: keys, tokens and passwords, and also e-mail addresses and places in a network.
 
-Keys are found by detect-secrets. Of its detectors those are used that know a form; the ones that measure how random a text
-is take every digest for a key. Its checks whether a key is live, which would send it away, are never called. The patterns
+Keys are found by detect-secrets. Only its detectors of a fixed form are used; those that measure how random a text is would
+take every digest for a key. Its checks whether a key is live, which would send it away, are never called. The patterns
 here are for the keys that it does not know.
 """
 

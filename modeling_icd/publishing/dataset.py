@@ -1,7 +1,7 @@
-"""The data set's repository: its card, the builders and the metric, and no data at all.
+"""Lists and checks the files of the data set's repository: its card, the builders and the metric, and no data.
 
-A list says what goes out, and a guard looks into it: no record, note, cache, split list or vocabulary leaves, not even
-pasted into a Python file.
+`check_dataset` looks into every file of the list: no record, note, cache, split list or vocabulary may be in it,
+not even pasted into a Python file.
 """
 
 import ast

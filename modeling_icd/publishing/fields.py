@@ -1,4 +1,4 @@
-"""What the files of a model folder may hold, field by field: the types that publishing relies on, and what may go out.
+"""Tables of the known fields in the files of a model folder: of which type each must be, and which may be published.
 
 One table for each file says of every known field what it must be. A known field that is something else is an error; an
 unknown one stays at home and is named. The configuration's own checks do not stand in for this one: it takes any field

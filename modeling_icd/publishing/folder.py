@@ -1,4 +1,4 @@
-"""A model folder as training and evaluation left it: what the card is written from, and what the model was trained on."""
+"""Reads a model folder for publishing: configuration, runs, results, weights, and what the model was trained on."""
 
 import math
 import re

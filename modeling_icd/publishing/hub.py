@@ -1,4 +1,4 @@
-"""The push: a repository that is private and gated before the first file is in it, then all files in one commit."""
+"""Pushes to a Hub: makes the repository private and gated first, then uploads all files in one commit."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The user's own training notes, which what goes out is compared with: every record of the data sets of a model."""
+"""Streams the user's own training notes, with which the privacy check compares everything that is published."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence

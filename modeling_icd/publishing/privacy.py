@@ -1,12 +1,12 @@
-"""The check before every push: does a file that goes out hold anything that must stay at home?
+"""The privacy check before every push: searches outgoing files for text of notes, ids of records, names and credentials.
 
 Each file is read once and turned into the texts that it can be read as (`views.py`); these are compared with the user's own
 notes, with their ids (`record_ids.py`) and with the words of the tokenizer (`tokens.py`), and searched for keys and addresses
 (`credentials.py`). A finding names file, kind and line, never the text.
 
-Spans of training notes are found the cheap way round: the files that go out are small, so their spans are held in memory and
-the notes are streamed past them, one at a time. Memory follows the outgoing text and not the number of notes, and no index of
-the notes is ever written.
+Spans of training notes are found with little memory: the outgoing files are small, so their spans are held in memory, and the
+notes are compared with them one at a time. The memory needed depends on the outgoing text and not on the number of notes,
+and no index of the notes is ever written.
 
 It finds what gets in by accident. Text that somebody hid passes: encrypted, translated or reworded, spelled with letters of
 another script, in another order and cut up, or written into the numbers of the weights; so does what is shorter than

@@ -1,4 +1,4 @@
-"""Numbers of admissions and subjects among all the other numbers of a release.
+"""Finds ids of admissions and subjects among the numbers in outgoing files.
 
 An id is a number of four to eight digits, and so are seeds, counts, sizes, years and codes: of the numbers from 100001 to 199999
 more than half are admissions of MIMIC-III. So what is written beside a number decides: a word for a record makes it an id, a

@@ -1,4 +1,4 @@
-"""What is published of a model, and under which terms: the decisions, then the list of files."""
+"""Decides what is published of a model and under which terms, and lists the files."""
 
 import json
 import re

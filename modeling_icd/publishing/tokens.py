@@ -1,4 +1,4 @@
-"""Whole words among the tokens of the files of a tokenizer, which notes may have put there.
+"""Finds whole words in the vocabulary of a tokenizer, which may come from training notes.
 
 A vocabulary that was made from notes, by whatever method, holds names that few notes have. A pretrained backbone's own holds
 such words too, from other texts. So the words of the backbone's own tokenizer, as the Hub gave it, are taken off first.

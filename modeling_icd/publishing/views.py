@@ -1,7 +1,7 @@
-"""The forms in which the text of a file may stand: as it is, as tokens, as token ids, with HTML between the words, encoded.
+"""Reads an outgoing file as every text that it may stand for: plain, tokens, token ids, without HTML, decoded base64.
 
-A file is read once. From its text follow views: other texts that a reader could turn it into without knowing anything. Each is
-compared with the notes in the same way, so that a form is understood in one place and no form needs a comparison of its own.
+A file is read once, and turned into views: the texts that any reader could get from it. The privacy check compares all views
+with the notes in the same way, so that only this file knows about forms of text.
 """
 
 import base64

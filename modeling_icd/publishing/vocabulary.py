@@ -1,7 +1,7 @@
-"""A vocabulary of whole words comes from notes: words that few of them have, such as names, do not go out.
+"""Removes rare words, such as names, from a vocabulary of whole words before it is published.
 
-They leave the tokenizer and the embeddings of the copy that is published, and are read as unknown there; every other word
-keeps its embedding. The model's own folder stays as it is.
+They are removed from the tokenizer and the embeddings of the published copy, which reads them as unknown; every other
+word keeps its embedding. The model's own folder stays as it is.
 """
 
 import json

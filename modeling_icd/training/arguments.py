@@ -1,4 +1,4 @@
-"""What defines a run: the fields of a YAML file in `configs/`, each of which the command line may override."""
+"""The arguments of `train.py`: the fields of a YAML file in `configs/`, each of which the command line may override."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from ..modeling_icd import MODELS
 
 @dataclass
 class ModelArguments(ReaderArguments):
-    """The model: which one, on which backbone, loaded how. `None` leaves a field to the model's own configuration."""
+    """The model: which one, on which backbone, loaded how. `None` keeps the configuration's value."""
 
     model: str = field(
         metadata={
@@ -35,9 +35,9 @@ class ModelArguments(ReaderArguments):
     )
     base_model: str | None = field(
         default=None,
-        metadata={"help": "Hub id of what is in `backbone`, where that is a folder: for the model's card."},
+        metadata={"help": "Hub id of the backbone if `backbone` is a folder; the model's card names it."},
     )
-    head: str | None = field(default=None, metadata={"help": f"Of a `generic` model: {', '.join(HEADS)}."})
+    head: str | None = field(default=None, metadata={"help": f"Head of a `generic` model: {', '.join(HEADS)}."})
     head_options: list[str] | None = field(
         default=None,
         metadata={"help": "Settings of that head as NAME=VALUE, e.g. `num_filter_maps=50` or `filter_sizes=3,5`."},
@@ -45,7 +45,7 @@ class ModelArguments(ReaderArguments):
     pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
     head_dropout: float | None = None
     head_ensemble_size: int | None = field(
-        default=None, metadata={"help": "Heads over the same states, whose logits are averaged."}
+        default=None, metadata={"help": "Number of heads over the same hidden states, whose logits are averaged."}
     )
     window_size: int | None = field(default=None, metadata={"help": "Tokens of one backbone pass."})
     window_stride: int | None = None
@@ -123,7 +123,9 @@ class DataArguments:
         metadata={"help": "Where hidden states of a frozen backbone go. Default: OUTPUT_DIR-private/hidden_states."},
     )
     hidden_states_dtype: str = field(default="float16", metadata={"help": "`float16` or `float32`."})
-    max_train_notes: int | None = field(default=None, metadata={"help": "Train on the first so many notes only."})
+    max_train_notes: int | None = field(
+        default=None, metadata={"help": "Train on this many notes only, the first ones."}
+    )
 
     def __post_init__(self):
         if not self.data_dir:
@@ -134,10 +136,10 @@ class DataArguments:
 
 @dataclass
 class ICDTrainingArguments(DecisionArguments, TrainingArguments):
-    """transformers' own, with the defaults that this task wants, early stopping, and how codes are decided on."""
+    """The `TrainingArguments` of transformers with this task's defaults, early stopping, and how codes are decided on."""
 
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better validation micro-F1."}
+        default=None, metadata={"help": "Stop after this many evaluations without a better validation micro-F1."}
     )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the head, where it differs from `learning_rate`."}
@@ -145,7 +147,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
     refit_on_validation: bool = field(
         default=False,
         metadata={
-            "help": "Once the threshold is chosen, train again from the start, and as long, on train and validation. "
+            "help": "Once the threshold is chosen, train again from the start, for as many epochs, on train and validation. "
             "Needs a fixed number of epochs: no early stopping."
         },
     )
@@ -153,7 +155,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
         default="uint16",
         metadata={
             "help": "What evaluation keeps until its metrics are computed: `uint16` (2 bytes for each note and code; "
-            "AUC within 0.05 %% of the score) or `float32`."
+            "for the AUC rounded to within 0.05 percent) or `float32`."
         },
     )
     eval_strategy: str = "epoch"
@@ -190,7 +192,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
 
 
 def check_report_to(args: TrainingArguments) -> None:
-    """Refuse a report to a tool that is not installed, before anything is read.
+    """Raise an error if `report_to` names a tool that is not installed, before any data are read.
 
     Raises:
         ValueError: names the tool.

@@ -1,4 +1,4 @@
-"""Checkpoints of an interrupted run: which are complete, of which data, and how to go on from them."""
+"""Resuming an interrupted run: finds its last complete checkpoint, and checks that it was trained on the same data."""
 
 import contextlib
 import json
@@ -13,21 +13,21 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 
 def finished_steps(checkpoint: Path) -> int | None:
-    """The steps of training behind a checkpoint, or `None` where it was not written to its end."""
+    """The number of training steps at a checkpoint, or `None` if the checkpoint is incomplete."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["global_step"]  # which is written last
     return None
 
 
 def last_complete_checkpoint(output_dir: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or `None`; a killed run may leave a newer, broken one."""
+    """The newest complete checkpoint, or `None`; a killed run may leave a newer, incomplete one."""
     found = {finished_steps(path): str(path) for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
     complete = {steps: path for steps, path in found.items() if steps is not None}
     return complete[max(complete)] if complete else None
 
 
 def how_to_go_on(output_dir: Path) -> str:
-    """What a user does after a run that ended early, as a sentence."""
+    """A sentence that tells the user how to continue a run that ended early."""
     checkpoint = last_complete_checkpoint(output_dir)
     if checkpoint is None:
         return "No checkpoint is complete: the same command starts from the beginning."
@@ -35,7 +35,7 @@ def how_to_go_on(output_dir: Path) -> str:
 
 
 def check_same_data(checkpoint: Path, training_data: dict) -> None:
-    """Refuse a checkpoint of other data: the finished model would say nothing of them.
+    """Refuse a checkpoint that was trained on other data: the record of the finished model would not name them.
 
     Raises:
         ValueError: where the checkpoint was trained on other data, or does not say on which.
@@ -50,7 +50,7 @@ def check_same_data(checkpoint: Path, training_data: dict) -> None:
 
 
 def checkpoint_to_resume(args: TrainingArguments, training_data: dict) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` names; `last` and `true`: the last complete one, if there is one."""
+    """The checkpoint that `resume_from_checkpoint` names; `last` and `true` mean the last complete one, if any."""
     resume = args.resume_from_checkpoint
     if isinstance(resume, str) and resume.lower() in ("true", "last"):
         resume = last_complete_checkpoint(Path(args.output_dir))
@@ -62,7 +62,7 @@ def checkpoint_to_resume(args: TrainingArguments, training_data: dict) -> str | 
 
 @contextlib.contextmanager
 def whole_checkpoint(checkpoint: Path, is_writer: bool) -> Iterator[None]:
-    """Whatever ends the writing of a checkpoint early, an unfinished one is not left behind.
+    """Around the writing of a checkpoint: if it ends early, for any reason, the incomplete checkpoint is removed.
 
     Raises:
         OSError: where it cannot be written, e.g. on a full disk.
@@ -80,7 +80,7 @@ def whole_checkpoint(checkpoint: Path, is_writer: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def clear_write_errors(folder: Path) -> Iterator[None]:
-    """The libraries' various errors of a disk that takes no more, as one.
+    """Turn the libraries' various errors of writing, such as on a full disk, into one `OSError`.
 
     Raises:
         OSError: names the folder and what the system says.

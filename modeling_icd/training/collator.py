@@ -1,4 +1,4 @@
-"""From notes as token and code ids to a batch: padded ids or hidden states, and multi-hot labels."""
+"""The data collator: makes a batch of padded token ids (or hidden states) and multi-hot labels from tokenized notes."""
 
 from dataclasses import dataclass
 

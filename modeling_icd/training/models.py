@@ -1,4 +1,4 @@
-"""The model of a run: a pretrained backbone, its head newly initialised, with or without LoRA."""
+"""Builds the model of a training run: a pretrained backbone with a newly initialised head, with or without LoRA."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ MODEL_FIELDS = [
 
 
 def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
-    """Our model on a pretrained backbone, its head newly initialised; with LoRA, the head is trained and saved whole.
+    """A model on a pretrained backbone with a newly initialised head; with LoRA, the head is trained and saved whole.
 
     The head learns in float32, whatever the backbone's type.
     """
@@ -81,7 +81,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
 
 
 def lora_targets(model, first_layer: int) -> str | list[str]:
-    """The backbone's projections from that layer on, as peft takes them; heads have layers of their own.
+    """The backbone's projections from a layer on, as peft's `target_modules`; layers of the head are not among them.
 
     Raises:
         ValueError: where no layer is left to train.
@@ -99,7 +99,7 @@ def lora_targets(model, first_layer: int) -> str | list[str]:
 
 
 def known_training_data(backbone_config, backbone: str) -> dict | None:
-    """What a model of ours was trained on, or `None` where its weights have changed since that was recorded."""
+    """The record of what a model of this project was trained on; `None` if its weights have changed since."""
     training_data = backbone_config.training_data
     folder = backbone if Path(backbone).is_dir() else snapshot_download(backbone, allow_patterns="*.safetensors")
     try:

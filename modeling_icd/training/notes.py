@@ -1,4 +1,4 @@
-"""The notes of a training run: the data set that is built for them, its code vocabulary, and their tokens."""
+"""Prepares the notes of a training run: builds the data set, collects its codes, tokenizes the notes."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ from .arguments import DataArguments
 
 
 def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
-    """The data set, built where the cache does not hold it; the cache is its owner's alone, since it holds the notes."""
+    """The data set, built unless it is in the cache. The cache holds the notes, so only its owner may read it."""
     cache = make_folder(data_args.data_cache_dir or default_cache, private=True)
     options = parse_options(data_args.dataset, data_args.dataset_options or [], "--dataset_options")
     umask = os.umask(0o077)
@@ -33,7 +33,7 @@ def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
 
 
 def code_vocabulary(*splits: datasets.Dataset) -> list[str]:
-    """The codes of the splits that are trained on, in the order of the data set's own classes."""
+    """The codes that occur in the training splits, in the order of the data set's classes."""
     return list(count_codes(*splits))
 
 
@@ -50,8 +50,8 @@ def describe_training_data(
     """The record of what a model is trained on, as its configuration keeps it.
 
     Args:
-        splits (`Sequence[datasets.Dataset]`): those that it learns from; `code_counts` has their codes, in the order of
-            the model's own.
+        splits (`Sequence[datasets.Dataset]`): the splits to learn from; `code_counts` counts their codes, in the order
+            of the model's codes.
     """
     return {
         "dataset": data_args.dataset,
@@ -81,7 +81,7 @@ class TokenizedNotes(NamedTuple):
 
 
 def readable_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int], name: str) -> TokenizedNotes:
-    """Tokenize a split, and divide it into the notes that have a token and those that no model can read.
+    """Tokenize a split, and separate the notes without any token, which no model can read.
 
     Raises:
         ValueError: where no note has one; names the split.
@@ -100,7 +100,7 @@ def readable_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int],
 
 
 def warn_of_empty_notes(num_train: int, num_validation: int) -> None:
-    """Say how many notes no model can read."""
+    """Log a warning with the number of notes that no model can read."""
     if num_train:
         print(f"warning: {num_train} training notes have no text: they are left out.", file=sys.stderr)
     if num_validation:

@@ -1,6 +1,6 @@
-"""Several processes of one training (`torchrun`): the first one writes, the others wait and read.
+"""Coordinates the processes of one training (`torchrun`): the first one writes, the others wait and read.
 
-Every function here is called by all of them, in the same order. With one process each simply does its work.
+All processes call every function here, in the same order. With one process, a function only does its work.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def first_process_first(args: TrainingArguments, work: Callable[[], T]) -> T:
 
 
 def every_process(args: TrainingArguments, work: Callable[[], T]) -> T:
-    """Let every process do its share of some work, and go on when all have.
+    """Let every process do its share of some work, and wait until all have finished.
 
     Raises:
         OtherProcessFailed: where another has met an error.
@@ -72,14 +72,14 @@ def every_process(args: TrainingArguments, work: Callable[[], T]) -> T:
 
 
 def share_buffers(model: torch.nn.Module, args: TrainingArguments) -> None:
-    """Give every process the first one's buffers: each has seen other notes, and so has other batch norm statistics."""
+    """Copy the first process's buffers to all: their batch norm statistics differ, since each has seen other notes."""
     if args.world_size > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)
 
 
 def is_lost_process(args: TrainingArguments, error: RuntimeError) -> bool:
-    """Whether an error says that another process does not answer any more."""
+    """Whether an error means that another process no longer answers."""
     is_network = isinstance(error, distributed.DistError) or "gloo" in str(error)
     return args.world_size > 1 and is_network
 

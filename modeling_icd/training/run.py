@@ -121,7 +121,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
 def fill_store(
     folder: Path, model: LlamaICDPreTrainedModel, dtype: str, notes: Iterable[list[int]], args: ICDTrainingArguments
 ) -> HiddenStates:
-    """The store of a frozen backbone's hidden states, with those of all these notes; each process computes a share."""
+    """The cache of a frozen backbone's hidden states, filled with those of these notes; each process computes a share."""
     to_device(model, args.device)
     store = HiddenStates(folder, model, dtype)
     every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
@@ -135,8 +135,8 @@ def main(arguments: list[str] | None = None, plan_push: PlanPush | None = None) 
     Args:
         arguments (`list[str]`, *optional*): in place of those of the process.
         plan_push (`Callable`, *optional*):
-            Takes what the arguments say of the Hub out of them before training, and gives what is to be done with the
-            trained model, or `None`. Without it nothing is uploaded, and asking for it is an error.
+            Called before training: removes the arguments about the Hub, and returns a function that publishes the
+            trained model, or `None`. Without it nothing is uploaded, and asking for an upload is an error.
 
     Returns:
         0 where the model is trained, and pushed if that was asked for; 2 after an error; 130 after Ctrl-C and 143 after
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None, plan_push: PlanPush | None = None) 
 
 
 def run(arguments: list[str], plan_push: PlanPush | None) -> int:
-    """What the command line asks for."""
+    """Parse the arguments, train, and publish if that was asked for; see [`main`] for the exit status."""
     parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]

@@ -1,4 +1,4 @@
-"""Writing what a run leaves: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
+"""Writes the results of a training run: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from .checkpoints import clear_write_errors
 
 
 def save_run(model, tokenizer, run: dict, output_dir: Path) -> None:
-    """Write a trained model, merged where LoRA trained it, its tokenizer and `run.json`.
+    """Write a trained model (LoRA merged into its weights), its tokenizer and `run.json`.
 
     Raises:
         OSError: where they cannot be written, e.g. on a full disk; the checkpoints are left as they are.

@@ -1,4 +1,4 @@
-"""The Trainer of this task: batches by length, a learning rate of the head's own, and one process or several."""
+"""`ICDTrainer`: a `Trainer` with batches by length and a separate learning rate for the head; evaluation and prediction."""
 
 import copy
 from collections.abc import Callable
@@ -22,16 +22,16 @@ from .processes import share_buffers
 
 
 class ShuffledLengthGroupedSampler(LengthGroupedSampler):
-    """Batches of notes of similar length, in random order, which the seed and the epoch alone decide.
+    """Batches of notes of similar length in random order, which depends only on the seed and the epoch.
 
-    So every process of a run draws the same one, and a run that is resumed the one that it would have had.
+    So all processes of a run use the same order, and a resumed run continues in the order of the interrupted one.
     transformers' own goes from long notes to short ones, several times an epoch and so at its end: batch norm would be
     left with the statistics of the shortest notes.
 
     Args:
         batch_size (`int`): notes of one step, over all processes.
         lengths (`list[int]`): tokens of every note.
-        seed (`int`): with the epoch, that of [`set_epoch`], it seeds the order.
+        seed (`int`): seeds the order, together with the epoch (see [`set_epoch`]).
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int = 0):
@@ -121,7 +121,7 @@ class ICDTrainer(Trainer):
 
 
 class SamplerEpoch(TrainerCallback):
-    """Tells a sampler which epoch begins."""
+    """Callback that tells a sampler which epoch begins."""
 
     def __init__(self, sampler: ShuffledLengthGroupedSampler):
         self.sampler = sampler
@@ -190,7 +190,7 @@ def make_trainer(
 
 
 def count_as_missed(compute_metrics, gold: list[list[int]], collator: ICDCollator) -> Callable[..., dict[str, float]]:
-    """Metrics over the notes of an evaluation and, with scores of 0, those that no model can read."""
+    """Wraps `compute_metrics`, so that notes which no model can read are included, with scores of 0."""
     labels = multi_hot(gold, collator.num_labels).numpy()
 
     def compute(prediction, compute_result: bool = True):
@@ -202,9 +202,9 @@ def count_as_missed(compute_metrics, gold: list[list[int]], collator: ICDCollato
 
 
 def predict_split(trainer: Trainer, split: datasets.Dataset) -> np.ndarray:
-    """Logits of a tokenized split, fp32 `(N, C)`, in its own order; several processes share the batches, and each gets all.
+    """Logits of a tokenized split, fp32 `(N, C)`, in its order; processes share the batches, and each returns all logits.
 
-    The Trainer's own loader would give notes in another order than their labels.
+    The Trainer's own data loader would change the order of the notes, but not that of their labels.
     """
     args = trainer.args
     share_buffers(trainer.model, args)

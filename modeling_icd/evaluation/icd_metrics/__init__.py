@@ -1,1 +1,1 @@
-"""The metric of this project as an `evaluate` module: `evaluate.load(<this folder>)`, or the accumulator on its own."""
+"""The metric as an `evaluate` module, `evaluate.load(<this folder>)`; `ICDMetricsAccumulator` for use without it."""

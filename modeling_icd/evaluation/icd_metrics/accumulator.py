@@ -1,4 +1,4 @@
-"""The metrics of the `icd_metrics` module, from what `store.py` keeps of each batch; imports numpy only.
+"""`ICDMetricsAccumulator`, which takes scores batch by batch and computes all metrics at the end; imports numpy only.
 
 Three conventions hold everywhere:
 

@@ -1,6 +1,6 @@
-"""Reading what callers give: scores, gold codes in their several forms, thresholds and cut-offs.
+"""Reads and checks the arguments of metrics: scores, gold codes in their several forms, thresholds and cut-offs.
 
-What can be read in two ways is never guessed: it is a `ValueError` that names both readings.
+An argument that can be read in two ways is never guessed: it is a `ValueError` that names both readings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ranks of scores, by note, by code and over all pairs; areas under curves and best thresholds, which follow from ranks."""
+"""Ranks of scores by note, by code and over all pairs; from them AUC, average precision and best thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ratios of counts, which are 0 where there is nothing to count, and means of them."""
+"""Precision, recall, F1 and Jaccard index from counts (0 where the denominator is 0), and means of them."""
 
 from __future__ import annotations
 

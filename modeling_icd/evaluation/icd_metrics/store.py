@@ -1,4 +1,4 @@
-"""What is kept of the notes given to the `icd_metrics` module: running sums, ranks and, for the AUCs, scores.
+"""Keeps what the metrics need of each batch of notes: running sums, ranks and, for the AUCs, scores.
 
 A batch is reduced on arrival to what the metrics need: for every gold code its score and its rank in the note, the number
 of predicted codes per note and per code, and the sums of the calibration metrics. Only the two AUCs and the average
