@@ -1,6 +1,7 @@
 """README.md: its Python blocks run as they stand, one after another, and it stays short."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,39 @@ def test_its_python_runs_as_it_stands(blocks, backbone, corpus, tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.endswith("3 scores\n")
+
+
+COMMANDS = [
+    line.strip().split("#")[0].split()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for line in page.read_text(encoding="utf-8").splitlines()
+    if line.startswith("    .venv/bin/python ")
+]
+
+
+def help_of(command, monkeypatch, capsys):
+    """What a command of the README prints with `--help`: of a script of the project's root, or of a module."""
+    words = command[1:]
+    target = [words[1]] if words[0] == "-m" else [str(ROOT / words[0])]
+    rest = words[2:] if words[0] == "-m" else words[1:]
+    if rest and re.fullmatch(r"build|describe|verify|dataset", rest[0]):
+        target.append(rest[0])
+    monkeypatch.setattr(sys, "argv", [target[0], *target[1:], "--help"])
+    with pytest.raises(SystemExit) as end:
+        if words[0] == "-m":
+            runpy.run_module(target[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(target[0], run_name="__main__")
+    assert not end.value.code
+    return capsys.readouterr().out
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_there_and_knows_the_options_that_it_is_given(command, monkeypatch, capsys):
+    printed = help_of(command, monkeypatch, capsys)
+    assert [word for word in command if word.startswith("--") and word not in printed] == []

@@ -24,13 +24,14 @@ from dataset_scripts.facts import FACTS
 from dataset_scripts.files import write_json
 from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
-from ..decision_icd import calibrated_scores
+from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.ratios import divide
 from ..evaluation.model_data import builder_for, private_cache
+from ..evidence_icd import evidence_spans
 from ..inference.batches import padded_inputs
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
-from ..pipeline_icd import encode_note, evidence_spans, predicted_codes
+from ..pipeline_icd import encode_note
 from . import command_parser
 
 
