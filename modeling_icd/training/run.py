@@ -8,7 +8,6 @@ from pathlib import Path
 
 import datasets
 from datasets.exceptions import DatasetsError
-from huggingface_hub import constants
 from transformers import AutoTokenizer, set_seed
 from trl import TrlParser
 
@@ -18,6 +17,7 @@ from dataset_scripts.files import make_folder
 from ..evaluation.decisions import check_notes, fit_decision
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
+from ..inference.model_folder import SMOLLM2_DIR
 from ..modeling_icd import LlamaICDPreTrainedModel
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
@@ -36,8 +36,6 @@ from .saving import save_run
 from .trainer import make_trainer, predict_split
 
 
-# A converted backbone is public and the same for every run, so it lies with the other downloaded models.
-SMOLLM2_DIR = Path(constants.HF_HOME, "modeling_icd", "smollm2-135m-instruct")
 # What is done with a model once it is trained: it is given the folder, and returns an exit status.
 AfterTraining = Callable[[Path], int]
 PlanPush = Callable[[ModelArguments, DataArguments, ICDTrainingArguments], AfterTraining | None]

@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from dataset_scripts import load_split
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
-from modeling_icd.inference.model_folder import check_weights
+from modeling_icd.inference.model_folder import SMOLLM2, check_weights
+from modeling_icd.publishing import tokens
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder, read_content
@@ -266,6 +267,15 @@ def test_words_of_the_backbones_own_tokenizer_pass_and_where_it_is_not_there_it_
     own["added_tokens"] = [{"content": "quibbleford", "special": True, "id": 1}]
     (finding,) = check_files({"tokenizer.json": json.dumps(own).encode()}, LocalNames(), NOTES, 3, "someone/llama")
     assert (finding.kind, finding.times) == (RARE_WORD, 1)
+
+
+def test_words_of_the_converted_smollm2_pass_without_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(tokens, "SMOLLM2_DIR", tmp_path)
+    content = json.dumps({"model": {"type": "BPE", "merges": [], "vocab": {"\u0120smithson": 0}}}).encode()
+    assert check_files({"tokenizer.json": content}, LocalNames(), NOTES, 3, base_model=SMOLLM2)
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    assert check_files({"tokenizer.json": content}, LocalNames(), NOTES, 3, base_model=SMOLLM2) == []
 
 
 def test_a_push_says_how_many_words_left_and_never_which(word_model, restricted, notes, hub, capsys):
