@@ -30,7 +30,6 @@ from . import command_parser
 PUBLISHED = Path(__file__).parent / "published.json"
 CAML_TEST_NOTES = {"full": 3372, "top50": 1729}
 TUNED = "tuned on validation"
-MACRO_KINDS = ("f1_macro", "f1_macro_caml")
 
 
 class Setting(NamedTuple):

@@ -395,12 +395,8 @@ _NO_SPANS = np.empty(0, np.uint64)
 _ENDINGS = 2**24 - 1
 
 
-def hash_words(text: str) -> np.ndarray:
-    """64 bits for each word: runs of letters and digits, lower case, so that line breaks and punctuation do not matter."""
-    return _hash_all(WORD.findall(fold(text)))
-
-
-def _hash_all(words: Sequence[str]) -> np.ndarray:
+def hash_words(words: Sequence[str]) -> np.ndarray:
+    """64 bits for each word."""
     # Python's own hash: keyed anew in each process, which is as long as it is needed.
     return np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
 
@@ -426,7 +422,7 @@ def spans_of_words(words: Sequence[str], strides: Sequence[int] = ()) -> Iterato
         words (`Sequence[str]`): Of a note or of outgoing text, folded.
         strides (`Sequence[int]`): For outgoing text.
     """
-    hashes, every = _hash_all(words), np.arange(len(words))
+    hashes, every = hash_words(words), np.arange(len(words))
     of_letters = every[np.fromiter(map(str.isalpha, words), bool, len(words))]
     for order in (every, of_letters):
         yield hash_spans(hashes[order]), order
