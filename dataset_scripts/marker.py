@@ -1,9 +1,8 @@
-"""Writes and checks the marker file of an invented corpus, and finds the evidence of each code in its notes.
+"""Writes and checks the marker file of an invented corpus, and lists the titles of its codes.
 
-The marker file also holds a digest of every table, so that a folder with real tables in it is not taken for invented.
+The marker file holds a digest of every table, so that a folder with real tables in it is not taken for invented.
 """
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable
@@ -13,10 +12,8 @@ from typing import Any
 
 import yaml
 
-from .builders.sources import find_tables, read_table
 
-
-MARKER_FILE, EVIDENCE_FILE = "SYNTHETIC", "evidence.jsonl.gz"
+MARKER_FILE = "SYNTHETIC"
 
 
 def write_marker(folder: Path, release: str, tables: Iterable[str], version: str, **arguments: Any) -> None:
@@ -54,37 +51,6 @@ def _is_list(path: Path) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def locate_evidence(
-    folder: str | Path, hadm_ids: Iterable[int], texts: Iterable[str]
-) -> list[dict[str, list[list[int]]]]:
-    """Spans that justify each code, as characters of a record's text rather than of one row of the table of notes.
-
-    Args:
-        folder (`str` or `Path`): The synthetic corpus, in MIMIC-III's or MIMIC-IV's format.
-        hadm_ids, texts:
-            Of the records of `MIMIC3` or `MIMIC4`, their text unchanged: a row that is not found in it gives no spans.
-    """
-    with gzip.open(Path(folder) / EVIDENCE_FILE, "rt", encoding="utf-8") as file:
-        lines = [json.loads(row) for row in file]
-    row_id, name = ("note_id", "discharge") if "note_id" in lines[0] else ("row_id", "NOTEEVENTS")
-    codes_of_row = {str(line[row_id]): line["codes"] for line in lines}
-    rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
-    table = find_tables(str(folder), [name], subfolders=("note",))[name]
-    for _, batch in read_table(table, [row_id, "hadm_id", "text"]):
-        for own_id, hadm_id, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if own_id in codes_of_row:
-                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[own_id]))
-    located = []
-    for hadm_id, text in zip(hadm_ids, texts, strict=True):
-        spans: dict[str, list[list[int]]] = {}
-        for row_text, codes in rows.get(hadm_id, ()):
-            offset = text.find(row_text)
-            for code, own in codes.items() if offset >= 0 else ():
-                spans.setdefault(code, []).extend([start + offset, end + offset] for start, end in own)
-        located.append(spans)
-    return located
 
 
 @cache

@@ -16,12 +16,13 @@ from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
 from .heads import HEADS, HeadRow, find_head, require_positive
+from .loss_icd import complete_loss_options
 from .sharing_icd import PushGuard
 
 
 logger = logging.get_logger(__name__)
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 """Of this project: the one place that the distribution, the package and every saved model take it from."""
 
 FLAT_FILES = (
@@ -29,6 +30,7 @@ FLAT_FILES = (
     "decision_icd.py",
     "evidence_icd.py",
     "heads.py",
+    "loss_icd.py",
     "modeling_icd.py",
     "pipeline_icd.py",
     "sharing_icd.py",
@@ -36,7 +38,7 @@ FLAT_FILES = (
 """The code that travels with a saved model. transformers copies `modeling_icd.py` and what it imports, file by file, and
 loads it the same way: so these files import torch, transformers and one another, and nothing else of this package."""
 
-# Heads that `LlamaForICDCoding` can have: those without options of their own.
+# Heads that `LlamaForICDCoding` can have.
 POOLINGS = ("last", "mean", "label_attention")
 TASK = "icd-coding"
 CUSTOM_PIPELINES = {
@@ -115,6 +117,18 @@ def check_version(version: str | None) -> None:
         )
 
 
+def _with_older_meaning(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a saved configuration; where version 0.1 saved it, with what was meant by fields that it lacks."""
+    if not re.match(r"0\.1(\.|$)", str(fields.get("modeling_icd_version") or "0.1")):
+        return fields
+    fields = {"loss_reduction": "mean", **fields}
+    if fields.get("model_type") == LlamaMultiResCNNConfig.model_type:
+        return {"architecture": "paper", **fields}
+    if fields.get("head") == LlamaMultiResCNNConfig.head:
+        return {**fields, "head_options": {"architecture": "paper", **(fields.get("head_options") or {})}}
+    return fields
+
+
 def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
@@ -164,6 +178,15 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             layer have a few very large components; the last layer is normalised by the backbone already.
         freeze_backbone (`bool`, defaults to `False`):
             Whether the backbone is kept as it is (no gradient, no dropout).
+        loss (`str`, defaults to `"bce"`):
+            What the model learns from, a word of the table in loss_icd.py: `"bce"` (binary cross-entropy), `"focal"`,
+            `"asymmetric"` or `"class_balanced"`.
+        loss_options (`dict`, *optional*): the loss's own settings, where they differ from those of the table.
+        loss_reduction (`str`, defaults to `"sum"`):
+            Over the codes of a note: `"sum"`, or `"mean"`, as transformers' `LlamaForSequenceClassification` has it. With
+            thousands of codes a mean makes gradients so small that the optimizer's epsilon outweighs them.
+        evidence_weight (`float`, defaults to 0.0):
+            How much the attention learns from marked evidence, where batches hold it; see `evidence_loss`.
         threshold (`float` or `list[float]`, defaults to 0.5):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
         threshold_rule (`str`, defaults to `"fixed"`):
@@ -208,6 +231,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
     freeze_backbone: bool = False
+    loss: str = "bce"
+    loss_options: dict[str, Any] | None = None
+    loss_reduction: str = "sum"
+    evidence_weight: float = 0.0
     threshold: float | list[float] = 0.5
     threshold_rule: str = "fixed"
     predict_top_k: int | None = None
@@ -240,7 +267,8 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
-        loaded = super().from_dict(_with_new_labels(config_dict, kwargs), **kwargs)
+        fields = _with_new_labels(_with_older_meaning(config_dict), kwargs)
+        loaded = super().from_dict(fields, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
 
@@ -269,6 +297,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
+        self.loss_options = complete_loss_options(self.loss, self.loss_reduction, self.loss_options)
+        if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
+            raise ValueError(f"`evidence_weight` must be a number of at least 0, got {self.evidence_weight!r}.")
         check_decision(self.decision, self.num_labels)
 
     def _check_head(self) -> None:
@@ -351,6 +382,8 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
             The head: how hidden states become one vector. `"last"` (the last token of the note, as
             `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note) or `"label_attention"` (one
             attention query per code).
+        score_bias (`bool`, defaults to `False`):
+            Whether the linear layer behind `"last"` or `"mean"` has a bias; label attention always has one.
     """
 
     model_type = "llama_icd"
@@ -358,6 +391,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
     head_field = "pooling"
 
     pooling: str = "last"
+    score_bias: bool = False
 
     def __post_init__(self, **kwargs):
         if "head" in kwargs:
@@ -415,21 +449,31 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
     """Configuration of [`LlamaMultiResCNNForICD`].
 
     Args:
+        architecture (`str`, defaults to `"subword"`):
+            `"paper"` is the original, `"subword"` what learns better over the tokens of a language model. Either is but a
+            word for the values of the fields below that are not given; see `ARCHITECTURES` in heads.py.
         reduction_size (`int`, *optional*, defaults to 256):
             Width after the 1x1 convolution that stands before the filters. `None` gives the original, whose base
             convolutions are as wide as the hidden states.
-        filter_sizes (`list[int]`, defaults to `[3, 5, 9, 15, 19, 25]`): kernel widths, odd.
+        filter_sizes (`list[int]`, *optional*): kernel widths, odd.
         num_filter_maps (`int`, defaults to 50): channels that each filter contributes.
         num_residual_layers (`int`, defaults to 1): residual blocks per filter.
+        norm (`str`, *optional*): `"batch"` or `"layer"`, in the residual blocks.
+        reduced_path (`bool`, *optional*): whether the reduced states are attended over, too, beside what filters make of them.
+        projection_size (`int`, *optional*): width of a tanh projection before the attention; 0: none.
     """
 
     model_type = "llama_multirescnn_icd"
     head = "multirescnn"
 
+    architecture: str = HEADS["multirescnn"].options["architecture"].default
     reduction_size: int | None = HEADS["multirescnn"].options["reduction_size"].default
-    filter_sizes: list[int] | tuple[int, ...] = HEADS["multirescnn"].options["filter_sizes"].default
+    filter_sizes: list[int] | tuple[int, ...] | None = None
     num_filter_maps: int = HEADS["multirescnn"].options["num_filter_maps"].default
     num_residual_layers: int = HEADS["multirescnn"].options["num_residual_layers"].default
+    norm: str | None = None
+    reduced_path: bool | None = None
+    projection_size: int | None = None
     head_dropout: float = HEADS["multirescnn"].dropout
     pooling: str = "label_attention"
 

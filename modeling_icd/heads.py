@@ -45,12 +45,15 @@ class PooledHead(nn.Linear):
         num_labels (`int`): C.
         pooling (`str`): `"last"`, the last real token, or `"mean"`, over the real tokens.
         dropout (`float`): on the pooled vector.
+        score_bias (`bool`): whether every code has a bias, which `LlamaForSequenceClassification` has not.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int, pooling: str = "last", dropout: float = 0.0):
+    def __init__(
+        self, hidden_size: int, num_labels: int, pooling: str = "last", dropout: float = 0.0, score_bias: bool = False
+    ):
         if pooling not in ("last", "mean"):
             raise ValueError(f"`pooling` must be 'last' or 'mean', got {pooling!r}.")
-        super().__init__(hidden_size, num_labels, bias=False)
+        super().__init__(hidden_size, num_labels, bias=score_bias)
         self.pooling = pooling
         self.dropout = nn.Dropout(dropout)
 
@@ -124,23 +127,32 @@ class LabelOutput(nn.Linear):
             return (summaries.float() * self.weight.float()).sum(dim=-1) + self.bias.float()
 
 
-class LabelAttentionHead(nn.Module):
-    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351).
+class AttendingHead(nn.Module):
+    """Base class of the heads that attend: a subclass makes `features` of the hidden states; every code has one query over
+    them, in `queries`, and one output vector for what it attends to, in `output`.
 
     Args:
-        hidden_size (`int`): D.
+        features (`int`): F, the width of what is attended over.
         num_labels (`int`): C.
-        projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
-        dropout (`float`): on the projected states.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int, projection_size: int | None = None, dropout: float = 0.0):
+    def __init__(self, features: int, num_labels: int, dropout: float):
         super().__init__()
-        projection_size = projection_size or hidden_size
-        self.projection = nn.Linear(hidden_size, projection_size)
-        self.queries = LabelQueries(projection_size, num_labels)
-        self.output = LabelOutput(projection_size, num_labels)
+        self.queries = LabelQueries(features, num_labels)
+        self.output = LabelOutput(features, num_labels)
         self.dropout = nn.Dropout(dropout)
+
+    # Standard deviation of what the first layer makes of whitened states, where a head is started from notes.
+    first_scale = 1.0
+
+    @property
+    def first_layer(self) -> nn.Module | None:
+        """The layer that reads the hidden states, a linear one or a convolution of width 1, if there is one."""
+        return None
+
+    def features(self, hidden_states, attention_mask):
+        """What is attended over, `(B, L, F)`, of hidden states `(B, L, D)` and their mask `(B, L)`."""
+        raise NotImplementedError
 
     def forward(self, hidden_states, attention_mask, need_attentions: bool = True):
         """Scores every code against every token, then classifies each code from its own summary.
@@ -154,10 +166,34 @@ class LabelAttentionHead(nn.Module):
             Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
             padding, or `None`.
         """
-        dtype = self.projection.weight.dtype
-        states = self.dropout(torch.tanh(self.projection(hidden_states.to(dtype))))
+        states = self.features(hidden_states.to(self.queries.weight.dtype), attention_mask)
         summaries, attentions = self.queries(states, attention_mask, need_attentions)
         return self.output(summaries).to(hidden_states.dtype), attentions
+
+
+class LabelAttentionHead(AttendingHead):
+    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351).
+
+    Args:
+        hidden_size (`int`): D.
+        num_labels (`int`): C.
+        projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
+        dropout (`float`): on the projected states.
+    """
+
+    def __init__(self, hidden_size: int, num_labels: int, projection_size: int | None = None, dropout: float = 0.0):
+        projection_size = projection_size or hidden_size
+        super().__init__(projection_size, num_labels, dropout)
+        self.projection = nn.Linear(hidden_size, projection_size)
+
+    first_scale = 0.3  # where a tanh is nearly linear
+
+    @property
+    def first_layer(self):
+        return self.projection
+
+    def features(self, hidden_states, attention_mask):
+        return self.dropout(torch.tanh(self.projection(hidden_states)))
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -179,17 +215,29 @@ def same_convolution(in_channels: int, out_channels: int, kernel_size: int, bias
     return nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
 
+class MaskedLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each token, which no other token and no other note of the batch changes."""
+
+    def forward(self, states, mask):  # type: ignore[override]
+        """`states` `(B, F, L)`, `mask` `(B, 1, L)` bool; padded positions come out as 0."""
+        return super().forward(states.transpose(1, 2)).transpose(1, 2) * mask
+
+
+NORMS = {"batch": MaskedBatchNorm, "layer": MaskedLayerNorm}
+
+
 class ResidualBlock(nn.Module):
     """conv, norm, tanh, conv, norm, plus a 1x1 convolution and norm of the input, then tanh (arXiv 1912.00862, 3.3)."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dropout: float):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dropout: float, norm: str = "batch"):
         super().__init__()
+        make_norm = NORMS[norm]
         self.conv1 = same_convolution(in_channels, out_channels, kernel_size)
-        self.norm1 = MaskedBatchNorm(out_channels)
+        self.norm1 = make_norm(out_channels)
         self.conv2 = same_convolution(out_channels, out_channels, kernel_size)
-        self.norm2 = MaskedBatchNorm(out_channels)
+        self.norm2 = make_norm(out_channels)
         self.shortcut_conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
-        self.shortcut_norm = MaskedBatchNorm(out_channels)
+        self.shortcut_norm = make_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states, mask):
@@ -203,11 +251,11 @@ class ResidualBlock(nn.Module):
 class FilterChannel(nn.Module):
     """One filter size: tanh of the base convolution D -> D, then the residual blocks."""
 
-    def __init__(self, channels: list[int], kernel_size: int, dropout: float):
+    def __init__(self, channels: list[int], kernel_size: int, dropout: float, norm: str = "batch"):
         super().__init__()
         self.base = same_convolution(channels[0], channels[0], kernel_size, bias=True)
         self.blocks = nn.ModuleList(
-            ResidualBlock(n_in, n_out, kernel_size, dropout) for n_in, n_out in itertools.pairwise(channels)
+            ResidualBlock(n_in, n_out, kernel_size, dropout, norm) for n_in, n_out in itertools.pairwise(channels)
         )
 
     def forward(self, states, mask):
@@ -224,8 +272,10 @@ def residual_channels(width: int, num_filter_maps: int, num_residual_layers: int
     return [width, *(50 * (i + 1) for i in range(num_residual_layers - 1, 0, -1)), num_filter_maps]
 
 
-class MultiResCNNHead(nn.Module):
+class MultiResCNNHead(AttendingHead):
     """Multi-filter residual CNN with label attention (arXiv 1912.00862), over any hidden states.
+
+    With the last three arguments left out it is the original; the others of the table are what `ARCHITECTURES` says.
 
     Args:
         hidden_size (`int`): D of the hidden states.
@@ -235,6 +285,11 @@ class MultiResCNNHead(nn.Module):
         num_residual_layers (`int`): residual blocks per channel.
         reduction_size (`int`, *optional*): width of a 1x1 convolution in front; `None` is the original.
         dropout (`float`): on the hidden states and after each residual block.
+        norm (`str`): `"batch"` or `"layer"`.
+        reduced_path (`bool`): whether the states in front of the filters are attended over, too, beside what each filter
+            makes of them: a code that one word tells need not be learned through three convolutions.
+        projection_size (`int`): width of a layer norm, projection and tanh behind the filters, as in front of the
+            attention of LAAT; 0: none.
     """
 
     def __init__(
@@ -246,38 +301,36 @@ class MultiResCNNHead(nn.Module):
         num_residual_layers: int = 1,
         reduction_size: int | None = None,
         dropout: float = 0.2,
+        norm: str = "batch",
+        reduced_path: bool = False,
+        projection_size: int = 0,
     ):
-        super().__init__()
-        self.reduction = nn.Conv1d(hidden_size, reduction_size, 1) if reduction_size is not None else None
         width = hidden_size if reduction_size is None else reduction_size
+        joined = len(filter_sizes) * num_filter_maps + (width if reduced_path else 0)
+        super().__init__(projection_size or joined, num_labels, dropout)
+        self.reduction = nn.Conv1d(hidden_size, reduction_size, 1) if reduction_size is not None else None
         channels = residual_channels(width, num_filter_maps, num_residual_layers)
-        self.channels = nn.ModuleDict({str(size): FilterChannel(channels, size, dropout) for size in filter_sizes})
-        features = len(self.channels) * num_filter_maps
-        self.queries = LabelQueries(features, num_labels)
-        self.output = LabelOutput(features, num_labels)
-        self.dropout = nn.Dropout(dropout)
+        self.channels = nn.ModuleDict(
+            {str(size): FilterChannel(channels, size, dropout, norm) for size in filter_sizes}
+        )
+        self.reduced_path = reduced_path
+        self.projection = None
+        if projection_size:
+            self.projection = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, projection_size), nn.Tanh())
 
-    def forward(self, hidden_states, attention_mask, need_attentions: bool = True):
-        """Convolves, attends once per code, classifies each code from its own summary.
+    @property
+    def first_layer(self):
+        return self.reduction
 
-        Args:
-            hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
-            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
-            need_attentions (`bool`): without them, less memory is needed, and the logits are the same to rounding.
-
-        Returns:
-            Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)`, each row summing to 1 and 0 on
-            padding, or `None`.
-        """
+    def features(self, hidden_states, attention_mask):
         mask = attention_mask[:, None, :].bool()  # (B, 1, L)
-        dtype = self.queries.weight.dtype
-        states = self.dropout(hidden_states.to(dtype)).transpose(1, 2)  # (B, D, L)
+        states = self.dropout(hidden_states).transpose(1, 2)  # (B, D, L)
         if self.reduction is not None:
             states = self.reduction(states)
         states = states * mask
-        states = torch.cat([channel(states, mask) for channel in self.channels.values()], dim=1)  # (B, F, L)
-        summaries, attentions = self.queries(states.transpose(1, 2), attention_mask, need_attentions)
-        return self.output(summaries).to(hidden_states.dtype), attentions
+        parts = [channel(states, mask) for channel in self.channels.values()]
+        states = torch.cat([*parts, *([states] if self.reduced_path else [])], dim=1).transpose(1, 2)
+        return states if self.projection is None else self.projection(states)
 
     @classmethod
     def from_original(cls, state_dict, filter_sizes, dropout: float = 0.2):
@@ -383,12 +436,15 @@ class HeadRow:
         attends (`bool`): whether it gives label attentions, which evidence and ensembles need.
         options (`dict[str, Option]`): its own settings, beside `head_dropout` and `head_ensemble_size`.
         dropout (`float`): default of `head_dropout`.
+        architectures (`dict[str, dict]`): where the head has an option `architecture`, the values that each word for it
+            gives to the options whose default is `None`.
     """
 
     make: Callable[..., nn.Module]
     attends: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     dropout: float = 0.0
+    architectures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def complete(self, word: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The options of this head: those `given`, checked, and the defaults of the others.
@@ -403,6 +459,9 @@ class HeadRow:
                 f"{', '.join(self.options) or 'none'}."
             )
         complete = {name: option.default for name, option in self.options.items()} | dict(given)
+        for name, value in self.architectures.get(str(complete.get("architecture")), {}).items():
+            if complete[name] is None:
+                complete[name] = value
         for name, value in complete.items():
             self.options[name].check(name, value)
         # As lists, which is how they come back from a saved configuration.
@@ -427,23 +486,73 @@ def _check_reduction_size(name: str, size: Any) -> None:
         require_positive(name, size)
 
 
+def _one_of(*known: Any) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if value not in known:
+            raise ValueError(f"`{name}` must be {' or '.join(map(repr, known))}, got {value!r}.")
+
+    return check
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be true or false, got {value!r}.")
+
+
+def _check_projection_size(name: str, size: Any) -> None:
+    if size != 0 or isinstance(size, bool):
+        require_positive(name, size)
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "filter_sizes": (3, 5, 9, 15, 19, 25),
+        "norm": "batch",
+        "reduced_path": False,
+        "projection_size": 0,
+    },
+    "subword": {
+        "filter_sizes": (1, 3, 5),
+        "norm": "layer",
+        "reduced_path": True,
+        "projection_size": 256,
+    },
+}
+"""Of MultiResCNN: `paper` is the original (arXiv 1912.00862), made for words; `subword` is made for the tokens of a language
+model, of which a word has several, and whose states already hold their context."""
+
+_SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
+
 HEADS: dict[str, HeadRow] = {
-    "last": HeadRow(partial(PooledHead, pooling="last")),
-    "mean": HeadRow(partial(PooledHead, pooling="mean")),
+    "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
+    "mean": HeadRow(partial(PooledHead, pooling="mean"), options=_SCORE_BIAS),
     "label_attention": HeadRow(LabelAttentionHead, attends=True),
     "multirescnn": HeadRow(
         MultiResCNNHead,
         attends=True,
         dropout=0.2,
         options={
+            "architecture": Option("subword", _one_of(*ARCHITECTURES)),
             "reduction_size": Option(256, _check_reduction_size),
-            "filter_sizes": Option((3, 5, 9, 15, 19, 25), _check_filter_sizes),
+            "filter_sizes": Option(None, _check_filter_sizes),
             "num_filter_maps": Option(50, require_positive),
             "num_residual_layers": Option(1, require_positive),
+            "norm": Option(None, _one_of(*NORMS)),
+            "reduced_path": Option(None, _check_flag),
+            "projection_size": Option(None, _check_projection_size),
         },
+        architectures=ARCHITECTURES,
     ),
 }
 """Every head, by the word that a configuration has for it."""
+
+
+def start_at_prior(head: nn.Module, log_odds: torch.Tensor) -> None:
+    """Start the bias of every code at the log odds `(C,)` of a note having it, as training counts them, so that the first
+    steps need not be spent on learning how rare the codes are. A head without a bias is left as it is."""
+    for layer in head.modules():
+        if isinstance(layer, LabelOutput | PooledHead) and layer.bias is not None:
+            layer.bias.data.copy_(log_odds)
 
 
 def register_head(word: str, row: HeadRow) -> None:
@@ -479,5 +588,7 @@ def make_head(
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a head, or an ensemble of several, from the settings of a configuration."""
-    make = partial(find_head(word).make, hidden_size, num_labels, dropout=dropout, **(options or {}))
+    # An architecture is but a word for the values of other options, which are given, too.
+    options = {name: value for name, value in (options or {}).items() if name != "architecture"}
+    make = partial(find_head(word).make, hidden_size, num_labels, dropout=dropout, **options)
     return make() if ensemble_size == 1 else HeadEnsemble(make() for _ in range(ensemble_size))

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, make_head
+from .loss_icd import coding_loss, evidence_loss
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
@@ -38,7 +39,7 @@ class ICDCodingOutput(ModelOutput):
     """What every model returns.
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): mean binary cross-entropy, where `labels` were given.
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): see loss_icd.py; where `labels` were given.
         logits (`torch.FloatTensor` of shape `(B, C)`): before the sigmoid.
         label_attentions (`torch.FloatTensor` of shape `(B, C, L)`, *optional*):
             Weight of every token for every code, where `output_label_attentions=True` was given and the head attends.
@@ -99,7 +100,7 @@ def _forward_options(given: dict) -> dict:
     """
     unknown = sorted(set(given) - set(_FORWARD_OPTIONS))
     if unknown:
-        known = "input_ids, attention_mask, inputs_embeds, hidden_states, labels, output_hidden_states, return_dict"
+        known = "input_ids, attention_mask, inputs_embeds, hidden_states, labels, evidence, output_hidden_states, return_dict"
         raise TypeError(
             f"`forward` does not know {', '.join(unknown)}. It takes {known}, {', '.join(_FORWARD_OPTIONS)}."
         )
@@ -198,6 +199,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
     # takes. Set it on a model as one likes; it changes no logit, and is not saved.
     tokens_per_pass = 8192
+    # Whether `from_pretrained` found no head in the checkpoint, so that this one is yet to be trained.
+    head_is_new = True
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
@@ -312,7 +315,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         is_backbone = saved.get("architectures") == [type(model.model).__name__]
         if is_ours and not is_backbone and not kwargs.get("ignore_mismatched_sizes"):
             _check_head_weights(pretrained_model_name_or_path, info)
-        if any(key.startswith("score.") for key in info["missing_keys"]):  # the head is new
+        model.head_is_new = any(key.startswith("score.") for key in info["missing_keys"])
+        if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
             model.name_or_path = (
@@ -475,37 +479,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             "states: look for such values in its weights; a learning rate may have been too high."
         )
 
-    def _loss_of(self, members, labels, num_items):
-        """Mean binary cross-entropy over notes and codes, of each member of an ensemble: heads that learn from a common
-        loss do not differ enough to be worth averaging.
-
-        Args:
-            members (`torch.FloatTensor` of shape `(E, B, C)`): logits.
-            labels (`torch.Tensor` of shape `(B, C)`): 1 where the note has the code.
-            num_items (`int` or `torch.Tensor`, *optional*):
-                Notes times codes of all the batches that make one update, on all processes; these of this batch otherwise.
-        """
-        if labels.shape != members.shape[1:]:
-            raise ValueError(
-                f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(members.shape[1:])}: give one row per note "
-                "and one column per code, 1 where the note has the code."
-            )
-        if _values_are_known(labels):
-            wrong = (~((labels >= 0) & (labels <= 1)).all(dim=1)).nonzero().flatten().tolist()
-            if wrong:  # NaN among them, since it compares as neither
-                raise ValueError(
-                    f"`labels` must be numbers from 0 to 1, and are NaN or others in the rows {wrong} of the batch: give 1 "
-                    "where the note has the code, else 0."
-                )
-        targets = labels.to(members.device).float().expand_as(members)
-        loss = nn.functional.binary_cross_entropy_with_logits(members.float(), targets)
-        if num_items is None:
-            return loss
-        num_items = torch.as_tensor(num_items, device=loss.device).flatten()[
-            0
-        ]  # the same in all entries, where several
-        return loss * labels.numel() / num_items
-
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -513,6 +486,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         hidden_states: torch.FloatTensor | None = None,
         labels: torch.FloatTensor | None = None,
+        evidence: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
@@ -526,6 +500,9 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             hidden_states (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
                 What [`read_hidden_states`] gave for these notes, in place of both; the backbone is not run.
             labels (`torch.FloatTensor` of shape `(B, C)`, *optional*): 1 where the note has the code.
+            evidence (`torch.LongTensor` of shape `(B, K, 2)`, *optional*):
+                Pairs of a code and a token that justifies it, -1 where a note has fewer. With `labels` and an
+                `evidence_weight` above 0, the attention learns from them.
             output_hidden_states (`bool`, *optional*): whether to return the `hidden_states` that the head read.
             output_label_attentions (`bool`, *optional*): whether to return `label_attentions` `(B, C, L)`; by name only.
             num_items_in_batch (`int`, *optional*):
@@ -552,14 +529,21 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if hidden_states is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._backbone_learns(inputs_embeds)):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-        logits, label_attentions = self.score(hidden_states, attention_mask, options["output_label_attentions"])
+        learns_evidence = labels is not None and evidence is not None and self.config.evidence_weight > 0
+        need_attentions = options["output_label_attentions"] or learns_evidence
+        logits, label_attentions = self.score(hidden_states, attention_mask, need_attentions)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
         logits = members.mean(dim=0)
         self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
+        loss, num_items = None, options["num_items_in_batch"]
+        if labels is not None:
+            loss = coding_loss(self.config, members, labels, num_items)
+            if learns_evidence:
+                loss = loss + evidence_loss(self.config, label_attentions, evidence, labels, num_items)
         output = ICDCodingOutput(
-            loss=None if labels is None else self._loss_of(members, labels, options["num_items_in_batch"]),
+            loss=loss,
             logits=logits,
-            label_attentions=label_attentions,
+            label_attentions=label_attentions if options["output_label_attentions"] else None,
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()

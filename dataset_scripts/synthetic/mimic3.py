@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..marker import EVIDENCE_FILE, MARKER_FILE, write_marker
+from ..evidence import EVIDENCE_FILE
+from ..marker import MARKER_FILE, write_marker
 from .admissions import SPLITS, Admission, plan_admissions
 from .content import read_content
 from .folder import CORPUS_VERSION, check_arguments, complete_folder, open_gzip

@@ -20,9 +20,9 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from dataset_scripts.command import run_command
+from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.facts import FACTS
 from dataset_scripts.files import write_json
-from dataset_scripts.marker import MARKER_FILE, locate_evidence
 
 from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.ratios import divide
@@ -84,32 +84,6 @@ def words_in(spans: Iterable[Sequence[int]], words: list[tuple[int, int]]) -> np
     for start, end in spans:
         inside |= (starts < end) & (ends > start)
     return inside
-
-
-def gold_evidence(records, data_dir: str | Path) -> list[dict[str, list[list[int]]]]:
-    """Spans that justify each code of each record, as characters of its text.
-
-    Raises:
-        ValueError: where the data set marks no evidence.
-    """
-    if "evidence" in records.column_names:
-        names = records.features["codes"].feature.names
-        located: list[dict[str, list[list[int]]]] = []
-        for places in records["evidence"]:
-            spans: dict[str, list[list[int]]] = {}
-            for place in places:
-                spans.setdefault(names[place["code"]], []).extend(place["spans"])
-            located.append(spans)
-    elif Path(data_dir, MARKER_FILE).is_file():
-        located = locate_evidence(data_dir, records["hadm_id"], records["text"])
-    else:
-        located = []
-    if not any(located):
-        raise ValueError(
-            "These notes have no marked evidence: choose a Spanish configuration of codiesp, or a synthetic corpus with "
-            "its text unchanged."
-        )
-    return located
 
 
 @torch.no_grad()

@@ -12,9 +12,13 @@ from dataset_scripts import BUILDERS
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
-from ..heads import HEADS
+from ..heads import ARCHITECTURES, HEADS, NORMS
 from ..inference.loading import ReaderArguments
+from ..loss_icd import LOSSES, REDUCTIONS
 from ..modeling_icd import MODELS
+
+
+HEAD_STARTS = ("notes", "prior", "random")
 
 
 @dataclass
@@ -52,10 +56,44 @@ class ModelArguments(ReaderArguments):
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
     freeze_backbone: bool = False
+    score_bias: bool | None = field(default=None, metadata={"help": "Bias of a pooled head."})
+    architecture: str | None = field(
+        default=None, metadata={"help": f"Of a MultiResCNN: {' or '.join(ARCHITECTURES)}."}
+    )
     reduction_size: int | None = None
     filter_sizes: list[int] | None = None
     num_filter_maps: int | None = None
     num_residual_layers: int | None = None
+    norm: str | None = field(default=None, metadata={"help": f"In a MultiResCNN: {' or '.join(NORMS)}."})
+    reduced_path: bool | None = field(
+        default=None, metadata={"help": "Whether a MultiResCNN attends over the reduced states, too."}
+    )
+    projection_size: int | None = field(
+        default=None,
+        metadata={"help": "Width of what label attention attends over; of a MultiResCNN, 0: no projection."},
+    )
+    loss: str | None = field(default=None, metadata={"help": f"One of {', '.join(LOSSES)}."})
+    loss_options: list[str] | None = field(
+        default=None, metadata={"help": "Settings of that loss as NAME=VALUE, e.g. `gamma=2`."}
+    )
+    loss_reduction: str | None = field(
+        default=None, metadata={"help": f"Over the codes of a note: {' or '.join(REDUCTIONS)}."}
+    )
+    evidence_weight: float | None = field(
+        default=None,
+        metadata={"help": "How much the attention learns from marked evidence, in data sets that have it."},
+    )
+    head_start: str = field(
+        default="notes",
+        metadata={
+            "help": "How a new head starts: from the training `notes`; at random, but with biases at the log odds of the "
+            "codes (`prior`); or at `random` altogether."
+        },
+    )
+    start_notes: int = field(default=2000, metadata={"help": "Training notes to start a head from, at most."})
+    start_evidence: bool = field(
+        default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
+    )
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the backbone; 0: none."})
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -78,6 +116,11 @@ class ModelArguments(ReaderArguments):
                 f"`head` ({self.head!r}) and `model` 'generic' need each other, got model {self.model!r}."
             )
         self.parsed_head_options()
+        self.parsed_loss_options()
+        if self.head_start not in HEAD_STARTS:
+            raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
+        if self.start_notes < 1:
+            raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
         if self.is_quantised and not (self.lora_r or self.freeze_backbone):
@@ -93,14 +136,29 @@ class ModelArguments(ReaderArguments):
         """
         if self.head_options and self.head is None:
             raise ValueError("`head_options` are those of a `head`: give it, with `model` 'generic'.")
-        options: dict[str, Any] = {}
-        for given in self.head_options or []:
-            name, _, value = given.partition("=")
-            if not name or not value:
-                raise ValueError(f"`head_options` must be NAME=VALUE, got {given!r}.")
-            parts = [yaml.safe_load(part) for part in value.split(",") if part]
-            options[name] = parts if "," in value else parts[0]
-        return options
+        return parse_pairs("head_options", self.head_options)
+
+    def parsed_loss_options(self) -> dict[str, Any]:
+        """`loss_options` by name.
+
+        Raises:
+            ValueError: where one is not NAME=VALUE, or there is no `loss`.
+        """
+        if self.loss_options and self.loss is None:
+            raise ValueError("`loss_options` are those of a `loss`: give it, too.")
+        return parse_pairs("loss_options", self.loss_options)
+
+
+def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:
+    """Values by name of NAME=VALUE pairs; a value with a comma is a list."""
+    options: dict[str, Any] = {}
+    for given in pairs or []:
+        key, _, value = given.partition("=")
+        if not key or not value:
+            raise ValueError(f"`{name}` must be NAME=VALUE, got {given!r}.")
+        parts = [yaml.safe_load(part) for part in value.split(",") if part]
+        options[key] = parts if "," in value else parts[0]
+    return options
 
 
 @dataclass

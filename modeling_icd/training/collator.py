@@ -16,6 +16,12 @@ def multi_hot(label_ids: list[list[int]], num_labels: int) -> torch.Tensor:
     return labels
 
 
+def padded_evidence(evidence: list[list[list[int]]]) -> torch.Tensor:
+    """Pairs of a code and a token that justifies it, `(B, K, 2)`, -1 where a note has fewer than K."""
+    pairs = [torch.tensor(of_note, dtype=torch.long).reshape(-1, 2) for of_note in evidence]
+    return torch.nn.utils.rnn.pad_sequence(pairs, batch_first=True, padding_value=-1)
+
+
 @dataclass
 class ICDCollator:
     """Pads a batch on the right.
@@ -31,7 +37,7 @@ class ICDCollator:
     hidden_states: HiddenStates | None = None
 
     def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
-        """`notes` hold `input_ids` and `label_ids`.
+        """`notes` hold `input_ids` and `label_ids`, and `evidence`, pairs of a code and a token, where it is learned from.
 
         Raises:
             ValueError: where a note has no token.
@@ -44,4 +50,7 @@ class ICDCollator:
             )
         read = None if self.hidden_states is None else self.hidden_states.read
         inputs = padded_inputs([note["input_ids"] for note in notes], read, self.pad_token_id)
-        return {**inputs, "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels)}
+        batch = {**inputs, "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels)}
+        if "evidence" in notes[0]:
+            batch["evidence"] = padded_evidence([note["evidence"] for note in notes])
+        return batch

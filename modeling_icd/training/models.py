@@ -13,7 +13,7 @@ from torch import nn
 from ..heads import find_head
 from ..inference.loading import first_line, load_config
 from ..inference.model_folder import check_weights
-from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
+from ..modeling_icd import MODELS, LlamaICDPreTrainedModel, ModelForICDCoding
 from .arguments import ModelArguments
 
 
@@ -26,7 +26,7 @@ MODEL_FIELDS = [
 
 
 def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
-    """A model on a pretrained backbone with a newly initialised head; with LoRA, the head is trained and saved whole.
+    """A model on a pretrained backbone, with a newly initialised head unless that has one.
 
     The head learns in float32, whatever the backbone's type.
     """
@@ -36,6 +36,8 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     if args.model == "generic":  # whose configuration has a head's own settings in one field
         options = {name: given.pop(name) for name in find_head(args.head).options if name in given}
         given["head_options"] = options | args.parsed_head_options()
+    if "loss_options" in given:
+        given["loss_options"] = args.parsed_loss_options()
     unknown = [name for name in given if not hasattr(config_class, name)]
     if unknown:
         raise ValueError(
@@ -63,6 +65,11 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
         ) from None
     model.score.float()
+    return model
+
+
+def add_lora(model: ModelForICDCoding, args: ModelArguments):
+    """A model with LoRA on its backbone, if that is asked for; the head is trained and saved whole."""
     if not args.lora_r:
         return model
     if args.is_quantised:

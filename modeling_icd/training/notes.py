@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ import numpy as np
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.builders.public_files import is_public
+from dataset_scripts.evidence import EVIDENCE_FILE, gold_evidence
 from dataset_scripts.files import make_folder
 from dataset_scripts.marker import is_synthetic
 
 from ..inference.tokens import tokenize_split
-from .arguments import DataArguments
+from .arguments import DataArguments, ModelArguments
 
 
 def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
@@ -80,13 +81,25 @@ class TokenizedNotes(NamedTuple):
     empty_gold: list[list[int]]
 
 
-def readable_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int], name: str) -> TokenizedNotes:
+def readable_notes(
+    split: datasets.Dataset,
+    tokenizer,
+    label2id: dict[str, int],
+    name: str,
+    evidence: list[dict[str, list[list[int]]]] | None = None,
+) -> TokenizedNotes:
     """Tokenize a split, and separate the notes without any token, which no model can read.
+
+    Args:
+        evidence (`list[dict]`, *optional*): code to spans of characters, for each note: makes a column `evidence`, see
+            [`evidence_tokens`].
 
     Raises:
         ValueError: where no note has one; names the split.
     """
     tokens = tokenize_split(split, tokenizer, label2id)
+    if evidence is not None:
+        tokens = tokens.add_column("evidence", evidence_tokens(tokenizer, split["text"], evidence, label2id))
     is_empty = np.asarray(tokens["length"]) == 0
     if is_empty.all():
         raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
@@ -97,6 +110,47 @@ def readable_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int],
         for codes, known in zip(split.select(rows)["codes"], readable["label_ids"], strict=True)
     ]
     return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]))
+
+
+def marked_evidence(
+    split: datasets.Dataset, model_args: ModelArguments, data_args: DataArguments
+) -> list[dict[str, list[list[int]]]] | None:
+    """Code to spans of characters for each note, if the model is to learn from marked evidence, or to be started from it and
+    the data set has it.
+
+    Raises:
+        ValueError: where it is to learn from evidence, and the data set marks none.
+    """
+    if not model_args.evidence_weight:
+        if model_args.head_start != "notes" or not model_args.start_evidence:
+            return None
+        in_split = "evidence" in split.column_names and any(split["evidence"])
+        if not in_split and not (
+            is_synthetic(data_args.data_dir) and Path(data_args.data_dir, EVIDENCE_FILE).is_file()
+        ):
+            return None
+    return gold_evidence(split, data_args.data_dir)
+
+
+def evidence_tokens(
+    tokenizer, texts: Iterable[str], evidence: Iterable[dict[str, list[list[int]]]], label2id: dict[str, int]
+) -> list[list[list[int]]]:
+    """For each note the pairs `[code, token]` of a code that the model knows and a token that justifies it.
+
+    Args:
+        evidence: code to spans of characters, for each note; see `gold_evidence`.
+    """
+    pairs = []
+    for text, marked in zip(texts, evidence, strict=True):
+        offsets = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        starts, ends = np.array(offsets).reshape(-1, 2).T
+        of_note = set()
+        for code, spans in marked.items():
+            for start, end in spans if code in label2id else ():
+                inside = np.flatnonzero((starts < end) & (ends > start) & (ends > starts))
+                of_note |= {(label2id[code], int(token)) for token in inside}
+        pairs.append([list(pair) for pair in sorted(of_note)])
+    return pairs
 
 
 def warn_of_empty_notes(num_train: int, num_validation: int) -> None:

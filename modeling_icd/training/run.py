@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetsError
 from transformers import AutoTokenizer, set_seed
 from trl import TrlParser
 
+from dataset_scripts import ICDBuilder
 from dataset_scripts.command import Ended, run_command
 from dataset_scripts.files import make_folder
 
@@ -18,12 +19,12 @@ from ..evaluation.decisions import check_notes, fit_decision
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
 from ..inference.model_folder import SMOLLM2_DIR
-from ..modeling_icd import LlamaICDPreTrainedModel
+from ..modeling_icd import LlamaICDPreTrainedModel, ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
-from .models import build_model
-from .notes import build_dataset, describe_training_data, readable_notes, warn_of_empty_notes
+from .models import add_lora, build_model
+from .notes import build_dataset, describe_training_data, marked_evidence, readable_notes, warn_of_empty_notes
 from .processes import (
     OtherProcessFailed,
     end_processes,
@@ -33,6 +34,7 @@ from .processes import (
     is_lost_process,
 )
 from .saving import save_run
+from .start import start_head
 from .trainer import make_trainer, predict_split
 
 
@@ -61,30 +63,24 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     # What can be turned back into notes never lies in the folder that is published.
     private_dir = Path(f"{output_dir}-private")
     builder = first_process_first(args, lambda: build_dataset(data_args, private_dir / "cache"))
-    train_split, validation_split = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
-    if data_args.max_train_notes is not None:
-        train_split = train_split.select(range(min(data_args.max_train_notes, len(train_split))))
-    learned_splits = [train_split, *([validation_split] if args.refit_on_validation else [])]
+    splits = learning_splits(builder, data_args)
+    learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
-    codes = list(training_data["code_counts"])
-    backbone = model_args.backbone
-    if backbone == "smollm2":
-        from ..extras.gguf import convert_gguf, find_smollm2
-
-        backbone = first_process_first(args, lambda: str(convert_gguf(find_smollm2(), SMOLLM2_DIR)))
-    load_config(backbone)
+    backbone = find_backbone(model_args, args)
     tokenizer = AutoTokenizer.from_pretrained(backbone)
+    codes = list(training_data["code_counts"])
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     model = new_model()
-    label2id = model.config.label2id
-    training = readable_notes(train_split, tokenizer, label2id, "training")
-    validation = readable_notes(validation_split, tokenizer, label2id, "validation")
+    training, validation = (
+        readable_notes(split, tokenizer, model.config.label2id, name, marked_evidence(split, model_args, data_args))
+        for name, split in splits.items()
+    )
     gold = list(validation.tokens["label_ids"])
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         print(
-            f"{len(training.tokens)} notes to train on, {len(validation_split)} to validate on, {len(codes)} codes; "
+            f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
         )
     store = None
@@ -94,6 +90,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         store = fill_store(folder, model, data_args.hidden_states_dtype, notes, args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
+    model = ready_to_learn(model, model_args, training.tokens, store, args, is_resumed=resume is not None)
     trainer = make_trainer(model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold)
     trainer.train(resume_from_checkpoint=resume)
     logits = predict_split(trainer, validation.tokens)
@@ -105,7 +102,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.refit_on_validation:
         set_seed(args.seed)
         both = datasets.concatenate_datasets([training.tokens, validation.tokens])
-        trainer = make_trainer(new_model(), args, both, None, collator, tokenizer)
+        model = ready_to_learn(new_model(), model_args, both, store, args)
+        trainer = make_trainer(model, args, both, None, collator, tokenizer)
         trainer.train()
         log = [*log, *trainer.state.log_history]
     final = trainer.accelerator.unwrap_model(trainer.model)
@@ -114,6 +112,41 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict(), "log": log}
     first_process_only(args, lambda: save_run(final, tokenizer, run, output_dir))
     return output_dir
+
+
+def learning_splits(builder: ICDBuilder, data_args: DataArguments) -> dict[str, datasets.Dataset]:
+    """The notes to learn from and those to validate on, by their names in messages."""
+    training, validation = builder.as_dataset(split="train"), builder.as_dataset(split="validation")
+    if data_args.max_train_notes is not None:
+        training = training.select(range(min(data_args.max_train_notes, len(training))))
+    return {"training": training, "validation": validation}
+
+
+def find_backbone(model_args: ModelArguments, args: ICDTrainingArguments) -> str:
+    """Folder or Hub id of the backbone, whose configuration can be read; `smollm2` is converted first."""
+    backbone = model_args.backbone
+    if backbone == "smollm2":
+        from ..extras.gguf import convert_gguf, find_smollm2
+
+        backbone = first_process_first(args, lambda: str(convert_gguf(find_smollm2(), SMOLLM2_DIR)))
+    load_config(backbone)
+    return backbone
+
+
+def ready_to_learn(
+    model: ModelForICDCoding,
+    model_args: ModelArguments,
+    notes: datasets.Dataset,
+    store: HiddenStates | None,
+    args: ICDTrainingArguments,
+    is_resumed: bool = False,
+):
+    """The model with its new head started, unless a checkpoint brings its weights, and with LoRA, if that is asked for."""
+    if model.head_is_new and not is_resumed and model_args.head_start != "random":
+        to_device(model, args.device)
+        max_notes = model_args.start_notes if model_args.head_start == "notes" else 0
+        start_head(model, notes, None if store is None else store.read, max_notes, args.seed)
+    return add_lora(model, model_args)
 
 
 def fill_store(

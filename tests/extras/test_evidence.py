@@ -10,10 +10,10 @@ import torch
 from transformers import AutoTokenizer
 
 from dataset_scripts import load_split
-from dataset_scripts.marker import locate_evidence
+from dataset_scripts.evidence import gold_evidence, locate_evidence
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4_corpus
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.extras.evidence import EvidenceCounts, gold_evidence, judge_evidence, main
+from modeling_icd.extras.evidence import EvidenceCounts, judge_evidence, main
 
 
 @pytest.fixture(scope="module")

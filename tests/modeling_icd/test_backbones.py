@@ -189,7 +189,12 @@ def test_a_preset_and_the_general_class_are_the_same_model(folders, tmp_path):
     assert torch.equal(taken(ids, mask).logits, preset(ids, mask).logits)
     taken.save_pretrained(tmp_path / "again")
     further = ICDConfig.from_backbone(AutoConfig.from_pretrained(tmp_path / "again"), num_labels=3, head="mean")
-    assert (further.head, further.head_options, further.head_dropout, further.window_size) == ("mean", {}, 0.0, 8)
+    assert (further.head, further.head_options, further.head_dropout, further.window_size) == (
+        "mean",
+        {"score_bias": False},
+        0.0,
+        8,
+    )
     assert further.backbone_config.model_type == "llama"
 
 
@@ -198,7 +203,8 @@ def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
     options = {"head_options": ["filter_sizes=3,5", "num_filter_maps=4"], "reduction_size": 8, "window_size": 8}
     args = ModelArguments("generic", str(folders / kind), head="multirescnn", lora_r=2, lora_layers_from=1, **options)
     model = build_model(args, args.backbone, ["486", "401.9"], {}, None)
-    assert model.config.head_options == {**SMALL_CNN["head_options"], "num_residual_layers": 1}
+    rest = {"architecture": "subword", "norm": "layer", "reduced_path": True, "projection_size": 256}
+    assert model.config.head_options == {**SMALL_CNN["head_options"], "num_residual_layers": 1, **rest}
     assert model.config.id2label == {0: "486", 1: "401.9"}
     model(*some_notes(20), labels=torch.ones(1, 2)).loss.backward()
     trained = {name for name, weight in model.named_parameters() if weight.grad is not None}

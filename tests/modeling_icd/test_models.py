@@ -140,7 +140,7 @@ def test_tuple_and_dict_outputs_agree(name, backbone):
     assert all(torch.equal(a, b) for a, b in zip(output.to_tuple(), as_tuple, strict=True))
     if name != "ensemble":  # whose loss is the mean over its heads
         expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, torch.ones(1, 5))
-        torch.testing.assert_close(output.loss, expected)
+        torch.testing.assert_close(output.loss, 5 * expected)  # the sum over the codes
 
 
 @pytest.mark.parametrize("pooling", ["label_attention", "multirescnn"])
@@ -154,7 +154,7 @@ def test_an_ensemble_averages_heads_that_start_apart_and_learn_apart(pooling, ba
     torch.testing.assert_close(output.logits, sum(logits) / 3)
     torch.testing.assert_close(output.label_attentions, sum(attentions) / 3)
     losses = [torch.nn.functional.binary_cross_entropy_with_logits(one, labels) for one in logits]
-    torch.testing.assert_close(output.loss, sum(losses) / 3)
+    torch.testing.assert_close(output.loss, 5 * sum(losses) / 3)
 
 
 def test_last_pooling_is_llama_for_sequence_classification_both_ways(backbone, tmp_path):

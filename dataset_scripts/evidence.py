@@ -1,0 +1,69 @@
+"""Finds the words of a note that justify its codes, where a data set has them marked."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from .builders.sources import find_tables, read_table
+from .marker import MARKER_FILE
+
+
+EVIDENCE_FILE = "evidence.jsonl.gz"
+
+
+def gold_evidence(records, data_dir: str | Path) -> list[dict[str, list[list[int]]]]:
+    """Spans that justify each code of each record, as characters of its text.
+
+    Raises:
+        ValueError: where the data set marks no evidence.
+    """
+    if "evidence" in records.column_names:
+        names = records.features["codes"].feature.names
+        located: list[dict[str, list[list[int]]]] = []
+        for places in records["evidence"]:
+            spans: dict[str, list[list[int]]] = {}
+            for place in places:
+                spans.setdefault(names[place["code"]], []).extend(place["spans"])
+            located.append(spans)
+    elif Path(data_dir, MARKER_FILE).is_file():
+        located = locate_evidence(data_dir, records["hadm_id"], records["text"])
+    else:
+        located = []
+    if not any(located):
+        raise ValueError(
+            "These notes have no marked evidence: choose a Spanish configuration of codiesp, or a synthetic corpus with "
+            "its text unchanged."
+        )
+    return located
+
+
+def locate_evidence(
+    folder: str | Path, hadm_ids: Iterable[int], texts: Iterable[str]
+) -> list[dict[str, list[list[int]]]]:
+    """Spans that justify each code, as characters of a record's text rather than of one row of the table of notes.
+
+    Args:
+        folder (`str` or `Path`): The synthetic corpus, in MIMIC-III's or MIMIC-IV's format.
+        hadm_ids, texts:
+            Of the records of `MIMIC3` or `MIMIC4`, their text unchanged: a row that is not found in it gives no spans.
+    """
+    with gzip.open(Path(folder) / EVIDENCE_FILE, "rt", encoding="utf-8") as file:
+        lines = [json.loads(row) for row in file]
+    row_id, name = ("note_id", "discharge") if "note_id" in lines[0] else ("row_id", "NOTEEVENTS")
+    codes_of_row = {str(line[row_id]): line["codes"] for line in lines}
+    rows: dict[int, list[tuple[str, dict[str, list[list[int]]]]]] = {}
+    table = find_tables(str(folder), [name], subfolders=("note",))[name]
+    for _, batch in read_table(table, [row_id, "hadm_id", "text"]):
+        for own_id, hadm_id, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if own_id in codes_of_row:
+                rows.setdefault(int(hadm_id), []).append((text, codes_of_row[own_id]))
+    located = []
+    for hadm_id, text in zip(hadm_ids, texts, strict=True):
+        spans: dict[str, list[list[int]]] = {}
+        for row_text, codes in rows.get(hadm_id, ()):
+            offset = text.find(row_text)
+            for code, own in codes.items() if offset >= 0 else ():
+                spans.setdefault(code, []).extend([start + offset, end + offset] for start, end in own)
+        located.append(spans)
+    return located

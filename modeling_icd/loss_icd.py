@@ -1,0 +1,189 @@
+"""The losses that a model can learn from: logits and labels in, one number out. The table `LOSSES` lists them.
+
+A configuration names one in its field `loss`; `loss_reduction` says whether it is averaged or summed over the codes of a
+note, and `evidence_weight` how much the attention learns from marked evidence beside it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+
+REDUCTIONS = ("sum", "mean")
+
+
+def binary_cross_entropy(logits, labels, counts=None):
+    """Binary cross-entropy of each note and code."""
+    return nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+
+def focal(logits, labels, counts=None, *, gamma: float):
+    """Focal loss (arXiv 1708.02002): what the model already gets right counts less, by `(1 - p_right) ** gamma`."""
+    p = torch.sigmoid(logits)
+    wrong = labels * (1 - p) + (1 - labels) * p
+    return wrong**gamma * binary_cross_entropy(logits, labels)
+
+
+def asymmetric(logits, labels, counts=None, *, gamma_negative: float, gamma_positive: float, margin: float):
+    """Asymmetric loss (arXiv 2009.14119): a focal loss whose exponents differ for codes that a note has and codes that it
+    lacks; the latter count nothing while their score is below `margin`."""
+    p = torch.sigmoid(logits)
+    shifted = (p - margin).clamp(min=0)
+    absent = -torch.log1p(-shifted.clamp(max=1 - 1e-6)) * shifted**gamma_negative
+    return labels * (1 - p) ** gamma_positive * -nn.functional.logsigmoid(logits) + (1 - labels) * absent
+
+
+def class_balanced(logits, labels, counts, *, beta: float):
+    """Binary cross-entropy, weighted by the effective number of notes of each code (arXiv 1901.05555): the weight
+    `(1 - beta) / (1 - beta ** n)` of a code that `n` training notes have, scaled to a mean of 1."""
+    weights = (1 - beta) / (1 - beta ** counts.clamp(min=1))
+    return binary_cross_entropy(logits, labels) * (weights / weights.mean())
+
+
+def _check_number(name: str, value: Any, lowest: float, below: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value < below:
+        raise ValueError(f"`{name}` must be a number from {lowest} to below {below:g}, got {value!r}.")
+
+
+_exponent = partial(_check_number, lowest=0, below=float("inf"))
+_share = partial(_check_number, lowest=0, below=1)
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """A row of the table of losses.
+
+    Args:
+        function (`Callable`): called as `function(logits, labels, counts, **options)` with fp32 tensors `(E, B, C)`,
+            `(E, B, C)` and `(C,)`: training notes of each code. Returns `(E, B, C)`.
+        options (`dict[str, tuple]`): of each of its options the default, and a check that raises a `ValueError`.
+        needs_counts (`bool`): whether it needs the training counts of the codes.
+    """
+
+    function: Callable[..., torch.Tensor]
+    options: Mapping[str, tuple[float, Callable[[str, Any], None]]] = field(default_factory=dict)
+    needs_counts: bool = False
+
+
+LOSSES: dict[str, LossRow] = {
+    "bce": LossRow(binary_cross_entropy),
+    "focal": LossRow(focal, {"gamma": (2.0, _exponent)}),
+    "asymmetric": LossRow(
+        asymmetric,
+        {"gamma_negative": (2.0, _exponent), "gamma_positive": (0.0, _exponent), "margin": (0.05, _share)},
+    ),
+    "class_balanced": LossRow(class_balanced, {"beta": (0.99, _share)}, needs_counts=True),
+}
+"""Every loss, by the word that a configuration has for it."""
+
+
+def complete_loss_options(loss: Any, reduction: Any, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of a loss: those given, checked, and the defaults of the others.
+
+    Raises:
+        ValueError: where the loss or the reduction is unknown, or an option is unknown or out of range.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"`loss` must be one of {', '.join(LOSSES)}, got {loss!r}.")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"`loss_reduction` must be 'sum' or 'mean', got {reduction!r}.")
+    known, given = LOSSES[loss].options, dict(options or {})
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(
+            f"`loss_options`: the loss {loss!r} has no option {', '.join(unknown)}; it takes {', '.join(known) or 'none'}."
+        )
+    complete = {name: given.get(name, default) for name, (default, _) in known.items()}
+    for name, value in complete.items():
+        known[name][1](name, value)
+    return complete
+
+
+def check_labels(labels: torch.Tensor, expected: torch.Size) -> None:
+    """Raise a `ValueError` where labels have another shape than the logits, or hold NaN or numbers outside 0 to 1.
+
+    Values are looked at where they are known: not while a graph is traced, nor on the meta device.
+    """
+    if labels.shape != expected:
+        raise ValueError(
+            f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(expected)}: give one row per note and one "
+            "column per code, 1 where the note has the code."
+        )
+    if torch.compiler.is_compiling() or labels.is_meta:
+        return
+    wrong = (~((labels >= 0) & (labels <= 1)).all(dim=1)).nonzero().flatten().tolist()
+    if wrong:  # NaN among them, since it compares as neither
+        raise ValueError(
+            f"`labels` must be numbers from 0 to 1, and are NaN or others in the rows {wrong} of the batch: give 1 where the "
+            "note has the code, else 0."
+        )
+
+
+def code_counts(config, device) -> torch.Tensor:
+    """Training notes of each code `(C,)`, as `training_data` of a configuration has them.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    counts = (config.training_data or {}).get("code_counts")
+    if counts is None:
+        raise ValueError(
+            f"The loss {config.loss!r} needs the training notes of each code: `training_data` of the configuration must hold "
+            "`code_counts`."
+        )
+    return torch.tensor([float(counts.get(config.id2label[i], 0)) for i in range(config.num_labels)], device=device)
+
+
+def coding_loss(config, members, labels, num_items=None) -> torch.Tensor:
+    """The loss of a batch: of each member of an ensemble, since heads that learn from a common loss do not differ enough
+    to be worth averaging; then their mean.
+
+    Args:
+        config: its `loss`, `loss_options` and `loss_reduction` are read.
+        members (`torch.FloatTensor` of shape `(E, B, C)`): logits.
+        labels (`torch.Tensor` of shape `(B, C)`): 1 where the note has the code.
+        num_items (`int` or `torch.Tensor`, *optional*):
+            Notes times codes of all the batches that make one update, on all processes; these of this batch otherwise.
+
+    Raises:
+        ValueError: where the labels are wrong, or the loss needs counts that the configuration does not have.
+    """
+    check_labels(labels, members.shape[1:])
+    row = LOSSES[config.loss]
+    counts = code_counts(config, members.device) if row.needs_counts else None
+    targets = labels.to(members.device).float().expand_as(members)
+    loss = row.function(members.float(), targets, counts, **config.loss_options).sum() / members.shape[0]
+    return _per_note(loss, config, labels, num_items)
+
+
+def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch.Tensor:
+    """How little attention falls on the words that are known to justify a code: `-log` of the attention's sum over them,
+    summed over the codes of a note whose evidence is marked, times `evidence_weight`.
+
+    Args:
+        attentions (`torch.FloatTensor` of shape `(B, C, L)`): each row sums to 1.
+        evidence (`torch.LongTensor` of shape `(B, K, 2)`): pairs of a code and a token; -1 where a note has fewer.
+        labels, num_items: as for [`coding_loss`].
+    """
+    rows, places = (evidence[..., 0] >= 0).nonzero(as_tuple=True)
+    if not len(rows):
+        return attentions.sum() * 0
+    codes, tokens = evidence[rows, places].unbind(dim=1)
+    marked, pair = torch.unique(rows * attentions.shape[1] + codes, return_inverse=True)
+    attended = attentions.new_zeros(len(marked)).index_add(0, pair, attentions[rows, codes, tokens])
+    loss = -attended.clamp(min=1e-12).log().sum() * config.evidence_weight
+    return _per_note(loss, config, labels, num_items)
+
+
+def _per_note(loss, config, labels, num_items):
+    """A sum over notes and codes, divided by the number of notes, and by that of codes where the reduction is a mean."""
+    if num_items is None:
+        num_items = labels.numel()
+    # The same in all entries, where there are several: one for each device.
+    num_items = torch.as_tensor(num_items, device=loss.device).flatten()[0]
+    codes = labels.shape[1] if config.loss_reduction == "sum" else 1
+    return loss * codes / num_items

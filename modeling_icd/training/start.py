@@ -1,0 +1,218 @@
+"""Starts a new head from the training notes, in place of random numbers, before the first step of training.
+
+Gradient descent finds out slowly where a code stands in a note: a random query attends to everything alike, and a rare
+code gives it a gradient a few times an epoch. What the notes say is there at once, in closed form:
+
+1. The layer that reads the hidden states whitens them: linear discriminants need no more than that.
+2. Every code gets a prototype. Where its evidence is marked, this is the mean state of these words. Elsewhere it is found
+   in a few rounds: beginning with the mean of its notes, each code attends to the tokens that are more like its own
+   prototype than like those of the other codes of the same note, and the tokens' mean is its next prototype.
+3. Its query and its output vector are the direction that tells the prototype from all other tokens (Fisher's linear
+   discriminant), its bias the log odds of a note having it.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..heads import AttendingHead, HeadEnsemble, start_at_prior
+
+
+# Spread of a token's score for a code before training, for the attention and for the logit; and how sharply tokens are
+# chosen while prototypes are looked for.
+QUERY_SCALE, OUTPUT_SCALE, SEARCH_SCALE = 2.0, 1.0, 2.0
+ROUNDS = 3
+# Of the mean variance, added to every direction: directions that hardly vary would be blown up.
+SHRINKAGE = 0.01
+
+Read = Callable[[list[int]], torch.Tensor]
+
+
+def log_odds(counts: Sequence[int], num_notes: int) -> torch.Tensor:
+    """Log odds `(C,)` of a note having each code, of `counts` among `num_notes` training notes, each half a note more."""
+    share = (torch.tensor(counts, dtype=torch.float64) + 0.5) / (num_notes + 1)
+    return torch.logit(share).float()
+
+
+def choose_notes(label_ids: Sequence[Sequence[int]], max_notes: int, seed: int) -> list[int]:
+    """Which notes a head is started from: all of them, or of more than `max_notes` those with the rarest codes, so that
+    every code has a note if that is possible; in random order."""
+    order = np.random.default_rng(seed).permutation(len(label_ids))
+    if len(order) <= max_notes:
+        return order.tolist()
+    counts = np.bincount(np.fromiter(chain.from_iterable(label_ids), int), minlength=1)
+    rarest = [min((int(counts[code]) for code in label_ids[i]), default=len(order)) for i in order]
+    return order[np.argsort(rarest, kind="stable")[:max_notes]].tolist()
+
+
+class Moments:
+    """Mean and covariance of vectors that are seen in parts."""
+
+    def __init__(self, width: int, device):
+        self.count = 0
+        self.sum = torch.zeros(width, dtype=torch.float64, device=device)
+        self.products = torch.zeros(width, width, dtype=torch.float64, device=device)
+
+    def add(self, vectors: torch.Tensor) -> None:
+        """Take in vectors `(N, D)`."""
+        self.count += len(vectors)
+        self.sum += vectors.sum(dim=0, dtype=torch.float64)
+        vectors = vectors.float()
+        self.products += (vectors.T @ vectors).double()
+
+    def mean(self) -> torch.Tensor:
+        """`(D,)`, fp64."""
+        return self.sum / self.count
+
+    def whitener(self, width: int, shrinkage: float) -> torch.Tensor:
+        """The `width` directions `(width, D)`, fp64, of the largest variance, each divided by its standard deviation."""
+        mean = self.mean()
+        values, vectors = torch.linalg.eigh(self.products / self.count - torch.outer(mean, mean))
+        values, vectors = values.flip(0), vectors.flip(1)
+        scales = (values.clamp(min=0) + shrinkage * values.mean()).rsqrt()
+        return (vectors * scales)[:, :width].T
+
+
+def weights_of_tokens(similar: torch.Tensor) -> torch.Tensor:
+    """How much each token of a note is evidence of each of its codes, `(L, codes)`, summing to 1 over the tokens.
+
+    A token speaks for the code that it is most like, not for the others of the note, nor for any if it is like none.
+
+    Args:
+        similar (`torch.Tensor` of shape `(L, codes)`): product of the whitened token and the code's prototype.
+    """
+    none = similar.new_zeros(len(similar), 1)
+    shares = (SEARCH_SCALE * torch.cat([similar, none], dim=1)).log_softmax(dim=1)
+    return shares[:, :-1].softmax(dim=0)
+
+
+class Start:
+    """Starts one head from notes.
+
+    Args:
+        head (`AttendingHead`): newly initialised.
+        notes (`datasets.Dataset`): `input_ids` and `label_ids` of each; `evidence`, where it is marked.
+        read (`Callable`): gives the hidden states `(L, D)` of the `input_ids` of a note.
+    """
+
+    def __init__(self, head: AttendingHead, notes: datasets.Dataset, read: Read):
+        self.head, self.notes, self.read = head, notes, read
+        self.device = head.queries.weight.device
+
+    def passes(self, description: str):
+        """The notes, with progress shown: `(note, hidden states (L, D))`."""
+        for note in tqdm(self.notes, desc=description, unit="note", leave=False):
+            yield note, self.read(note["input_ids"]).to(self.device)
+
+    def features(self, states: torch.Tensor) -> torch.Tensor:
+        """What the head attends over, fp32 `(L, F)`, of the hidden states of one note."""
+        mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
+        return self.head.features(states[None].to(self.head.queries.weight.dtype), mask)[0].float()
+
+    @torch.no_grad()
+    def run(self, prior: torch.Tensor) -> None:
+        """Set the weights; `prior` are the log odds `(C,)` of the codes."""
+        was_training = self.head.training
+        self.head.eval()
+        self.whiten_first_layer()
+        moments = Moments(self.head.queries.in_features, self.device)
+        for _, states in self.passes("Starting the head: spread"):
+            moments.add(self.features(states))
+        self.mean = moments.mean().float()
+        self.whitener = moments.whitener(len(self.mean), SHRINKAGE).float()
+        prototypes = self.find_prototypes()
+        found = prototypes.norm(dim=1) > 0  # (C,)
+        directions = torch.nn.functional.normalize(prototypes) @ self.whitener
+        self.head.queries.weight.data[found] = (QUERY_SCALE * directions)[found].to(self.head.queries.weight.dtype)
+        self.head.output.weight.data[found] = (OUTPUT_SCALE * directions)[found].to(self.head.output.weight.dtype)
+        self.centre_logits(prior)
+        self.head.train(was_training)
+
+    def whiten_first_layer(self) -> None:
+        layer: Any = self.head.first_layer
+        if layer is None:
+            return
+        moments = Moments(layer.weight.shape[1], self.device)
+        for _, states in self.passes("Starting the head: states"):
+            moments.add(states.float())
+        rows = self.head.first_scale * moments.whitener(layer.weight.shape[0], 1e-3)
+        used = layer.weight.data[: len(rows)]  # wider than the states, the rest stays random
+        used.copy_(rows.reshape(used.shape))
+        layer.bias.data[: len(rows)].copy_(-rows @ moments.mean())
+
+    def find_prototypes(self) -> torch.Tensor:
+        """A vector `(C, F)` for each code, in the space of whitened features, where all tokens have the mean 0; 0 for a code
+        that no note has."""
+        shape = self.head.queries.weight.shape
+        marked, self.is_marked = torch.zeros(shape, device=self.device), torch.zeros(shape[0], dtype=torch.bool)
+        prototypes = torch.zeros(shape, device=self.device)
+        for step in range(ROUNDS + 1):
+            sums = torch.zeros(shape, device=self.device)
+            for note, states in self.passes(f"Starting the head: prototypes {step}/{ROUNDS}"):
+                tokens = (self.features(states) - self.mean) @ self.whitener.T  # (L, F)
+                codes = torch.tensor(note["label_ids"], dtype=torch.long, device=self.device)
+                if step == 0:
+                    sums[codes] += tokens.mean(dim=0)
+                    self.add_marked(note.get("evidence") or [], tokens, marked)
+                elif len(codes):
+                    sums[codes] += weights_of_tokens(tokens @ prototypes[codes].T).T @ tokens
+            sums[self.is_marked] = marked[self.is_marked]
+            prototypes = torch.nn.functional.normalize(sums)
+            if self.is_marked.all():
+                break
+        return prototypes
+
+    def add_marked(self, evidence: list[list[int]], tokens: torch.Tensor, sums: torch.Tensor) -> None:
+        """Add the mean of the marked tokens of each code of a note."""
+        places: dict[int, list[int]] = {}
+        for code, token in evidence:
+            places.setdefault(code, []).append(token)
+        for code, positions in places.items():
+            sums[code] += tokens[positions].mean(dim=0)
+            self.is_marked[code] = True
+
+    def centre_logits(self, prior: torch.Tensor) -> None:
+        """Choose the biases so that the mean logit of a code over the notes is its log odds."""
+        start_at_prior(self.head, torch.zeros_like(prior))
+        sums = torch.zeros(len(prior), device=self.device)
+        for _, states in self.passes("Starting the head: biases"):
+            mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
+            sums += self.head(states[None], mask, False)[0][0].float()
+        start_at_prior(self.head, prior.to(self.device) - sums / len(self.notes))
+
+
+def start_head(model, notes: datasets.Dataset, read: Read | None, max_notes: int, seed: int) -> None:
+    """Start the new head of a model: its biases at the log odds of the codes, and where it attends its queries and outputs
+    from the notes.
+
+    Args:
+        notes (`datasets.Dataset`): tokenized training notes.
+        read (`Callable`, *optional*): gives hidden states of the `input_ids` of a note; by default the backbone does.
+        max_notes (`int`): to look at; 0: only the biases are set.
+        seed (`int`): chooses the notes, other ones for each member of an ensemble.
+    """
+    counts = np.bincount(np.fromiter(chain.from_iterable(notes["label_ids"]), int), minlength=model.config.num_labels)
+    prior = log_odds(counts.tolist(), len(notes))
+    start_at_prior(model.score, prior)
+    members = model.score.members if isinstance(model.score, HeadEnsemble) else [model.score]
+    if not max_notes or not all(isinstance(member, AttendingHead) for member in members):
+        return
+    for number, member in enumerate(members):
+        chosen = choose_notes(notes["label_ids"], max_notes, seed + number)
+        Start(member, notes.select(chosen), read or backbone_reader(model)).run(prior)
+
+
+def backbone_reader(model) -> Read:
+    """Reads one note at a time with the model's own backbone."""
+
+    @torch.no_grad()
+    def read(input_ids: list[int]) -> torch.Tensor:
+        ids = torch.tensor([input_ids], device=model.device)
+        return model.read_hidden_states(ids, torch.ones_like(ids))[0]
+
+    return read
