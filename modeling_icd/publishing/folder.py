@@ -21,7 +21,6 @@ from .fields import (
     CONFIG,
     CONFIG_REQUIRED,
     MEMBERSHIP,
-    MEMBERSHIP_REQUIRED,
     RESULTS,
     RUN,
     RUN_REQUIRED,
@@ -102,7 +101,7 @@ class ModelFolder:
         measured = path / MEMBERSHIP_FILE
         membership = read_json(measured, "measure it again.") if measured.is_file() else None
         if membership is not None:
-            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", MEMBERSHIP_REQUIRED)
+            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", tuple(MEMBERSHIP))
         measurements = read_json(found, remedy)
         check_fields(found.name, measurements, RESULTS, f"{remedy}.")
         return cls(path, config, _read_runs(path), measurements, membership)
