@@ -128,10 +128,6 @@ def check_they_belong_together(folder: ModelFolder) -> None:
 def build_card(folder: ModelFolder, release: Release) -> str:
     """Write the card of a model.
 
-    Args:
-        folder (`ModelFolder`): Its configuration, runs and results.
-        release (`Release`): Under which terms it is published.
-
     Raises:
         ValueError: where a result that the card reports is missing, or was measured with another threshold.
         FileNotFoundError: where the template is not installed.

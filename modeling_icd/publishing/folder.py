@@ -43,44 +43,27 @@ def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
     }
 
 
-def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
-    """The configurations of a data set that a model was trained on, earlier runs included."""
-    return {record["config"] for record in records_of(training_data) if record.get("dataset") == dataset}
-
-
-def check_repo_id(repo_id: str, argument: str = "--repo_id") -> None:
+def check_repo_id(repo_id: str) -> None:
     """Raise a `ValueError` where this is not the name of a repository."""
     if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"`{argument}` must be OWNER/NAME, got {repo_id!r}.")
+        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What `train.py` and `evaluate.py` wrote.
-
-    Args:
-        path (`Path`): The folder.
-        config (`dict`): Its `config.json`.
-        runs (`tuple[dict, ...]`):
-            Its `run.json`, behind those of the models that it was trained further from, the first one first.
-        results (`dict`): Its `results.json`.
-        membership (`dict`, *optional*): Its `membership.json`.
-    """
+    """What `train.py` and `evaluate.py` wrote: the JSON files of a folder, by their names."""
 
     path: Path
     config: dict[str, Any]
-    runs: tuple[dict[str, Any], ...]
+    runs: tuple[
+        dict[str, Any], ...
+    ]  # behind those of the models that it was trained further from, the first one first
     results: dict[str, Any]
     membership: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path, results: str | Path | None = None) -> "ModelFolder":
-        """Read a folder.
-
-        Args:
-            path (`str` or `Path`): The folder.
-            results (`str` or `Path`, *optional*):
-                The results to publish; by default `results.json` of the folder, or of its `evaluation/test`: the later one.
+        """Read a folder; by default its results are `results.json` in it, or in its `evaluation/test`: the later one.
 
         Raises:
             FileNotFoundError: where there is no such folder, configuration, run or result.
@@ -99,8 +82,9 @@ class ModelFolder:
         found = max(present, key=lambda file: file.stat().st_mtime_ns, default=candidates[-1])
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
-        membership = read_json(measured, "measure it again.") if measured.is_file() else None
-        if membership is not None:
+        membership = None
+        if measured.is_file():
+            membership = read_json(measured, "measure it again.")
             check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", tuple(MEMBERSHIP))
         measurements = read_json(found, remedy)
         check_fields(found.name, measurements, RESULTS, f"{remedy}.")
@@ -126,10 +110,6 @@ class ModelFolder:
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
-
-    def base_model(self) -> str:
-        """The Hub id of the pretrained backbone; see [`name_base_model`]."""
-        return name_base_model(self.runs)
 
 
 def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -169,14 +149,12 @@ def read_content(content: Path | bytes) -> bytes:
 
 
 class WeightsHeader(NamedTuple):
-    """What a safetensors file says of its tensors: their shapes by name, and its metadata."""
-
-    shapes: dict[str, list[int]]
+    shapes: dict[str, list[int]]  # by the name of the tensor
     metadata: dict[str, str]
 
 
 def weights_header(path: Path) -> WeightsHeader:
-    """Read the header of a safetensors file; no tensor is loaded.
+    """What a safetensors file says of its tensors; none of them is loaded.
 
     Raises:
         ValueError: where it is not a safetensors file.

@@ -49,12 +49,8 @@ def push(
     uploaded and goes on.
 
     Args:
-        repo_id (`str`): OWNER/NAME.
         files (`dict`): Paths or contents by name.
-        private (`bool`): Whether the repository is private.
         gated (`str`): `manual`, `auto` or `no`: how access is granted.
-        message (`str`): Of the commit.
-        repo_type (`str`): `model` or `dataset`.
         token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
 
     Returns:

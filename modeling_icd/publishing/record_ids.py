@@ -60,17 +60,11 @@ PUBLIC_NUMBERS = {160035}
 
 
 class Number(NamedTuple):
-    """A number that may be an id.
-
-    Args:
-        value (`int`): The number.
-        line (`int`): Line of the file.
-        is_labelled (`bool`): Whether a word for a record stands beside it.
-    """
+    """A number that may be an id."""
 
     value: int
-    line: int
-    is_labelled: bool
+    line: int  # of the file
+    is_labelled: bool  # whether a word for a record stands beside it
 
 
 def find_labelled_ids(file: FileText) -> Iterator[int]:

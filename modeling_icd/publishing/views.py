@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from .folder import read_content, weights_header
 
 
@@ -63,42 +65,27 @@ FIRST_CELLS = 3
 
 
 class View(NamedTuple):
-    """A text that a file can be read as.
-
-    Args:
-        text (`str`): What it says.
-        form (`str`): How it is written; empty where it is as it stands.
-        line (`int`, *optional*): Line of the file where it begins; None where its lines are those of the file's text.
-    """
+    """A text that a file can be read as."""
 
     text: str
-    form: str = ""
-    line: int | None = None
+    form: str = ""  # how it is written; empty where it is as it stands
+    line: int | None = None  # of the file, where it begins; None where its lines are those of the file's text
 
 
 @dataclass
 class FileText:
-    """What one outgoing file says.
+    """What one outgoing file says. Of JSON, a place is a number among its scalars."""
 
-    Args:
-        name (`str`): In the repository.
-        raw (`str`): Its characters.
-        text (`str`): Of JSON its keys and values, one a line, escapes resolved; of other files the same as `raw`.
-        numbers (`list`): Of JSON the whole numbers with the key above them and their place among the scalars.
-        int_lists (`list`): Of JSON the lists of whole numbers with the place of their first.
-        word_lists (`list`): Of JSON the lists of strings.
-        lanes (`dict`): Of JSON the strings under the same key, in order.
-        is_json (`bool`): Whether it was read as JSON, a line at a time where each line is.
-    """
-
-    name: str
-    raw: str
-    text: str = ""
+    name: str  # in the repository
+    raw: str  # its characters
+    text: str  # of JSON its keys and values, one a line, escapes resolved; of other files the same as `raw`
+    is_json: bool = False  # whether it was read as JSON, a line at a time where each line is
+    # Of JSON: the whole numbers, each with the key above it and its place; the lists of whole numbers and of strings, each
+    # with the place of its first; the strings under the same key, in order; and the place of each line of the text.
     numbers: list[tuple[str, int, int]] = field(default_factory=list)
     int_lists: list[tuple[int, list[int]]] = field(default_factory=list)
     word_lists: list[tuple[int, list[str]]] = field(default_factory=list)
     lanes: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
-    is_json: bool = False
     places: list[int] = field(default_factory=list)
     _raw_lines: list[int] | None = None
 
@@ -271,14 +258,8 @@ def fold(text: str) -> str:
     return MARKS.sub("", unicodedata.normalize("NFKD", INVISIBLE.sub("", text))).casefold()
 
 
-def _byte_letters() -> dict[int, int]:
-    """The letters in which byte-level tokenizers write bytes, to the bytes."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in kept]
-    return {**{byte: byte for byte in kept}, **{256 + i: byte for i, byte in enumerate(others)}}
-
-
-BYTE_LETTERS = _byte_letters()
+# The letters in which byte-level tokenizers write bytes, to the bytes.
+BYTE_LETTERS = {ord(letter): byte for byte, letter in bytes_to_unicode().items()}
 
 
 def _token_views(text: str, line: int | None) -> Iterator[View]:

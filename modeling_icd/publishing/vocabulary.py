@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..inference.model_folder import files_digest
-from ..sharing_icd import is_sealed, seal_training_data
+from ..sharing_icd import files_digest, is_sealed, seal_training_data
 from .folder import read_content, weights_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
