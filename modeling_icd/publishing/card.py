@@ -71,12 +71,8 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     )
 
 
-def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
-    """Refuse results that lack something the card reports.
-
-    Args:
-        results (`dict`): A `results.json`.
-        training_data (`dict`, *optional*): Of the model; where it counts codes, the results by frequency must be there.
+def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None) -> None:
+    """Refuse results that lack something the card reports; results by frequency, where the model's record counts codes.
 
     Raises:
         ValueError: where a field or a metric is missing; the message names them.

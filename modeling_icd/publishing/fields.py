@@ -178,10 +178,7 @@ READER = record_of(
     {"dtype": WORD, "attn_implementation": optional(ATTENTION), "quantization": optional(WORD)}, others=NOTHING
 )
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
-DECLARED = {
-    *(field.name for model in MODELS.values() for field in fields_of(model.config_class)),
-    *decision_fields(),
-}
+DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
@@ -301,10 +298,7 @@ _SCORED_TOKEN = Kind(
     lambda value: isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_number(value[1]),
 )
 _TOKENIZER_MODEL = record_of(
-    {
-        "vocab": either(map_of(_PLACE), list_of(_SCORED_TOKEN)),
-        **dict.fromkeys(("type", "unk_token"), optional(STRING)),
-    }
+    {"vocab": either(map_of(_PLACE), list_of(_SCORED_TOKEN)), **dict.fromkeys(("type", "unk_token"), optional(STRING))}
 )
 TOKENIZER_FILE: dict[str, Kind] = {
     "model": Kind(
@@ -338,14 +332,7 @@ ADAPTER_REQUIRED = ("r", "lora_alpha", "target_modules", "modules_to_save")
 def check_fields(
     name: str, content: Mapping[str, Any], kinds: Mapping[str, Kind], remedy: str, required: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a file with a known field that is not what it must be.
-
-    Args:
-        name (`str`): Of the file, for messages.
-        content (`dict`): What it holds.
-        kinds (`dict`): What its known fields must be.
-        remedy (`str`): What to do about it.
-        required (`tuple[str, ...]`): Fields that must be there.
+    """Refuse a file that lacks a required field, or that has a known one which is not what it must be.
 
     Raises:
         ValueError: naming the file and the field, and never what it holds, which may be a note.

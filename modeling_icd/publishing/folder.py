@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -16,17 +17,7 @@ from dataset_scripts.files import read_json
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..inference.model_folder import SMOLLM2, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
-from .fields import (
-    BACKBONE,
-    CONFIG,
-    CONFIG_REQUIRED,
-    MEMBERSHIP,
-    RESULTS,
-    RUN,
-    RUN_REQUIRED,
-    check_fields,
-    records_of,
-)
+from .fields import BACKBONE, CONFIG, CONFIG_REQUIRED, MEMBERSHIP, RESULTS, RUN, RUN_REQUIRED, check_fields, records_of
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -55,9 +46,8 @@ class ModelFolder:
 
     path: Path
     config: dict[str, Any]
-    runs: tuple[
-        dict[str, Any], ...
-    ]  # behind those of the models that it was trained further from, the first one first
+    # Its own run behind those of the models that it was trained further from, the first one first.
+    runs: tuple[dict[str, Any], ...]
     results: dict[str, Any]
     membership: dict[str, Any] | None = None
 
@@ -176,13 +166,10 @@ def project_file(name: str) -> Path:
     in_checkout = Path(__file__).resolve().parents[2] / name
     if in_checkout.is_file():
         return in_checkout
-    try:
-        installed = metadata.files("modeling-icd") or []
-    except metadata.PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.name == name:
-            return Path(str(file.locate()))
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("modeling-icd") or ():
+            if file.name == name:
+                return Path(str(file.locate()))
     raise FileNotFoundError(
         f"{name} is neither beside the package nor in its distribution: install modeling-icd again."
     )

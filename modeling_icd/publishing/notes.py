@@ -29,9 +29,6 @@ def load_notes(
 ) -> TrainingNotes:
     """Every record of the user's own copy of a data set, whichever its split, through its builder.
 
-    Args:
-        options (`Sequence[str]`): of the configuration, `NAME=VALUE`.
-
     Raises:
         ValueError, FileNotFoundError: where the builder finds a fault in the files.
     """

@@ -328,11 +328,7 @@ def _decoder(files: Mapping[str, Path | bytes]) -> Callable[[Sequence[int]], str
     except Exception:  # the library raises no narrower one
         return None
     size = tokenizer.get_vocab_size()
-
-    def decode(ids: Sequence[int]) -> str:
-        return tokenizer.decode([i for i in ids if 0 <= i < size])
-
-    return decode
+    return lambda ids: tokenizer.decode([i for i in ids if 0 <= i < size])
 
 
 def find_bags(file: FileText) -> Iterator[Bag]:

@@ -5,7 +5,6 @@ with the notes in the same way, so that only this file knows about forms of text
 """
 
 import base64
-import binascii
 import html
 import json
 import re
@@ -15,6 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -87,7 +87,6 @@ class FileText:
     word_lists: list[tuple[int, list[str]]] = field(default_factory=list)
     lanes: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
     places: list[int] = field(default_factory=list)
-    _raw_lines: list[int] | None = None
 
     def line_of(self, line_of_text: int) -> int:
         """The file's line, from 1, of a line of its text, from 0."""
@@ -96,10 +95,12 @@ class FileText:
         return self.line_of_scalar(self.places[line_of_text]) if line_of_text < len(self.places) else 1
 
     def line_of_scalar(self, place: int) -> int:
-        if self._raw_lines is None:
-            breaks = [match.start() for match in re.finditer("\n", self.raw)]
-            self._raw_lines = [bisect_right(breaks, match.start()) + 1 for match in SCALAR.finditer(self.raw)]
-        return self._raw_lines[place] if place < len(self._raw_lines) else 1
+        return self._lines_of_scalars[place] if place < len(self._lines_of_scalars) else 1
+
+    @cached_property
+    def _lines_of_scalars(self) -> list[int]:
+        breaks = [match.start() for match in re.finditer("\n", self.raw)]
+        return [bisect_right(breaks, match.start()) + 1 for match in SCALAR.finditer(self.raw)]
 
 
 class _Pairs(list):  # type: ignore[type-arg]
@@ -201,12 +202,9 @@ class _JsonReader:
 
 
 def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles: frozenset[str]) -> Iterator[View]:
-    """Every text that a file can be read as.
+    """Every text that a file can be read as, without the lines that say no more than a title of a code, which is public.
 
-    Args:
-        file ([`FileText`]): The file.
-        decode (`Callable`, *optional*): The tokenizer of the release: token ids to text.
-        titles (`frozenset[str]`): Titles of codes, which are public: lines that say no more than one are left out.
+    `decode` is that of the tokenizer of the release: token ids to text.
     """
     text = file.text
     if file.is_json and titles:
@@ -310,7 +308,7 @@ def _decoded(
         for match in pattern.finditer(text):
             try:
                 data = reader(re.sub(r"[\s:]", "", match[0]))
-            except (ValueError, binascii.Error):
+            except ValueError:
                 continue
             hidden = decode_bytes(unpack(data))
             if sum(letter.isascii() for letter in hidden) > 0.8 * len(hidden):
@@ -318,5 +316,5 @@ def _decoded(
 
 
 def _from_base64(text: str) -> bytes:
-    bare = text.rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(bare + "=" * (-len(bare) % 4))
+    bare = text.rstrip("=")
+    return base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
