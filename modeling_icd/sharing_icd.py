@@ -73,16 +73,11 @@ def claimed_access(training_data: Any) -> Access:
     """What a record claims, sealed or not: the strictest access of it and of the earlier records in it."""
     if not isinstance(training_data, Mapping):
         return "restricted"
-    claims: set[Access] = {
-        "synthetic"
-        if training_data.get("synthetic") is True
-        else "open"
-        if training_data.get("open") is True
-        else "restricted"
-    }
-    if "earlier" in training_data:
-        claims.add(claimed_access(training_data["earlier"]))
-    return next(access for access in ACCESSES if access in claims)
+    claim: Access = "open" if training_data.get("open") is True else "restricted"
+    if training_data.get("synthetic") is True:
+        claim = "synthetic"
+    earlier = claimed_access(training_data["earlier"]) if "earlier" in training_data else claim
+    return min(claim, earlier, key=ACCESSES.index)
 
 
 def refuse_push(training_data: Any, what: str) -> None:

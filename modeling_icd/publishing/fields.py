@@ -32,14 +32,6 @@ class Kind(NamedTuple):
         return self._replace(words=words)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def text(pattern: str, words: str) -> Kind:
     return Kind(words, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
@@ -95,16 +87,15 @@ def optional(kind: Kind) -> Kind:
     return either(kind, NULL)
 
 
-NUMBER, WHOLE = Kind("a number", _is_number), Kind("a whole number", _is_whole)
+WHOLE = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+NUMBER = Kind("a number", lambda value: WHOLE.accepts(value) or (isinstance(value, float) and math.isfinite(value)))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 STRING = Kind("a text", lambda value: isinstance(value, str))
 NAME = text(r"(?s).{1,200}", "a name of at most 200 characters")
 WORD = text(r"[A-Za-z0-9_.+-]{1,60}", "a word of letters, digits, dots and dashes")
 VERSION = text(r"\d+(\.[A-Za-z0-9+-]+){0,6}", "a version")
 DIGEST = text(r"[0-9a-f]{64}", "a SHA-256")
-INTERVAL = optional(
-    Kind("two numbers", lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
-)
+INTERVAL = optional(Kind("two numbers", lambda value: list_of(NUMBER).accepts(value) and len(value) == 2))
 FIGURE = optional(NUMBER)
 SCALAR = either(NUMBER, FLAG, WORD, NULL)
 IDS = optional(either(WHOLE, list_of(WHOLE)))
@@ -292,10 +283,12 @@ TOKENIZER: dict[str, Kind] = {
 }
 
 
-_PLACE = Kind("a whole number", lambda value: _is_whole(value) and value >= 0)
+_PLACE = Kind("a whole number", lambda value: WHOLE.accepts(value) and value >= 0)
 _SCORED_TOKEN = Kind(
     "a token with its score",
-    lambda value: isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_number(value[1]),
+    lambda value: (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and NUMBER.accepts(value[1])
+    ),
 )
 _TOKENIZER_MODEL = record_of(
     {"vocab": either(map_of(_PLACE), list_of(_SCORED_TOKEN)), **dict.fromkeys(("type", "unk_token"), optional(STRING))}
