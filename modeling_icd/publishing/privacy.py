@@ -16,7 +16,7 @@ another script, in another order and cut up, or written into the numbers of the 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
 from .tokens import added_numbers, words_of_base, words_of_tokens
-from .views import VOCABULARY_FILES, WORD, FileText, View, clean_text, fold, read_file, views
+from .views import VOCABULARY_FILES, WORD, Decoder, FileText, View, clean_text, fold, read_file, views
 
 
 SPAN_WORDS = 8
@@ -319,7 +319,7 @@ def _place(text: FileText, view: View, content: str, word: int) -> str:
     return f"line {line}" + (f", as {view.form}" if view.form else "")
 
 
-def _decoder(files: Mapping[str, Path | bytes]) -> Callable[[Sequence[int]], str] | None:
+def _decoder(files: Mapping[str, Path | bytes]) -> Decoder | None:
     """What turns token ids into text: the tokenizer that goes out; None where there is none to turn them with."""
     if "tokenizer.json" not in files:
         return None

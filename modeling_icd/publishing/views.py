@@ -62,6 +62,8 @@ BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}(?:\s*\n\s*[A-Za-z0-9+/_-]{4,})*={0,2}
 HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){40,}")
 CELL = re.compile(r"[\t|,;:=]|\s{1,}")
 FIRST_CELLS = 3
+# From token ids to text.
+Decoder = Callable[[Sequence[int]], str]
 
 
 class View(NamedTuple):
@@ -201,10 +203,10 @@ class _JsonReader:
             self.file.numbers += [(key, int(value), self.place) for value in values if value.is_integer()]
 
 
-def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles: frozenset[str]) -> Iterator[View]:
+def views(file: FileText, decode: Decoder | None, titles: frozenset[str]) -> Iterator[View]:
     """Every text that a file can be read as, without the lines that say no more than a title of a code, which is public.
 
-    `decode` is that of the tokenizer of the release: token ids to text.
+    `decode` is that of the tokenizer of the release.
     """
     text = file.text
     if file.is_json and titles:
@@ -230,9 +232,9 @@ def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles:
                 yield View("".join(items), "letters", file.line_of_scalar(place))
     else:
         yield from _columns(text)
-    for hidden, form, line in _decoded(file, text, decode):
-        yield View(hidden, form, line)
-        yield from (view._replace(form=form) for view in _token_views(hidden, line))
+    for hidden in _decoded(file, text, decode):
+        yield hidden
+        yield from (view._replace(form=hidden.form) for view in _token_views(hidden.text, hidden.line))
 
 
 def clean_text(text: str) -> str:
@@ -294,16 +296,14 @@ def _columns(text: str) -> Iterator[View]:
         yield View("\n".join(row[i] if -len(row) <= i < len(row) else "" for row in short), "column of a table")
 
 
-def _decoded(
-    file: FileText, text: str, decode: Callable[[Sequence[int]], str] | None
-) -> Iterator[tuple[str, str, int]]:
+def _decoded(file: FileText, text: str, decode: Decoder | None) -> Iterator[View]:
     """What token ids, base64 and hexadecimal digits say."""
     if decode is not None:
         for place, ids in file.int_lists:
-            yield decode(ids), "token ids", file.line_of_scalar(place)
+            yield View(decode(ids), "token ids", file.line_of_scalar(place))
         for match in INTEGERS.finditer(text):
             ids = [int(number) for number in re.findall(r"\d+", match[0])]
-            yield decode(ids), "token ids", file.line_of(text.count("\n", 0, match.start()))
+            yield View(decode(ids), "token ids", file.line_of(text.count("\n", 0, match.start())))
     for pattern, form, reader in ((BASE64, "base64", _from_base64), (HEX, "hexadecimal digits", bytes.fromhex)):
         for match in pattern.finditer(text):
             try:
@@ -312,7 +312,7 @@ def _decoded(
                 continue
             hidden = decode_bytes(unpack(data))
             if sum(letter.isascii() for letter in hidden) > 0.8 * len(hidden):
-                yield hidden, form, file.line_of(text.count("\n", 0, match.start()))
+                yield View(hidden, form, file.line_of(text.count("\n", 0, match.start())))
 
 
 def _from_base64(text: str) -> bytes:
