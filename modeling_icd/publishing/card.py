@@ -1,4 +1,4 @@
-"""Writes the model card: fills `model_card.md` from a model's configuration, runs and results."""
+"""Writes the model card: fills `model_card.md`, which has its sentences, from a model's configuration, runs and results."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -91,8 +91,7 @@ def _tokens_of(name: str, data: bytes) -> Iterator[str]:
     elif name == "vocab.json":
         yield from _read(data, name)
     elif name == "tokenizer.json":
-        vocabulary = read_tokenizer(data)["model"].get("vocab") or {}
-        yield from vocabulary if isinstance(vocabulary, dict) else (str(entry[0]) for entry in vocabulary)
+        yield from vocabulary_of(read_tokenizer(data))
     yield from _added_tokens(name, data)
 
 
