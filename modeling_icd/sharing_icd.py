@@ -5,7 +5,7 @@ licensed notes. All others are published by `python -m modeling_icd.publishing`,
 what is confidential and gates the repository.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from inspect import currentframe, signature
 from json import JSONEncoder
@@ -24,6 +24,13 @@ REMEDY = (
     "goes out with the training notes, leaves out the weights where the notes are restricted, and makes the repository "
     "private and gated."
 )
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the SHA-256 digests of files, in the given order."""
+    # What the Hub's library prepares for a file holds the file's SHA-256, so that code which travels opens no file.
+    digests = [CommitOperationAdd(path.name, path).upload_info.sha256.hex() for path in paths]
+    return sha256(" ".join(digests).encode()).hexdigest()
 
 
 def seal_training_data(training_data: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,16 +73,11 @@ def claimed_access(training_data: Any) -> Access:
     """What a record claims, sealed or not: the strictest access of it and of the earlier records in it."""
     if not isinstance(training_data, Mapping):
         return "restricted"
-    claims: set[Access] = {
-        "synthetic"
-        if training_data.get("synthetic") is True
-        else "open"
-        if training_data.get("open") is True
-        else "restricted"
-    }
-    if "earlier" in training_data:
-        claims.add(claimed_access(training_data["earlier"]))
-    return next(access for access in ACCESSES if access in claims)
+    claim: Access = "open" if training_data.get("open") is True else "restricted"
+    if training_data.get("synthetic") is True:
+        claim = "synthetic"
+    earlier = claimed_access(training_data["earlier"]) if "earlier" in training_data else claim
+    return min(claim, earlier, key=ACCESSES.index)
 
 
 def refuse_push(training_data: Any, what: str) -> None:
@@ -125,10 +127,8 @@ def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> Non
     Raises:
         ValueError: where the folder has weights, and not those of the record.
     """
-    # An adapter's as well as the model's. What the Hub's library prepares for a file holds the file's SHA-256.
-    files = [CommitOperationAdd(path.name, path) for path in sorted(Path(folder).glob("*.safetensors"))]
-    digests = " ".join(file.upload_info.sha256.hex() for file in files)
-    if files and training_data.get(WEIGHTS) != sha256(digests.encode()).hexdigest():
+    files = sorted(Path(folder).glob("*.safetensors"))  # an adapter's as well as the model's
+    if files and training_data.get(WEIGHTS) != files_digest(files):
         raise ValueError(
             "These weights are not those that the record of training data speaks of, so they may have been trained on any "
             f"data and do not go to a Hub this way; nothing was uploaded. {REMEDY}"
@@ -208,8 +208,10 @@ def refuse_pushing_holder(model: Any, *_: Any) -> None:
     Raises:
         ValueError: where it is one of them.
     """
-    for frame in _callers():
-        name, caller = frame.f_code.co_name, frame.f_locals.get("self")
+    frame = currentframe()
+    while frame is not None:
+        name = frame.f_code.co_name
+        caller = frame.f_locals.get("self") if name in ("push_to_hub", "train") else None
         is_push = name == "push_to_hub" and caller is not None and not _is_guarded(caller)
         if is_push or (name == "train" and _is_pushing_trainer(caller)):
             what = f"A {type(caller).__name__} that holds a {type(model).__name__}"
@@ -217,19 +219,12 @@ def refuse_pushing_holder(model: Any, *_: Any) -> None:
                 f"{what} would upload its folder unchecked, whatever the model was trained on; nothing was uploaded. Leave "
                 f"out `push_to_hub`. {REMEDY}"
             )
+        frame = frame.f_back
 
 
 def _is_guarded(caller: Any) -> bool:
     """Whether a class has a guard; compared by name, since one may come from the package and one from a model's folder."""
     return PushGuard.__name__ in [base.__name__ for base in type(caller).mro()]
-
-
-def _callers() -> Iterator[Any]:
-    frame = currentframe()
-    while frame is not None:
-        if frame.f_code.co_name in ("push_to_hub", "train"):
-            yield frame
-        frame = frame.f_back
 
 
 def _is_pushing_trainer(caller: Any) -> bool:

@@ -42,8 +42,7 @@ class _Logits(nn.Module):
 
     def __init__(self, model: LlamaICDPreTrainedModel, input_name: str, longest: int):
         super().__init__()
-        self.model = model
-        self.input_name = input_name
+        self.model, self.input_name, self.longest = model, input_name, longest
         if input_name == "input_ids":  # a head reads states of any number
             self.register_buffer(REFUSAL, torch.zeros(longest, 1))
 
@@ -52,6 +51,19 @@ class _Logits(nn.Module):
             nothing = (attention_mask.float() @ self.get_buffer(REFUSAL)[: notes.shape[1]]).long()  # (B, 1)
             notes, attention_mask = notes + nothing, attention_mask + nothing
         return self.model(**{self.input_name: notes}, attention_mask=attention_mask).logits
+
+    def random_notes(self, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens or states that stand for notes, and their mask; the last note is padded where there are several."""
+        length, config = min(length, self.longest), self.model.config
+        generator = torch.Generator().manual_seed(0)
+        if self.input_name == "input_ids":
+            notes = torch.randint(config.vocab_size, (batch, length), generator=generator)
+        else:
+            notes = torch.randn(batch, length, config.hidden_size, generator=generator)
+        mask = torch.ones(batch, length, dtype=torch.long)
+        if batch > 1:
+            mask[-1, (length + 1) // 2 :] = 0
+        return notes, mask
 
 
 def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[str, float]:
@@ -90,11 +102,12 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
         raise ValueError("A `window_size` of 1 cannot be exported: a graph needs a length that may change.")
     with whole_folder(output_dir) as partial:
         for file, (input_name, longest) in parts.items():
-            _export(_Logits(model, input_name, longest).eval(), partial / file, longest)
+            wrapped = _Logits(model, input_name, longest).eval()
+            _export(wrapped, partial / file)
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4  # the refusal that is asked for is no news
             session = onnxruntime.InferenceSession(str(partial / file), options, providers=["CPUExecutionProvider"])
-            differences[file] = _largest_difference(session, model, input_name, longest)
+            differences[file] = _largest_difference(session, wrapped)
             if not differences[file] <= TOLERANCE:
                 raise ValueError(
                     f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
@@ -105,14 +118,14 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
     return differences
 
 
-def _export(wrapped: _Logits, path: Path, longest: int) -> None:
+def _export(wrapped: _Logits, path: Path) -> None:
     dimensions = {
         0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
-        1: torch.export.Dim("length", min=1, max=longest),
+        1: torch.export.Dim("length", min=1, max=wrapped.longest),
     }
     program = torch.onnx.export(
         wrapped,
-        _random_notes(wrapped.model, wrapped.input_name, *SHAPES[0], longest),
+        wrapped.random_notes(*SHAPES[0]),
         dynamo=True,
         dynamic_shapes={"notes": dimensions, "attention_mask": dimensions},
         input_names=[wrapped.input_name, "attention_mask"],
@@ -137,31 +150,16 @@ def require_refusal(session: Any, length: int) -> None:
     raise ValueError(f"model.onnx answers a note of {length} tokens, one more than it can read: nothing was kept.")
 
 
-def _largest_difference(session: Any, model: LlamaICDPreTrainedModel, input_name: str, longest: int) -> float:
+def _largest_difference(session: Any, wrapped: _Logits) -> float:
+    """Between the logits of a graph and those of the model itself."""
     largest = 0.0
-    for batch, length in SHAPES:
-        notes, mask = _random_notes(model, input_name, batch, length, longest)
+    for shape in SHAPES:
+        notes, mask = wrapped.random_notes(*shape)
         with torch.no_grad():
-            expected = model(**{input_name: notes}, attention_mask=mask).logits.numpy()
-        (logits,) = session.run(None, {input_name: notes.numpy(), "attention_mask": mask.numpy()})
+            expected = wrapped.model(**{wrapped.input_name: notes}, attention_mask=mask).logits.numpy()
+        (logits,) = session.run(None, {wrapped.input_name: notes.numpy(), "attention_mask": mask.numpy()})
         largest = max(largest, float(np.abs(logits - expected).max()))
     return largest
-
-
-def _random_notes(
-    model: LlamaICDPreTrainedModel, input_name: str, batch: int, length: int, longest: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens or states that stand for notes, the last one padded where there are several."""
-    length = min(length, longest)
-    generator = torch.Generator().manual_seed(0)
-    if input_name == "input_ids":
-        notes = torch.randint(model.config.vocab_size, (batch, length), generator=generator)
-    else:
-        notes = torch.randn(batch, length, model.config.hidden_size, generator=generator)
-    mask = torch.ones(batch, length, dtype=torch.long)
-    if batch > 1:
-        mask[-1, (length + 1) // 2 :] = 0
-    return notes, mask
 
 
 def main(arguments: list[str] | None = None) -> int:

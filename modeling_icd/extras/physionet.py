@@ -17,7 +17,7 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..publishing.cli import check, model_parser, prepare
-from ..publishing.folder import ModelFolder
+from ..publishing.folder import ModelFolder, name_base_model
 from ..publishing.release import Release, as_json, require_weights, training_configs
 
 
@@ -38,11 +38,8 @@ def plan_physionet_release(folder: ModelFolder, base_model: str | None = None) -
         target="path/to/this/folder",
         access=folder.access,
         with_weights=True,
-        private=True,
-        gated="manual",
-        permission=None,
+        base_model=base_model or name_base_model(folder.runs),
         license="other",
-        base_model=base_model or folder.base_model(),
         on_physionet=True,
     )
     require_weights(folder, release)
@@ -56,9 +53,12 @@ def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[st
         "base_model": release.base_model,
         "training": training_configs(folder, release),
         "results": {key: folder.results[key] for key in ("dataset", "config", "split", "num_notes", "num_codes")},
-        "transformers_version": folder.config.get("transformers_version"),
-        "modeling_icd_version": folder.config.get("modeling_icd_version"),
-        "weights": {name: sha256(content) for name, content in files.items() if name.endswith(".safetensors")},
+        **{key: folder.config.get(key) for key in ("transformers_version", "modeling_icd_version")},
+        "weights": {
+            name: sha256(path)
+            for name, path in files.items()
+            if isinstance(path, Path) and name.endswith(".safetensors")
+        },
     }
     return as_json(provenance)
 
@@ -83,10 +83,8 @@ def write_package(files: Mapping[str, Path | bytes], output_dir: str | Path) -> 
     return output_dir
 
 
-def sha256(content: Path | bytes) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

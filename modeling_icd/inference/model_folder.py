@@ -1,7 +1,5 @@
 """Reads `run.json` of a model folder, and checks that its weights are those which training recorded in the configuration."""
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ from huggingface_hub import constants
 
 from dataset_scripts.files import read_json
 
-from ..sharing_icd import SEAL, claimed_access, data_access, is_sealed
+from ..sharing_icd import SEAL, claimed_access, data_access, files_digest, is_sealed
 
 
 RUN_FILE = "run.json"
@@ -36,15 +34,6 @@ def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> s
     if not files:
         raise FileNotFoundError(f"No {pattern} in {folder}: give the `output_dir` of a training run.")
     return files_digest(files)
-
-
-def files_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over the SHA-256 digests of files, in the given order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def check_weights(

@@ -66,9 +66,6 @@ def evaluate_and_push(
 ) -> int:
     """Measure the model on the test split, for its card, then check, gate and push it.
 
-    Args:
-        token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
-
     Returns:
         0 where it was pushed, 1 where the privacy check found something, 2 where it could not be. The model is on disk
         in any case, and the message says how to go on.

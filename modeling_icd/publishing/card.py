@@ -1,4 +1,4 @@
-"""Writes the model card: fills `model_card.md` from a model's configuration, runs and results."""
+"""Writes the model card: fills `model_card.md`, which has its sentences, from a model's configuration, runs and results."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,6 @@ from .folder import ModelFolder, project_file
 from .release import Release, training_configs
 
 
-BAND_FIGURES = ("precision", "recall", "f1_micro", "f1_macro")
 OTHER_FIGURES = ("exact_match", "ece", "brier")
 RESULT_FIELDS = (
     *("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source"),
@@ -72,12 +71,8 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     )
 
 
-def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None = None) -> None:
-    """Refuse results that lack something the card reports.
-
-    Args:
-        results (`dict`): A `results.json`.
-        training_data (`dict`, *optional*): Of the model; where it counts codes, the results by frequency must be there.
+def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None) -> None:
+    """Refuse results that lack something the card reports; results by frequency, where the model's record counts codes.
 
     Raises:
         ValueError: where a field or a metric is missing; the message names them.
@@ -103,37 +98,23 @@ def check_they_belong_together(folder: ModelFolder) -> None:
 
     Raises:
         ValueError: where `results.json` was measured with the model's calibration, or at its threshold, and that is no
-            longer the model's.
+            longer the model's, or where `membership.json`, which speaks of a risk, was measured with other weights.
     """
     config, results = folder.config, folder.results
     own = config.get("threshold", 0.5)
     per_code = dict(zip(folder.codes, own, strict=True)) if isinstance(own, list) else {}
     measured = results.get("thresholds") or {}
+    again = "than config.json has: run `evaluate.py` again."
     if str(results["threshold_source"]).startswith("model configuration") and (
         results["threshold"] != threshold_value(config)
         or any(measured.get(code) != value for code, value in per_code.items())
     ):
-        raise ValueError(
-            "results.json was measured at another threshold than config.json has: run `evaluate.py` again."
-        )
-    curves = [
-        [(band["slope"], band["intercept"]) for band in (results.get("calibration") or {}).get("bands", [])],
-        list(
-            zip(*((config.get("calibration") or {}).get(name, []) for name in ("slopes", "intercepts")), strict=True)
-        ),
-    ]
-    if curves[0] != curves[1]:
-        raise ValueError(
-            "results.json was measured with another calibration than config.json has: run `evaluate.py` again."
-        )
-
-
-def check_membership(folder: ModelFolder) -> None:
-    """Refuse membership figures of other weights, since they speak of a risk.
-
-    Raises:
-        ValueError: where `membership.json` was measured with other weights than the folder's.
-    """
+        raise ValueError(f"results.json was measured at another threshold {again}")
+    calibration = config.get("calibration") or {"slopes": [], "intercepts": []}
+    bands = (results.get("calibration") or {}).get("bands", [])
+    curves = zip(calibration["slopes"], calibration["intercepts"], strict=True)
+    if [(band["slope"], band["intercept"]) for band in bands] != list(curves):
+        raise ValueError(f"results.json was measured with another calibration {again}")
     if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
         raise ValueError(
             "membership.json was measured with other weights: run `python -m modeling_icd.extras.membership` again."
@@ -143,17 +124,12 @@ def check_membership(folder: ModelFolder) -> None:
 def build_card(folder: ModelFolder, release: Release) -> str:
     """Write the card of a model.
 
-    Args:
-        folder (`ModelFolder`): Its configuration, runs and results.
-        release (`Release`): Under which terms it is published.
-
     Raises:
         ValueError: where a result that the card reports is missing, or was measured with another threshold.
         FileNotFoundError: where the template is not installed.
     """
     check_reported(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
-    check_membership(folder)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
     template = environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
     card = template.render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
@@ -166,11 +142,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     measured_on = describe_results(folder)
     arguments: dict[str, Any] = {"license": release.license}
     if release.holds_restricted_weights:
-        arguments = {
-            "license": "other",
-            "license_name": PHYSIONET_LICENSE_ID,
-            "license_link": PHYSIONET_LICENSE_URL,
-        }
+        arguments = {"license": "other", "license_name": PHYSIONET_LICENSE_ID, "license_link": PHYSIONET_LICENSE_URL}
     if release.gated != "no" and not release.on_physionet:
         arguments |= access_questions(release)
     return ModelCardData(
@@ -255,82 +227,38 @@ def describe_results(folder: ModelFolder) -> Facts:
 
 
 def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
-    """Everything that the template names, besides the front matter."""
-    config = folder.config
-    training_data, *earlier = records_of(config.get("training_data"))
-    data = describe_data(training_data)
-    measured_on = describe_results(folder)
+    """Everything that the template names, besides the front matter.
+
+    Raises:
+        ValueError: where the log has no end, since the run was interrupted.
+    """
+    training_data, *earlier = records_of(folder.config.get("training_data"))
+    data, measured_on, run = describe_data(training_data), describe_results(folder), folder.runs[-1]
+    end = next((entry for entry in reversed(run["log"]) if "train_runtime" in entry), None)
+    if end is None:
+        raise ValueError("The log in run.json has no `train_runtime`: let the training run come to its end.")
     citations = dict.fromkeys(text for text in (data.citation, measured_on.citation) if text)
     return {
+        **{
+            function.__name__: function for function in (describe_rule, figure, in_code, in_text, interval_text, share)
+        },
+        **{"folder": folder, "release": release, "config": folder.config, "results": folder.results, "run": run},
         "title": model_name(release, folder),
-        "target": release.target,
-        "model_class": f"`{config['architectures'][0]}`",
-        "backbone_kind": config.get("backbone_config", {}).get("model_type", "Llama"),
-        "code_system": data.code_system,
-        "reads_windows": config.get("window_size") is not None,
-        "note_kind": data.note_kind,
         "num_labels": f"{len(folder.codes):,}",
-        "has_evidence": head_of(config).attends,
-        "is_calibrated": config.get("calibration") is not None,
-        "with_weights": release.with_weights,
-        "access": release.access,
-        "permission": in_text(release.permission) if release.permission else None,
-        "withheld_reason": "The model was trained on restricted data, and PhysioNet counts such models as sensitive as "
-        "the data: they are shared under the data's own agreement.",
-        "training_dataset": data.name,
+        "has_evidence": head_of(folder.config).attends,
+        "is_plain_classifier": is_plain_classifier(folder.config),
+        "data": data,
         "training_config_name": in_code(training_data.get("config", "unknown")),
-        "data_terms": data.terms,
-        "data_limits": data.limits,
         "earlier_datasets": ", then ".join(reversed([describe_data(record).name for record in earlier])),
-        "base_model": release.base_model,
-        "training_summary": summarize_training(folder, release),
-        "dropped_words": f"{release.dropped_words:,}" if release.dropped_words else "",
-        "min_notes_of_word": release.min_notes_of_word,
-        "is_adapter": release.is_adapter,
         "training_configs": training_configs(folder, release),
-        "seed": folder.runs[-1]["training"]["seed"],
-        **result_variables(folder, measured_on),
-        "threshold_text": describe_threshold(folder, release),
-        "membership": describe_membership(folder),
-        "compute": describe_compute(folder, release),
+        "measured_on": measured_on,
+        "overall": reported_metrics(folder.results),
+        "num_unknown": folder.results["num_codes"] - len(folder.codes),
+        "end": end,
+        "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.hidden_size,
         "note_lines": INVENTED_NOTE,
-        "is_plain_classifier": is_plain_classifier(config),
-        "who_may_use": say_who_may_use(release),
-        "data_citation": "\n".join(citations) or "% The training corpus is generated by this project's own code.",
-    }
-
-
-def result_variables(folder: ModelFolder, measured_on: Facts) -> dict[str, Any]:
-    """What the template says of the results, figures as text."""
-    results, metrics = folder.results, folder.results["metrics"]
-    unknown = results["num_codes"] - len(folder.codes)
-    return {
-        "split": in_code(results["split"]),
-        "results_dataset": measured_on.name,
-        "results_config": in_code(results["config"]),
-        "num_notes": f"{results['num_notes']:,}",
-        "num_codes": f"{results['num_codes']:,}",
-        "seed": folder.runs[-1]["training"]["seed"],
-        "overall": reported_metrics(results),
-        "bands": [
-            {
-                "name": in_text(row["stratum"]),
-                "num_codes": row["num_codes"],
-                "figures": [figure(row[key]) for key in BAND_FIGURES],
-            }
-            for row in results["strata"].get("frequency", [])
-        ],
-        "f1_micro": figure(metrics["f1_micro"]),
-        "f1_macro": figure(metrics["f1_macro"]),
-        "ece": figure(metrics["ece"]),
-        "brier": figure(metrics["brier"]),
-        "wrong_share": share(complement(metrics["precision_micro"])),
-        "missed_share": share(complement(metrics["recall_micro"])),
-        "exact_share": share(metrics["exact_match"]),
-        "unknown_text": f"{unknown:,} of the {results['num_codes']:,} codes of the split were in no training note: the model "
-        "does not know them, and each counts as missed."
-        if unknown
-        else "Every code of the split is one that the model knows.",
+        "physionet_license": PHYSIONET_LICENSE,
+        "data_citation": "\n".join(citations),
     }
 
 
@@ -343,87 +271,9 @@ def interval_text(interval: Sequence[float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
-def share(value: float | None) -> str:
-    return "an undefined share" if value is None else f"{value:.1%}"
-
-
-def complement(value: float | None) -> float | None:
-    return None if value is None else 1 - value
-
-
-def summarize_training(folder: ModelFolder, release: Release) -> str:
-    model = folder.runs[-1]["model"]
-    if model["freeze_backbone"]:
-        how = "The backbone is frozen and only the head was trained"
-    elif model["lora_r"]:
-        place = "which is here together with the head" if release.is_adapter else "merged into the weights here"
-        how = f"The backbone was trained with LoRA of rank {model['lora_r']}, {place}; the head was trained whole"
-    else:
-        how = "Backbone and head were trained whole"
-    layer, window = folder.config.get("hidden_layer"), folder.config.get("window_size")
-    reads = "the last layer" if layer is None else f"layer {layer}"
-    windows = (
-        "a note is read in one pass"
-        if window is None
-        else f"a note is read in windows of {window} tokens, one every {folder.config['window_stride']}"
-    )
-    earlier = f" It started from a model of {len(folder.runs) - 1} earlier run(s), below." if folder.runs[1:] else ""
-    return f"{how}. The head reads {reads}; {windows}.{earlier}"
-
-
-def describe_threshold(folder: ModelFolder, release: Release) -> str:
-    if not release.with_weights:
-        return (
-            "The results were measured at a threshold that was chosen on validation notes. It derives from them, so it is "
-            "not published; training chooses one again."
-        )
-    used = folder.results["threshold"]
-    measured = in_text(used) if isinstance(used, str) else f"{used:.4f}"
-    split = folder.results["split"]
-    other_notes = (
-        "no note of it had a part in the choice"
-        if split == "test"
-        else "the notes that it was chosen on may be among them, which flatters the model"
-    )
-    return (
-        f"{describe_rule(folder.config)}. The results on {in_code(split)} were measured at: {measured} "
-        f"(source: {in_text(folder.results['threshold_source'])}); {other_notes}."
-    )
-
-
-def describe_membership(folder: ModelFolder) -> str:
-    measured = folder.membership
-    if measured is None:
-        return "Not measured. `python -m modeling_icd.extras.membership MODEL --data_dir DIR` measures it."
-    aucs = {
-        name: f"{figure(measured[f'{name}_auc'])} (95% interval {interval_text(measured[f'{name}_interval'])})"
-        for name in ("loss", "reference")
-    }
-    return (
-        f"{measured['num_members']:,} notes that the model was trained on and {measured['num_unseen']:,} of "
-        f"{in_code(measured['split'])}, told apart by the model's loss on the note and its codes: AUC {aucs['loss']}. With the loss "
-        f"of a TF-IDF model that has not read the note taken off: AUC {aucs['reference']}. 0.5 is chance; these are two simple "
-        "attacks, and stronger ones may tell more."
-    )
-
-
-def describe_compute(folder: ModelFolder, release: Release) -> str:
-    """What the last run took, from its log.
-
-    Raises:
-        ValueError: where the log has no end, since the run was interrupted.
-    """
-    run = folder.runs[-1]
-    end = next((entry for entry in reversed(run["log"]) if "train_runtime" in entry), None)
-    if end is None:
-        raise ValueError("The log in run.json has no `train_runtime`: let the training run come to its end.")
-    text = f"The last training run took {end['train_runtime']:,.0f} s for {end['epoch']:.1f} epochs ({end['step']:,} steps)"
-    if run["model"]["freeze_backbone"]:
-        text += "; the states of the frozen backbone were computed once before, which is not counted"
-    if folder.num_weights():
-        num_weights = folder.num_weights() - release.dropped_words * folder.hidden_size
-        text += f". The model has {num_weights:,} weights"
-    return f"{text}."
+def share(value: float | None, of_others: bool = False) -> str:
+    """A share in percent, or with `of_others` what it leaves of the whole."""
+    return "an undefined share" if value is None else f"{1 - value if of_others else value:.1%}"
 
 
 def is_plain_classifier(config: Mapping[str, Any]) -> bool:
@@ -433,26 +283,4 @@ def is_plain_classifier(config: Mapping[str, Any]) -> bool:
         and config.get("pooling", "last") == "last"
         and config.get("hidden_layer") in (None, config["num_hidden_layers"])
         and not config.get("normalize_hidden_states")
-    )
-
-
-def say_who_may_use(release: Release) -> str:
-    if not release.with_weights:
-        return (
-            "Nobody gets them here. Those who hold the source data under its agreement can train the model again, or find "
-            "the weights where the source data are, under the same agreement."
-        )
-    if release.access == "synthetic":
-        return f"Anyone, under the license of this repository ({release.license}) and of the pretrained backbone."
-    if release.access == "open":
-        return (
-            f"Those who keep to the license of this repository ({release.license}), of the pretrained backbone, and to the "
-            "terms of the data above."
-        )
-    permission = (
-        f" They are shared with written permission: {in_text(release.permission)}." if release.permission else ""
-    )
-    return (
-        f"Only those who are credentialed for the source data and bound by their data use agreement ({PHYSIONET_LICENSE}). "
-        f"They must not be passed on.{permission}"
     )

@@ -52,8 +52,7 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
     _add_terms(parser)
     parser.add_argument("--dry_run", action="store_true", help="show files, sizes, settings and card; push nothing")
     args = parser.parse_args(arguments)
-    folder = ModelFolder.read(args.model, args.results)
-    release = _plan(folder, args)
+    folder, release = _plan(args)
     with TemporaryDirectory() as work_dir:
         files, notes = prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
         if args.dry_run:
@@ -82,8 +81,7 @@ def run_privacy(arguments: list[str]) -> int:
     parser.add_argument("--repo_id", default="owner/name", help="where the model will go")
     _add_terms(parser)
     args = parser.parse_args(arguments)
-    folder = ModelFolder.read(args.model, args.results)
-    release = _plan(folder, args)
+    folder, release = _plan(args)
     with TemporaryDirectory() as work_dir:
         files, notes = prepare(folder, release, args, work_dir)
         return 1 if check(folder, release, files, notes, args.min_notes_of_word) else 0
@@ -190,26 +188,23 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
     parser.add_argument("--license", default="apache-2.0", help="license of the published files; default: apache-2.0")
     parser.add_argument(
-        "--adapter", action="store_true", help="push LoRA's adapter and the head in place of the merged weights"
+        "--adapter",
+        dest="is_adapter",
+        action="store_true",
+        help="push LoRA's adapter and the head in place of the merged weights",
     )
     parser.add_argument(
         "--i_have_written_permission",
+        dest="permission",
         metavar="REFERENCE",
         help="push weights of restricted data, privately and gated by hand; the reference goes into the card",
     )
 
 
-def _plan(folder: ModelFolder, args: argparse.Namespace) -> Release:
-    return plan_release(
-        folder,
-        args.repo_id,
-        private=args.private,
-        gated=args.gated,
-        permission=args.i_have_written_permission,
-        license=args.license,
-        base_model=args.base_model,
-        is_adapter=args.adapter,
-    )
+def _plan(args: argparse.Namespace) -> tuple[ModelFolder, Release]:
+    folder = ModelFolder.read(args.model, args.results)
+    terms = ("repo_id", "private", "gated", "permission", "license", "base_model", "is_adapter")
+    return folder, plan_release(folder, **{name: getattr(args, name) for name in terms})
 
 
 def prepare(

@@ -10,14 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .folder import project_file, read_content
-from .privacy import (
-    DEIDENTIFIED,
-    LOCAL_PATH,
-    Finding,
-    LocalNames,
-    TrainingNotes,
-    check_files,
-)
+from .privacy import DEIDENTIFIED, LOCAL_PATH, Finding, LocalNames, TrainingNotes, check_files
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,17 +72,10 @@ def dataset_files() -> dict[str, Path | bytes]:
 def check_dataset(
     files: Mapping[str, Path | bytes], names: LocalNames, notes: TrainingNotes | None = None
 ) -> list[Finding]:
-    """Look for data in what goes out.
+    """Look for data in what goes out; none found is a pass.
 
-    Args:
-        files (`dict`): Paths or contents by name.
-        names (`LocalNames`): What names this machine and its user.
-        notes (`TrainingNotes`, *optional*):
-            The user's own notes. With them, their spans and ids are looked for everywhere; without them, a short piece
-            of a note in a docstring or comment is not found.
-
-    Returns:
-        Findings by file and kind, never the text; none is a pass.
+    With the user's own notes, their spans and ids are looked for everywhere; without them, a short piece of a note in a
+    docstring or comment is not found.
     """
     marks = check_files(files, names)
     of_notes = [] if notes is None else set(check_files(files, names, notes)) - set(marks)

@@ -5,6 +5,7 @@ unknown one stays at home and is named. The configuration's own checks do not st
 that it does not know, and its messages quote values, where here no value may be shown, since it may be a note.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +28,8 @@ class Kind(NamedTuple):
     words: str
     accepts: Callable[[Any], bool]
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    def called(self, words: str) -> "Kind":
+        return self._replace(words=words)
 
 
 def text(pattern: str, words: str) -> Kind:
@@ -51,26 +47,33 @@ def list_of(kind: Kind) -> Kind:
 
 
 def map_of(kind: Kind, key: str = r".*") -> Kind:
-    return Kind(
-        f"an object, each value {kind.words}",
-        lambda value: (
-            isinstance(value, dict)
-            and all(re.fullmatch(key, name, re.DOTALL) and kind.accepts(item) for name, item in value.items())
-        ),
-    )
+    def accepts(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            re.fullmatch(key, name, re.DOTALL) and kind.accepts(item) for name, item in value.items()
+        )
+
+    return Kind(f"an object, each value {kind.words}", accepts)
 
 
-def record_of(kinds: Mapping[str, Kind], required: tuple[str, ...] = (), only: bool = False) -> Kind:
-    """An object whose known fields are of these kinds; with `only`, it has no other field."""
+ANYTHING, NOTHING = Kind("anything", lambda value: True), Kind("nothing", lambda value: False)
+
+
+def record_of(kinds: Mapping[str, Kind], required: tuple[str, ...] = (), others: Kind = ANYTHING) -> Kind:
+    """An object whose known fields are of these kinds, and all others of another one."""
 
     def accepts(value: Any) -> bool:
         return (
             isinstance(value, dict)
             and all(name in value for name in required)
-            and all(kinds[name].accepts(item) if name in kinds else not only for name, item in value.items())
+            and all(kinds.get(name, others).accepts(item) for name, item in value.items())
         )
 
     return Kind(f"an object with {', '.join(f'`{name}`' for name in required or kinds)} of the right types", accepts)
+
+
+def whole(kinds: Mapping[str, Kind], others: Kind = ANYTHING) -> Kind:
+    """A record that has all these fields."""
+    return record_of(kinds, tuple(kinds), others)
 
 
 def either(*kinds: Kind) -> Kind:
@@ -84,41 +87,32 @@ def optional(kind: Kind) -> Kind:
     return either(kind, NULL)
 
 
-NUMBER, WHOLE = Kind("a number", _is_number), Kind("a whole number", _is_whole)
+WHOLE = Kind("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+NUMBER = Kind("a number", lambda value: WHOLE.accepts(value) or (isinstance(value, float) and math.isfinite(value)))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-NAME = Kind("a name of at most 200 characters", lambda value: isinstance(value, str) and 0 < len(value) <= 200)
+STRING = Kind("a text", lambda value: isinstance(value, str))
+NAME = text(r"(?s).{1,200}", "a name of at most 200 characters")
 WORD = text(r"[A-Za-z0-9_.+-]{1,60}", "a word of letters, digits, dots and dashes")
 VERSION = text(r"\d+(\.[A-Za-z0-9+-]+){0,6}", "a version")
 DIGEST = text(r"[0-9a-f]{64}", "a SHA-256")
-INTERVAL = optional(
-    Kind("two numbers", lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
-)
+INTERVAL = optional(Kind("two numbers", lambda value: list_of(NUMBER).accepts(value) and len(value) == 2))
 FIGURE = optional(NUMBER)
 SCALAR = either(NUMBER, FLAG, WORD, NULL)
 IDS = optional(either(WHOLE, list_of(WHOLE)))
 
 
-def _is_training_data(value: Any) -> bool:
-    return value is None or (_RECORD.accepts(value) and _is_training_data(value.get("earlier")))
-
-
 OPTION = text(r"\w{1,60}=[\w.,+-]{0,500}", "NAME=VALUE")
 TRAINING_DATA_FIELDS = {
-    "dataset": NAME,
-    "config": NAME,
+    **dict.fromkeys(("dataset", "config"), NAME),
     "options": list_of(OPTION),
-    "synthetic": FLAG,
-    "open": FLAG,
+    **dict.fromkeys(("synthetic", "open"), FLAG),
     "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
     "seed": optional(WHOLE),
-    "weights": DIGEST,
-    "adapter": DIGEST,
-    "seal": DIGEST,
-    "earlier": Kind("a record of training data", lambda value: value is None or isinstance(value, dict)),
+    **dict.fromkeys(("weights", "adapter", "seal"), DIGEST),
+    "earlier": Kind("a record of training data", lambda value: TRAINING_DATA.accepts(value)),
 }
-_RECORD = record_of(TRAINING_DATA_FIELDS)
-TRAINING_DATA = Kind(
-    "the record that training writes (`dataset`, `config`, `synthetic`, `code_counts` ...), or null", _is_training_data
+TRAINING_DATA: Kind = optional(record_of(TRAINING_DATA_FIELDS)).called(
+    "the record that training writes (`dataset`, `config`, `synthetic`, `code_counts` ...), or null"
 )
 
 
@@ -134,47 +128,29 @@ ID2LABEL = Kind(
     "the codes of the model, dotted and all of one edition of ICD, by their class ids from 0 on", _is_code_table
 )
 ARCHITECTURES = tuple(model.__name__ for model in MODELS.values())
-OWN_CODE = {
-    "AutoConfig": {f"configuration_icd.{model.config_class.__name__}" for model in MODELS.values()},
-    "AutoModel": {f"modeling_icd.{name}" for name in ARCHITECTURES},
-    "AutoModelForSequenceClassification": {f"modeling_icd.{name}" for name in ARCHITECTURES},
+_CLASSES = one_of(*(f"modeling_icd.{name}" for name in ARCHITECTURES))
+AUTO_MAP = optional(
+    record_of(
+        {
+            "AutoConfig": one_of(*(f"configuration_icd.{model.config_class.__name__}" for model in MODELS.values())),
+            **dict.fromkeys(("AutoModel", "AutoModelForSequenceClassification"), _CLASSES),
+        },
+        others=NOTHING,
+    )
+).called("the classes of this project's own code")
+_PIPELINES = {
+    name: record_of({**dict.fromkeys(row, ANYTHING), "impl": one_of(row["impl"])}, ("impl",), NOTHING)
+    for name, row in CUSTOM_PIPELINES.items()
 }
-AUTO_MAP = Kind(
-    "the classes of this project's own code",
-    lambda value: (
-        value is None
-        or (
-            isinstance(value, dict)
-            and all(isinstance(item, str) and item in OWN_CODE.get(name, ()) for name, item in value.items())
-        )
-    ),
-)
-PIPELINES = Kind(
-    "the pipeline of this project's own code",
-    lambda value: (
-        value is None
-        or (
-            isinstance(value, dict)
-            and all(
-                name in CUSTOM_PIPELINES
-                and isinstance(item, dict)
-                and item.get("impl") == CUSTOM_PIPELINES[name]["impl"]
-                and set(item) <= {"impl", "pt", "type", "default"}
-                for name, item in value.items()
-            )
-        )
-    ),
-)
-CALIBRATION = record_of(
+PIPELINES = optional(record_of(_PIPELINES, others=NOTHING)).called("the pipeline of this project's own code")
+CALIBRATION = whole(
     {
         "method": one_of(*CALIBRATIONS),
         "bands": list_of(NAME),
-        "slopes": list_of(NUMBER),
-        "intercepts": list_of(NUMBER),
+        **dict.fromkeys(("slopes", "intercepts"), list_of(NUMBER)),
         "band_of_code": list_of(WHOLE),
     },
-    required=("method", "bands", "slopes", "intercepts", "band_of_code"),
-    only=True,
+    others=NOTHING,
 )
 
 
@@ -190,13 +166,10 @@ BACKBONE = dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHO
 # How a model was loaded, as `describe_reader` says it.
 ATTENTION = text(r"[\w./-]{1,60}", "the name of an attention or of a kernel")
 READER = record_of(
-    {"dtype": WORD, "attn_implementation": optional(ATTENTION), "quantization": optional(WORD)}, only=True
+    {"dtype": WORD, "attn_implementation": optional(ATTENTION), "quantization": optional(WORD)}, others=NOTHING
 )
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
-DECLARED = {
-    *(field.name for model in MODELS.values() for field in fields_of(model.config_class)),
-    *decision_fields(),
-}
+DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
@@ -210,10 +183,8 @@ CONFIG: dict[str, Kind] = {
     "auto_map": AUTO_MAP,
     "custom_pipelines": PIPELINES,
     "id2label": ID2LABEL,
-    "label2id": Kind("the class id of each code", map_of(WHOLE).accepts),
-    "code_descriptions": optional(
-        Kind("an object, each value a title", map_of(Kind("", lambda v: isinstance(v, str))).accepts)
-    ),
+    "label2id": map_of(WHOLE).called("the class id of each code"),
+    "code_descriptions": optional(map_of(STRING.called("a title"))),
     "training_data": TRAINING_DATA,
     "pooling": one_of(*POOLINGS),
     "threshold_rule": one_of(*RULES),
@@ -232,21 +203,17 @@ CONFIG_REQUIRED = ("architectures", "id2label")
 # Beside these, a configuration holds where it was loaded from, which never goes out and is not worth a word.
 SILENTLY_DROPPED = {"_name_or_path"}
 
+_SETTING = either(SCALAR, list_of(either(WHOLE, OPTION)))
+_MODEL_SETTINGS = {
+    "backbone": STRING,
+    "base_model": either(_SETTING, STRING),
+    "freeze_backbone": FLAG,
+    "lora_r": WHOLE,
+    "attn_implementation": either(_SETTING, ATTENTION),
+}
 RUN: dict[str, Kind] = {
-    "model": Kind(
-        "an object with `backbone`, `freeze_backbone`, `lora_r` and single words, numbers or lists of numbers",
-        lambda value: (
-            isinstance(value, dict)
-            and isinstance(value.get("backbone"), str)
-            and isinstance(value.get("freeze_backbone"), bool)
-            and _is_whole(value.get("lora_r"))
-            and all(
-                either(SCALAR, list_of(either(WHOLE, OPTION))).accepts(item)
-                or (name in ("backbone", "base_model") and isinstance(item, str))
-                or (name == "attn_implementation" and ATTENTION.accepts(item))
-                for name, item in value.items()
-            )
-        ),
+    "model": record_of(_MODEL_SETTINGS, ("backbone", "freeze_backbone", "lora_r"), others=_SETTING).called(
+        "an object with `backbone`, `freeze_backbone`, `lora_r` and single words, numbers or lists of numbers"
     ),
     "data": record_of(
         {"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)}, ("dataset",)
@@ -257,22 +224,15 @@ RUN: dict[str, Kind] = {
 }
 RUN_REQUIRED = ("model", "data", "training", "log")
 
-BAND = record_of(
-    {
-        "stratum": NAME,
-        "num_codes": WHOLE,
-        **dict.fromkeys(("precision", "recall", "f1_micro", "f1_macro"), FIGURE),
-    },
-    required=("stratum", "num_codes", "precision", "recall", "f1_micro", "f1_macro"),
+BAND = whole(
+    {"stratum": NAME, "num_codes": WHOLE, **dict.fromkeys(("precision", "recall", "f1_micro", "f1_macro"), FIGURE)}
 )
 RESULTS: dict[str, Kind] = {
     "metrics": map_of(FIGURE, key=r"\w{1,60}"),
     "intervals": map_of(INTERVAL, key=r"\w{1,60}"),
     "strata": record_of({"frequency": list_of(BAND)}),
     **dict.fromkeys(("dataset", "config", "split", "threshold_source", "threshold_rule"), NAME),
-    "interval_method": Kind(
-        "a text of at most 1,000 characters", lambda value: isinstance(value, str) and len(value) <= 1000
-    ),
+    "interval_method": text(r"(?s).{0,1000}", "a text of at most 1,000 characters"),
     **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
     "reader": READER,
@@ -281,9 +241,7 @@ RESULTS: dict[str, Kind] = {
     "unknown_codes": list_of(NAME),
     "threshold": either(NUMBER, NAME),
     "thresholds": optional(map_of(NUMBER)),
-    "calibration": optional(
-        record_of({"bands": list_of(record_of({"slope": NUMBER, "intercept": NUMBER}, ("slope", "intercept")))})
-    ),
+    "calibration": optional(record_of({"bands": list_of(whole({"slope": NUMBER, "intercept": NUMBER}))})),
 }
 MEMBERSHIP: dict[str, Kind] = {
     "weights": DIGEST,
@@ -292,16 +250,15 @@ MEMBERSHIP: dict[str, Kind] = {
     **dict.fromkeys(("loss_auc", "reference_auc"), FIGURE),
     **dict.fromkeys(("loss_interval", "reference_interval"), INTERVAL),
 }
-MEMBERSHIP_REQUIRED = tuple(MEMBERSHIP)
 
-_TOKEN_TEXT = Kind("a token", lambda value: isinstance(value, str) and len(value) <= 60)
+_TOKEN_TEXT = text(r"(?s).{0,60}", "a token")
 TOKEN = either(
     _TOKEN_TEXT,
     record_of(
         {"content": _TOKEN_TEXT, "id": WHOLE, "__type": WORD}
         | dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word", "special"), FLAG),
         required=("content",),
-        only=True,
+        others=NOTHING,
     ),
     NULL,
 )
@@ -311,68 +268,45 @@ SPECIAL_TOKENS: dict[str, Kind] = {
         ("additional_special_tokens", "extra_special_tokens"), either(list_of(TOKEN), map_of(TOKEN), NULL)
     ),
 }
+_TOKENIZER_SCALARS = """
+add_bos_token add_eos_token add_prefix_space backend clean_up_tokenization_spaces do_lower_case errors from_slow
+is_local legacy local_files_only max_length model_max_length pad_to_multiple_of pad_token_type_id padding
+padding_side spaces_between_special_tokens split_special_tokens stride strip_accents tokenize_chinese_chars
+tokenizer_class trim_offsets truncation truncation_side truncation_strategy use_default_system_prompt vocab_size
+"""
 TOKENIZER: dict[str, Kind] = {
     **SPECIAL_TOKENS,
     "added_tokens_decoder": map_of(TOKEN, key=r"\d+"),
     "model_input_names": list_of(WORD),
     "sp_model_kwargs": map_of(SCALAR, key=r"\w{1,40}"),
-    **dict.fromkeys(
-        (
-            *("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "do_lower_case"),
-            *("legacy", "spaces_between_special_tokens", "split_special_tokens", "strip_accents", "from_slow"),
-            *("tokenize_chinese_chars", "trim_offsets", "use_default_system_prompt", "model_max_length", "vocab_size"),
-            *("max_length", "stride", "pad_to_multiple_of", "pad_token_type_id", "padding", "truncation", "errors"),
-            *("padding_side", "truncation_side", "truncation_strategy", "tokenizer_class", "backend", "is_local"),
-            "local_files_only",
-        ),
-        SCALAR,
-    ),
+    **dict.fromkeys(_TOKENIZER_SCALARS.split(), SCALAR),
 }
 
 
-def _is_place(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
-
-
-def _is_vocabulary(value: Any) -> bool:
-    """Whole numbers by token, or, of Unigram, tokens with their scores."""
-    if isinstance(value, list):
-        return all(
-            isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and _is_number(entry[1])
-            for entry in value
-        )
-    return isinstance(value, dict) and all(map(_is_place, value.values()))
-
-
+_PLACE = Kind("a whole number", lambda value: WHOLE.accepts(value) and value >= 0)
+_SCORED_TOKEN = Kind(
+    "a token with its score",
+    lambda value: (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and NUMBER.accepts(value[1])
+    ),
+)
+_TOKENIZER_MODEL = record_of(
+    {"vocab": either(map_of(_PLACE), list_of(_SCORED_TOKEN)), **dict.fromkeys(("type", "unk_token"), optional(STRING))}
+)
 TOKENIZER_FILE: dict[str, Kind] = {
     "model": Kind(
         "an object with the `type` of the tokenizer and a `vocab` of ids by token (of Unigram, of tokens with scores)",
         lambda value: (
-            isinstance(value, dict)
-            and _is_vocabulary(value.get("vocab", {}))
+            _TOKENIZER_MODEL.accepts(value)
             and (value.get("type") != "WordLevel" or isinstance(value.get("vocab"), dict))
-            and all(isinstance(value.get(name), str | None) for name in ("type", "unk_token"))
         ),
     ),
-    "added_tokens": optional(
-        list_of(
-            record_of(
-                {
-                    "content": Kind("a text", lambda value: isinstance(value, str)),
-                    "id": Kind("a whole number", _is_place),
-                    "special": FLAG,
-                },
-                required=("content", "id", "special"),
-            )
-        )
-    ),
-    "padding": optional(record_of({"pad_id": WHOLE}, required=("pad_id",))),
-    "post_processor": optional(
-        record_of({"special_tokens": map_of(record_of({"ids": list_of(WHOLE)}, required=("ids",)))})
-    ),
+    "added_tokens": optional(list_of(whole({"content": STRING, "id": _PLACE, "special": FLAG}))),
+    "padding": optional(whole({"pad_id": WHOLE})),
+    "post_processor": optional(record_of({"special_tokens": map_of(whole({"ids": list_of(WHOLE)}))})),
 }
 WEIGHTS_INDEX: dict[str, Kind] = {
-    "metadata": record_of({"total_size": NUMBER, "total_parameters": WHOLE}, only=True),
+    "metadata": record_of({"total_size": NUMBER, "total_parameters": WHOLE}, others=NOTHING),
     "weight_map": map_of(text(r"model-\d{5}-of-\d{5}\.safetensors", "a file of weights"), key=r"[\w.]{1,200}"),
 }
 _MODULES = optional(either(text(r"[\w.|*()\\+\[\]^$?-]{1,2000}", "a pattern of names of modules"), list_of(WORD)))
@@ -380,7 +314,7 @@ ADAPTER: dict[str, Kind] = {
     **dict.fromkeys((field.name for field in fields_of(LoraConfig)), either(SCALAR, map_of(NULL))),
     **dict.fromkeys(("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"), _MODULES),
     **dict.fromkeys(("rank_pattern", "alpha_pattern"), optional(map_of(NUMBER, key=r"[\w.|*()\\+-]{0,500}"))),
-    "base_model_name_or_path": optional(Kind("a name", lambda value: isinstance(value, str))),
+    "base_model_name_or_path": optional(STRING.called("a name")),
     "layers_to_transform": IDS,
     "peft_version": optional(VERSION),
     "auto_mapping": NULL,
@@ -391,14 +325,7 @@ ADAPTER_REQUIRED = ("r", "lora_alpha", "target_modules", "modules_to_save")
 def check_fields(
     name: str, content: Mapping[str, Any], kinds: Mapping[str, Kind], remedy: str, required: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a file with a known field that is not what it must be.
-
-    Args:
-        name (`str`): Of the file, for messages.
-        content (`dict`): What it holds.
-        kinds (`dict`): What its known fields must be.
-        remedy (`str`): What to do about it.
-        required (`tuple[str, ...]`): Fields that must be there.
+    """Refuse a file that lacks a required field, or that has a known one which is not what it must be.
 
     Raises:
         ValueError: naming the file and the field, and never what it holds, which may be a note.
@@ -412,10 +339,8 @@ def check_fields(
 
 
 def _shape(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     shapes = {"dict": "another object", "list": "another list", "str": "another string"}
     return shapes.get(type(value).__name__, "another number")
 

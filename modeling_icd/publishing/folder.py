@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -16,18 +17,7 @@ from dataset_scripts.files import read_json
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..inference.model_folder import SMOLLM2, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
-from .fields import (
-    BACKBONE,
-    CONFIG,
-    CONFIG_REQUIRED,
-    MEMBERSHIP,
-    MEMBERSHIP_REQUIRED,
-    RESULTS,
-    RUN,
-    RUN_REQUIRED,
-    check_fields,
-    records_of,
-)
+from .fields import BACKBONE, CONFIG, CONFIG_REQUIRED, MEMBERSHIP, RESULTS, RUN, RUN_REQUIRED, check_fields, records_of
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -44,44 +34,26 @@ def real_datasets(training_data: dict[str, Any] | None) -> set[str]:
     }
 
 
-def trained_configs(training_data: dict[str, Any], dataset: str) -> set[str]:
-    """The configurations of a data set that a model was trained on, earlier runs included."""
-    return {record["config"] for record in records_of(training_data) if record.get("dataset") == dataset}
-
-
-def check_repo_id(repo_id: str, argument: str = "--repo_id") -> None:
+def check_repo_id(repo_id: str) -> None:
     """Raise a `ValueError` where this is not the name of a repository."""
     if not REPO_ID.fullmatch(repo_id):
-        raise ValueError(f"`{argument}` must be OWNER/NAME, got {repo_id!r}.")
+        raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What `train.py` and `evaluate.py` wrote.
-
-    Args:
-        path (`Path`): The folder.
-        config (`dict`): Its `config.json`.
-        runs (`tuple[dict, ...]`):
-            Its `run.json`, behind those of the models that it was trained further from, the first one first.
-        results (`dict`): Its `results.json`.
-        membership (`dict`, *optional*): Its `membership.json`.
-    """
+    """What `train.py` and `evaluate.py` wrote: the JSON files of a folder, by their names."""
 
     path: Path
     config: dict[str, Any]
+    # Its own run behind those of the models that it was trained further from, the first one first.
     runs: tuple[dict[str, Any], ...]
     results: dict[str, Any]
     membership: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path, results: str | Path | None = None) -> "ModelFolder":
-        """Read a folder.
-
-        Args:
-            path (`str` or `Path`): The folder.
-            results (`str` or `Path`, *optional*):
-                The results to publish; by default `results.json` of the folder, or of its `evaluation/test`: the later one.
+        """Read a folder; by default its results are `results.json` in it, or in its `evaluation/test`: the later one.
 
         Raises:
             FileNotFoundError: where there is no such folder, configuration, run or result.
@@ -100,9 +72,10 @@ class ModelFolder:
         found = max(present, key=lambda file: file.stat().st_mtime_ns, default=candidates[-1])
         remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
-        membership = read_json(measured, "measure it again.") if measured.is_file() else None
-        if membership is not None:
-            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", MEMBERSHIP_REQUIRED)
+        membership = None
+        if measured.is_file():
+            membership = read_json(measured, "measure it again.")
+            check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", tuple(MEMBERSHIP))
         measurements = read_json(found, remedy)
         check_fields(found.name, measurements, RESULTS, f"{remedy}.")
         return cls(path, config, _read_runs(path), measurements, membership)
@@ -127,10 +100,6 @@ class ModelFolder:
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
-
-    def base_model(self) -> str:
-        """The Hub id of the pretrained backbone; see [`name_base_model`]."""
-        return name_base_model(self.runs)
 
 
 def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -170,14 +139,12 @@ def read_content(content: Path | bytes) -> bytes:
 
 
 class WeightsHeader(NamedTuple):
-    """What a safetensors file says of its tensors: their shapes by name, and its metadata."""
-
-    shapes: dict[str, list[int]]
+    shapes: dict[str, list[int]]  # by the name of the tensor
     metadata: dict[str, str]
 
 
 def weights_header(path: Path) -> WeightsHeader:
-    """Read the header of a safetensors file; no tensor is loaded.
+    """What a safetensors file says of its tensors; none of them is loaded.
 
     Raises:
         ValueError: where it is not a safetensors file.
@@ -199,13 +166,10 @@ def project_file(name: str) -> Path:
     in_checkout = Path(__file__).resolve().parents[2] / name
     if in_checkout.is_file():
         return in_checkout
-    try:
-        installed = metadata.files("modeling-icd") or []
-    except metadata.PackageNotFoundError:
-        installed = []
-    for file in installed:
-        if file.name == name:
-            return Path(str(file.locate()))
+    with suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("modeling-icd") or ():
+            if file.name == name:
+                return Path(str(file.locate()))
     raise FileNotFoundError(
         f"{name} is neither beside the package nor in its distribution: install modeling-icd again."
     )

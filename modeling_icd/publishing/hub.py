@@ -1,7 +1,7 @@
 """Pushes to a Hub: makes the repository private and gated first, then uploads all files in one commit."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -49,12 +49,8 @@ def push(
     uploaded and goes on.
 
     Args:
-        repo_id (`str`): OWNER/NAME.
         files (`dict`): Paths or contents by name.
-        private (`bool`): Whether the repository is private.
         gated (`str`): `manual`, `auto` or `no`: how access is granted.
-        message (`str`): Of the commit.
-        repo_type (`str`): `model` or `dataset`.
         token (`str`, *optional*): In place of the one that `hf auth login` or HF_TOKEN left.
 
     Returns:
@@ -66,7 +62,10 @@ def push(
     api = HfApi(library_name="modeling-icd", token=token)
     with _explained(repo_id):
         api.whoami()
-        present = _present_files(api, repo_id, repo_type)
+        present = set()
+        with suppress(RepositoryNotFoundError):
+            siblings = api.repo_info(repo_id, repo_type=repo_type).siblings  # type: ignore[union-attr]
+            present = {file.rfilename for file in siblings or []}
         foreign = sorted(present - files.keys() - HUBS_OWN_FILES)
         if foreign:
             raise PushError(
@@ -87,14 +86,6 @@ def push(
             repo_type=repo_type,
         )
     return commit.oid
-
-
-def _present_files(api: HfApi, repo_id: str, repo_type: str) -> set[str]:
-    try:
-        info = api.repo_info(repo_id, repo_type=repo_type)
-        return {file.rfilename for file in info.siblings or []}  # type: ignore[union-attr]
-    except RepositoryNotFoundError:
-        return set()
 
 
 @contextmanager

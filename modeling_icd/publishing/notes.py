@@ -11,31 +11,23 @@ import datasets
 from dataset_scripts import load_builder, parse_options
 
 from ..evaluation.model_data import as_in_training, private_cache
-from .folder import ModelFolder, real_datasets, trained_configs
+from .fields import records_of
+from .folder import ModelFolder, real_datasets
 
 
 @dataclass
 class TrainingNotes:
-    """The user's own notes, streamed.
-
-    Args:
-        records (`Iterable[dict]`): With `text`, `hadm_id` and `subject_id`; gone through once for each purpose.
-        titles (`Sequence[str]`): Titles of codes, which are public though notes may quote them.
-        codes (`Sequence[str]`): The codes, which are no ids though some are numbers.
-    """
+    """The user's own notes, streamed: records with `text`, `hadm_id` and `subject_id`, gone through once for each purpose."""
 
     records: Iterable[Mapping[str, Any]] = field(repr=False)
-    titles: Sequence[str] = ()
-    codes: Sequence[str] = ()
+    titles: Sequence[str] = ()  # of codes, which are public though notes may quote them
+    codes: Sequence[str] = ()  # which are no ids though some are numbers
 
 
 def load_notes(
     dataset: str, config: str | None, data_dir: str, cache_dir: str | Path, options: Sequence[str] = ()
 ) -> TrainingNotes:
     """Every record of the user's own copy of a data set, whichever its split, through its builder.
-
-    Args:
-        options (`Sequence[str]`): of the configuration, `NAME=VALUE`.
 
     Raises:
         ValueError, FileNotFoundError: where the builder finds a fault in the files.
@@ -96,7 +88,8 @@ def _as_read(
     if config is not None or "earlier" not in training_data:
         config, options = as_in_training(training_data, dataset, config, options)
     if config is None and dataset == "mimic4":  # no configuration of it has the notes of both editions of ICD
-        editions = {name.removesuffix("_top50") for name in trained_configs(training_data, dataset)}
+        records = [record for record in records_of(training_data) if record.get("dataset") == dataset]
+        editions = {record["config"].removesuffix("_top50") for record in records}
         if len(editions) != 1:
             raise ValueError(
                 f"The model was trained on {' and '.join(sorted(editions)) or 'an unknown configuration'} of mimic4: only "

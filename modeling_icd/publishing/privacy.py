@@ -16,7 +16,7 @@ another script, in another order and cut up, or written into the numbers of the 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
 from .tokens import added_numbers, words_of_base, words_of_tokens
-from .views import VOCABULARY_FILES, WORD, FileText, View, clean_text, fold, read_file, views
+from .views import VOCABULARY_FILES, WORD, Decoder, FileText, View, clean_text, fold, read_file, views
 
 
 SPAN_WORDS = 8
@@ -88,17 +88,11 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalNames:
-    """What names this machine and its user.
+    """What names this machine and its user."""
 
-    Args:
-        paths (`tuple[str, ...]`): Paths that may be relative, as a run was given them.
-        users (`tuple[str, ...]`): Account names.
-        public (`str`): A name that is published anyway and may contain one of these: the repository's id.
-    """
-
-    paths: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    public: str = ""
+    paths: tuple[str, ...] = ()  # which may be relative, as a run was given them
+    users: tuple[str, ...] = ()  # names of accounts
+    public: str = ""  # a name that is published anyway and may contain one of these: the repository's id
 
 
 def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNames:
@@ -207,30 +201,26 @@ class Bag(NamedTuple):
 
 
 class Comparison:
-    """Everything that is compared with the notes, in one pass over them.
-
-    Args:
-        files (`dict`): Of the release.
-        texts (`Sequence[FileText]`): The same, read.
-        notes ([`TrainingNotes`]): The user's own.
-        base_model (`str`, *optional*): Hub id of the pretrained backbone.
-    """
+    """Everything in the files of a release that is compared with the notes, in one pass over them; see [`check_files`]."""
 
     def __init__(
         self,
         files: Mapping[str, Path | bytes],
         texts: Sequence[FileText],
         notes: TrainingNotes,
-        base_model: str | None = None,
+        base_model: str | None,
     ):
         self.texts, self.notes, self.base_model = texts, notes, base_model
         self.titles = frozenset(notes.titles)
         self.decode = _decoder(files)
-        spans = [np.unique(np.concatenate([_NO_SPANS, *self._spans_of(text)])) for text in texts]
-        public = [of_title for title in notes.titles for of_title, _ in spans_of_words(WORD.findall(fold(title)))]
-        self.outgoing = np.setdiff1d(
-            np.concatenate([_NO_SPANS, *spans]), np.concatenate([_NO_SPANS, *public]), assume_unique=False
-        )
+        outgoing, public = [_NO_SPANS], [_NO_SPANS]
+        for text in texts:
+            outgoing.append(
+                np.unique(np.concatenate([_NO_SPANS, *(np.unique(found[2]) for found in self._spans_of(text))]))
+            )
+        for title in notes.titles:
+            public += [spans for spans, _ in spans_of_words(WORD.findall(fold(title)))]
+        self.outgoing = np.setdiff1d(np.concatenate(outgoing), np.concatenate(public))
         codes = frozenset(code.replace(".", "") for code in notes.codes)
         self.numbers: dict[str, list[Number]] = {text.name: candidates(text, codes) for text in texts}
         self.added_numbers = added_numbers(files)
@@ -247,14 +237,13 @@ class Comparison:
         self.notes_of_word: Counter[str] = Counter()
         self.num_notes = 0
 
-    def _views(self, text: FileText) -> Iterator[View]:
-        return views(text, self.decode, self.titles)
-
-    def _spans_of(self, text: FileText) -> Iterator[np.ndarray]:
+    def _spans_of(self, text: FileText) -> Iterator[tuple[View, str, np.ndarray, np.ndarray]]:
+        """Yield the spans of all views of a file, with the view, its folded text and the places of their first words."""
         strides = () if text.name in VOCABULARY_FILES else STRIDES
-        for view in self._views(text):
-            for spans, _ in spans_of_words(WORD.findall(fold(view.text)), strides):
-                yield np.unique(spans)
+        for view in views(text, self.decode, self.titles):
+            content = fold(view.text)
+            for spans, first_words in spans_of_words(WORD.findall(content), strides):
+                yield view, content, spans, first_words
 
     def stream(self) -> None:
         """Go through the notes once."""
@@ -299,15 +288,12 @@ class Comparison:
     def spans(self) -> Iterator[Finding]:
         """Yield what is a span of a note, with the place where the first one begins."""
         for text in self.texts if len(self.found_spans) else ():
-            strides = () if text.name in VOCABULARY_FILES else STRIDES
             times, place = 0, ""
-            for view in self._views(text):
-                content = fold(view.text)
-                for spans, first_words in spans_of_words(WORD.findall(content), strides):
-                    hits = np.flatnonzero(np.isin(spans, self.found_spans))
-                    times = max(times, len(np.unique(spans[hits])))
-                    if len(hits) and not place:
-                        place = _place(text, view, content, int(first_words[hits[0]]))
+            for view, content, spans, first_words in self._spans_of(text):
+                hits = np.flatnonzero(np.isin(spans, self.found_spans))
+                times = max(times, len(np.unique(spans[hits])))
+                if len(hits) and not place:
+                    place = _place(text, view, content, int(first_words[hits[0]]))
             if times:
                 yield Finding(text.name, SPAN, times, place)
 
@@ -333,7 +319,7 @@ def _place(text: FileText, view: View, content: str, word: int) -> str:
     return f"line {line}" + (f", as {view.form}" if view.form else "")
 
 
-def _decoder(files: Mapping[str, Path | bytes]) -> Callable[[Sequence[int]], str] | None:
+def _decoder(files: Mapping[str, Path | bytes]) -> Decoder | None:
     """What turns token ids into text: the tokenizer that goes out; None where there is none to turn them with."""
     if "tokenizer.json" not in files:
         return None
@@ -342,11 +328,7 @@ def _decoder(files: Mapping[str, Path | bytes]) -> Callable[[Sequence[int]], str
     except Exception:  # the library raises no narrower one
         return None
     size = tokenizer.get_vocab_size()
-
-    def decode(ids: Sequence[int]) -> str:
-        return tokenizer.decode([i for i in ids if 0 <= i < size])
-
-    return decode
+    return lambda ids: tokenizer.decode([i for i in ids if 0 <= i < size])
 
 
 def find_bags(file: FileText) -> Iterator[Bag]:

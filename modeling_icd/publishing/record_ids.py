@@ -60,17 +60,11 @@ PUBLIC_NUMBERS = {160035}
 
 
 class Number(NamedTuple):
-    """A number that may be an id.
-
-    Args:
-        value (`int`): The number.
-        line (`int`): Line of the file.
-        is_labelled (`bool`): Whether a word for a record stands beside it.
-    """
+    """A number that may be an id."""
 
     value: int
-    line: int
-    is_labelled: bool
+    line: int  # of the file
+    is_labelled: bool  # whether a word for a record stands beside it
 
 
 def find_labelled_ids(file: FileText) -> Iterator[int]:
@@ -85,11 +79,9 @@ def find_labelled_ids(file: FileText) -> Iterator[int]:
 
 
 def candidates(file: FileText, codes: Collection[str] = ()) -> list[Number]:
-    """The numbers of a file that are ids if the user's data have them.
+    """The numbers of a file that are ids if the user's data have them; its name counts as a line of it.
 
-    Args:
-        file ([`FileText`]): The file; its name counts as a line of it.
-        codes (`Collection[str]`): Codes without their dot, some of which are numbers.
+    `codes` are without their dot, so that some of them are numbers.
     """
     found = list(_in_text(file.name.rsplit(".", 1)[0].replace("/", "\n\n") + "\n", lambda _: 1))
     if file.name in TOKEN_FILES:

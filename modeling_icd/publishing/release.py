@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import REPO_ID, Access, ModelFolder, check_repo_id, project_file
+from .folder import REPO_ID, Access, ModelFolder, check_repo_id, name_base_model, project_file
 from .tokens import check_tokenizer
 
 
@@ -44,13 +43,14 @@ GATES = ("manual", "auto", "no")
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 COPIED = re.compile(r"(tokenizer|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model")
+ADAPTER_CONFIG = "adapter_config.json"
 # These go out by their known fields; see `fields.py`.
 BY_FIELD = {
     "tokenizer_config.json": TOKENIZER,
     "special_tokens_map.json": SPECIAL_TOKENS,
     WEIGHTS_INDEX_FILE: WEIGHTS_INDEX,
+    ADAPTER_CONFIG: ADAPTER,
 }
-ADAPTER_CONFIG = "adapter_config.json"
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
 HANDLER = PACKAGE / "handler.py"
@@ -66,62 +66,36 @@ FITTED_CONFIG = (*decision_fields(), "training_data")
 # These follow from the notes, too.
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
-PUBLIC_MODEL = (
-    *("dtype", "attn_implementation", "load_in_4bit", "load_in_8bit"),
-    *(
-        "model",
-        "backbone",
-        "head",
-        "head_options",
-        "pooling",
-        "head_dropout",
-        "head_ensemble_size",
-        "window_size",
-        "window_stride",
-    ),
-    *("hidden_layer", "normalize_hidden_states", "freeze_backbone", "reduction_size", "filter_sizes"),
-    *("num_filter_maps", "num_residual_layers"),
-    *("lora_r", "lora_alpha", "lora_dropout", "lora_layers_from", "save_adapter"),
-)
-PUBLIC_TRAINING = (
-    *("seed", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
-    *("gradient_accumulation_steps", "learning_rate", "head_learning_rate", "weight_decay", "lr_scheduler_type"),
-    *("warmup_steps", "max_grad_norm", "optim", "bf16", "fp16", "early_stopping_patience", "refit_on_validation"),
-    *("threshold_rule", *rule_options(), "calibration", "review_precision"),
-)
+_PUBLIC_MODEL = """
+dtype attn_implementation load_in_4bit load_in_8bit model backbone head head_options pooling head_dropout
+head_ensemble_size window_size window_stride hidden_layer normalize_hidden_states freeze_backbone reduction_size
+filter_sizes num_filter_maps num_residual_layers lora_r lora_alpha lora_dropout lora_layers_from save_adapter
+"""
+_PUBLIC_TRAINING = """
+seed num_train_epochs max_steps per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps
+learning_rate head_learning_rate weight_decay lr_scheduler_type warmup_steps max_grad_norm optim bf16 fp16
+early_stopping_patience refit_on_validation threshold_rule
+"""
+PUBLIC_MODEL = _PUBLIC_MODEL.split()
+PUBLIC_TRAINING = (*_PUBLIC_TRAINING.split(), *rule_options(), "calibration", "review_precision")
 
 
 @dataclass(frozen=True)
 class Release:
-    """How a model is published.
+    """How a model is published."""
 
-    Args:
-        target (`str`): The Hub id, or the words for a folder, by which the card's snippets load it.
-        access (`str`): Who may have the records it was trained on; see [`data_access`].
-        with_weights (`bool`): Whether weights and fitted thresholds go out.
-        private (`bool`): Whether the repository is private.
-        gated (`str`): `manual`, `auto` or `no`: how access is granted.
-        permission (`str`, *optional*): Reference of the written permission to share weights of restricted data.
-        license (`str`): License id of the repository.
-        base_model (`str`): Hub id of the pretrained backbone.
-        on_physionet (`bool`): Whether this is the package for PhysioNet.
-        is_adapter (`bool`): Whether LoRA's matrices and the head go out, in place of the merged weights.
-        dropped_words (`int`): Words that left the vocabulary since few training notes have them.
-        min_notes_of_word (`int`): How many notes have each word that stayed, at least.
-    """
-
-    target: str
-    access: Access
-    with_weights: bool
-    private: bool
-    gated: str
-    permission: str | None
-    license: str
-    base_model: str
-    on_physionet: bool = False
-    is_adapter: bool = False
-    dropped_words: int = 0
-    min_notes_of_word: int = 0
+    target: str  # the Hub id, or the words for a folder, by which the card's snippets load it
+    access: Access  # to the records it was trained on; see `data_access`
+    with_weights: bool  # whether weights and fitted thresholds go out
+    base_model: str  # Hub id of the pretrained backbone
+    private: bool = True
+    gated: str = "manual"  # one of `GATES`: how access is granted
+    permission: str | None = None  # reference of the written permission to share weights of restricted data
+    license: str = "apache-2.0"  # its id
+    on_physionet: bool = False  # whether this is the package for PhysioNet
+    is_adapter: bool = False  # whether LoRA's matrices and the head go out, in place of the merged weights
+    dropped_words: int = 0  # which left the vocabulary since few training notes have them
+    min_notes_of_word: int = 0  # how many notes have each word that stayed, at least
 
     @property
     def holds_restricted_weights(self) -> bool:
@@ -165,7 +139,7 @@ def plan_release(
         gated=gated,
         permission=permission if folder.access == "restricted" else None,
         license=license,
-        base_model=base_model or folder.base_model(),
+        base_model=base_model or name_base_model(folder.runs),
         is_adapter=is_adapter,
     )
     if is_adapter:
@@ -212,11 +186,7 @@ def outgoing_files(
 ) -> dict[str, Path | bytes]:
     """Every file of a release by its name in the repository: a path where it goes out as it is, else its content.
 
-    Args:
-        folder (`ModelFolder`): Of the model.
-        release (`Release`): Under which terms it goes out.
-        card (`str`): Its `README.md`.
-        titles (`Collection[str]`): Of codes, beside those that this project knows; see [`public_titles`].
+    `card` is its `README.md`; `titles` of codes come beside those that this project knows, see [`public_titles`].
 
     Raises:
         ValueError: where a field of a file is not what it must be.
@@ -229,10 +199,10 @@ def outgoing_files(
     if "tokenizer.json" in files:
         check_tokenizer(files["tokenizer.json"], folder.config.get("backbone_config", folder.config)["vocab_size"])
     for name, content in _read_by_field(folder, release).items():
-        files[name] = as_json(public_fields(content, BY_FIELD.get(name, ADAPTER))[0])
+        files[name] = as_json(public_fields(content, BY_FIELD[name])[0])
     if release.is_adapter:
         files[ADAPTER_WEIGHTS] = folder.path / ADAPTER_DIR / ADAPTER_WEIGHTS
-    files["config.json"] = as_json(public_config(folder.config, release, titles))
+    files["config.json"] = as_json(public_config(folder, release, titles))
     files["results.json"] = as_json(public_results(folder.results, release))
     files |= {name: text.encode() for name, text in training_configs(folder, release).items()}
     if release.with_weights and not release.is_adapter:
@@ -261,7 +231,8 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
         ValueError: where a known field is not what it must be.
     """
     remedy = "save the model and its tokenizer again with `save_pretrained`."
-    contents = {name: read_json(folder.path / name, remedy) for name in BY_FIELD if (folder.path / name).is_file()}
+    present = [name for name in BY_FIELD if name != ADAPTER_CONFIG and (folder.path / name).is_file()]
+    contents = {name: read_json(folder.path / name, remedy) for name in present}
     if not release.with_weights or release.is_adapter:
         contents.pop(WEIGHTS_INDEX_FILE, None)
     if release.is_adapter:
@@ -273,17 +244,14 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
         )
         contents[ADAPTER_CONFIG] = {**config, "base_model_name_or_path": base, "auto_mapping": None}
     for name, content in contents.items():
-        required = ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ()
-        check_fields(name, content, BY_FIELD.get(name, ADAPTER), remedy, required)
+        check_fields(name, content, BY_FIELD[name], remedy, ADAPTER_REQUIRED if name == ADAPTER_CONFIG else ())
     return contents
 
 
 def left_out(folder: ModelFolder, release: Release, titles: Collection[str] = ()) -> list[str]:
     """What the files of the folder hold beside their known fields, and so does not go out: one line for each file."""
-    unknown = {
-        name: public_fields(content, BY_FIELD.get(name, ADAPTER))[1]
-        for name, content in _read_by_field(folder, release).items()
-    }
+    contents = _read_by_field(folder, release)
+    unknown = {name: public_fields(content, BY_FIELD[name])[1] for name, content in contents.items()}
     unknown["config.json"] = public_fields(folder.config, CONFIG)[1]
     record = folder.config.get("training_data") or {}
     unknown["config.json"] += [f"training_data.{name}" for name in sorted(unknown_fields(record))]
@@ -301,38 +269,25 @@ def public_titles(
 ) -> dict[str, str]:
     """Of a model's descriptions of its codes those that are official titles.
 
-    Args:
-        codes (`Sequence[str]`): Of the model.
-        descriptions (`dict`): Its descriptions, by code.
-        titles (`Collection[str]`):
-            Those of the data's own dictionaries, for ICD-9-CM, and procedures of ICD-10, have none that Python brings.
+    `titles` are those of the data's own dictionaries, for ICD-9-CM, and procedures of ICD-10, have none that Python brings.
     """
-    known = {
-        *titles,
-        *_own_titles(),
-        *(icd10_hierarchy.load_titles().values() if classification_of(codes) is ICD10 else ()),
-    }
+    known = {*titles, *corpus_titles(), *CMC_TITLES.values()}
+    if classification_of(codes) is ICD10:
+        known.update(icd10_hierarchy.load_titles().values())
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 
 
-@cache
-def _own_titles() -> frozenset[str]:
-    """Of the codes of the open and the invented data sets."""
-    return corpus_titles().union(CMC_TITLES.values())
-
-
-def public_config(config: Mapping[str, Any], release: Release, titles: Collection[str] = ()) -> dict[str, Any]:
+def public_config(folder: ModelFolder, release: Release, titles: Collection[str] = ()) -> dict[str, Any]:
     """The known fields of the configuration; without weights, none of them that was fitted on notes."""
-    public, _ = public_fields(config, CONFIG)
-    codes = [public["id2label"][str(i)] for i in range(len(public["id2label"]))]
-    public["label2id"] = {code: i for i, code in enumerate(codes)}
+    public, _ = public_fields(folder.config, CONFIG)
+    public["label2id"] = {code: i for i, code in enumerate(folder.codes)}
     if public.get("code_descriptions"):
-        public["code_descriptions"] = public_titles(codes, public["code_descriptions"], titles)
+        public["code_descriptions"] = public_titles(folder.codes, public["code_descriptions"], titles)
     if public.get("custom_pipelines"):
         public["custom_pipelines"] = {name: CUSTOM_PIPELINES[name] for name in public["custom_pipelines"]}
     if not release.with_weights:
         public = {key: value for key, value in public.items() if key not in FITTED_CONFIG}
-        public["training_data"] = _names_of_data(config.get("training_data"))
+        public["training_data"] = _names_of_data(folder.config.get("training_data"))
     elif public.get("training_data"):
         record = public_training_data(public["training_data"])
         public["training_data"] = seal_training_data(record) if is_sealed(public["training_data"]) else record
@@ -359,29 +314,23 @@ def public_results(results: Mapping[str, Any], release: Release) -> dict[str, An
 
 
 def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
-    """The runs that made the model, as files for `train.py` by name, the first one first."""
-    texts = [training_config(run, i, release.base_model) for i, run in enumerate(folder.runs, start=1)]
+    """The runs that made the model, as files for `train.py` by name, the first one first; no path of this machine is in them.
+
+    The first run starts from the pretrained backbone, each other one from the run before it.
+    """
+    texts = []
+    for number, run in enumerate(folder.runs, start=1):
+        model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
+        if not model.get("lora_r"):
+            model = {key: value for key, value in model.items() if not key.startswith("lora_")}
+        model["backbone"] = release.base_model if number == 1 else f"OUTPUT_{number - 1}"
+        data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
+        training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
+        fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
+        texts.append(yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False))
     if len(texts) == 1:
         return {"train.yaml": texts[0]}
-    return {f"train_{i}.yaml": text for i, text in enumerate(texts, start=1)}
-
-
-def training_config(run: Mapping[str, Any], number: int, base_model: str) -> str:
-    """One run as a file for `train.py`, without a path of this machine.
-
-    Args:
-        run (`dict`): A `run.json`.
-        number (`int`): Its place among the runs, from 1; from the second on, it starts from the one before it.
-        base_model (`str`): What the first run starts from.
-    """
-    model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
-    if not model.get("lora_r"):
-        model = {key: value for key, value in model.items() if not key.startswith("lora_")}
-    model["backbone"] = base_model if number == 1 else f"OUTPUT_{number - 1}"
-    data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
-    training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
-    fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
-    return yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False)
+    return {f"train_{number}.yaml": text for number, text in enumerate(texts, start=1)}
 
 
 def as_json(content: Any) -> bytes:

@@ -91,8 +91,7 @@ def _tokens_of(name: str, data: bytes) -> Iterator[str]:
     elif name == "vocab.json":
         yield from _read(data, name)
     elif name == "tokenizer.json":
-        vocabulary = read_tokenizer(data)["model"].get("vocab") or {}
-        yield from vocabulary if isinstance(vocabulary, dict) else (str(entry[0]) for entry in vocabulary)
+        yield from vocabulary_of(read_tokenizer(data))
     yield from _added_tokens(name, data)
 
 
@@ -183,27 +182,25 @@ def vocabulary_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 def _sentencepiece_tokens(data: bytes) -> Iterator[str]:
     """The pieces of a SentencePiece model: in its protocol buffer the first field of each first field."""
     for field, value in _fields(data):
-        if field == 1 and isinstance(value, bytes):
+        if field == 1:
             yield from (piece.decode("utf-8", "replace") for inner, piece in _fields(value) if inner == 1)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each field of a protocol buffer that holds bytes."""
     at = 0
     try:
         while at < len(data):
             key, at = _varint(data, at)
-            wire = key & 7
-            if wire == 0:
-                value, at = _varint(data, at)
-            elif wire == 2:
-                length, at = _varint(data, at)
-                value, at = data[at : at + length], at + length  # type: ignore[assignment]
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-                value, at = data[at : at + size], at + size  # type: ignore[assignment]
-            else:
+            wire, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
+            if wire in (0, 2):  # a number by itself, and one that says how many bytes follow
+                number, at = _varint(data, at)
+                size = number if wire == 2 else 0
+            elif not size:
                 raise IndexError
-            yield key >> 3, value if wire == 2 else None
+            if wire == 2:
+                yield key >> 3, data[at : at + size]
+            at += size
     except IndexError:
         raise ValueError("tokenizer.model is no SentencePiece model: save the tokenizer again.") from None
 

@@ -5,7 +5,6 @@ with the notes in the same way, so that only this file knows about forms of text
 """
 
 import base64
-import binascii
 import html
 import json
 import re
@@ -15,9 +14,12 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .folder import read_content, weights_header
 
@@ -60,47 +62,33 @@ BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}(?:\s*\n\s*[A-Za-z0-9+/_-]{4,})*={0,2}
 HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:]?){40,}")
 CELL = re.compile(r"[\t|,;:=]|\s{1,}")
 FIRST_CELLS = 3
+# From token ids to text.
+Decoder = Callable[[Sequence[int]], str]
 
 
 class View(NamedTuple):
-    """A text that a file can be read as.
-
-    Args:
-        text (`str`): What it says.
-        form (`str`): How it is written; empty where it is as it stands.
-        line (`int`, *optional*): Line of the file where it begins; None where its lines are those of the file's text.
-    """
+    """A text that a file can be read as."""
 
     text: str
-    form: str = ""
-    line: int | None = None
+    form: str = ""  # how it is written; empty where it is as it stands
+    line: int | None = None  # of the file, where it begins; None where its lines are those of the file's text
 
 
 @dataclass
 class FileText:
-    """What one outgoing file says.
+    """What one outgoing file says. Of JSON, a place is a number among its scalars."""
 
-    Args:
-        name (`str`): In the repository.
-        raw (`str`): Its characters.
-        text (`str`): Of JSON its keys and values, one a line, escapes resolved; of other files the same as `raw`.
-        numbers (`list`): Of JSON the whole numbers with the key above them and their place among the scalars.
-        int_lists (`list`): Of JSON the lists of whole numbers with the place of their first.
-        word_lists (`list`): Of JSON the lists of strings.
-        lanes (`dict`): Of JSON the strings under the same key, in order.
-        is_json (`bool`): Whether it was read as JSON, a line at a time where each line is.
-    """
-
-    name: str
-    raw: str
-    text: str = ""
+    name: str  # in the repository
+    raw: str  # its characters
+    text: str  # of JSON its keys and values, one a line, escapes resolved; of other files the same as `raw`
+    is_json: bool = False  # whether it was read as JSON, a line at a time where each line is
+    # Of JSON: the whole numbers, each with the key above it and its place; the lists of whole numbers and of strings, each
+    # with the place of its first; the strings under the same key, in order; and the place of each line of the text.
     numbers: list[tuple[str, int, int]] = field(default_factory=list)
     int_lists: list[tuple[int, list[int]]] = field(default_factory=list)
     word_lists: list[tuple[int, list[str]]] = field(default_factory=list)
     lanes: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
-    is_json: bool = False
     places: list[int] = field(default_factory=list)
-    _raw_lines: list[int] | None = None
 
     def line_of(self, line_of_text: int) -> int:
         """The file's line, from 1, of a line of its text, from 0."""
@@ -109,10 +97,12 @@ class FileText:
         return self.line_of_scalar(self.places[line_of_text]) if line_of_text < len(self.places) else 1
 
     def line_of_scalar(self, place: int) -> int:
-        if self._raw_lines is None:
-            breaks = [match.start() for match in re.finditer("\n", self.raw)]
-            self._raw_lines = [bisect_right(breaks, match.start()) + 1 for match in SCALAR.finditer(self.raw)]
-        return self._raw_lines[place] if place < len(self._raw_lines) else 1
+        return self._lines_of_scalars[place] if place < len(self._lines_of_scalars) else 1
+
+    @cached_property
+    def _lines_of_scalars(self) -> list[int]:
+        breaks = [match.start() for match in re.finditer("\n", self.raw)]
+        return [bisect_right(breaks, match.start()) + 1 for match in SCALAR.finditer(self.raw)]
 
 
 class _Pairs(list):  # type: ignore[type-arg]
@@ -213,13 +203,10 @@ class _JsonReader:
             self.file.numbers += [(key, int(value), self.place) for value in values if value.is_integer()]
 
 
-def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles: frozenset[str]) -> Iterator[View]:
-    """Every text that a file can be read as.
+def views(file: FileText, decode: Decoder | None, titles: frozenset[str]) -> Iterator[View]:
+    """Every text that a file can be read as, without the lines that say no more than a title of a code, which is public.
 
-    Args:
-        file ([`FileText`]): The file.
-        decode (`Callable`, *optional*): The tokenizer of the release: token ids to text.
-        titles (`frozenset[str]`): Titles of codes, which are public: lines that say no more than one are left out.
+    `decode` is that of the tokenizer of the release.
     """
     text = file.text
     if file.is_json and titles:
@@ -245,9 +232,9 @@ def views(file: FileText, decode: Callable[[Sequence[int]], str] | None, titles:
                 yield View("".join(items), "letters", file.line_of_scalar(place))
     else:
         yield from _columns(text)
-    for hidden, form, line in _decoded(file, text, decode):
-        yield View(hidden, form, line)
-        yield from (view._replace(form=form) for view in _token_views(hidden, line))
+    for hidden in _decoded(file, text, decode):
+        yield hidden
+        yield from (view._replace(form=hidden.form) for view in _token_views(hidden.text, hidden.line))
 
 
 def clean_text(text: str) -> str:
@@ -271,14 +258,8 @@ def fold(text: str) -> str:
     return MARKS.sub("", unicodedata.normalize("NFKD", INVISIBLE.sub("", text))).casefold()
 
 
-def _byte_letters() -> dict[int, int]:
-    """The letters in which byte-level tokenizers write bytes, to the bytes."""
-    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in kept]
-    return {**{byte: byte for byte in kept}, **{256 + i: byte for i, byte in enumerate(others)}}
-
-
-BYTE_LETTERS = _byte_letters()
+# The letters in which byte-level tokenizers write bytes, to the bytes.
+BYTE_LETTERS = {ord(letter): byte for byte, letter in bytes_to_unicode().items()}
 
 
 def _token_views(text: str, line: int | None) -> Iterator[View]:
@@ -315,27 +296,25 @@ def _columns(text: str) -> Iterator[View]:
         yield View("\n".join(row[i] if -len(row) <= i < len(row) else "" for row in short), "column of a table")
 
 
-def _decoded(
-    file: FileText, text: str, decode: Callable[[Sequence[int]], str] | None
-) -> Iterator[tuple[str, str, int]]:
+def _decoded(file: FileText, text: str, decode: Decoder | None) -> Iterator[View]:
     """What token ids, base64 and hexadecimal digits say."""
     if decode is not None:
         for place, ids in file.int_lists:
-            yield decode(ids), "token ids", file.line_of_scalar(place)
+            yield View(decode(ids), "token ids", file.line_of_scalar(place))
         for match in INTEGERS.finditer(text):
             ids = [int(number) for number in re.findall(r"\d+", match[0])]
-            yield decode(ids), "token ids", file.line_of(text.count("\n", 0, match.start()))
+            yield View(decode(ids), "token ids", file.line_of(text.count("\n", 0, match.start())))
     for pattern, form, reader in ((BASE64, "base64", _from_base64), (HEX, "hexadecimal digits", bytes.fromhex)):
         for match in pattern.finditer(text):
             try:
                 data = reader(re.sub(r"[\s:]", "", match[0]))
-            except (ValueError, binascii.Error):
+            except ValueError:
                 continue
             hidden = decode_bytes(unpack(data))
             if sum(letter.isascii() for letter in hidden) > 0.8 * len(hidden):
-                yield hidden, form, file.line_of(text.count("\n", 0, match.start()))
+                yield View(hidden, form, file.line_of(text.count("\n", 0, match.start())))
 
 
 def _from_base64(text: str) -> bytes:
-    bare = text.rstrip("=").replace("-", "+").replace("_", "/")
-    return base64.b64decode(bare + "=" * (-len(bare) % 4))
+    bare = text.rstrip("=")
+    return base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..inference.model_folder import files_digest
-from ..sharing_icd import is_sealed, seal_training_data
+from ..sharing_icd import files_digest, is_sealed, seal_training_data
 from .folder import read_content, weights_header
 from .privacy import TrainingNotes
 from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
@@ -30,13 +29,9 @@ NOTES_PER_BATCH = 256
 def drop_rare_words(
     files: Mapping[str, Path | bytes], notes: TrainingNotes, min_notes: int, work_dir: str | Path
 ) -> tuple[dict[str, Path | bytes], int]:
-    """Take the words that fewer than `min_notes` training notes have out of what goes out.
+    """Take the words that fewer than `min_notes` training notes have out of the files of a release.
 
-    Args:
-        files (`dict`): Of the release. A tokenizer of pieces of words is left as it is.
-        notes ([`TrainingNotes`]): The user's own notes.
-        min_notes (`int`): Notes that a word must be in to stay.
-        work_dir (`str` or `Path`): Where the changed weights go.
+    A tokenizer of pieces of words is left as it is. Changed weights go into `work_dir`.
 
     Returns:
         The files, and how many words left.
@@ -68,20 +63,15 @@ def drop_rare_words(
     if "tokenizer_config.json" in files:
         config = json.loads(read_content(files["tokenizer_config.json"]))
         if "added_tokens_decoder" in config:
-            config["added_tokens_decoder"] = {
-                str(new_id[int(old)]): token
-                for old, token in config["added_tokens_decoder"].items()
-                if int(old) in new_id
-            }
+            added = config["added_tokens_decoder"].items()
+            config["added_tokens_decoder"] = {str(new_id[int(i)]): token for i, token in added if int(i) in new_id}
         changed["tokenizer_config.json"] = as_json(config)
     changed |= _shorten_embeddings(changed, kept, Path(work_dir))
     config = _shorten_config(json.loads(read_content(files["config.json"])), new_id)
     weights = [path for name, path in sorted(changed.items()) if WEIGHTS.fullmatch(name)]
     if weights and config.get("training_data"):
-        digest = files_digest(weights)  # type: ignore[arg-type]  # they are paths
-        was_sealed = is_sealed(config["training_data"])
-        record = {**config["training_data"], "weights": digest}
-        config["training_data"] = seal_training_data(record) if was_sealed else record
+        record = {**config["training_data"], "weights": files_digest(weights)}  # type: ignore[arg-type]  # they are paths
+        config["training_data"] = seal_training_data(record) if is_sealed(config["training_data"]) else record
     changed["config.json"] = as_json(config)
     return changed, num_dropped
 
@@ -106,19 +96,15 @@ def frequent_tokens(tokenizer: Mapping[str, Any], notes: TrainingNotes, min_note
             count()
     count()
     special = {token["id"] for token in tokenizer.get("added_tokens") or [] if token["special"]}
-    special |= {ids[tokenizer["model"]["unk_token"]], *_used_ids(tokenizer)}
+    special.add(ids[tokenizer["model"]["unk_token"]])
+    if tokenizer.get("padding"):
+        special.add(tokenizer["padding"]["pad_id"])
+    _change_ids(tokenizer.get("post_processor") or {}, special.add)  # those that it puts around a text
     if unknown := special - set(ids.values()):
         raise ValueError(
             f"`padding` or `post_processor` of tokenizer.json names the id {min(unknown)}, which no token has: {SAVE_AGAIN}"
         )
     return sorted(i for i in set(ids.values()) if i in special or counts[i] >= min_notes)
-
-
-def _used_ids(tokenizer: Mapping[str, Any]) -> set[int]:
-    """Ids that the tokenizer itself puts around and behind a text."""
-    used = [tokenizer["padding"]["pad_id"]] if tokenizer.get("padding") else []
-    _change_ids(tokenizer.get("post_processor") or {}, used.append)
-    return set(used)
 
 
 def _change_ids(processor: Mapping[str, Any], change: Callable[[int], Any]) -> dict[str, Any]:
@@ -162,23 +148,24 @@ def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[s
 
 
 def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work_dir: Path) -> dict[str, Path | bytes]:
-    for name, path in files.items():
-        if not isinstance(path, Path) or not name.endswith(".safetensors"):
-            continue
+    """The file of weights that has the embeddings, and the index of the files where there is one."""
+    weights = {name: path for name, path in files.items() if isinstance(path, Path) and path.suffix == ".safetensors"}
+    for name, path in weights.items():
         header = weights_header(path)
-        if EMBEDDINGS in header.shapes:
-            tensors = load_file(path)
-            old = tensors[EMBEDDINGS]
-            check_largest_id(kept, len(old))
-            tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
-            save_file(tensors, work_dir / name, header.metadata or None)
-            changed: dict[str, Path | bytes] = {name: work_dir / name}
-            if WEIGHTS_INDEX_FILE in files:
-                removed = old.numel() - tensors[EMBEDDINGS].numel()
-                index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
-                for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
-                    if key in index["metadata"]:
-                        index["metadata"][key] -= removed * size
-                changed[WEIGHTS_INDEX_FILE] = as_json(index)
-            return changed
+        if EMBEDDINGS not in header.shapes:
+            continue
+        tensors = load_file(path)
+        old = tensors[EMBEDDINGS]
+        check_largest_id(kept, len(old))
+        tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
+        save_file(tensors, work_dir / name, header.metadata or None)
+        changed: dict[str, Path | bytes] = {name: work_dir / name}
+        if WEIGHTS_INDEX_FILE in files:
+            removed = old.numel() - tensors[EMBEDDINGS].numel()
+            index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
+            for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
+                if key in index["metadata"]:
+                    index["metadata"][key] -= removed * size
+            changed[WEIGHTS_INDEX_FILE] = as_json(index)
+        return changed
     return {}
