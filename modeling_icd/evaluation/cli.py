@@ -156,7 +156,7 @@ def report(args: argparse.Namespace) -> int:
         codes=scored.codes,
         scores=scored.scores,
         outcomes=outcomes,
-        threshold=scored.threshold,
+        threshold=scored.decision["threshold"],
         about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
     )
     for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):

@@ -44,17 +44,43 @@ def outcomes_of(scores: Any, labels: Any, is_predicted: Any) -> Outcomes:
     scores = check_scores(scores)
     is_predicted = check_predicted(is_predicted, scores.shape)
     notes, codes = gold_pairs(labels, *scores.shape)
-    predicted_notes, predicted_codes = np.nonzero(is_predicted)
-    return Outcomes(
-        num_notes=scores.shape[0],
-        num_codes=scores.shape[1],
-        gold_notes=notes,
-        gold_codes=codes,
-        gold_ranks=rank_gold(scores, notes, codes).astype(np.int64),
-        is_hit=is_predicted[notes, codes],
-        predicted_notes=predicted_notes,
-        predicted_codes=predicted_codes,
-    )
+    ranks = rank_gold(scores, notes, codes).astype(np.int64)
+    return outcomes_of_pairs(len(scores), scores.shape[1], (notes, codes), ranks, np.nonzero(is_predicted))
+
+
+def outcomes_of_pairs(
+    num_notes: int, num_codes: int, gold: Sequence[np.ndarray], gold_ranks: np.ndarray, predicted: Sequence[np.ndarray]
+) -> Outcomes:
+    """Outcomes of notes and codes that are gold, and of those that are predicted; both by note and then by code."""
+    gold_keys, predicted_keys = (notes * num_codes + codes for notes, codes in (gold, predicted))
+    is_hit = np.isin(gold_keys, predicted_keys)
+    return Outcomes(num_notes, num_codes, gold[0], gold[1], gold_ranks, is_hit, predicted[0], predicted[1])
+
+
+def renumber_codes(outcomes: Outcomes, new_ids: np.ndarray, num_codes: int) -> Outcomes:
+    """Outcomes with other class ids.
+
+    Args:
+        new_ids (`(C,)`): By the class id that a code had; -1 leaves it out. Codes that get the same id are joined to a group,
+            which is gold, or predicted, in a note where any of them is; it takes the rank of one of them.
+        num_codes (`int`): Class ids from now on.
+    """
+
+    def renumber(notes: np.ndarray, codes: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        kept = np.flatnonzero(new_ids[codes] >= 0)
+        pairs, first = np.unique(notes[kept] * num_codes + new_ids[codes[kept]], return_index=True)
+        return np.divmod(pairs, num_codes), kept[first]
+
+    gold, of_gold = renumber(outcomes.gold_notes, outcomes.gold_codes)
+    predicted, _ = renumber(outcomes.predicted_notes, outcomes.predicted_codes)
+    return outcomes_of_pairs(outcomes.num_notes, num_codes, gold, outcomes.gold_ranks[of_gold], predicted)
+
+
+def join_codes(outcomes: Outcomes, names: Sequence[str | None]) -> Outcomes:
+    """Outcomes of groups of codes, from the group of each code: see `renumber_codes`. A code without one is left out."""
+    ids = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    new_ids = np.array([-1 if name is None else ids[name] for name in names], np.int64)
+    return renumber_codes(outcomes, new_ids, len(ids))
 
 
 def counts_per_note(outcomes: Outcomes) -> Counts:

@@ -27,7 +27,7 @@ import torch
 from dataset_scripts.files import whole_file
 
 from ..decision_icd import is_predicted
-from .outcomes import Outcomes
+from .outcomes import Outcomes, outcomes_of_pairs
 
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -110,21 +110,13 @@ def read_predictions(path: Path) -> Predictions:
         raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")
     about = json.loads(packed)
     codes = about.pop("codes")
-    gold_notes, gold_codes = _pairs(table["gold"])
-    predicted_notes, predicted_codes = _pairs(table["predicted"])
+    ranks = _flat(table["gold_ranks"]).astype(np.int64)
     return Predictions(
         hadm_ids=table["hadm_id"].to_numpy(),
         num_words=table["num_words"].to_numpy(),
         codes=codes,
-        outcomes=Outcomes(
-            num_notes=table.num_rows,
-            num_codes=len(codes),
-            gold_notes=gold_notes,
-            gold_codes=gold_codes,
-            gold_ranks=_flat(table["gold_ranks"]).astype(np.int64),
-            is_hit=np.isin(gold_notes * len(codes) + gold_codes, predicted_notes * len(codes) + predicted_codes),
-            predicted_notes=predicted_notes,
-            predicted_codes=predicted_codes,
+        outcomes=outcomes_of_pairs(
+            table.num_rows, len(codes), _pairs(table["gold"]), ranks, _pairs(table["predicted"])
         ),
         about=about,
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
+from ..decision_icd import CONFIDENT, REVIEW, decision_of, is_confident, predicted, threshold_value
 from .audit_quality import planted_found, recall_of_removed
 from .curves import make_curves
 from .icd_metrics.accumulator import ICDMetricsAccumulator
@@ -30,31 +30,12 @@ class ScoredSplit(NamedTuple):
     codes: list[str]  # by class id
     hadm_ids: list[int]
     num_words: list[int]
-    threshold: float | np.ndarray
+    decision: Mapping[str, Any]  # the fields of `decision_fields`, or some of them; thresholds per code are C
     training_counts: dict[str, int] | None
     attributes: CodeAttributes
     about: dict[str, Any]  # what was scored with what; goes into results.json
     descriptions: Mapping[str, str] = {}  # titles of codes, as far as known
-    top_k: int | None = None  # codes that every note gets, in place of the threshold
-    calibration: dict[str, Any] | None = None  # as in the model's configuration
-    uncalibrated: np.ndarray | None = None  # (N, C) scores before it
-    review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
-    target_recall: float | None = None
-    decision: Mapping[str, Any] | None = None  # the model's own, in place of `threshold` and `top_k`
-
-    def decided(self) -> np.ndarray:
-        """Which codes are predicted, `(N, C)` bool; never one that the model does not know."""
-        if self.decision is None:
-            return is_predicted(self.scores, self.threshold, self.top_k).numpy()
-        num_unknown = len(self.about["unknown_codes"])
-        known = self.scores[:, : len(self.codes) - num_unknown]
-        return np.pad(predicted(known, self.decision).numpy(), ((0, 0), (0, num_unknown)))
-
-    def threshold_value(self) -> float | str:
-        """The threshold as a number, or in words where it is not one number."""
-        if self.decision is None:
-            return threshold_value({}, self.threshold, self.top_k)
-        return threshold_value(self.decision)
+    uncalibrated: np.ndarray | None = None  # (N, C) scores before calibration, where there is one
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -63,28 +44,28 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     Args:
         seed (`int`): of the intervals' resamples.
     """
-    decided = split.decided()
-    accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold)
-    accumulator.add_batch(split.scores, split.gold, predicted=decided)
+    decision = decision_of(split.decision)
+    is_predicted = predicted(split.scores, decision).numpy()
+    accumulator = ICDMetricsAccumulator(len(split.codes))
+    accumulator.add_batch(split.scores, split.gold, predicted=is_predicted)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, decided)
+    outcomes = outcomes_of(split.scores, split.gold, is_predicted)
     ranking, calibration = ranking_terms(split.scores, outcomes), calibration_terms(split.scores, outcomes)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
-    hits, predicted, gold = counts_per_code(outcomes)
-    counts = split.training_counts
-    per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
+    by_code = counts_per_code(outcomes)
+    counts, limits = split.training_counts, decision["threshold"]
     results = {
         "metrics": metrics,
         "intervals": bootstrap_intervals(outcomes, metrics, ranking=ranking, calibration=calibration, seed=seed),
         "interval_method": METHOD,
         **split.about,
-        "threshold": split.threshold_value(),
-        "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
-        "calibration": summarize_calibration(split, metrics),
-        "review": summarize_review(split, outcomes),
-        "recall_promise": summarize_promise(split, outcomes, seed),
+        "threshold": threshold_value(decision),
+        "thresholds": None if np.isscalar(limits) else dict(zip(split.codes, map(float, limits), strict=True)),
+        "calibration": summarize_calibration(split, decision["calibration"], metrics),
+        "review": summarize_review(split, outcomes, decision),
+        "recall_promise": summarize_promise(outcomes, decision["target_recall"], seed),
         "audit": summarize_audit(split, outcomes, seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
@@ -97,25 +78,25 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "per_code": {
             "codes": split.codes,
             "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
-            "gold": gold.tolist(),
-            "predicted": predicted.tolist(),
-            "hits": hits.tolist(),
+            **{name: getattr(by_code, name).tolist() for name in ("gold", "predicted", "hits")},
         },
     }
     check_results(results)
     return results, outcomes
 
 
-def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
+def summarize_calibration(
+    split: ScoredSplit, calibration: Mapping[str, Any] | None, metrics: Mapping[str, float]
+) -> dict[str, Any] | None:
     """The method, its numbers by band, and ECE and Brier score before and after it; `None` for a plain sigmoid."""
-    if split.calibration is None or split.uncalibrated is None:
+    if calibration is None or split.uncalibrated is None:
         return None
     before = ICDMetricsAccumulator(len(split.codes), score_storage="uint16")
     before.add_batch(split.uncalibrated, split.gold)
-    num_codes = Counter(split.calibration["band_of_code"])
-    bands = zip(*(split.calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
+    num_codes = Counter(calibration["band_of_code"])
+    bands = zip(*(calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
     return {
-        "method": split.calibration["method"],
+        "method": calibration["method"],
         "bands": [
             {"band": band, "num_codes": num_codes[i], "slope": slope, "intercept": intercept}
             for i, (band, slope, intercept) in enumerate(bands)
@@ -125,18 +106,19 @@ def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> d
     }
 
 
-def summarize_review(split: ScoredSplit, outcomes: Outcomes) -> dict[str, Any] | None:
+def summarize_review(split: ScoredSplit, outcomes: Outcomes, decision: Mapping[str, Any]) -> dict[str, Any] | None:
     """The band for review, and what came of it; `None` where the model does not say what to review."""
-    if split.review is None:
+    threshold = decision["review_threshold"]
+    if threshold is None:
         return None
-    figures = review_figures(split.scores, outcomes, split.review["threshold"])
-    return dict(split.review) | figures
+    figures = review_figures(split.scores, outcomes, threshold)
+    return {"threshold": threshold, "precision_asked": decision["review_precision"], **figures}
 
 
-def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
+def summarize_promise(outcomes: Outcomes, target_recall: float | None, seed: int) -> dict[str, Any] | None:
     """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
-    figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
-    return figures and {"target": split.target_recall, **figures}
+    figures = recall_figures(outcomes, seed=seed) if target_recall is not None else None
+    return figures and {"target": target_recall, **figures}
 
 
 def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:

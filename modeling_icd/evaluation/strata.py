@@ -9,13 +9,13 @@ What is known of a code comes in one mapping, `{code: {"chapter", "block", "cate
 Counts of the strata of one kind add up to those of the split, except those of the levels of the hierarchy, where codes join.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .icd_metrics.ratios import divide, ratios
-from .outcomes import Outcomes, counts_per_code, counts_per_note
+from .outcomes import Outcomes, counts_per_code, counts_per_note, join_codes
 
 
 CodeAttributes = Mapping[str, Mapping[str, str]]
@@ -111,14 +111,13 @@ def heat_map(
         For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
     """
     levels = [level for level in known_levels(attributes) if level != "chapter"]
-    cells = {level: np.array(group_names(codes, attributes, level)) for level in levels}
     strata = []
     for name, members in _members(names, order):
-        within = select_codes(outcomes, members)
-        row: dict[str, Any] = {"stratum": name, "gold": len(within.gold_codes)}
+        row: dict[str, Any] = {"stratum": name, "gold": int(np.isin(outcomes.gold_codes, members).sum())}
         for level in levels:
-            joined = join_codes(within, cells[level][members].tolist())
-            row[level] = _figures(*counts_per_code(joined))["f1_micro"]
+            groups = group_names(codes, attributes, level)
+            within = [group if of_code == name else None for group, of_code in zip(groups, names, strict=True)]
+            row[level] = _figures(*counts_per_code(join_codes(outcomes, within)))["f1_micro"]
         strata.append(row)
     return strata
 
@@ -131,27 +130,21 @@ def hierarchical_f1(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAt
 
         hP = sum |G_i and P_i| / sum |P_i|     hR = sum |G_i and P_i| / sum |G_i|     hF = 2 hP hR / (hP + hR)
     """
-    nodes_of_code = [_nodes(code, attributes) for code in codes]
-    ids = {node: i for i, node in enumerate(dict.fromkeys(node for nodes in nodes_of_code for node in nodes))}
-    depth = np.array([len(nodes) for nodes in nodes_of_code], np.int64)
-    flat = np.array([ids[node] for nodes in nodes_of_code for node in nodes], np.int64)
-    starts = np.cumsum(depth) - depth
-
-    def expand(notes: np.ndarray, members: np.ndarray) -> np.ndarray:
-        repeats = depth[members]
-        within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        return np.unique(np.repeat(notes, repeats) * len(ids) + flat[np.repeat(starts[members], repeats) + within])
-
-    gold = expand(outcomes.gold_notes, outcomes.gold_codes)
-    predicted = expand(outcomes.predicted_notes, outcomes.predicted_codes)
-    hits = len(np.intersect1d(gold, predicted, assume_unique=True))
-    precision, recall, f1, _ = ratios(hits, len(predicted), len(gold))
+    known = [attributes.get(code, {}) for code in codes]
+    categories = [of_code.get("category", code) for of_code, code in zip(known, codes, strict=True)]
+    above = [[of_code.get(level) for of_code in known] for level in ("chapter", "block")]
+    # A category without further digits is one node.
+    below = [None if code == category else code for code, category in zip(codes, categories, strict=True)]
+    nodes: list[Sequence[str | None]] = [*above, categories, below]
+    counts = [counts_per_code(join_codes(outcomes, names)) for names in nodes]
+    hits, predicted, gold = (int(sum(of_level.sum() for of_level in kind)) for kind in zip(*counts, strict=True))
+    precision, recall, f1, _ = ratios(hits, predicted, gold)
     return {
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "gold": len(gold),
-        "predicted": len(predicted),
+        "gold": gold,
+        "predicted": predicted,
         "hits": hits,
     }
 
@@ -317,51 +310,6 @@ def known_levels(attributes: CodeAttributes) -> list[str]:
 def group_names(codes: Sequence[str], attributes: CodeAttributes, level: str) -> list[str]:
     """The group of each code at a level; itself where not known."""
     return list(codes) if level == "code" else [attributes.get(code, {}).get(level, code) for code in codes]
-
-
-def join_codes(outcomes: Outcomes, names: Sequence[str]) -> Outcomes:
-    """Outcomes of groups of codes: a group is gold, or predicted, in a note where any of its codes is.
-
-    A group's rank is not defined: all are 0.
-    """
-    ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    group = np.array([ids[name] for name in names], np.int64)
-    gold = np.unique(outcomes.gold_notes * len(ids) + group[outcomes.gold_codes])
-    predicted = np.unique(outcomes.predicted_notes * len(ids) + group[outcomes.predicted_codes])
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(ids),
-        gold_notes=gold // len(ids),
-        gold_codes=gold % len(ids),
-        gold_ranks=np.zeros(len(gold), np.int64),
-        is_hit=np.isin(gold, predicted),
-        predicted_notes=predicted // len(ids),
-        predicted_codes=predicted % len(ids),
-    )
-
-
-def select_codes(outcomes: Outcomes, members: np.ndarray) -> Outcomes:
-    """Outcomes of some codes alone, renumbered in the order given."""
-    place = np.full(outcomes.num_codes, -1)
-    place[members] = np.arange(len(members))
-    is_gold, is_predicted = place[outcomes.gold_codes] >= 0, place[outcomes.predicted_codes] >= 0
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(members),
-        gold_notes=outcomes.gold_notes[is_gold],
-        gold_codes=place[outcomes.gold_codes[is_gold]],
-        gold_ranks=outcomes.gold_ranks[is_gold],
-        is_hit=outcomes.is_hit[is_gold],
-        predicted_notes=outcomes.predicted_notes[is_predicted],
-        predicted_codes=place[outcomes.predicted_codes[is_predicted]],
-    )
-
-
-def _nodes(code: str, attributes: CodeAttributes) -> list[Hashable]:
-    """A code and its ancestors; a category without further digits is one node."""
-    of_code = attributes.get(code, {})
-    above: list[Hashable] = [(level, of_code[level]) for level in ("chapter", "block") if level in of_code]
-    return list(dict.fromkeys([*above, of_code.get("category", code), code]))
 
 
 def _members(names: Sequence[str], order: Sequence[str]) -> list[tuple[str, np.ndarray]]:

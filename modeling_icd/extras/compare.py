@@ -20,7 +20,7 @@ from dataset_scripts.files import write_json, write_text
 from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.icd_metrics.ratios import divide
 from ..evaluation.intervals import holm, randomization_test
-from ..evaluation.outcomes import Outcomes
+from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from ..evaluation.report import markdown_cell
 from ..evaluation.results_file import read_results
@@ -205,21 +205,8 @@ def paired_tests(runs: Sequence[Run], seed: int) -> list[dict[str, Any]]:
 def align(predictions: Predictions, codes: Sequence[str]) -> Outcomes:
     """Outcomes of a run with the class ids of a longer list of codes."""
     ids = {code: i for i, code in enumerate(codes)}
-    new_id = np.array([ids[code] for code in predictions.codes], np.int64)
-    outcomes = predictions.outcomes
-    gold_codes, predicted_codes = new_id[outcomes.gold_codes], new_id[outcomes.predicted_codes]
-    gold = np.lexsort((gold_codes, outcomes.gold_notes))
-    predicted = np.lexsort((predicted_codes, outcomes.predicted_notes))
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(codes),
-        gold_notes=outcomes.gold_notes[gold],
-        gold_codes=gold_codes[gold],
-        gold_ranks=outcomes.gold_ranks[gold],
-        is_hit=outcomes.is_hit[gold],
-        predicted_notes=outcomes.predicted_notes[predicted],
-        predicted_codes=predicted_codes[predicted],
-    )
+    new_ids = np.array([ids[code] for code in predictions.codes], np.int64)
+    return renumber_codes(predictions.outcomes, new_ids, len(codes))
 
 
 def render_comparison(comparison: Mapping[str, Any]) -> str:
