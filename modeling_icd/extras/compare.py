@@ -22,7 +22,7 @@ from ..evaluation.icd_metrics.ratios import divide
 from ..evaluation.intervals import holm, randomization_test
 from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
-from ..evaluation.report import markdown_cell
+from ..evaluation.report import bounds_text, markdown_cell
 from ..evaluation.results_file import read_results
 from . import command_parser
 
@@ -277,7 +277,7 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
         return ""
     interval = row["intervals"].get(name)
     # Published figures have three digits: more would be made up.
-    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else f"{value:g}"
+    return f"{value:.4f} ({bounds_text(interval)})" if interval else f"{value:g}"
 
 
 def _p(value: float) -> str:
