@@ -141,22 +141,13 @@ def report(args: argparse.Namespace) -> int:
             scored.scores,
             outcomes,
             dict(enumerate(scored.gold)) if assigned is None else assigned,
-            num_known=len(scored.codes) - len(scored.about["unknown_codes"]),
+            num_known=scored.num_known,
             hadm_ids=scored.hadm_ids,
             codes=scored.codes,
             descriptions=scored.descriptions,
         )
         print(write_audit(found, private_dir))
-    predictions = write_predictions(
-        private_dir,
-        hadm_ids=scored.hadm_ids,
-        num_words=scored.num_words,
-        codes=scored.codes,
-        scores=scored.scores,
-        outcomes=outcomes,
-        threshold=scored.decision["threshold"],
-        about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
-    )
+    predictions = write_predictions(private_dir, scored, outcomes)
     for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):
         print(path)
     return 0

@@ -224,11 +224,8 @@ def bootstrap_intervals(
         raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
     if num_resamples < 2:
         raise ValueError(f"`num_resamples` must be at least 2, got {num_resamples}.")
-    rng = np.random.default_rng(seed)
     parts: list[dict[str, np.ndarray]] = []
-    for count in _block_sizes(num_resamples, _rows_per_block(outcomes)):
-        drawn = rng.integers(outcomes.num_notes, size=(count, outcomes.num_notes))
-        weights = np.stack([np.bincount(draw, minlength=outcomes.num_notes) for draw in drawn]).astype(np.float64)
+    for weights in _resamples(outcomes.num_notes, num_resamples, _rows_per_block(outcomes), seed):
         parts.append(
             {
                 **weighted_metrics(outcomes, weights, k),
@@ -258,13 +255,11 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: in
     Returns:
         `(K, 2)`; a resample whose denominator is 0 is left out.
     """
-    rng = np.random.default_rng(seed)
-    num_notes = len(denominators)
     ratios = []
-    for count in _block_sizes(NUM_RESAMPLES, max(1, VALUES_PER_BLOCK // num_notes)):
-        drawn = rng.integers(num_notes, size=(count, num_notes))
-        weights = np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn])
-        ratios.append(divide(weights @ numerators, (weights @ denominators).reshape(count, -1), empty=math.nan))
+    rows_per_block = max(1, VALUES_PER_BLOCK // len(denominators))
+    for weights in _resamples(len(denominators), NUM_RESAMPLES, rows_per_block, seed):
+        whole = (weights @ denominators).reshape(len(weights), -1)
+        ratios.append(divide(weights @ numerators, whole, empty=math.nan))
     return np.nanquantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
 
 
@@ -345,6 +340,14 @@ def _concatenate(first: Outcomes, second: Outcomes) -> Outcomes:
     )
     pairs = [np.concatenate(parts) for parts in zip(first[2:], shifted[2:], strict=True)]
     return Outcomes(first.num_notes + second.num_notes, first.num_codes, *pairs)
+
+
+def _resamples(num_notes: int, total: int, largest: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks of weights `(W, N)`: how often each note is drawn, of as many draws with replacement as there are notes."""
+    rng = np.random.default_rng(seed)
+    for count in _block_sizes(total, largest):
+        drawn = rng.integers(num_notes, size=(count, num_notes))
+        yield np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn]).astype(np.float64)
 
 
 def _rows_per_block(outcomes: Outcomes) -> int:

@@ -37,6 +37,11 @@ class ScoredSplit(NamedTuple):
     descriptions: Mapping[str, str] = {}  # titles of codes, as far as known
     uncalibrated: np.ndarray | None = None  # (N, C) scores before calibration, where there is one
 
+    @property
+    def num_known(self) -> int:
+        """Columns that the model knows, the first ones."""
+        return len(self.codes) - len(self.about["unknown_codes"])
+
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     """Every figure of a scored split, as `results.json` holds them, and the outcomes that they rest on.
@@ -56,6 +61,12 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     )
     by_code = counts_per_code(outcomes)
     counts, limits = split.training_counts, decision["threshold"]
+    review = promise = None
+    if decision["review_threshold"] is not None:
+        asked = {"threshold": decision["review_threshold"], "precision_asked": decision["review_precision"]}
+        review = asked | review_figures(split.scores, outcomes, decision["review_threshold"])
+    if decision["target_recall"] is not None and len(outcomes.gold_notes):
+        promise = {"target": decision["target_recall"], **recall_figures(outcomes, seed=seed)}
     results = {
         "metrics": metrics,
         "intervals": bootstrap_intervals(outcomes, metrics, ranking=ranking, calibration=calibration, seed=seed),
@@ -64,8 +75,8 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "threshold": threshold_value(decision),
         "thresholds": None if np.isscalar(limits) else dict(zip(split.codes, map(float, limits), strict=True)),
         "calibration": summarize_calibration(split, decision["calibration"], metrics),
-        "review": summarize_review(split, outcomes, decision),
-        "recall_promise": summarize_promise(outcomes, decision["target_recall"], seed),
+        "review": review,
+        "recall_promise": promise,
         "audit": summarize_audit(split, outcomes, seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
@@ -106,21 +117,6 @@ def summarize_calibration(
     }
 
 
-def summarize_review(split: ScoredSplit, outcomes: Outcomes, decision: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The band for review, and what came of it; `None` where the model does not say what to review."""
-    threshold = decision["review_threshold"]
-    if threshold is None:
-        return None
-    figures = review_figures(split.scores, outcomes, threshold)
-    return {"threshold": threshold, "precision_asked": decision["review_precision"], **figures}
-
-
-def summarize_promise(outcomes: Outcomes, target_recall: float | None, seed: int) -> dict[str, Any] | None:
-    """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
-    figures = recall_figures(outcomes, seed=seed) if target_recall is not None else None
-    return figures and {"target": target_recall, **figures}
-
-
 def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
     """How good an audit's two lists are: see `recall_of_removed`, and under `unsupported` `planted_found`.
 
@@ -131,8 +127,8 @@ def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[s
         return None
     counts = split.training_counts or dict(zip(split.codes, counts_per_code(outcomes)[2].tolist(), strict=True))
     frequency = [counts.get(code, 0) for code in split.codes]
-    num_known = len(split.codes) - len(split.about["unknown_codes"])
-    return figures | {"unsupported": planted_found(split.scores, outcomes, frequency, num_known=num_known, seed=seed)}
+    planted = planted_found(split.scores, outcomes, frequency, num_known=split.num_known, seed=seed)
+    return figures | {"unsupported": planted}
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
@@ -146,15 +142,10 @@ def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: flo
     return figures
 
 
-def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:
-    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it.
-
-    `None` for a split without gold codes.
-    """
+def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any]:
+    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it."""
     hits, predicted, gold = counts_per_note(outcomes)
     has_gold = gold > 0
-    if not has_gold.any():
-        return None
     recall = divide(hits, gold)[has_gold]
     return {
         "recall": float(recall.mean()),

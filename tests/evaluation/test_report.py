@@ -92,16 +92,7 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
 def write_run(folder: Path, split: ScoredSplit, predictions_folder: Path | None = None) -> dict:
     results, outcomes = summarize(split)
     write_results(results, folder)
-    write_predictions(
-        predictions_folder or folder,
-        hadm_ids=split.hadm_ids,
-        num_words=split.num_words,
-        codes=split.codes,
-        scores=split.scores,
-        outcomes=outcomes,
-        threshold=split.decision.get("threshold", 0.5),
-        about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
-    )
+    write_predictions(predictions_folder or folder, split, outcomes)
     return results
 
 
