@@ -85,22 +85,16 @@ def join_codes(outcomes: Outcomes, names: Sequence[str | None]) -> Outcomes:
 
 def counts_per_note(outcomes: Outcomes) -> Counts:
     """Hits, predicted and gold pairs of each note, `(N,)`."""
-    num_notes = outcomes.num_notes
-    return Counts(
-        np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes),
-        np.bincount(outcomes.predicted_notes, minlength=num_notes),
-        np.bincount(outcomes.gold_notes, minlength=num_notes),
-    )
+    return _counts(outcomes.gold_notes, outcomes.predicted_notes, outcomes.is_hit, outcomes.num_notes)
 
 
 def counts_per_code(outcomes: Outcomes) -> Counts:
     """Hits, predicted and gold pairs of each code, `(C,)`."""
-    num_codes = outcomes.num_codes
-    return Counts(
-        np.bincount(outcomes.gold_codes[outcomes.is_hit], minlength=num_codes),
-        np.bincount(outcomes.predicted_codes, minlength=num_codes),
-        np.bincount(outcomes.gold_codes, minlength=num_codes),
-    )
+    return _counts(outcomes.gold_codes, outcomes.predicted_codes, outcomes.is_hit, outcomes.num_codes)
+
+
+def _counts(gold: np.ndarray, predicted: np.ndarray, is_hit: np.ndarray, size: int) -> Counts:
+    return Counts(*(np.bincount(pairs, minlength=size) for pairs in (gold[is_hit], predicted, gold)))
 
 
 def weigh_codes(

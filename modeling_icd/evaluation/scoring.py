@@ -17,8 +17,8 @@ from ..inference.loop import logits_of_notes
 from ..inference.tokens import empty_notes
 from .icd_metrics.inputs import ClassIds
 from .model_data import builder_for
-from .provenance import data_fingerprint
 from .results import ScoredSplit
+from .results_file import data_fingerprint
 
 
 def score_notes(

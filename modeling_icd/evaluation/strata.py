@@ -51,11 +51,11 @@ def length_bands(num_words: Sequence[int] | np.ndarray) -> tuple[list[str], list
     lengths = np.asarray(num_words)
     edges = np.unique(np.quantile(lengths, np.arange(1, NUM_LENGTH_BANDS) / NUM_LENGTH_BANDS, method="lower"))
     index = np.searchsorted(edges, lengths, side="left")  # an edge belongs to the band below it
-    lows = [int(lengths[index == i].min()) for i in range(len(edges) + 1) if (index == i).any()]
-    highs = [int(lengths[index == i].max()) for i in range(len(edges) + 1) if (index == i).any()]
-    names = [f"{low}-{high}" if low < high else str(low) for low, high in zip(lows, highs, strict=True)]
-    place = {band: names[i] for i, band in enumerate(sorted(set(index.tolist())))}
-    return names, [place[i] for i in index.tolist()]
+    names = {}
+    for band in np.unique(index):
+        low, high = lengths[index == band].min(), lengths[index == band].max()
+        names[band] = f"{low}-{high}" if low < high else str(low)
+    return list(names.values()), [names[band] for band in index]
 
 
 def code_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
@@ -201,7 +201,11 @@ def make_errors(
     _, predicted, gold = counts_per_code(outcomes)
     never = np.flatnonzero((gold > 0) & (predicted == 0))
     never = never[np.argsort(-gold[never], kind="stable")]
-    always = np.flatnonzero(predicted == outcomes.num_notes)
+
+    def listed(found: np.ndarray) -> dict[str, Any]:
+        first = [{"code": codes[c], "gold": int(gold[c])} for c in found[:NUM_LISTED]]
+        return {"num_codes": len(found), "gold": int(gold[found].sum()), "codes": first}
+
     candidates = [
         {"kind": kind, "stratum": row["stratum"], "gold": row["gold"], "f1_micro": row["f1_micro"]}
         for kind, rows in strata.items()
@@ -211,16 +215,8 @@ def make_errors(
     ]
     return {
         "confusions": confusions(outcomes, codes, attributes),
-        "never_predicted": {
-            "num_codes": len(never),
-            "gold": int(gold[never].sum()),
-            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in never[:NUM_LISTED]],
-        },
-        "always_predicted": {
-            "num_codes": len(always),
-            "gold": int(gold[always].sum()),
-            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in always[:NUM_LISTED]],
-        },
+        "never_predicted": listed(never),
+        "always_predicted": listed(np.flatnonzero(predicted == outcomes.num_notes)),
         "worst_strata": sorted(candidates, key=lambda row: row["f1_micro"])[:5],
         "hierarchical": hierarchical_f1(outcomes, codes, attributes),
     }

@@ -13,15 +13,13 @@ import torch
 from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ClassIds, ICDMetricsAccumulator, predictions
 from modeling_icd.evaluation.cli import print_table
-from modeling_icd.evaluation.curves import make_curves
 from modeling_icd.evaluation.icd_metrics import metrics
 from modeling_icd.evaluation.icd_metrics.metrics import EVERYWHERE, METRICS, Metric
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
 from modeling_icd.evaluation.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
-from modeling_icd.evaluation.provenance import data_fingerprint
 from modeling_icd.evaluation.report import markdown_cell, write_report
-from modeling_icd.evaluation.results import ScoredSplit, summarize
-from modeling_icd.evaluation.results_file import check_results, read_results, write_results
+from modeling_icd.evaluation.results import ScoredSplit, make_curves, summarize
+from modeling_icd.evaluation.results_file import check_results, data_fingerprint, read_results, write_results
 from modeling_icd.extras.compare import (
     PUBLISHED,
     Run,
