@@ -202,14 +202,13 @@ class ICDMetricsAccumulator:
             raise ValueError("Predicted codes without scores need `num_labels`, the number of all codes, or `labels`.")
         predicted = predicted if hasattr(predicted, "shape") else list(predicted)
         shape = (predicted.shape[0] if hasattr(predicted, "shape") else len(predicted), num_labels)
-        predicted_rows, predicted_codes = gold_pairs(
-            predicted, *shape, references_format=predictions_format, label2id=label2id, name="predictions"
-        )
+        is_predicted = np.zeros(shape, bool)
+        is_predicted[
+            gold_pairs(predicted, *shape, references_format=predictions_format, label2id=label2id, name="predictions")
+        ] = True
         rows, codes = gold_pairs(references, *shape, references_format=references_format, label2id=label2id)
         self._start(num_labels, has_scores=False)
-        is_hit = np.isin(rows * num_labels + codes, predicted_rows * num_labels + predicted_codes)
-        per_note = np.bincount(predicted_rows, minlength=shape[0])
-        self._add_counts(rows, codes, is_hit, 0, 0, np.bincount(predicted_codes, minlength=num_labels), per_note)
+        self._add_counts(is_predicted, rows, codes)
 
     def _start(self, num_labels: int, has_scores: bool) -> None:
         """Set up the sums at the first batch; later, check that the batch is of the same kind."""
@@ -227,38 +226,23 @@ class ICDMetricsAccumulator:
         self._sum_of_squares = 0.0
 
     def _add_block(self, scores: np.ndarray, is_predicted: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> None:
-        self._add_counts(
-            rows,
-            codes,
-            is_predicted[rows, codes],
-            scores[rows, codes],
-            rank_gold(scores, rows, codes),
-            np.count_nonzero(is_predicted, axis=0),
-            np.count_nonzero(is_predicted, axis=1),
-        )
+        self._add_counts(is_predicted, rows, codes, scores[rows, codes], rank_gold(scores, rows, codes))
         flat = scores.astype(np.float64).ravel()
         self._scores_in_bin += np.bincount(calibration_bins(scores).ravel(), flat, NUM_CALIBRATION_BINS)
         self._sum_of_squares += np.square(flat).sum()  # a product of BLAS would wait for threads
         self._keep(scores if self.score_storage == "float32" else to_levels(scores))
 
     def _add_counts(
-        self,
-        rows: np.ndarray,
-        codes: np.ndarray,
-        is_hit: np.ndarray,
-        scores: np.ndarray | int,
-        ranks: np.ndarray | int,
-        predicted_per_code: np.ndarray,
-        predicted_per_note: np.ndarray,
+        self, is_predicted: np.ndarray, rows: np.ndarray, codes: np.ndarray, scores: Any = 0, ranks: Any = 0
     ) -> None:
         """Add the gold pairs of a batch, and how many of its pairs are predicted."""
         gold = np.empty(len(rows), GOLD_PAIR)
-        gold["note"], gold["code"], gold["is_hit"] = rows + self.num_notes, codes, is_hit
+        gold["note"], gold["code"], gold["is_hit"] = rows + self.num_notes, codes, is_predicted[rows, codes]
         gold["score"], gold["rank"] = scores, ranks
         append_joined(self._gold, gold)
-        self._predicted_per_code += predicted_per_code
-        append_joined(self._predicted_per_note, predicted_per_note)
-        self.num_notes += len(predicted_per_note)
+        self._predicted_per_code += np.count_nonzero(is_predicted, axis=0)
+        append_joined(self._predicted_per_note, np.count_nonzero(is_predicted, axis=1))
+        self.num_notes += len(is_predicted)
 
     def _keep(self, scores: np.ndarray) -> None:
         """Copy scores behind those of the batch before: arrays of their own would scatter over memory, and as much be lost."""
