@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .icd_metrics.metrics import Counts
 from .icd_metrics.ratios import divide, ratios
 from .outcomes import Outcomes, counts_per_code, counts_per_note, join_codes
 
@@ -58,32 +59,25 @@ def length_bands(num_words: Sequence[int] | np.ndarray) -> tuple[list[str], list
     return list(names.values()), [names[band] for band in index]
 
 
-def code_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
-    """Counts and F1 of groups of codes.
+def strata_of(
+    counts: Counts, names: Sequence[str], order: Sequence[str], unit: str = "codes", mean: str = "f1_macro"
+) -> list[dict[str, Any]]:
+    """Counts and F1 of groups of codes or of notes.
 
     Args:
-        names (`Sequence[str]` of length C): The stratum of each code.
-        order (`Sequence[str]`): Of the strata; one without a code is left out.
+        counts (`Counts`): Of each code, or of each note.
+        names (`Sequence[str]`): The stratum of each.
+        order (`Sequence[str]`): Of the strata; one without a member is left out.
+        unit, mean (`str`): What is counted, `codes` or `notes`, and what their mean F1 is called.
 
     Returns:
-        For each stratum `stratum`, `num_codes`, `gold`, `predicted`, `hits` (pairs), `precision`, `recall`, `f1_micro`, and
-        `f1_macro`, the mean of per-code F1 over all codes of the stratum.
+        For each stratum `stratum`, its number of codes or notes, `gold`, `predicted`, `hits` (pairs), `precision`, `recall`,
+        `f1_micro`, and the mean of the F1 of each code or note.
     """
-    hits, predicted, gold = counts_per_code(outcomes)
-    return [
-        {"stratum": name, "num_codes": len(codes), **_figures(hits[codes], predicted[codes], gold[codes])}
-        for name, codes in _members(names, order)
-    ]
-
-
-def note_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
-    """Counts and F1 of groups of notes, as `code_strata`; `num_notes`, and `f1_instance_mean`, the mean F1 of a note."""
-    hits, predicted, gold = counts_per_note(outcomes)
     strata = []
-    for name, notes in _members(names, order):
-        figures = _figures(hits[notes], predicted[notes], gold[notes])
-        figures["f1_instance_mean"] = figures.pop("f1_macro")
-        strata.append({"stratum": name, "num_notes": len(notes), **figures})
+    for name, members in _members(names, order):
+        figures = _figures(*(of_kind[members] for of_kind in counts), mean=mean)
+        strata.append({"stratum": name, f"num_{unit}": len(members), **figures})
     return strata
 
 
@@ -95,17 +89,15 @@ def level_strata(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttri
     """
     strata = []
     for level in known_levels(attributes):
-        names = group_names(codes, attributes, level)
-        joined = join_codes(outcomes, names)
-        hits, predicted, gold = counts_per_code(joined)
-        strata.append({"stratum": level, "num_codes": joined.num_codes, **_figures(hits, predicted, gold)})
+        joined = join_codes(outcomes, group_names(codes, attributes, level))
+        strata.append({"stratum": level, "num_codes": joined.num_codes, **_figures(*counts_per_code(joined))})
     return strata
 
 
 def heat_map(
     outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes, names: Sequence[str], order: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `code_strata`.
+    """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `strata_of`.
 
     Returns:
         For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
@@ -166,27 +158,29 @@ def make_strata(
         training_counts (`Mapping[str, int]`, *optional*): Training notes of each code; a code not in it has none.
     """
     strata: dict[str, list[dict[str, Any]]] = {}
+    of_codes, of_notes = counts_per_code(outcomes), counts_per_note(outcomes)
     if training_counts is not None:
         counts = [training_counts.get(code, 0) for code in codes]
-        strata["frequency"] = code_strata(outcomes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
+        strata["frequency"] = strata_of(of_codes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
     groups = None  # the finest of these two that is known
+    kinds = [attributes.get(code, {}).get("kind", UNKNOWN) for code in codes]
     for name in ("kind", "chapter"):
         if any(name in of_code for of_code in attributes.values()):
             names = [attributes.get(code, {}).get(name, UNKNOWN) for code in codes]
             # Chapters in the order of the classification, diagnoses first.
-            first_codes = sorted(
-                zip([attributes.get(c, {}).get("kind", UNKNOWN) for c in codes], codes, names, strict=True)
-            )
-            order = list(dict.fromkeys(group for _, _, group in first_codes))
-            strata[name] = code_strata(outcomes, names, order)
+            order = list(dict.fromkeys(group for _, _, group in sorted(zip(kinds, codes, names, strict=True))))
+            strata[name] = strata_of(of_codes, names, order)
             groups = names, order
     if groups is not None:
         strata["heat_map"] = heat_map(outcomes, codes, attributes, *groups)
     strata["level"] = level_strata(outcomes, codes, attributes)
     lengths, length_of_note = length_bands(num_words)
-    strata["length"] = note_strata(outcomes, length_of_note, lengths)
-    num_gold = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
-    strata["num_codes"] = note_strata(outcomes, in_bands(num_gold, NUM_CODES_BANDS), band_names(NUM_CODES_BANDS))
+    bands_of_notes = {
+        "length": (length_of_note, lengths),
+        "num_codes": (in_bands(of_notes.gold, NUM_CODES_BANDS), band_names(NUM_CODES_BANDS)),
+    }
+    for name, (bands, order) in bands_of_notes.items():
+        strata[name] = strata_of(of_notes, bands, order, "notes", "f1_instance_mean")
     return strata
 
 
@@ -314,7 +308,7 @@ def _members(names: Sequence[str], order: Sequence[str]) -> list[tuple[str, np.n
     return [(name, found) for name, found in members if len(found)]
 
 
-def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
+def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray, mean: str = "f1_macro") -> dict[str, Any]:
     precision, recall, f1, _ = ratios(hits.sum(), predicted.sum(), gold.sum())
     return {
         "gold": int(gold.sum()),
@@ -323,5 +317,5 @@ def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> dict[
         "precision": float(precision),
         "recall": float(recall),
         "f1_micro": float(f1),
-        "f1_macro": float(divide(2 * hits, predicted + gold).mean()),
+        mean: float(divide(2 * hits, predicted + gold).mean()),
     }
