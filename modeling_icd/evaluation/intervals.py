@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .icd_metrics.inputs import check_scores
-from .icd_metrics.metrics import CUTOFFS
 from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
@@ -197,7 +196,6 @@ def bootstrap_intervals(
     *,
     ranking: RankingTerms | None = None,
     calibration: np.ndarray | None = None,
-    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
@@ -215,7 +213,7 @@ def bootstrap_intervals(
         figures (`Mapping[str, float]`): Metrics as `ICDMetricsAccumulator.compute` names them.
         ranking (`RankingTerms`, *optional*): Without it AUCs and average precisions get no interval.
         calibration (`(N, 16)`, *optional*): From `calibration_terms`; without it ECE and Brier score get none.
-        k, seed, num_resamples, level: Cut-offs of the `_at_k` metrics; seed of the resamples, their number, coverage.
+        seed, num_resamples, level: Seed of the resamples, their number, coverage.
 
     Returns:
         `[low, high]`, within 0..1, for every figure.
@@ -228,7 +226,7 @@ def bootstrap_intervals(
     for weights in _resamples(outcomes.num_notes, num_resamples, _rows_per_block(outcomes), seed):
         parts.append(
             {
-                **weighted_metrics(outcomes, weights, k),
+                **weighted_metrics(outcomes, weights),
                 **({} if ranking is None else weighted_ranking(ranking, weights)),
                 **({} if calibration is None else weighted_calibration(calibration, weights, outcomes.num_codes)),
             }
@@ -275,7 +273,6 @@ def randomization_test(
     second: Outcomes,
     metrics: Iterable[str],
     *,
-    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_shuffles: int = NUM_RESAMPLES,
 ) -> dict[str, PairedTest]:
@@ -292,7 +289,7 @@ def randomization_test(
         first, second (`Outcomes`): Same notes in the same order, same class ids, same gold codes.
         metrics (`Iterable[str]`): Count and ranking metrics; an AUC cannot be tested so, since scores of two models are not
             on one scale.
-        k, seed, num_shuffles: Cut-offs of the `_at_k` metrics; seed of the shuffles, and their number.
+        seed, num_shuffles: Seed of the shuffles, and their number.
     """
     same = (
         (first.num_notes, first.num_codes) == (second.num_notes, second.num_codes)
@@ -304,11 +301,11 @@ def randomization_test(
     names = list(metrics)
     both = _concatenate(first, second)
     rng = np.random.default_rng(seed)
-    observed = _differences(both, np.zeros((1, first.num_notes)), names, k)
+    observed = _differences(both, np.zeros((1, first.num_notes)), names)
     at_least = dict.fromkeys(names, 0)
     for count in _block_sizes(num_shuffles, _rows_per_block(both)):
         is_exchanged = rng.integers(2, size=(count, first.num_notes)).astype(np.float64)
-        for name, values in _differences(both, is_exchanged, names, k).items():
+        for name, values in _differences(both, is_exchanged, names).items():
             # Sums in another order may differ in the last digits.
             at_least[name] += int((np.abs(values) >= np.abs(observed[name]) - 1e-12).sum())
     return {name: PairedTest(float(observed[name][0]), (1 + at_least[name]) / (1 + num_shuffles)) for name in names}
@@ -324,13 +321,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _differences(
-    both: Outcomes, is_exchanged: np.ndarray, names: list[str], k: Sequence[int]
-) -> dict[str, np.ndarray]:
+def _differences(both: Outcomes, is_exchanged: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """Second run less first, where the outputs of some notes are exchanged; `both` holds the first run's notes first."""
     kept = 1 - is_exchanged
-    first = weighted_metrics(both, np.hstack([kept, is_exchanged]), k)
-    second = weighted_metrics(both, np.hstack([is_exchanged, kept]), k)
+    first = weighted_metrics(both, np.hstack([kept, is_exchanged]))
+    second = weighted_metrics(both, np.hstack([is_exchanged, kept]))
     return {name: second[name] - first[name] for name in names}
 
 

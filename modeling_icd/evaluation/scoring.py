@@ -21,11 +21,9 @@ from .results import ScoredSplit
 from .results_file import data_fingerprint
 
 
-def score_notes(
-    model, tokenizer, notes: list[str], batch_size: int = 8, states: HiddenStates | None = None
-) -> np.ndarray:
+def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8) -> np.ndarray:
     """Scores `(N, C)` of whole notes, calibrated as the model's configuration says; 0 for every code of an empty note."""
-    logits = logits_of_notes(model, tokenizer, notes, batch_size, states)
+    logits = logits_of_notes(model, tokenizer, notes, batch_size)
     return scores_of_logits(logits, model.config.calibration, empty_notes(notes))
 
 

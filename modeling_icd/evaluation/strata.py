@@ -76,7 +76,7 @@ def strata_of(
     """
     strata = []
     for name, members in _members(names, order):
-        figures = _figures(*(of_kind[members] for of_kind in counts), mean=mean)
+        figures = _figures(*Counts(*(of_kind[members] for of_kind in counts)), mean=mean)
         strata.append({"stratum": name, f"num_{unit}": len(members), **figures})
     return strata
 

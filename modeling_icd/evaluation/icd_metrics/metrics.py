@@ -278,9 +278,9 @@ def all_metrics(k: Sequence[int] = CUTOFFS) -> Iterator[Metric]:
             yield from rows
 
 
-def shown_in(place: str, k: Sequence[int] = CUTOFFS) -> list[Metric]:
+def shown_in(place: str) -> list[Metric]:
     """The metrics that a table, a report, a card ... shows."""
-    return [metric for metric in all_metrics(k) if place in metric.shown_in]
+    return [metric for metric in all_metrics() if place in metric.shown_in]
 
 
 def compute_metrics(tally: Tally, k: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
