@@ -82,8 +82,8 @@ def planted_found(
         num_known (`int`): Columns that the model knows, the first ones; of other codes an audit says nothing.
 
     Returns:
-        `share_planted`, `num_draws`, `num_planted` and `num_assigned` (means of a draw), `recall_at_k`, `precision_at_k` and
-        `recall_intervals`, `precision_intervals` (by k, as text for JSON; 95 %, over notes); `None` where nothing was planted.
+        As `recall_of_removed`, with the intervals under `recall_intervals` and `precision_intervals`; `num_planted` and
+        `num_assigned` are means of a draw. `None` where nothing was planted.
     """
     rng = np.random.default_rng(seed)
     num_notes, num_codes = scores.shape

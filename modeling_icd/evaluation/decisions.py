@@ -152,8 +152,6 @@ def fit_decision(
     if args.calibration == "temperature":
         calibration = fit_temperature(logits, gold)
     elif args.calibration == "platt":
-        if training_counts is None:
-            raise ValueError("Calibration by bands of training frequency needs the training notes of each code.")
         calibration = fit_platt(logits, gold, training_counts)
     scores = calibrated_scores(torch.from_numpy(logits), calibration).numpy()
     rule = RULES[args.threshold_rule]
@@ -162,12 +160,8 @@ def fit_decision(
     if args.review_precision is not None:
         is_predicted = predicted(scores, decision).numpy()
         is_gold = multi_hot(gold, scores.shape)
-        decision |= {
-            "review_threshold": tune_review_threshold(
-                scores[is_predicted], is_gold[is_predicted], args.review_precision
-            ),
-            "review_precision": args.review_precision,
-        }
+        threshold = tune_review_threshold(scores[is_predicted], is_gold[is_predicted], args.review_precision)
+        decision |= {"review_threshold": threshold, "review_precision": args.review_precision}
     return decision
 
 
@@ -188,7 +182,7 @@ def fit_temperature(logits: np.ndarray, labels: Any) -> dict[str, Any]:
     return _calibration("temperature", ["all"], [(slope, 0.0)], [0] * logits.shape[1])
 
 
-def fit_platt(logits: np.ndarray, labels: Any, training_counts: Sequence[int]) -> dict[str, Any]:
+def fit_platt(logits: np.ndarray, labels: Any, training_counts: Sequence[int] | None) -> dict[str, Any]:
     """Platt scaling (Platt 1999), one slope and one intercept for each band of training frequency.
 
     Rare codes are the ones that a model is too unsure of, or too sure, in a way of their own; one curve for each code would
@@ -201,6 +195,8 @@ def fit_platt(logits: np.ndarray, labels: Any, training_counts: Sequence[int]) -
         logits, labels: As in `fit_temperature`.
         training_counts (`Sequence[int]` of length C): Training notes of each code.
     """
+    if training_counts is None:
+        raise ValueError("Calibration by bands of training frequency needs the training notes of each code.")
     is_gold = multi_hot(labels, logits.shape)
     names, band_of_code = _joined_bands(in_bands(training_counts, FREQUENCY_BANDS), is_gold.sum(axis=0))
     fitted = []

@@ -53,8 +53,8 @@ def tune_bagged_threshold(scores: Any, labels: Any, num_resamples: int = 100, se
         seed (`int`, defaults to 0): Of the draws.
     """
     scores = check_scores(scores)
-    checked_gold_pairs(labels, scores)
-    is_gold = multi_hot(labels, scores.shape)
+    is_gold = np.zeros(scores.shape, bool)
+    is_gold[checked_gold_pairs(labels, scores)] = True
     # Sorted, so that the draws, and with them the threshold, do not depend on the order of the notes.
     order = np.argsort(scores.sum(axis=1), kind="stable")
     scores, is_gold = scores[order], is_gold[order]
@@ -123,8 +123,7 @@ def conformal_threshold(
     every note or code. Notes without gold codes are left out, here and in the promise.
 
     Args:
-        scores (array of shape `(N, C)`): Of the validation split.
-        labels (array of shape `(N, C)` or list of `N` lists of class ids): Multi-hot, or class ids.
+        scores, labels: As in `tune_global_threshold`.
         target_recall (`float`): Between 0 and 1.
         num_unknown (`Sequence[int]` of length N, *optional*):
             Gold codes of each note that have no column; each is missed at any threshold, and counts as that.

@@ -8,9 +8,9 @@ Three conventions hold everywhere:
   it belongs to stays in the mean, as in CAML. NaN means that the data cannot define the value: an AUC without both classes,
   or what needs scores where only the predicted codes were given. Nothing else is NaN.
 
-A batch is reduced on arrival to what the metrics need: for every gold code its score and its rank in the note, the number
-of predicted codes per note and per code, and the sums of the calibration metrics. Only the two AUCs and the average
-precisions look at all scores again; `score_storage` says what is kept for them.
+A batch is reduced on arrival to what the metrics need: for every gold code its score and its rank in the note, the number of
+predicted codes per note and per code, and the sums of the calibration metrics. Only AUCs, average precisions and thresholds
+look at all scores again; `score_storage` says what is kept for them.
 
 Formulas of the metrics that count codes, and of those of ranks, are in `metrics.py`, beside the table of all metrics.
 """
@@ -260,15 +260,13 @@ class ICDMetricsAccumulator:
         """Return every metric of the notes added so far, without forgetting them.
 
         Args:
-            threshold (`float` or array of shape `(C,)`, *optional*):
-                In place of the one given at construction, or of what `add_batch` was told.
-            k (`tuple[int]`, *optional*): In place of the one given at construction.
+            threshold, k (*optional*): In place of those of construction, or of what `add_batch` was told is predicted.
             tune_threshold (`bool`, defaults to `False`):
                 Also report the best global threshold of these notes as `threshold`, and the micro F1 that it gives them as
                 `f1_micro_tuned`. Meant for the validation split only.
 
         Returns:
-            `dict[str, float]`: the metrics of the table in `metrics.py`, and how many notes and codes they rest on (`int`).
+            The metrics of the table in `metrics.py`, and how many notes and codes they rest on (`int`).
         """
         tally = self._tally(threshold)
         of_scores = {**self.curve_metrics(), **self.calibration_metrics()}
@@ -277,9 +275,9 @@ class ICDMetricsAccumulator:
             if metric.needs_scores and not self.has_scores:
                 results[metric.name] = math.nan
             else:
-                value = of_scores[metric.name] if metric.compute is None else metric.compute(tally)[0]
+                value = of_scores.pop(metric.name) if metric.compute is None else metric.compute(tally)[0]
                 results[metric.name] = float(value)
-        results |= {name: value for name, value in of_scores.items() if name not in results}
+        results |= of_scores  # the errors of binned AUCs
         if tune_threshold:
             results["threshold"], results["f1_micro_tuned"] = self.best_threshold()
         support = tally.by_code.gold
@@ -294,13 +292,10 @@ class ICDMetricsAccumulator:
     def curve_metrics(self) -> dict[str, float]:
         """Areas under curves over all thresholds; see `curves_of_groups` for the formulas. Empty without scores.
 
-        - `auc_micro`: all pairs of note and code as one ranking.
-        - `auc_macro`: mean over the codes with both a gold note and another note in this split, as in CAML; every other code
-          is left out (`num_codes_in_auc_macro` counts those in).
-        - `average_precision_micro`, and `average_precision_macro`: mean over the codes with a gold note.
-
-        NaN where nothing is left to average. With binned scores, `auc_micro_error` and `auc_macro_error` bound the distance
-        to the exact AUC.
+        Micro figures take all pairs of note and code as one ranking. `auc_macro` is the mean over the codes with both a gold
+        note and another one in this split, as in CAML (`num_codes_in_auc_macro` counts them), `average_precision_macro` that
+        over the codes with a gold note; NaN where there is none. With binned scores, `auc_micro_error` and `auc_macro_error`
+        bound the distance to the exact AUC.
         """
         self._check_not_empty()
         if not self.has_scores:
