@@ -214,20 +214,15 @@ def _joined_bands(band_of_code: Sequence[str], gold_per_code: np.ndarray) -> tup
     of_code = np.array(band_of_code)
     groups: list[list[str]] = [[]]
     for name in band_names(FREQUENCY_BANDS):
-        if not (of_code == name).any():
-            continue
-        groups[-1].append(name)
-        if gold_per_code[np.isin(of_code, groups[-1])].sum() >= MIN_GOLD:
-            groups.append([])
+        if name in band_of_code:
+            groups[-1].append(name)
+            if gold_per_code[np.isin(of_code, groups[-1])].sum() >= MIN_GOLD:
+                groups.append([])
     thin = groups.pop()
-    if groups:
-        groups[-1] += thin
-    else:
-        groups = [thin]
-    index = np.zeros(len(of_code), np.int64)
-    for i, group in enumerate(groups):
-        index[np.isin(of_code, group)] = i
-    return [" and ".join(group) for group in groups], index
+    groups = groups or [[]]
+    groups[-1] += thin
+    group_of = {name: i for i, group in enumerate(groups) for name in group}
+    return [" and ".join(group) for group in groups], np.array([group_of[name] for name in band_of_code])
 
 
 def _fit_sigmoid(
@@ -256,10 +251,11 @@ def _fit_sigmoid(
 def _calibration(
     method: str, bands: list[str], fitted: list[tuple[float, float]], band_of_code: list[int]
 ) -> dict[str, Any]:
+    slopes, intercepts = map(list, zip(*fitted, strict=True))
     return {
         "method": method,
         "bands": bands,
-        "slopes": [slope for slope, _ in fitted],
-        "intercepts": [intercept for _, intercept in fitted],
+        "slopes": slopes,
+        "intercepts": intercepts,
         "band_of_code": band_of_code,
     }

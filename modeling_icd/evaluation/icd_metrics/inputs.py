@@ -141,13 +141,7 @@ def gold_pairs(
     """Return rows and class ids of the gold pairs, by row and then by class id.
 
     Args:
-        references: Gold codes of `B` notes, in one of these forms:
-
-            - an array, tensor or sparse matrix `(B, C)` of 0 and 1: multi-hot;
-            - a list of `B` lists, each with `C` entries of 0 and 1: multi-hot;
-            - a list of `B` lists of class ids, an empty one for a note without codes ([`ClassIds`] says that it is this);
-            - a list of `B` lists of code strings, whose columns `label2id` names.
-        references_format (`str`, *optional*): `"multi_hot"`, `"ids"` or `"codes"`; needed where two of them fit.
+        references, references_format: As in `ICDMetricsAccumulator.add_batch`; [`ClassIds`] are always class ids.
         label2id (`Mapping[str, int]`, *optional*): From a code to its class id.
         name (`str`): How errors call the argument.
 
@@ -301,8 +295,8 @@ def read_labels(labels: Any) -> dict[str, int] | None:
     if labels is None:
         return None
     if isinstance(labels, Mapping):
-        by_id = {int(k): v for k, v in labels.items()} if all(isinstance(v, str) for v in labels.values()) else None
-        by_id = {v: k for k, v in labels.items()} if by_id is None else by_id
+        is_id2label = all(isinstance(value, str) for value in labels.values())
+        by_id = {int(k): v for k, v in labels.items()} if is_id2label else {v: k for k, v in labels.items()}
         if sorted(by_id) != list(range(len(labels))):
             raise ValueError(f"`labels` must number its codes from 0 to {len(labels) - 1}, each number once.")
         labels = [by_id[i] for i in range(len(by_id))]
