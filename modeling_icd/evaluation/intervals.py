@@ -11,7 +11,6 @@ from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,
-    column_blocks,
     rank_in_histogram,
     to_levels,
 )
@@ -79,42 +78,38 @@ def ranking_terms(scores: Any, outcomes: Outcomes) -> RankingTerms:
 
 
 def _macro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> dict[str, Term]:
-    num_notes, num_codes = scores.shape
+    num_notes = len(scores)
     by_code = np.lexsort((notes, codes))
-    bounds = np.searchsorted(codes[by_code], np.arange(num_codes + 1))
+    present, starts = np.unique(codes[by_code], return_index=True)
     placements, precisions = np.full((2, len(notes)), math.nan)
     auc_slopes, precision_slopes = np.zeros((2, num_notes))
     num_with_auc = 0
-    for first, block in column_blocks([scores]):
-        for code, column in enumerate(block, first):
-            pairs = by_code[bounds[code] : bounds[code + 1]]
-            if not len(pairs):
-                continue
-            values = column[notes[pairs]]
-            gold, everything = np.sort(values), np.sort(column)
-            gold_here = len(gold) - gold.searchsorted(gold, side="left")
-            all_here = num_notes - everything.searchsorted(gold, side="left")
-            lost, gained = (np.concatenate([[0], np.cumsum(x)]) for x in (gold_here / all_here**2, 1 / all_here))
-            reached = gold.searchsorted(column, side="right")
-            precision_slopes -= lost[reached] / len(gold)
-            precision_slopes[notes[pairs]] += gained[reached[notes[pairs]]] / len(gold)
-            precisions[pairs] = (gold_here / all_here)[gold.searchsorted(values)]
-            if len(pairs) == num_notes:
-                continue
-            is_gold = np.zeros(num_notes, bool)
-            is_gold[notes[pairs]] = True
-            other = column[~is_gold]
-            not_higher = gold.searchsorted(other, side="left") + reached[~is_gold]
-            higher = 1 - not_higher / (2 * len(gold))
-            auc_slopes[~is_gold] += (higher - higher.mean()) / len(other)
-            other = np.sort(other)
-            lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
-            placements[pairs] = lower / (2 * len(other))
-            num_with_auc += 1
-    num_with_gold = len(np.unique(codes))
+    for code, pairs in zip(present, np.split(by_code, starts)[1:], strict=True):
+        column = scores[:, code].copy()
+        values = column[notes[pairs]]
+        gold, everything = np.sort(values), np.sort(column)
+        gold_here = len(gold) - gold.searchsorted(gold, side="left")
+        all_here = num_notes - everything.searchsorted(gold, side="left")
+        lost, gained = (np.concatenate([[0], np.cumsum(x)]) for x in (gold_here / all_here**2, 1 / all_here))
+        reached = gold.searchsorted(column, side="right")
+        precision_slopes -= lost[reached] / len(gold)
+        precision_slopes[notes[pairs]] += gained[reached[notes[pairs]]] / len(gold)
+        precisions[pairs] = (gold_here / all_here)[gold.searchsorted(values)]
+        if len(pairs) == num_notes:
+            continue
+        is_gold = np.zeros(num_notes, bool)
+        is_gold[notes[pairs]] = True
+        other = column[~is_gold]
+        not_higher = gold.searchsorted(other, side="left") + reached[~is_gold]
+        higher = 1 - not_higher / (2 * len(gold))
+        auc_slopes[~is_gold] += (higher - higher.mean()) / len(other)
+        other = np.sort(other)
+        lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
+        placements[pairs] = lower / (2 * len(other))
+        num_with_auc += 1
     return {
         "auc_macro": Term(placements, auc_slopes / max(num_with_auc, 1)),
-        "average_precision_macro": Term(precisions, precision_slopes / max(num_with_gold, 1)),
+        "average_precision_macro": Term(precisions, precision_slopes / max(len(present), 1)),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from .ratios import divide
 
 
 NUM_CALIBRATION_BINS = 15
-SCORES_PER_COLUMN_BLOCK = 1 << 20  # bounds what looking at scores code by code takes, however many the notes
 MAX_VALUES_TO_COMPARE = 16
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
@@ -116,20 +115,11 @@ def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np
     order = np.lexsort((values, codes))
     codes, values = codes[order], values[order]
     less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
-    for first, block in column_blocks(batches):
-        bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
-        for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
-            if start < stop:
-                less[start:stop], equal[start:stop] = rank_among(column, values[start:stop])
+    for code, start, count in zip(*np.unique(codes, return_index=True, return_counts=True), strict=True):
+        column = np.concatenate([batch[:, code] for batch in batches])
+        of_code = slice(start, start + count)
+        less[of_code], equal[of_code] = rank_among(column, values[of_code])
     return GoldRanks(codes, values, less, equal)
-
-
-def column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield `(first code, scores (codes of the block, N))` from batches `(B, C)`."""
-    width = max(1, SCORES_PER_COLUMN_BLOCK // max(1, sum(map(len, batches))))
-    for first in range(0, batches[0].shape[1], width):
-        columns = np.concatenate([batch[:, first : first + width] for batch in batches])
-        yield first, np.ascontiguousarray(columns.T)
 
 
 def count_gold_in_group(ranks: GoldRanks, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
