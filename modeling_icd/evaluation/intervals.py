@@ -11,6 +11,7 @@ from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,
+    count_levels,
     rank_in_histogram,
     to_levels,
 )
@@ -120,10 +121,7 @@ def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> di
         undefined = Term(np.full(num_gold, math.nan), np.zeros(num_notes))
         return {"auc_micro": undefined, "average_precision_micro": undefined}
     gold_levels = to_levels(scores[notes, codes])
-    gold_counts = np.bincount(gold_levels, minlength=NUM_LEVELS)
-    counts = np.zeros(NUM_LEVELS, np.int64)
-    for row in scores:
-        counts += np.bincount(to_levels(row), minlength=NUM_LEVELS)
+    gold_counts, counts = np.bincount(gold_levels, minlength=NUM_LEVELS), count_levels(scores)
     share_higher = 1 - (np.cumsum(gold_counts) - gold_counts / 2) / num_gold  # of gold pairs, above each level
     gold_here, all_here = (np.cumsum(x[::-1])[::-1] for x in (gold_counts, counts))  # on this level and above it
     lost, gained = (

@@ -10,7 +10,7 @@ from ..decision_icd import CONFIDENT, REVIEW, decision_of, is_confident, predict
 from .audit_quality import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.ranks import NUM_CALIBRATION_BINS, NUM_LEVELS, calibration_bins, from_levels, to_levels
+from .icd_metrics.ranks import NUM_CALIBRATION_BINS, NUM_LEVELS, calibration_bins, count_levels, from_levels
 from .icd_metrics.ratios import divide, nan_to_none
 from .intervals import METHOD, bootstrap_intervals, calibration_terms, ranking_terms, ratio_interval
 from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of
@@ -164,11 +164,8 @@ def make_curves(
     - `reliability`: for each of the 15 bins of the ECE that holds scores their number, mean, and share of gold.
     - `reliability_uncalibrated`: the same before calibration, where there was one.
     """
-    levels = np.zeros(NUM_LEVELS, np.int64)
-    for row in scores:
-        levels += np.bincount(to_levels(row), minlength=NUM_LEVELS)
     gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
-    gold_levels = np.bincount(to_levels(gold_scores), minlength=NUM_LEVELS)
+    levels, gold_levels = count_levels(scores), count_levels([gold_scores])
     hits, predicted = np.cumsum(gold_levels[::-1]), np.cumsum(levels[::-1])
     recall, precision = divide(hits, len(gold_scores)), divide(hits, predicted)
     candidates = np.flatnonzero(levels[::-1])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from .ratios import divide
 
 
 NUM_CALIBRATION_BINS = 15
-MAX_VALUES_TO_COMPARE = 16
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
 LOWEST_PATTERN = (127 - 31) << 23
@@ -41,15 +39,13 @@ class GroupCurves(NamedTuple):
 def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the rank (from 0) of every gold code in its note: higher scores, and equal ones with a lower class id."""
     ranks = np.empty(len(rows), np.int32)
-    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
-    for row, (start, stop) in enumerate(pairwise(bounds)):
-        if start == stop:
-            continue
-        values = scores[row, codes[start:stop]]
-        less, equal = rank_among(scores[row], values)
-        ranks[start:stop] = scores.shape[1] - less - equal
+    for row, first, count in zip(*np.unique(rows, return_index=True, return_counts=True), strict=True):
+        of_note = slice(first, first + count)
+        values = scores[row, codes[of_note]]
+        less, equal = rank_in_sorted(np.sort(scores[row]), values)
+        ranks[of_note] = scores.shape[1] - less - equal
         for gold in np.flatnonzero(equal > 1):
-            ranks[start + gold] += np.count_nonzero(scores[row, : codes[start + gold]] == values[gold])
+            ranks[first + gold] += np.count_nonzero(scores[row, : codes[first + gold]] == values[gold])
     return ranks
 
 
@@ -76,14 +72,12 @@ def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     return less, ordered.searchsorted(values, side="right") - less
 
 
-def rank_among(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `rank_in_sorted`, for scores in any order: comparing all with a few values is quicker than sorting."""
-    if len(values) > MAX_VALUES_TO_COMPARE:
-        return rank_in_sorted(np.sort(scores), values)
-    return (
-        np.count_nonzero(scores < values[:, None], axis=1),
-        np.count_nonzero(scores == values[:, None], axis=1),
-    )
+def count_levels(batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the number of scores on each level, `(63489,)`."""
+    counts = np.zeros(NUM_LEVELS, np.int64)
+    for scores in batches:
+        counts += np.bincount(to_levels(scores).ravel(), minlength=NUM_LEVELS)
+    return counts
 
 
 def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +112,7 @@ def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np
     for code, start, count in zip(*np.unique(codes, return_index=True, return_counts=True), strict=True):
         column = np.concatenate([batch[:, code] for batch in batches])
         of_code = slice(start, start + count)
-        less[of_code], equal[of_code] = rank_among(column, values[of_code])
+        less[of_code], equal[of_code] = rank_in_sorted(np.sort(column), values[of_code])
     return GoldRanks(codes, values, less, equal)
 
 
