@@ -32,11 +32,8 @@ ICD_METRICS_PATH = str(Path(__file__).parent / "icd_metrics")
 class BatchedComputeMetrics:
     """The `compute_metrics` of a `Trainer`, with or without `batch_eval_metrics=True`.
 
-    With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up.
-
-    Args:
-        accumulator (`ICDMetricsAccumulator`): Where batches go; emptied at each result.
-        tune_threshold (`bool`): Also report `f1_micro_tuned` and its `threshold`.
+    With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up. The
+    accumulator is emptied at each result.
     """
 
     def __init__(self, accumulator: ICDMetricsAccumulator, tune_threshold: bool = False):

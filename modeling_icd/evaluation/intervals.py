@@ -237,14 +237,10 @@ def bootstrap_intervals(
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Intervals of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
+    """Intervals `(K, 2)` of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
 
-    Args:
-        numerators (`(N, K)`), denominators (`(N,)` or `(N, K)`): What each note adds to K numerators and to the denominator
-            of all, or of each.
-
-    Returns:
-        `(K, 2)`; a resample whose denominator is 0 is left out.
+    Each note adds to K numerators `(N, K)` and to the denominator of all, `(N,)`, or of each, `(N, K)`. A resample whose
+    denominator is 0 is left out.
     """
     ratios = []
     rows_per_block = max(1, VALUES_PER_BLOCK // len(denominators))

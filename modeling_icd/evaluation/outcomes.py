@@ -34,13 +34,7 @@ class Outcomes(NamedTuple):
 
 
 def outcomes_of(scores: Any, labels: Any, is_predicted: Any) -> Outcomes:
-    """Outcomes of scores `(N, C)`.
-
-    Args:
-        scores (array of shape `(N, C)`): of every code, for the ranks.
-        labels: the gold codes, as in `ICDMetricsAccumulator.add_batch`.
-        is_predicted (bool array of shape `(N, C)`): what `modeling_icd.decision_icd.is_predicted` says of the scores.
-    """
+    """Outcomes of scores `(N, C)`; labels as in `ICDMetricsAccumulator.add_batch`; `is_predicted` is bool `(N, C)`."""
     scores = check_scores(scores)
     is_predicted = check_predicted(is_predicted, scores.shape)
     notes, codes = gold_pairs(labels, *scores.shape)
@@ -58,12 +52,10 @@ def outcomes_of_pairs(
 
 
 def renumber_codes(outcomes: Outcomes, new_ids: np.ndarray, num_codes: int) -> Outcomes:
-    """Outcomes with other class ids.
+    """Outcomes with other class ids up to `num_codes`, `new_ids` `(C,)` by those of before; -1 leaves a code out.
 
-    Args:
-        new_ids (`(C,)`): By the class id that a code had; -1 leaves it out. Codes that get the same id are joined to a group,
-            which is gold, or predicted, in a note where any of them is; it takes the rank of one of them.
-        num_codes (`int`): Class ids from now on.
+    Codes that get the same id are joined to a group, which is gold, or predicted, in a note where any of them is; it takes the
+    rank of one of them.
     """
 
     def renumber(notes: np.ndarray, codes: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
@@ -100,15 +92,9 @@ def _counts(gold: np.ndarray, predicted: np.ndarray, is_hit: np.ndarray, size: i
 def weigh_codes(
     weights: np.ndarray, notes: np.ndarray, codes: np.ndarray, num_codes: int, values: np.ndarray | None = None
 ) -> np.ndarray:
-    """Sum the weights of a set of pairs over the notes of each code.
+    """Sum the weights `(W, N)` of pairs, their notes and codes `(P,)`, over the notes of each code: `(W, num_codes)`.
 
-    Args:
-        weights (`(W, N)`): One row for each weighting.
-        notes, codes (`(P,)`): The pairs.
-        values (`(P,)`, *optional*): What each pair counts, in place of 1.
-
-    Returns:
-        `(W, num_codes)`.
+    Each pair counts 1, or its value `(P,)`.
     """
     if values is None and 20 * len(notes) > weights.shape[1] * num_codes:
         # A model that predicts nearly everything: one product of dense matrices is quicker than the pairs.
@@ -127,14 +113,7 @@ def weigh_codes(
 
 
 def weighted_metrics(outcomes: Outcomes, weights: np.ndarray, k: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
-    """The metrics that follow from counts and ranks, for notes that count `weights` times.
-
-    Args:
-        weights (`(W, N)`): Not negative, one row for each weighting.
-
-    Returns:
-        `dict[str, (W,)]`.
-    """
+    """The metrics that follow from counts and ranks, `(W,)` each, for notes that count `weights` times: `(W, N)`, not negative."""
     weights = np.asarray(weights, np.float64)
     hit_notes, hit_codes = outcomes.gold_notes[outcomes.is_hit], outcomes.gold_codes[outcomes.is_hit]
     by_code = Counts(

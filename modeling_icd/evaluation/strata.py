@@ -99,8 +99,7 @@ def heat_map(
 ) -> list[dict[str, Any]]:
     """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `strata_of`.
 
-    Returns:
-        For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
+    For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
     """
     levels = [level for level in known_levels(attributes) if level != "chapter"]
     strata = []
@@ -154,7 +153,6 @@ def make_strata(
     Args:
         codes (`Sequence[str]`): By class id.
         num_words (`Sequence[int]` of length N): Length of each note.
-        attributes (`CodeAttributes`): See the head of this module.
         training_counts (`Mapping[str, int]`, *optional*): Training notes of each code; a code not in it has none.
     """
     strata: dict[str, list[dict[str, Any]]] = {}

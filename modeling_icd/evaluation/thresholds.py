@@ -149,11 +149,8 @@ def conformal_threshold(
 def missable_notes(num_known: Any, num_unknown: Any, target_recall: float) -> float:
     """How much may be missed in all: the sum over notes of shares of their gold codes, beyond the unknown ones.
 
-    Args:
-        num_known, num_unknown (`(N,)`): Gold codes of each note that the model knows, and that it does not (or `None`).
-
-    Raises:
-        ValueError: where that is less than nothing.
+    Given are the gold codes `(N,)` that the model knows and, unless `None`, those that it does not. Raises a `ValueError` where
+    less than nothing may be missed.
     """
     if not 0 < target_recall < 1:
         raise ValueError(f"`target_recall` must lie between 0 and 1, got {target_recall}.")
