@@ -8,8 +8,7 @@ import torch
 from ..decision_icd import calibrated_scores
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.metrics import CUTOFFS
-from .icd_metrics.ratios import nan_to_none
+from .icd_metrics.metrics import CUTOFFS, nan_to_none
 from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 

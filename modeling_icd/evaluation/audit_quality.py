@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .icd_metrics.ratios import divide
+from .icd_metrics.metrics import divide
 from .intervals import ratio_interval
 from .outcomes import Outcomes
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .icd_metrics.inputs import check_scores
+from .icd_metrics.metrics import divide
 from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
@@ -15,7 +16,6 @@ from .icd_metrics.ranks import (
     rank_in_histogram,
     to_levels,
 )
-from .icd_metrics.ratios import divide
 from .outcomes import Outcomes, weigh_codes, weighted_metrics
 
 
@@ -40,9 +40,7 @@ class Term(NamedTuple):
 class RankingTerms(NamedTuple):
     """See `ranking_terms`; the terms by the name of their figure."""
 
-    gold_notes: np.ndarray  # (P,)
-    gold_codes: np.ndarray  # (P,)
-    num_codes: int
+    outcomes: Outcomes
     micro: dict[str, Term]
     macro: dict[str, Term]
 
@@ -73,9 +71,7 @@ def ranking_terms(scores: Any, outcomes: Outcomes) -> RankingTerms:
     """
     scores = check_scores(scores)
     notes, codes = outcomes.gold_notes, outcomes.gold_codes
-    return RankingTerms(
-        notes, codes, scores.shape[1], _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes)
-    )
+    return RankingTerms(outcomes, _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes))
 
 
 def _macro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> dict[str, Term]:
@@ -144,17 +140,16 @@ def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> di
 
 def weighted_ranking(terms: RankingTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
     """AUCs and average precisions of notes that count `weights` `(W, N)` times; see `ranking_terms`."""
-    num_notes = weights.shape[1]
-    figures = {}
-    num_gold = np.bincount(terms.gold_notes, minlength=num_notes)
+    outcomes, figures = terms.outcomes, {}
+    num_gold = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
     for name, term in terms.micro.items():
-        summed = np.bincount(terms.gold_notes, term.values, num_notes)
+        summed = np.bincount(outcomes.gold_notes, term.values, outcomes.num_notes)
         figures[name] = divide(weights @ summed, weights @ num_gold, empty=math.nan)
-    drawn = weigh_codes(weights, terms.gold_notes, terms.gold_codes, terms.num_codes)
+    drawn = weigh_codes(weights, outcomes.gold_notes, outcomes.gold_codes, outcomes.num_codes)
     for name, term in terms.macro.items():
         is_defined = ~np.isnan(term.values)
-        notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
-        summed = weigh_codes(weights, notes, codes, terms.num_codes, term.values[is_defined])
+        notes, codes = outcomes.gold_notes[is_defined], outcomes.gold_codes[is_defined]
+        summed = weigh_codes(weights, notes, codes, outcomes.num_codes, term.values[is_defined])
         num_drawn = (drawn[:, np.unique(codes)] > 0).sum(axis=1)  # of the codes that have a figure
         figures[name] = divide(divide(summed, drawn).sum(axis=1), num_drawn, empty=math.nan)
     return {name: figures[name] + (weights - 1) @ term.slopes for name, term in (terms.micro | terms.macro).items()}
@@ -217,13 +212,12 @@ def bootstrap_intervals(
         raise ValueError(f"`num_resamples` must be at least 2, got {num_resamples}.")
     parts: list[dict[str, np.ndarray]] = []
     for weights in _resamples(outcomes.num_notes, num_resamples, _rows_per_block(outcomes), seed):
-        parts.append(
-            {
-                **weighted_metrics(outcomes, weights),
-                **({} if ranking is None else weighted_ranking(ranking, weights)),
-                **({} if calibration is None else weighted_calibration(calibration, weights, outcomes.num_codes)),
-            }
-        )
+        part = weighted_metrics(outcomes, weights)
+        if ranking is not None:
+            part |= weighted_ranking(ranking, weights)
+        if calibration is not None:
+            part |= weighted_calibration(calibration, weights, outcomes.num_codes)
+        parts.append(part)
     intervals = {}
     for name in parts[0]:
         resampled = np.concatenate([part[name] for part in parts])
@@ -302,12 +296,11 @@ def randomization_test(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of several comparisons (Holm 1979): p_(i) * (n - i + 1), never falling, at most 1."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for position, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - position)))
-        adjusted[index] = largest
-    return adjusted
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return adjusted.tolist()
 
 
 def _differences(both: Outcomes, is_exchanged: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:

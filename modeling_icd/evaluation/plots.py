@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from .icd_metrics.ratios import divide
+from .icd_metrics.metrics import divide
 
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"

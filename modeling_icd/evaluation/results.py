@@ -10,8 +10,8 @@ from ..decision_icd import CONFIDENT, REVIEW, decision_of, is_confident, predict
 from .audit_quality import planted_found, recall_of_removed
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
+from .icd_metrics.metrics import divide, nan_to_none
 from .icd_metrics.ranks import NUM_CALIBRATION_BINS, NUM_LEVELS, calibration_bins, count_levels, from_levels
-from .icd_metrics.ratios import divide, nan_to_none
 from .intervals import METHOD, bootstrap_intervals, calibration_terms, ranking_terms, ratio_interval
 from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of
 from .results_file import SCHEMA_VERSION, check_results, code_version, library_versions

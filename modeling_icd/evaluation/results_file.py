@@ -9,7 +9,7 @@ from typing import Any
 
 from dataset_scripts.files import read_json, write_json
 
-from .icd_metrics.ratios import nan_to_none
+from .icd_metrics.metrics import nan_to_none
 
 
 SCHEMA_VERSION = 2

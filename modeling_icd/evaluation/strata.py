@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .icd_metrics.metrics import Counts
-from .icd_metrics.ratios import divide, ratios
+from .icd_metrics.metrics import Counts, divide, ratios
 from .outcomes import Outcomes, counts_per_code, counts_per_note, join_codes
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from .icd_metrics.inputs import check_scores, gold_pairs
+from .icd_metrics.metrics import divide
 from .icd_metrics.ranks import (
     GoldRanks,
     best_cuts_of_groups,
@@ -20,7 +21,6 @@ from .icd_metrics.ranks import (
     rank_in_batches,
     rank_in_columns,
 )
-from .icd_metrics.ratios import divide
 
 
 def tune_global_threshold(scores: Any, labels: Any) -> float:

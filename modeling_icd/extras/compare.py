@@ -17,8 +17,7 @@ import numpy as np
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json, write_text
 
-from ..evaluation.icd_metrics.metrics import shown_in
-from ..evaluation.icd_metrics.ratios import divide
+from ..evaluation.icd_metrics.metrics import divide, shown_in
 from ..evaluation.intervals import holm, randomization_test
 from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions

@@ -35,7 +35,7 @@ from .inputs import (
     gold_pairs,
     read_labels,
 )
-from .metrics import CUTOFFS, Counts, Tally, all_metrics
+from .metrics import CUTOFFS, Counts, Tally, all_metrics, mean_of_defined, ratios
 from .ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
@@ -51,7 +51,6 @@ from .ranks import (
     rank_in_histogram,
     to_levels,
 )
-from .ratios import mean_of_defined, ratios
 
 
 SCORE_STORAGES = ("float32", "uint16")

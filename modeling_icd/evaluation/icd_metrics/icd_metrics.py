@@ -9,9 +9,8 @@ import evaluate
 
 from .accumulator import SCORE_STORAGES, ICDMetricsAccumulator
 from .inputs import ClassIds
-from .metrics import CUTOFFS
+from .metrics import CUTOFFS, nan_to_none
 from .ranks import GoldRanks
-from .ratios import nan_to_none
 
 
 __all__ = ["CUTOFFS", "SCORE_STORAGES", "ClassIds", "GoldRanks", "ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]

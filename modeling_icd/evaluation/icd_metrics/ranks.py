@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .ratios import divide
+from .metrics import divide
 
 
 NUM_CALIBRATION_BINS = 15
