@@ -14,8 +14,8 @@ from sklearn.isotonic import isotonic_regression
 from .icd_metrics.inputs import check_scores, gold_pairs
 from .icd_metrics.metrics import divide
 from .icd_metrics.ranks import (
-    GoldRanks,
     best_cuts_of_groups,
+    best_threshold,
     cut_between,
     rank_gold,
     rank_in_batches,
@@ -35,10 +35,7 @@ def tune_global_threshold(scores: Any, labels: Any) -> float:
     """
     scores = check_scores(scores)
     rows, codes = checked_gold_pairs(labels, scores)
-    values = np.sort(scores[rows, codes])
-    ranks = GoldRanks(np.zeros(len(values), np.int64), values, *rank_in_batches([scores], values))
-    cut = best_cuts_of_groups(ranks, scores.size, 1)[0][0]
-    return float(cut_between(scores.max(initial=0, where=scores < cut), cut)) if cut > 0 else 0.5
+    return best_threshold([scores], rank_in_batches([scores], scores[rows, codes]))[0]
 
 
 def tune_bagged_threshold(scores: Any, labels: Any, num_resamples: int = 100, seed: int = 0) -> float:

@@ -38,17 +38,14 @@ from .inputs import (
 from .metrics import CUTOFFS, Counts, Tally, all_metrics, mean_of_defined, ratios
 from .ranks import (
     NUM_CALIBRATION_BINS,
-    NUM_LEVELS,
     GoldRanks,
-    best_cuts_of_groups,
+    best_threshold,
     calibration_bins,
     curves_of_groups,
-    cut_between,
     from_levels,
     rank_gold,
     rank_in_batches,
     rank_in_columns,
-    rank_in_histogram,
     to_levels,
 )
 
@@ -229,7 +226,7 @@ class ICDMetricsAccumulator:
         flat = scores.astype(np.float64).ravel()
         self._scores_in_bin += np.bincount(calibration_bins(scores).ravel(), flat, NUM_CALIBRATION_BINS)
         self._sum_of_squares += np.square(flat).sum()  # a product of BLAS would wait for threads
-        self._keep(scores if self.score_storage == "float32" else to_levels(scores))
+        self._keep(self._as_kept(scores))
 
     def _add_counts(
         self, is_predicted: np.ndarray, rows: np.ndarray, codes: np.ndarray, scores: Any = 0, ranks: Any = 0
@@ -242,6 +239,9 @@ class ICDMetricsAccumulator:
         self._predicted_per_code += np.count_nonzero(is_predicted, axis=0)
         append_joined(self._predicted_per_note, np.count_nonzero(is_predicted, axis=1))
         self.num_notes += len(is_predicted)
+
+    def _as_kept(self, scores: np.ndarray) -> np.ndarray:
+        return scores if self.score_storage == "float32" else to_levels(scores)
 
     def _keep(self, scores: np.ndarray) -> None:
         """Copy scores behind those of the batch before: arrays of their own would scatter over memory, and as much be lost."""
@@ -334,23 +334,14 @@ class ICDMetricsAccumulator:
         }
 
     def best_threshold(self) -> tuple[float, float]:
-        """Return the global threshold with the best micro F1 on these notes, and that F1.
+        """Return the global threshold with the best micro F1 on these notes, and that F1: see `ranks.best_threshold`.
 
-        The threshold lies half way between the lowest score predicted and the next lower one; of equal F1 the highest is
-        chosen. Where no threshold predicts a gold code, it is 0.5 with an F1 of 0. With binned scores the candidates are
-        the levels, and the F1 is exact for the threshold returned.
+        With binned scores the candidates are the levels, and the F1 is exact for the threshold returned.
         """
         self._check_not_empty()
         if not self.has_scores:
             raise ValueError("Tuning the threshold needs the scores of all codes, not predicted codes alone.")
-        cuts, f1 = best_cuts_of_groups(self._micro_ranks(), self.num_notes * self._num_columns, 1)
-        cut = cuts[0]
-        if cut == 0:
-            return 0.5, 0.0
-        lower = max(batch.max(initial=0, where=batch < cut) for batch in self._batches)
-        if self.score_storage == "float32":
-            return float(cut_between(lower, cut)), float(f1[0])
-        return float(from_levels(np.array((int(lower) + int(cut)) // 2))), float(f1[0])
+        return best_threshold(self._batches, self._micro_ranks())
 
     def per_code(self, threshold: Any = None) -> dict[str, np.ndarray]:
         """Return counts and metrics of each code, as arrays of shape `(C,)` by class id.
@@ -414,7 +405,7 @@ class ICDMetricsAccumulator:
                 f"With `score_storage={self.score_storage!r}` another threshold than that of construction cannot be counted "
                 'exactly. Give it at construction, or use "float32".'
             )
-        limit = cut if self.score_storage == "float32" else to_levels(cut).reshape(cut.shape)
+        limit = self._as_kept(cut).reshape(cut.shape)
         per_code = np.zeros(self._num_columns, np.int64)
         per_note = []
         for batch in self._batches:
@@ -426,22 +417,13 @@ class ICDMetricsAccumulator:
     def _micro_ranks(self) -> GoldRanks:
         """Rank every gold pair among all pairs."""
         if "micro" not in self._cached_ranks:
-            gold_scores = np.sort(self._all_gold()["score"])
-            if self.score_storage == "float32":
-                values, ranks = gold_scores, rank_in_batches(self._batches, gold_scores)
-            else:
-                values = to_levels(gold_scores)
-                level_counts = np.zeros(NUM_LEVELS, np.int64)
-                for batch in self._batches:
-                    level_counts += np.bincount(batch.ravel(), minlength=NUM_LEVELS)
-                ranks = rank_in_histogram(level_counts, values)
-            self._cached_ranks["micro"] = GoldRanks(np.zeros(len(values), np.int64), values, *ranks)
+            values = self._as_kept(self._all_gold()["score"])
+            self._cached_ranks["micro"] = rank_in_batches(self._batches, values)
         return self._cached_ranks["micro"]
 
     def _code_ranks(self) -> GoldRanks:
         """Rank every gold pair among the pairs of its code."""
         if "code" not in self._cached_ranks:
             gold = self._all_gold()
-            values = gold["score"] if self.score_storage == "float32" else to_levels(gold["score"])
-            self._cached_ranks["code"] = rank_in_columns(self._batches, gold["code"], values)
+            self._cached_ranks["code"] = rank_in_columns(self._batches, gold["code"], self._as_kept(gold["score"]))
         return self._cached_ranks["code"]

@@ -73,10 +73,11 @@ def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
 
 
 def count_levels(batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the number of scores on each level, `(63489,)`."""
+    """Return the number of scores, or levels, on each level, `(63489,)`."""
     counts = np.zeros(NUM_LEVELS, np.int64)
-    for scores in batches:
-        counts += np.bincount(to_levels(scores).ravel(), minlength=NUM_LEVELS)
+    for batch in batches:
+        levels = batch if batch.dtype == np.uint16 else to_levels(batch)
+        counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
     return counts
 
 
@@ -85,23 +86,24 @@ def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarra
     return np.cumsum(counts)[values] - counts[values], counts[values]
 
 
-def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `rank_in_sorted`, for float32 scores in any order.
+def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> GoldRanks:
+    """Rank the scores, or levels, of gold pairs among those of all batches, as one group.
 
-    Levels are counted; only scores on a level that holds one of the values need sorting, a small part of all as a rule.
+    Levels are counted. Of float32 scores only those on a level that holds one of the values need sorting, a small part of all
+    as a rule.
     """
-    value_levels = to_levels(values)
-    is_sorted_level = np.zeros(NUM_LEVELS, bool)
-    is_sorted_level[value_levels] = True
-    level_counts = np.zeros(NUM_LEVELS, np.int64)
-    to_sort = []
-    for batch in batches:
-        levels = to_levels(batch)
-        level_counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
-        to_sort.append(batch[is_sorted_level[levels]])
-    less, equal = rank_in_sorted(np.sort(np.concatenate(to_sort)), values)
-    left_out = np.cumsum(np.where(is_sorted_level, 0, level_counts))  # on levels up to this one
-    return less + left_out[value_levels], equal
+    values = np.sort(values)
+    if values.dtype == np.uint16:
+        less, equal = rank_in_histogram(count_levels(batches), values)
+    else:
+        value_levels = to_levels(values)
+        is_sorted_level = np.zeros(NUM_LEVELS, bool)
+        is_sorted_level[value_levels] = True
+        to_sort = np.concatenate([batch[is_sorted_level[to_levels(batch)]] for batch in batches])
+        less, equal = rank_in_sorted(np.sort(to_sort), values)
+        left_out = np.cumsum(np.where(is_sorted_level, 0, count_levels(batches)))  # on levels up to this one
+        less += left_out[value_levels]
+    return GoldRanks(np.zeros(len(values), np.int64), values, less, equal)
 
 
 def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
@@ -177,6 +179,22 @@ def cut_between(lower: Any, value: Any) -> np.ndarray:
     """Return a float32 threshold half way between two scores, such that `value > threshold` and not `lower > threshold`."""
     middle = ((np.asarray(lower, np.float64) + value) / 2).astype(np.float32)
     return np.where(middle < value, middle, lower).astype(np.float32)
+
+
+def best_threshold(batches: Sequence[np.ndarray], ranks: GoldRanks) -> tuple[float, float]:
+    """Return the threshold for all codes with the best micro F1, and that F1; `ranks` are those of `rank_in_batches`.
+
+    The threshold lies half way between the lowest score, or level, predicted and the next lower one; of equal F1 the highest
+    is chosen. Where no threshold predicts a gold code, it is 0.5 with an F1 of 0.
+    """
+    cuts, f1 = best_cuts_of_groups(ranks, sum(batch.size for batch in batches), 1)
+    cut = cuts[0]
+    if cut == 0:
+        return 0.5, 0.0
+    lower = max(batch.max(initial=0, where=batch < cut) for batch in batches)
+    if cuts.dtype == np.uint16:
+        return float(from_levels(np.array((int(lower) + int(cut)) // 2))), float(f1[0])
+    return float(cut_between(lower, cut)), float(f1[0])
 
 
 def calibration_bins(scores: np.ndarray) -> np.ndarray:
