@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from ..decision_icd import calibrated_scores
+from .decisions import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
 from .icd_metrics.metrics import CUTOFFS, nan_to_none
-from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 
 
 __all__ = [
