@@ -32,6 +32,7 @@ from .strata import FREQUENCY_BANDS, band_names, in_bands
 
 SLOPES = (0.01, 100.0)  # never 0 or less: a higher logit of a code is a higher score
 MIN_GOLD = 20  # gold pairs that two numbers can be fitted to
+NUM_BAGGED = 100  # resamples
 
 _RULE = field(
     default="global",
@@ -273,16 +274,11 @@ def tune_global_threshold(scores: Any, labels: Any) -> float:
     return best_threshold([scores], rank_in_batches([scores], scores[rows, codes]))[0]
 
 
-def tune_bagged_threshold(scores: Any, labels: Any, num_resamples: int = 100, seed: int = 0) -> float:
-    """Return the mean of [`tune_global_threshold`] over resamples of the notes (bagging, Breiman 1996).
+def tune_bagged_threshold(scores: Any, labels: Any) -> float:
+    """Return the mean of [`tune_global_threshold`] over 100 resamples of the notes (bagging, Breiman 1996).
 
     On a small split the best threshold is a matter of a few notes: between 0.1 and 0.8 the micro F1 of 80 notes may
     hardly change, and its highest point lies anywhere. The mean of the resamples stays inside the flat part.
-
-    Args:
-        scores, labels: As in `tune_global_threshold`.
-        num_resamples (`int`, defaults to 100): Draws of as many notes as there are, with replacement.
-        seed (`int`, defaults to 0): Of the draws.
     """
     scores = check_scores(scores)
     is_gold = np.zeros(scores.shape, bool)
@@ -290,8 +286,7 @@ def tune_bagged_threshold(scores: Any, labels: Any, num_resamples: int = 100, se
     # Sorted, so that the draws, and with them the threshold, do not depend on the order of the notes.
     order = np.argsort(scores.sum(axis=1), kind="stable")
     scores, is_gold = scores[order], is_gold[order]
-    generator = np.random.default_rng(seed)
-    draws = generator.integers(0, len(scores), (num_resamples, len(scores)))
+    draws = np.random.default_rng(0).integers(0, len(scores), (NUM_BAGGED, len(scores)))
     thresholds = [tune_global_threshold(scores[rows], is_gold[rows]) for rows in draws if is_gold[rows].any()]
     return float(np.mean(thresholds)) if thresholds else tune_global_threshold(scores, labels)
 

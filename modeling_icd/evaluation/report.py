@@ -45,6 +45,7 @@ STRATA = {
     "length": ("By note length", "words"),
     "num_codes": ("By number of codes", "gold codes of the note"),
 }
+MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|"})
 
 
 def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Path]:
@@ -62,17 +63,16 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
         "sections": make_sections(results, plots),
     }
     paths = output_dir / "report.md", output_dir / "report.html"
-    loader = jinja2.PackageLoader("modeling_icd.evaluation")
-    for path, autoescape in zip(paths, (False, True), strict=True):
-        environment = jinja2.Environment(
-            loader=loader,
-            autoescape=autoescape,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["cell"] = markdown_cell
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("modeling_icd.evaluation"),
+        autoescape=lambda name: name == "report.html.j2",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = markdown_cell
+    for path in paths:
         write_text(environment.get_template(f"{path.name}.j2").render(context), path)
     return paths
 
@@ -90,10 +90,7 @@ def bounds_text(interval: Sequence[float] | None) -> str:
 
 def markdown_cell(value: Any) -> str:
     """Keep a value inside its cell, and markup in it from being markup."""
-    text = " ".join(str(value).split())
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return " ".join(str(value).split()).translate(MARKUP)
 
 
 def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[dict[str, Any]]:
