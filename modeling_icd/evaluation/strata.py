@@ -229,24 +229,23 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
         to any false alarm of their note; `num_notes_left_out`: with more than 500 false alarms.
     """
     num_notes, num_codes = outcomes.num_notes, outcomes.num_codes
-    is_false = ~outcomes.predicted_is_hit
-    alarm_notes, alarm_codes = outcomes.predicted_notes[is_false], outcomes.predicted_codes[is_false]
-    missed_notes, missed_codes = outcomes.gold_notes[~outcomes.is_hit], outcomes.gold_codes[~outcomes.is_hit]
-    is_left_out = np.bincount(alarm_notes, minlength=num_notes) > MAX_FALSE_ALARMS
-    alarm_codes, alarm_notes = alarm_codes[~is_left_out[alarm_notes]], alarm_notes[~is_left_out[alarm_notes]]
-    missed_codes, missed_notes = missed_codes[~is_left_out[missed_notes]], missed_notes[~is_left_out[missed_notes]]
-    bounds = np.searchsorted(alarm_notes, [missed_notes, missed_notes + 1])
-    repeats = bounds[1] - bounds[0]
-    miss = np.repeat(np.arange(len(missed_codes)), repeats)
-    place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats) + np.repeat(bounds[0], repeats)
+    alarms = np.stack([outcomes.predicted_notes, outcomes.predicted_codes])[:, ~outcomes.predicted_is_hit]
+    missed = np.stack([outcomes.gold_notes, outcomes.gold_codes])[:, ~outcomes.is_hit]
+    is_kept = np.bincount(alarms[0], minlength=num_notes) <= MAX_FALSE_ALARMS
+    alarm_notes, alarm_codes = alarms[:, is_kept[alarms[0]]]
+    missed_notes, missed_codes = missed[:, is_kept[missed[0]]]
+    # Every miss with every false alarm of its note: places among the misses, and among the alarms.
+    starts, stops = np.searchsorted(alarm_notes, [missed_notes, missed_notes + 1])
+    miss = np.repeat(np.arange(len(missed_codes)), stops - starts)
+    place = np.concatenate([np.arange(0), *map(np.arange, starts, stops)])
     keys, which, counts = np.unique(
         missed_codes[miss] * num_codes + alarm_codes[place], return_inverse=True, return_counts=True
     )
-    gold, alarm = keys // num_codes, keys % num_codes
+    gold, alarm = np.divmod(keys, num_codes)
     expected = (
         np.bincount(missed_codes, minlength=num_codes)[gold]
         * np.bincount(alarm_codes, minlength=num_codes)[alarm]
-        / max(1, num_notes - int(is_left_out.sum()))
+        / max(1, int(is_kept.sum()))
     )
     relation = np.array(
         [RELATIONS.index(relation_of(codes[g], codes[a], attributes)) for g, a in zip(gold, alarm, strict=True)],
@@ -269,7 +268,7 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
             if excess[i] > 0
         ],
         "misses": {name: int((closest == i).sum()) for i, name in enumerate(RELATIONS)},
-        "num_notes_left_out": int(is_left_out.sum()),
+        "num_notes_left_out": int((~is_kept).sum()),
     }
 
 

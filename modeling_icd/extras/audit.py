@@ -67,15 +67,8 @@ def audit(
         }
         for finding, found in findings.items():
             for rank, code in enumerate(found, 1):
-                values = (
-                    hadm_ids[note],
-                    finding,
-                    rank,
-                    codes[code],
-                    descriptions.get(codes[code], ""),
-                    f"{of_note[code]:.4f}",
-                    "yes" if is_predicted[note, code] else "no",
-                )
+                title, is_own = descriptions.get(codes[code], ""), "yes" if is_predicted[note, code] else "no"
+                values = (hadm_ids[note], finding, rank, codes[code], title, f"{of_note[code]:.4f}", is_own)
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
