@@ -146,7 +146,7 @@ def gold_pairs(
         name (`str`): How errors call the argument.
 
     Raises:
-        ValueError: where the form is none of these, or lists fit two of them (`[[0, 1], [1, 0]]` of two codes).
+        ValueError: where references cannot be read, or can be read in two ways.
     """
     check_format(references_format, f"{name}_format", REFERENCES_FORMATS)
     if isinstance(references, ClassIds):
