@@ -42,6 +42,16 @@ class ScoredSplit(NamedTuple):
         """Columns that the model knows, the first ones."""
         return len(self.codes) - len(self.about["unknown_codes"])
 
+    def decided(self) -> np.ndarray:
+        """Which codes are predicted, `(N, C)` bool; the rule sees the codes that the model knows, and them alone."""
+        is_known = np.array([code not in self.about["unknown_codes"] for code in self.codes], bool)
+        decision = decision_of(self.decision)
+        if not np.isscalar(decision["threshold"]):
+            decision["threshold"] = np.asarray(decision["threshold"])[is_known]
+        is_predicted = np.zeros(self.scores.shape, bool)
+        is_predicted[:, is_known] = predicted(self.scores[:, is_known], decision).numpy()
+        return is_predicted
+
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     """Every figure of a scored split, as `results.json` holds them, and the outcomes that they rest on.
@@ -50,7 +60,7 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         seed (`int`): of the intervals' resamples.
     """
     decision = decision_of(split.decision)
-    is_predicted = predicted(split.scores, decision).numpy()
+    is_predicted = split.decided()
     accumulator = ICDMetricsAccumulator(len(split.codes))
     accumulator.add_batch(split.scores, split.gold, predicted=is_predicted)
     metrics = accumulator.compute()
