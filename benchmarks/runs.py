@@ -13,10 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from dataset_scripts.files import write_text
+from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
+from modeling_icd.evaluation.model_data import builder_for
 from modeling_icd.evaluation.results import summarize
 from modeling_icd.evaluation.results_file import write_results
-from modeling_icd.evaluation.scoring import score_split
+from modeling_icd.evaluation.scoring import gold_columns, score_split, scored_split
 from modeling_icd.inference.hidden_states import HiddenStates
+from modeling_icd.inference.loading import load_model
+from modeling_icd.inference.loop import logits_of_notes
+from modeling_icd.inference.tokens import empty_notes
 from modeling_icd.training.run import main as train_main
 
 
@@ -68,6 +73,33 @@ def train_and_score(
     results = {**summarize(scored)[0], "training_seconds": seconds}
     write_results(results, folder)
     return results
+
+
+def logits_of_split(folder: Path, settings: dict, data_dir: str, split: str):
+    """A trained model's configuration, the records of a split and the model's logits `(N, C)` of them."""
+    model, tokenizer = load_model(folder)
+    builder = builder_for(model.config, settings["dataset"], data_dir, split, None, (), str(folder.parent / "cache"))
+    records = builder.as_dataset(split=split)
+    store = HiddenStates(folder.parent / "hidden_states", model)
+    return model.config, records, logits_of_notes(model, tokenizer, list(records["text"]), states=store)
+
+
+def score_ensemble(folders: Sequence[Path], config: str, data_dir: str) -> dict[str, float]:
+    """Metrics, on the test split, of the mean logits of models that differ in their seed alone: what `head_ensemble_size` heads
+    give, each of them trained already. Their threshold is chosen on validation, as that of each is."""
+    settings = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())
+    means = {}
+    for split in ("validation", "test"):
+        scored = [logits_of_split(folder, settings, data_dir, split) for folder in folders]
+        means[split] = (*scored[0][:2], np.mean([logits for _, _, logits in scored], axis=0))
+    model_config, records, logits = means["validation"]
+    gold, _ = gold_columns(records, model_config.label2id)
+    known = [[code for code in of_note if code < model_config.num_labels] for of_note in gold]
+    num_unknown = [len(of_note) - len(kept) for of_note, kept in zip(gold, known, strict=True)]
+    model_config.update(fit_decision(logits, known, DecisionArguments(), num_unknown=num_unknown))
+    _, records, logits = means["test"]
+    scored = scored_split(model_config, records, logits, empty_notes(list(records["text"])), {}, None)
+    return summarize(scored)[0]["metrics"]
 
 
 def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title: str, file: Path) -> None:
