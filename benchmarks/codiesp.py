@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     data_config = f"diagnoses_{args.language}_top50"
     cache_dir = str(args.output_dir / "cache")
     builder = load_builder("codiesp", data_config, data_dir=args.data_dir, cache_dir=cache_dir)
-    figures = {"tfidf_linearsvc": [evaluate_tfidf(builder, tune_threshold=True)]}  # which no seed changes
+    figures = {  # which no seed changes
+        "tfidf_linearsvc": [evaluate_tfidf(builder, tune_threshold=True)],
+        "tfidf_strong": [evaluate_tfidf(builder, tune_threshold=True, strong=True)],
+    }
     for seed in args.seeds:
         for config in args.configs:
             folder = args.output_dir / f"{config}-{args.language}-seed{seed}"
