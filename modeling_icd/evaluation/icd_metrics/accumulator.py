@@ -172,6 +172,10 @@ class ICDMetricsAccumulator(BatchStore):
             return float(cut_between(lower, cut)), float(f1[0])
         return float(from_levels(np.array((int(lower) + int(cut)) // 2))), float(f1[0])
 
+    def codes_predicted(self, threshold: Any = None) -> float:
+        """Return the share of codes that are predicted for at least one note."""
+        return float((self._tally(threshold).by_code.predicted > 0).mean())
+
     def per_code(self, threshold: Any = None) -> dict[str, np.ndarray]:
         """Return counts and metrics of each code, as arrays of shape `(C,)` by class id.
 
