@@ -38,8 +38,8 @@ class BatchedComputeMetrics:
         accumulator (`ICDMetricsAccumulator`): Where batches go; emptied at each result.
         tune_threshold (`bool`): Also report `f1_micro_tuned` and its `threshold`.
         count_codes (`bool`):
-            Also report `codes_predicted`: the share of codes that are predicted for at
-            least one note, at the tuned threshold if there is one.
+            Also report `codes_predicted`: the share of codes that are predicted for at least one note, at the tuned threshold
+            if there is one.
     """
 
     def __init__(self, accumulator: ICDMetricsAccumulator, tune_threshold: bool = False, count_codes: bool = False):

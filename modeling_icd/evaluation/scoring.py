@@ -19,6 +19,7 @@ from .icd_metrics.inputs import ClassIds
 from .model_data import builder_for
 from .provenance import data_fingerprint
 from .results import ScoredSplit
+from .yardsticks import training_warning
 
 
 def score_notes(
@@ -130,7 +131,8 @@ def described_by_config(config, about: dict[str, Any], threshold: float | None, 
 
     Args:
         config (`ICDBaseConfig`): Of the model.
-        about (`dict`): What was scored, to which the rule, its source and the seed of training are added.
+        about (`dict`): What was scored, to which the rule, its source, the seed of training and a warning
+            about it are added.
         threshold (`float`, *optional*): In place of the model's own decision.
         num_unknown (`int`): Codes of the split that the model does not know; their threshold is 1, which no score exceeds.
     """
@@ -145,6 +147,7 @@ def described_by_config(config, about: dict[str, Any], threshold: float | None, 
         "about": {
             **about,
             "training_seed": training_data.get("seed"),
+            "training_warning": training_warning(training_data),
             "threshold_rule": rule if is_own else "given",
             "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
         },

@@ -23,6 +23,14 @@ COMPARED = {
     "frequencies": ("map", "MAP", "a table that gives every note the codes' training frequencies"),
     "tfidf": ("f1_micro", "micro-F1", "TF-IDF with a linear classifier for each code"),
 }
+_SENTENCE, _AND = "On the validation notes the model's {parts}.", ", and its "
+_BELOW = "{title} {own} is below the {other} of {yardstick}"
+# What such a sentence looks like, as a regular expression.
+_PATTERNS = [
+    _BELOW.format(title=title, own=r"\d\.\d{4}", other=r"\d\.\d{4}", yardstick=yardstick)
+    for _, title, yardstick in COMPARED.values()
+]
+WARNING = "|".join(_SENTENCE.format(parts=_AND.join(parts)) for parts in (*([part] for part in _PATTERNS), _PATTERNS))
 
 
 def map_of_frequencies(counts: Sequence[int] | np.ndarray, gold: Gold, empty_gold: Gold = ()) -> float:
@@ -94,8 +102,11 @@ def training_warning(training_data: Mapping[str, Any] | None) -> str | None:
         training_data (`Mapping[str, Any]`, *optional*): of the model's configuration.
     """
     found = (training_data or {}).get("yardsticks") or {}
-    parts = []
-    for name in found.get("below", []):
-        key, title, yardstick = COMPARED[name]
-        parts.append(f"{title} {found['model'][key]:.4f} is below the {found[name][key]:.4f} of {yardstick}")
-    return f"On the validation notes the model's {', and its '.join(parts)}." if parts else None
+    parts = [
+        _BELOW.format(
+            title=title, own=f"{found['model'][key]:.4f}", other=f"{found[name][key]:.4f}", yardstick=yardstick
+        )
+        for name, (key, title, yardstick) in COMPARED.items()
+        if name in found.get("below", [])
+    ]
+    return _SENTENCE.format(parts=_AND.join(parts)) if parts else None

@@ -133,7 +133,9 @@ def test_gradient_norms_are_those_before_clipping(max_grad_norm, accumulated, ba
 
 
 def test_gradient_norms_are_means_of_steps_and_start_afresh():
-    model = torch.nn.ModuleDict({"score": torch.nn.Linear(1, 1, bias=False), "model": torch.nn.Linear(1, 1, bias=False)})
+    model = torch.nn.ModuleDict(
+        {"score": torch.nn.Linear(1, 1, bias=False), "model": torch.nn.Linear(1, 1, bias=False)}
+    )
     norms = GradientNorms()
     assert norms.take() == {}
     # Clipped from 3 and 4 to 0.3 and 0.4; then an overflow, which is left out; then 6 and 8, not clipped.
@@ -191,39 +193,74 @@ def test_too_many_notes_and_codes_are_left_out_and_said_so(monkeypatch, capsys):
     assert scores.dtype == np.float32 and scores[0, 1] > 0.5 > scores[0, 0]
 
 
+REPORT = """<doc id="{id}" type="RADIOLOGY_REPORT"><codes>{codes}</codes><texts>
+<text origin="CCHMC_RADIOLOGY" type="CLINICAL_HISTORY"></text><text origin="CCHMC_RADIOLOGY" type="IMPRESSION">the patient has {words}</text></texts></doc>"""
+CODE = '<code origin="CMC_MAJORITY" type="ICD-9-CM">{}</code>'
+CODE_OF = {"cough": "786.2", "fever": "780.6", "pneumonia": "486", "sepsis": "V42.0", "renal": "593.1", "acute": "462"}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Invented reports in which each code has a word of its own; the first words are the most frequent."""
+    generator = np.random.default_rng(0)
+    docs = []
+    for number in range(160):
+        chances = np.array([0.7, 0.4, 0.2, 0.1, 0.1, 0.1])
+        words = [word for word, chance in zip(CODE_OF, chances, strict=True) if generator.random() < chance]
+        codes = "".join(CODE.format(CODE_OF[word]) for word in words or ["cough"])
+        docs.append(REPORT.format(id=number, codes=codes, words=" and the ".join(words or ["cough"])))
+    folder = tmp_path_factory.mktemp("reports")
+    (folder / "reports.xml").write_text(f"<docs>{''.join(docs)}</docs>")
+    return folder
+
+
 @pytest.fixture
-def train(corpus, backbone, tmp_path, capsys):
+def train(reports, backbone, tmp_path, capsys):
     def run(**options):
         given = {"model": "direct", "pooling": "label_attention", "freeze_backbone": True, "window_size": 32}
-        given |= {"dataset": "mimic3", "dataset_config": "custom", "dataset_options": "num_codes=10", "use_cpu": True}
-        given |= {"backbone": backbone, "data_dir": corpus, "output_dir": tmp_path / "model", "disable_tqdm": True}
+        given |= {"dataset": "cmc2007", "use_cpu": True, "disable_tqdm": True, "num_train_epochs": 1}
+        given |= {"backbone": backbone, "data_dir": reports, "output_dir": tmp_path / "model"}
         assert main([f"--{name}={value}" for name, value in (given | options).items()]) == 0
         return AutoConfig.from_pretrained(tmp_path / "model").training_data, capsys.readouterr()
 
     return run
 
 
-def test_a_run_that_learns_nothing_says_so_in_training_and_in_evaluation(train, corpus, tmp_path):
-    record, printed = train(learning_rate=0, head_start="random", num_train_epochs=1)
+def warnings_in(printed):
+    return [line for line in printed.err.splitlines() if line.startswith("warning:")]
+
+
+def test_a_run_that_learns_nothing_says_so_in_training_and_in_evaluation(train, reports, tmp_path):
+    record, printed = train(learning_rate=0, head_start="random")
     found = record["yardsticks"]
     assert found["below"] == ["frequencies", "tfidf"]
     assert found["model"]["map"] < found["frequencies"]["map"]
     assert found["model"]["f1_micro"] < found["tfidf"]["f1_micro"]
     warning = training_warning(record)
-    assert [line for line in printed.err.splitlines() if line.startswith("warning:")] == [
-        f"warning: o{warning[1:]} See docs/training.md on what to do."
-    ]
+    assert warnings_in(printed) == [f"warning: o{warning[1:]} See docs/training.md on what to do."]
     log = json.loads((tmp_path / "model" / "run.json").read_text())["log"]
     (logged,) = [entry for entry in log if "eval_map" in entry]
     assert logged["eval_map"] == pytest.approx(found["model"]["map"])
     assert logged["eval_map_of_frequencies"] == pytest.approx(found["frequencies"]["map"])
     output = tmp_path / "results"
-    options = ["--dataset=mimic3", f"--data_dir={corpus}", "--split=test", f"--output_dir={output}"]
+    options = ["--dataset=cmc2007", f"--data_dir={reports}", "--split=validation", f"--output_dir={output}"]
     assert evaluate([str(tmp_path / "model"), *options]) == 0
     assert json.loads((output / "results.json").read_text())["training_warning"] == warning
 
 
+def test_a_run_that_learns_says_nothing(train):
+    record, printed = train(learning_rate=0.03, num_train_epochs=8)
+    found = record["yardsticks"]
+    assert found["below"] == [] and training_warning(record) is None and warnings_in(printed) == []
+    assert found["model"]["map"] > found["frequencies"]["map"]
+
+
 def test_a_run_without_tf_idf_compares_with_frequencies_alone(train):
-    record, _ = train(learning_rate=0, head_start="random", num_train_epochs=1, tfidf_yardstick=False)
+    record, _ = train(learning_rate=0, head_start="random", tfidf_yardstick=False)
     assert record["yardsticks"].keys() == {"model", "frequencies", "below"}
     assert record["yardsticks"]["below"] == ["frequencies"]
+
+
+def test_what_is_refitted_on_validation_keeps_the_figures_of_before(train):
+    record, _ = train(refit_on_validation=True, learning_rate=0, head_start="random")
+    assert record["yardsticks"]["below"] == ["frequencies", "tfidf"]
