@@ -1,4 +1,4 @@
-"""Both models and TF-IDF + LinearSVC on the 50 most frequent diagnoses of CodiEsp, scored on its dev cases.
+"""Both models and TF-IDF + LinearSVC on the diagnoses of CodiEsp, scored on its dev cases: the 50 most frequent ones, and all.
 
     python -m benchmarks.codiesp --data_dir DIR --output_dir runs/codiesp
 
@@ -7,6 +7,7 @@ Everything is fitted on train, and each threshold is chosen on cases held out fr
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.runs import print_summary, train_and_score
@@ -15,7 +16,15 @@ from dataset_scripts import load_builder
 from dataset_scripts.command import run_command
 
 
-CONFIGS = ("codiesp_multirescnn", "codiesp_direct")
+TOP50, ALL = ("codiesp_multirescnn", "codiesp_direct"), ("codiesp_all_multirescnn", "codiesp_all_direct")
+# Of each task: the data set's configuration, those of the models, and what differs from these.
+TASKS: dict[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
+    "top50_en": ("diagnoses_en_top50", TOP50, {}),
+    "top50_es": ("diagnoses_es_top50", TOP50, {"start_evidence": False}),
+    "all_es": ("diagnoses_es", ALL, {}),
+    "all_es_without_evidence": ("diagnoses_es", ALL, {"start_evidence": False, "evidence_weight": 0}),
+    "all_en": ("diagnoses_en", ALL, {"evidence_weight": 0}),
+}
 METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro", "map")
 
 
@@ -23,29 +32,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/codiesp"))
-    parser.add_argument("--configs", nargs="+", default=CONFIGS, help="names of files in configs/")
-    parser.add_argument("--language", choices=("en", "es"), default="en", help="of the cases")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=range(3))
     args = parser.parse_args(arguments)
-    data_config = f"diagnoses_{args.language}_top50"
-    cache_dir = str(args.output_dir / "cache")
-    builder = load_builder("codiesp", data_config, data_dir=args.data_dir, cache_dir=cache_dir)
+    for task in args.tasks:
+        run_task(task, args.data_dir, args.output_dir, args.seeds)
+    return 0
+
+
+def run_task(task: str, data_dir: str, output_dir: Path, seeds: Sequence[int]) -> None:
+    """Train and score the models of a task with every seed, and print and write their figures."""
+    data_config, configs, options = TASKS[task]
+    builder = load_builder("codiesp", data_config, data_dir=data_dir, cache_dir=str(output_dir / "cache"))
     figures = {  # which no seed changes
         "tfidf_linearsvc": [evaluate_tfidf(builder, tune_threshold=True)],
         "tfidf_strong": [evaluate_tfidf(builder, tune_threshold=True, strong=True)],
     }
-    for seed in args.seeds:
-        for config in args.configs:
-            folder = args.output_dir / f"{config}-{args.language}-seed{seed}"
-            results = train_and_score(config, folder, args.data_dir, data_config, seed)
-            figures.setdefault(config, []).append(results["metrics"])
-    print_summary(
-        figures,
-        METRICS,
-        f"CodiEsp, {data_config}, dev, seeds {list(args.seeds)}",
-        args.output_dir / f"summary-{args.language}.json",
-    )
-    return 0
+    for seed in seeds:
+        for config in configs:
+            folder = output_dir / f"{config}-{task}-seed{seed}"
+            results = train_and_score(config, folder, data_dir, data_config, seed, **options)
+            figures.setdefault(config, []).append({**results["metrics"], "seconds": results["training_seconds"]})
+    title = f"CodiEsp, {task}, dev, seeds {list(seeds)}"
+    print_summary(figures, METRICS, title, output_dir / f"summary-{task}.json")
 
 
 if __name__ == "__main__":

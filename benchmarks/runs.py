@@ -20,7 +20,9 @@ from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.training.run import main as train_main
 
 
-def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, seed: int) -> dict:
+def train_and_score(
+    config: str, folder: Path, data_dir: str, data_config: str, seed: int, **differing: object
+) -> dict:
     """Trains `configs/CONFIG.yaml` into `folder` and scores it on the test split, unless that is done.
 
     The built data and the hidden states lie beside the folder, for all runs there. A configuration whose `backbone` is
@@ -29,6 +31,7 @@ def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, 
     Args:
         folder (`Path`): its name holds the configuration's.
         data_config (`str`): the data set's configuration.
+        differing: options of `train.py` that differ from the file's.
 
     Returns:
         What `folder/results.json` holds, the seconds of training among it.
@@ -45,6 +48,7 @@ def train_and_score(config: str, folder: Path, data_dir: str, data_config: str, 
         "dataset_config": data_config,
         "output_dir": folder,
         "seed": seed,
+        **differing,
     }
     if (Path("configs") / f"{Path(settings['backbone']).name}.yaml").exists():
         options["backbone"] = folder.with_name(folder.name.replace(config, Path(settings["backbone"]).name))

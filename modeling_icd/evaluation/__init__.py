@@ -6,11 +6,10 @@ from typing import Any
 import torch
 
 from ..decision_icd import calibrated_scores
+from .decisions import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.metrics import CUTOFFS
-from .icd_metrics.ratios import nan_to_none
-from .thresholds import tune_bagged_threshold, tune_global_threshold, tune_per_code_thresholds
+from .icd_metrics.metrics import CUTOFFS, nan_to_none
 
 
 __all__ = [
@@ -32,11 +31,10 @@ ICD_METRICS_PATH = str(Path(__file__).parent / "icd_metrics")
 class BatchedComputeMetrics:
     """The `compute_metrics` of a `Trainer`, with or without `batch_eval_metrics=True`.
 
-    With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up.
+    With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up. The
+    accumulator is emptied at each result.
 
     Args:
-        accumulator (`ICDMetricsAccumulator`): Where batches go; emptied at each result.
-        tune_threshold (`bool`): Also report `f1_micro_tuned` and its `threshold`.
         count_codes (`bool`):
             Also report `codes_predicted`: the share of codes that are predicted for at least one note, at the tuned threshold
             if there is one.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .icd_metrics.ratios import divide
+from .icd_metrics.metrics import divide
 from .intervals import ratio_interval
 from .outcomes import Outcomes
 
@@ -13,6 +13,16 @@ from .outcomes import Outcomes
 CUTOFFS = (1, 5, 10, 20)
 SHARE_REMOVED = SHARE_PLANTED = 0.2
 NUM_DRAWS = 20
+
+
+def num_within(places: np.ndarray, notes: np.ndarray, num_notes: int) -> np.ndarray:
+    """How many codes of each note have a place below each cut-off, `(N, K)`; places count from 0."""
+    return np.stack([np.bincount(notes[places < k], minlength=num_notes) for k in CUTOFFS], axis=1)
+
+
+def by_cutoff(values: Sequence[Any]) -> dict[str, Any]:
+    """Values by their cut-off, as text for JSON."""
+    return {str(k): value for k, value in zip(CUTOFFS, values, strict=True)}
 
 
 def recall_of_removed(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:
@@ -41,18 +51,15 @@ def recall_of_removed(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | 
         first_of_note = np.searchsorted(notes, notes)
         place = ranks - (kept_before - kept_before[first_of_note])
         num_removed += np.bincount(notes[is_removed], minlength=outcomes.num_notes)
-        for column, cutoff in enumerate(CUTOFFS):
-            found[:, column] += np.bincount(notes[is_removed & (place < cutoff)], minlength=outcomes.num_notes)
+        found += num_within(place[is_removed], notes[is_removed], outcomes.num_notes)
     if not num_removed.any():
         return None
-    recall = divide(found.sum(axis=0), num_removed.sum())
-    intervals = ratio_interval(found, num_removed, seed=seed)
     return {
         "share_removed": SHARE_REMOVED,
         "num_draws": NUM_DRAWS,
         "num_removed": float(num_removed.sum() / NUM_DRAWS),
-        "recall_at_k": {str(k): float(value) for k, value in zip(CUTOFFS, recall, strict=True)},
-        "intervals": {str(k): interval.tolist() for k, interval in zip(CUTOFFS, intervals, strict=True)},
+        "recall_at_k": by_cutoff(divide(found.sum(axis=0), num_removed.sum()).tolist()),
+        "intervals": by_cutoff(ratio_interval(found, num_removed, seed=seed).tolist()),
     }
 
 
@@ -75,8 +82,8 @@ def planted_found(
         num_known (`int`): Columns that the model knows, the first ones; of other codes an audit says nothing.
 
     Returns:
-        `share_planted`, `num_draws`, `num_planted` and `num_assigned` (means of a draw), `recall_at_k`, `precision_at_k` and
-        `recall_intervals`, `precision_intervals` (by k, as text for JSON; 95 %, over notes); `None` where nothing was planted.
+        As `recall_of_removed`, with the intervals under `recall_intervals` and `precision_intervals`; `num_planted` and
+        `num_assigned` are means of a draw. `None` where nothing was planted.
     """
     rng = np.random.default_rng(seed)
     num_notes, num_codes = scores.shape
@@ -99,9 +106,8 @@ def planted_found(
         note, is_planted = note[order], order >= len(gold)
         place = np.arange(len(note)) - np.searchsorted(note, note)
         num_planted += np.bincount(planted // num_codes, minlength=num_notes)
-        for column, cutoff in enumerate(CUTOFFS):
-            listed[:, column] += np.bincount(note[place < cutoff], minlength=num_notes)
-            found[:, column] += np.bincount(note[is_planted & (place < cutoff)], minlength=num_notes)
+        listed += num_within(place, note, num_notes)
+        found += num_within(place[is_planted], note[is_planted], num_notes)
     if not num_planted.any():
         return None
     figures: dict[str, Any] = {
@@ -111,8 +117,7 @@ def planted_found(
         "num_assigned": float(len(gold) + num_planted.sum() / NUM_DRAWS),
     }
     for name, whole in (("recall", num_planted[:, None]), ("precision", listed)):
-        shares = divide(found.sum(axis=0), whole.sum(axis=0))
-        figures[f"{name}_at_k"] = {str(k): float(share) for k, share in zip(CUTOFFS, shares, strict=True)}
+        figures[f"{name}_at_k"] = by_cutoff(divide(found.sum(axis=0), whole.sum(axis=0)).tolist())
         intervals = ratio_interval(found, whole, seed=seed).tolist() if whole.any() else [None] * len(CUTOFFS)
-        figures[f"{name}_intervals"] = {str(k): interval for k, interval in zip(CUTOFFS, intervals, strict=True)}
+        figures[f"{name}_intervals"] = by_cutoff(intervals)
     return figures

@@ -18,7 +18,7 @@ from ..inference.loading import load_coder_config, reader_arguments
 from .icd_metrics.metrics import shown_in
 from .model_data import builder_for, private_cache
 from .predictions import write_predictions
-from .report import write_report
+from .report import bounds_text, write_report
 from .results import summarize
 from .results_file import write_results
 from .scoring import add_shared_options, score_split
@@ -43,9 +43,7 @@ def print_table(results: dict) -> None:
     table.add_column("95% interval", justify="right")
     for name in (metric.name for metric in shown_in("table")):
         if name in results["metrics"]:
-            low, high = results["intervals"].get(name, (None, None))
-            interval = "" if low is None else f"{low:.4f} to {high:.4f}"
-            table.add_row(name, f"{results['metrics'][name]:.4f}", interval)
+            table.add_row(name, f"{results['metrics'][name]:.4f}", bounds_text(results["intervals"].get(name)))
     Console().print(table)
 
 
@@ -143,22 +141,13 @@ def report(args: argparse.Namespace) -> int:
             scored.scores,
             outcomes,
             dict(enumerate(scored.gold)) if assigned is None else assigned,
-            num_known=len(scored.codes) - len(scored.about["unknown_codes"]),
+            num_known=scored.num_known,
             hadm_ids=scored.hadm_ids,
             codes=scored.codes,
             descriptions=scored.descriptions,
         )
         print(write_audit(found, private_dir))
-    predictions = write_predictions(
-        private_dir,
-        hadm_ids=scored.hadm_ids,
-        num_words=scored.num_words,
-        codes=scored.codes,
-        scores=scored.scores,
-        outcomes=outcomes,
-        threshold=scored.threshold,
-        about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
-    )
+    predictions = write_predictions(private_dir, scored, outcomes)
     for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):
         print(path)
     return 0

@@ -47,9 +47,7 @@ def refit_decision(
     Args:
         folder (`Path`): The `output_dir` of a training run.
         data_dir (`str`): The files of the data set that it was trained on.
-        args (`DecisionArguments`): What to fit.
-        options (`Sequence[str]`): Of the data set's configuration, `NAME=VALUE`; before them come those of training.
-        make_store, reader (*optional*): As in [`~modeling_icd.evaluation.scoring.score_split`].
+        options, make_store, reader (*optional*): As in [`~modeling_icd.evaluation.scoring.score_split`].
 
     Returns:
         The fields that `fit_decision` gives.

@@ -7,16 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .icd_metrics.inputs import check_scores
-from .icd_metrics.metrics import CUTOFFS
+from .icd_metrics.metrics import divide
 from .icd_metrics.ranks import (
     NUM_CALIBRATION_BINS,
     NUM_LEVELS,
     calibration_bins,
-    column_blocks,
+    count_levels,
     rank_in_histogram,
     to_levels,
 )
-from .icd_metrics.ratios import divide
 from .outcomes import Outcomes, weigh_codes, weighted_metrics
 
 
@@ -41,9 +40,7 @@ class Term(NamedTuple):
 class RankingTerms(NamedTuple):
     """See `ranking_terms`; the terms by the name of their figure."""
 
-    gold_notes: np.ndarray  # (P,)
-    gold_codes: np.ndarray  # (P,)
-    num_codes: int
+    outcomes: Outcomes
     micro: dict[str, Term]
     macro: dict[str, Term]
 
@@ -74,48 +71,42 @@ def ranking_terms(scores: Any, outcomes: Outcomes) -> RankingTerms:
     """
     scores = check_scores(scores)
     notes, codes = outcomes.gold_notes, outcomes.gold_codes
-    return RankingTerms(
-        notes, codes, scores.shape[1], _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes)
-    )
+    return RankingTerms(outcomes, _micro_terms(scores, notes, codes), _macro_terms(scores, notes, codes))
 
 
 def _macro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> dict[str, Term]:
-    num_notes, num_codes = scores.shape
+    num_notes = len(scores)
     by_code = np.lexsort((notes, codes))
-    bounds = np.searchsorted(codes[by_code], np.arange(num_codes + 1))
+    present, starts = np.unique(codes[by_code], return_index=True)
     placements, precisions = np.full((2, len(notes)), math.nan)
     auc_slopes, precision_slopes = np.zeros((2, num_notes))
     num_with_auc = 0
-    for first, block in column_blocks([scores]):
-        for code, column in enumerate(block, first):
-            pairs = by_code[bounds[code] : bounds[code + 1]]
-            if not len(pairs):
-                continue
-            values = column[notes[pairs]]
-            gold, everything = np.sort(values), np.sort(column)
-            gold_here = len(gold) - gold.searchsorted(gold, side="left")
-            all_here = num_notes - everything.searchsorted(gold, side="left")
-            lost, gained = (np.concatenate([[0], np.cumsum(x)]) for x in (gold_here / all_here**2, 1 / all_here))
-            reached = gold.searchsorted(column, side="right")
-            precision_slopes -= lost[reached] / len(gold)
-            precision_slopes[notes[pairs]] += gained[reached[notes[pairs]]] / len(gold)
-            precisions[pairs] = (gold_here / all_here)[gold.searchsorted(values)]
-            if len(pairs) == num_notes:
-                continue
-            is_gold = np.zeros(num_notes, bool)
-            is_gold[notes[pairs]] = True
-            other = column[~is_gold]
-            not_higher = gold.searchsorted(other, side="left") + reached[~is_gold]
-            higher = 1 - not_higher / (2 * len(gold))
-            auc_slopes[~is_gold] += (higher - higher.mean()) / len(other)
-            other = np.sort(other)
-            lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
-            placements[pairs] = lower / (2 * len(other))
-            num_with_auc += 1
-    num_with_gold = len(np.unique(codes))
+    for code, pairs in zip(present, np.split(by_code, starts)[1:], strict=True):
+        column = scores[:, code].copy()
+        values = column[notes[pairs]]
+        gold, everything = np.sort(values), np.sort(column)
+        gold_here = len(gold) - gold.searchsorted(gold, side="left")
+        all_here = num_notes - everything.searchsorted(gold, side="left")
+        lost, gained = (np.concatenate([[0], np.cumsum(x)]) for x in (gold_here / all_here**2, 1 / all_here))
+        reached = gold.searchsorted(column, side="right")
+        precision_slopes -= lost[reached] / len(gold)
+        precision_slopes[notes[pairs]] += gained[reached[notes[pairs]]] / len(gold)
+        precisions[pairs] = (gold_here / all_here)[gold.searchsorted(values)]
+        if len(pairs) == num_notes:
+            continue
+        is_gold = np.zeros(num_notes, bool)
+        is_gold[notes[pairs]] = True
+        other = column[~is_gold]
+        not_higher = gold.searchsorted(other, side="left") + reached[~is_gold]
+        higher = 1 - not_higher / (2 * len(gold))
+        auc_slopes[~is_gold] += (higher - higher.mean()) / len(other)
+        other = np.sort(other)
+        lower = other.searchsorted(values, side="left") + other.searchsorted(values, side="right")
+        placements[pairs] = lower / (2 * len(other))
+        num_with_auc += 1
     return {
         "auc_macro": Term(placements, auc_slopes / max(num_with_auc, 1)),
-        "average_precision_macro": Term(precisions, precision_slopes / max(num_with_gold, 1)),
+        "average_precision_macro": Term(precisions, precision_slopes / max(len(present), 1)),
     }
 
 
@@ -126,10 +117,7 @@ def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> di
         undefined = Term(np.full(num_gold, math.nan), np.zeros(num_notes))
         return {"auc_micro": undefined, "average_precision_micro": undefined}
     gold_levels = to_levels(scores[notes, codes])
-    gold_counts = np.bincount(gold_levels, minlength=NUM_LEVELS)
-    counts = np.zeros(NUM_LEVELS, np.int64)
-    for row in scores:
-        counts += np.bincount(to_levels(row), minlength=NUM_LEVELS)
+    gold_counts, counts = np.bincount(gold_levels, minlength=NUM_LEVELS), count_levels(scores)
     share_higher = 1 - (np.cumsum(gold_counts) - gold_counts / 2) / num_gold  # of gold pairs, above each level
     gold_here, all_here = (np.cumsum(x[::-1])[::-1] for x in (gold_counts, counts))  # on this level and above it
     lost, gained = (
@@ -152,17 +140,16 @@ def _micro_terms(scores: np.ndarray, notes: np.ndarray, codes: np.ndarray) -> di
 
 def weighted_ranking(terms: RankingTerms, weights: np.ndarray) -> dict[str, np.ndarray]:
     """AUCs and average precisions of notes that count `weights` `(W, N)` times; see `ranking_terms`."""
-    num_notes = weights.shape[1]
-    figures = {}
-    num_gold = np.bincount(terms.gold_notes, minlength=num_notes)
+    outcomes, figures = terms.outcomes, {}
+    num_gold = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
     for name, term in terms.micro.items():
-        summed = np.bincount(terms.gold_notes, term.values, num_notes)
+        summed = np.bincount(outcomes.gold_notes, term.values, outcomes.num_notes)
         figures[name] = divide(weights @ summed, weights @ num_gold, empty=math.nan)
-    drawn = weigh_codes(weights, terms.gold_notes, terms.gold_codes, terms.num_codes)
+    drawn = weigh_codes(weights, outcomes.gold_notes, outcomes.gold_codes, outcomes.num_codes)
     for name, term in terms.macro.items():
         is_defined = ~np.isnan(term.values)
-        notes, codes = terms.gold_notes[is_defined], terms.gold_codes[is_defined]
-        summed = weigh_codes(weights, notes, codes, terms.num_codes, term.values[is_defined])
+        notes, codes = outcomes.gold_notes[is_defined], outcomes.gold_codes[is_defined]
+        summed = weigh_codes(weights, notes, codes, outcomes.num_codes, term.values[is_defined])
         num_drawn = (drawn[:, np.unique(codes)] > 0).sum(axis=1)  # of the codes that have a figure
         figures[name] = divide(divide(summed, drawn).sum(axis=1), num_drawn, empty=math.nan)
     return {name: figures[name] + (weights - 1) @ term.slopes for name, term in (terms.micro | terms.macro).items()}
@@ -197,7 +184,6 @@ def bootstrap_intervals(
     *,
     ranking: RankingTerms | None = None,
     calibration: np.ndarray | None = None,
-    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
@@ -215,7 +201,7 @@ def bootstrap_intervals(
         figures (`Mapping[str, float]`): Metrics as `ICDMetricsAccumulator.compute` names them.
         ranking (`RankingTerms`, *optional*): Without it AUCs and average precisions get no interval.
         calibration (`(N, 16)`, *optional*): From `calibration_terms`; without it ECE and Brier score get none.
-        k, seed, num_resamples, level: Cut-offs of the `_at_k` metrics; seed of the resamples, their number, coverage.
+        seed, num_resamples, level: Seed of the resamples, their number, coverage.
 
     Returns:
         `[low, high]`, within 0..1, for every figure.
@@ -224,18 +210,14 @@ def bootstrap_intervals(
         raise ValueError(f"`level` must lie between 0 and 1, got {level}.")
     if num_resamples < 2:
         raise ValueError(f"`num_resamples` must be at least 2, got {num_resamples}.")
-    rng = np.random.default_rng(seed)
     parts: list[dict[str, np.ndarray]] = []
-    for count in _block_sizes(num_resamples, _rows_per_block(outcomes)):
-        drawn = rng.integers(outcomes.num_notes, size=(count, outcomes.num_notes))
-        weights = np.stack([np.bincount(draw, minlength=outcomes.num_notes) for draw in drawn]).astype(np.float64)
-        parts.append(
-            {
-                **weighted_metrics(outcomes, weights, k),
-                **({} if ranking is None else weighted_ranking(ranking, weights)),
-                **({} if calibration is None else weighted_calibration(calibration, weights, outcomes.num_codes)),
-            }
-        )
+    for weights in _resamples(outcomes.num_notes, num_resamples, _rows_per_block(outcomes), seed):
+        part = weighted_metrics(outcomes, weights)
+        if ranking is not None:
+            part |= weighted_ranking(ranking, weights)
+        if calibration is not None:
+            part |= weighted_calibration(calibration, weights, outcomes.num_codes)
+        parts.append(part)
     intervals = {}
     for name in parts[0]:
         resampled = np.concatenate([part[name] for part in parts])
@@ -249,22 +231,16 @@ def bootstrap_intervals(
 
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Intervals of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
+    """Intervals `(K, 2)` of sums over sums, from resamples of notes: plain percentiles, 95 %, 1000 resamples.
 
-    Args:
-        numerators (`(N, K)`), denominators (`(N,)` or `(N, K)`): What each note adds to K numerators and to the denominator
-            of all, or of each.
-
-    Returns:
-        `(K, 2)`; a resample whose denominator is 0 is left out.
+    Each note adds to K numerators `(N, K)` and to the denominator of all, `(N,)`, or of each, `(N, K)`. A resample whose
+    denominator is 0 is left out.
     """
-    rng = np.random.default_rng(seed)
-    num_notes = len(denominators)
     ratios = []
-    for count in _block_sizes(NUM_RESAMPLES, max(1, VALUES_PER_BLOCK // num_notes)):
-        drawn = rng.integers(num_notes, size=(count, num_notes))
-        weights = np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn])
-        ratios.append(divide(weights @ numerators, (weights @ denominators).reshape(count, -1), empty=math.nan))
+    rows_per_block = max(1, VALUES_PER_BLOCK // len(denominators))
+    for weights in _resamples(len(denominators), NUM_RESAMPLES, rows_per_block, seed):
+        whole = (weights @ denominators).reshape(len(weights), -1)
+        ratios.append(divide(weights @ numerators, whole, empty=math.nan))
     return np.nanquantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T
 
 
@@ -280,7 +256,6 @@ def randomization_test(
     second: Outcomes,
     metrics: Iterable[str],
     *,
-    k: Sequence[int] = CUTOFFS,
     seed: int = 0,
     num_shuffles: int = NUM_RESAMPLES,
 ) -> dict[str, PairedTest]:
@@ -297,7 +272,7 @@ def randomization_test(
         first, second (`Outcomes`): Same notes in the same order, same class ids, same gold codes.
         metrics (`Iterable[str]`): Count and ranking metrics; an AUC cannot be tested so, since scores of two models are not
             on one scale.
-        k, seed, num_shuffles: Cut-offs of the `_at_k` metrics; seed of the shuffles, and their number.
+        seed, num_shuffles: Seed of the shuffles, and their number.
     """
     same = (
         (first.num_notes, first.num_codes) == (second.num_notes, second.num_codes)
@@ -309,11 +284,11 @@ def randomization_test(
     names = list(metrics)
     both = _concatenate(first, second)
     rng = np.random.default_rng(seed)
-    observed = _differences(both, np.zeros((1, first.num_notes)), names, k)
+    observed = _differences(both, np.zeros((1, first.num_notes)), names)
     at_least = dict.fromkeys(names, 0)
     for count in _block_sizes(num_shuffles, _rows_per_block(both)):
         is_exchanged = rng.integers(2, size=(count, first.num_notes)).astype(np.float64)
-        for name, values in _differences(both, is_exchanged, names, k).items():
+        for name, values in _differences(both, is_exchanged, names).items():
             # Sums in another order may differ in the last digits.
             at_least[name] += int((np.abs(values) >= np.abs(observed[name]) - 1e-12).sum())
     return {name: PairedTest(float(observed[name][0]), (1 + at_least[name]) / (1 + num_shuffles)) for name in names}
@@ -321,21 +296,18 @@ def randomization_test(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of several comparisons (Holm 1979): p_(i) * (n - i + 1), never falling, at most 1."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for position, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - position)))
-        adjusted[index] = largest
-    return adjusted
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return adjusted.tolist()
 
 
-def _differences(
-    both: Outcomes, is_exchanged: np.ndarray, names: list[str], k: Sequence[int]
-) -> dict[str, np.ndarray]:
+def _differences(both: Outcomes, is_exchanged: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
     """Second run less first, where the outputs of some notes are exchanged; `both` holds the first run's notes first."""
     kept = 1 - is_exchanged
-    first = weighted_metrics(both, np.hstack([kept, is_exchanged]), k)
-    second = weighted_metrics(both, np.hstack([is_exchanged, kept]), k)
+    first = weighted_metrics(both, np.hstack([kept, is_exchanged]))
+    second = weighted_metrics(both, np.hstack([is_exchanged, kept]))
     return {name: second[name] - first[name] for name in names}
 
 
@@ -345,6 +317,14 @@ def _concatenate(first: Outcomes, second: Outcomes) -> Outcomes:
     )
     pairs = [np.concatenate(parts) for parts in zip(first[2:], shifted[2:], strict=True)]
     return Outcomes(first.num_notes + second.num_notes, first.num_codes, *pairs)
+
+
+def _resamples(num_notes: int, total: int, largest: int, seed: int) -> Iterator[np.ndarray]:
+    """Blocks of weights `(W, N)`: how often each note is drawn, of as many draws with replacement as there are notes."""
+    rng = np.random.default_rng(seed)
+    for count in _block_sizes(total, largest):
+        drawn = rng.integers(num_notes, size=(count, num_notes))
+        yield np.stack([np.bincount(draw, minlength=num_notes) for draw in drawn]).astype(np.float64)
 
 
 def _rows_per_block(outcomes: Outcomes) -> int:

@@ -34,61 +34,67 @@ class Outcomes(NamedTuple):
 
 
 def outcomes_of(scores: Any, labels: Any, is_predicted: Any) -> Outcomes:
-    """Outcomes of scores `(N, C)`.
-
-    Args:
-        scores (array of shape `(N, C)`): of every code, for the ranks.
-        labels: the gold codes, as in `ICDMetricsAccumulator.add_batch`.
-        is_predicted (bool array of shape `(N, C)`): what `modeling_icd.decision_icd.is_predicted` says of the scores.
-    """
+    """Outcomes of scores `(N, C)`; labels as in `ICDMetricsAccumulator.add_batch`; `is_predicted` is bool `(N, C)`."""
     scores = check_scores(scores)
     is_predicted = check_predicted(is_predicted, scores.shape)
     notes, codes = gold_pairs(labels, *scores.shape)
-    predicted_notes, predicted_codes = np.nonzero(is_predicted)
-    return Outcomes(
-        num_notes=scores.shape[0],
-        num_codes=scores.shape[1],
-        gold_notes=notes,
-        gold_codes=codes,
-        gold_ranks=rank_gold(scores, notes, codes).astype(np.int64),
-        is_hit=is_predicted[notes, codes],
-        predicted_notes=predicted_notes,
-        predicted_codes=predicted_codes,
-    )
+    ranks = rank_gold(scores, notes, codes).astype(np.int64)
+    return outcomes_of_pairs(len(scores), scores.shape[1], (notes, codes), ranks, np.nonzero(is_predicted))
+
+
+def outcomes_of_pairs(
+    num_notes: int, num_codes: int, gold: Sequence[np.ndarray], gold_ranks: np.ndarray, predicted: Sequence[np.ndarray]
+) -> Outcomes:
+    """Outcomes of notes and codes that are gold, and of those that are predicted; both by note and then by code."""
+    gold_keys, predicted_keys = (notes * num_codes + codes for notes, codes in (gold, predicted))
+    is_hit = np.isin(gold_keys, predicted_keys)
+    return Outcomes(num_notes, num_codes, gold[0], gold[1], gold_ranks, is_hit, predicted[0], predicted[1])
+
+
+def renumber_codes(outcomes: Outcomes, new_ids: np.ndarray, num_codes: int) -> Outcomes:
+    """Outcomes with other class ids up to `num_codes`, `new_ids` `(C,)` by those of before; -1 leaves a code out.
+
+    Codes that get the same id are joined to a group, which is gold, or predicted, in a note where any of them is; it takes the
+    rank of one of them.
+    """
+
+    def renumber(notes: np.ndarray, codes: np.ndarray) -> tuple[Sequence[np.ndarray], np.ndarray]:
+        kept = np.flatnonzero(new_ids[codes] >= 0)
+        pairs, first = np.unique(notes[kept] * num_codes + new_ids[codes[kept]], return_index=True)
+        return np.divmod(pairs, num_codes), kept[first]
+
+    gold, of_gold = renumber(outcomes.gold_notes, outcomes.gold_codes)
+    predicted, _ = renumber(outcomes.predicted_notes, outcomes.predicted_codes)
+    return outcomes_of_pairs(outcomes.num_notes, num_codes, gold, outcomes.gold_ranks[of_gold], predicted)
+
+
+def join_codes(outcomes: Outcomes, names: Sequence[str | None]) -> Outcomes:
+    """Outcomes of groups of codes, from the group of each code: see `renumber_codes`. A code without one is left out."""
+    ids = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    new_ids = np.array([-1 if name is None else ids[name] for name in names], np.int64)
+    return renumber_codes(outcomes, new_ids, len(ids))
 
 
 def counts_per_note(outcomes: Outcomes) -> Counts:
     """Hits, predicted and gold pairs of each note, `(N,)`."""
-    num_notes = outcomes.num_notes
-    return Counts(
-        np.bincount(outcomes.gold_notes[outcomes.is_hit], minlength=num_notes),
-        np.bincount(outcomes.predicted_notes, minlength=num_notes),
-        np.bincount(outcomes.gold_notes, minlength=num_notes),
-    )
+    return _counts(outcomes.gold_notes, outcomes.predicted_notes, outcomes.is_hit, outcomes.num_notes)
 
 
 def counts_per_code(outcomes: Outcomes) -> Counts:
     """Hits, predicted and gold pairs of each code, `(C,)`."""
-    num_codes = outcomes.num_codes
-    return Counts(
-        np.bincount(outcomes.gold_codes[outcomes.is_hit], minlength=num_codes),
-        np.bincount(outcomes.predicted_codes, minlength=num_codes),
-        np.bincount(outcomes.gold_codes, minlength=num_codes),
-    )
+    return _counts(outcomes.gold_codes, outcomes.predicted_codes, outcomes.is_hit, outcomes.num_codes)
+
+
+def _counts(gold: np.ndarray, predicted: np.ndarray, is_hit: np.ndarray, size: int) -> Counts:
+    return Counts(*(np.bincount(pairs, minlength=size) for pairs in (gold[is_hit], predicted, gold)))
 
 
 def weigh_codes(
     weights: np.ndarray, notes: np.ndarray, codes: np.ndarray, num_codes: int, values: np.ndarray | None = None
 ) -> np.ndarray:
-    """Sum the weights of a set of pairs over the notes of each code.
+    """Sum the weights `(W, N)` of pairs, their notes and codes `(P,)`, over the notes of each code: `(W, num_codes)`.
 
-    Args:
-        weights (`(W, N)`): One row for each weighting.
-        notes, codes (`(P,)`): The pairs.
-        values (`(P,)`, *optional*): What each pair counts, in place of 1.
-
-    Returns:
-        `(W, num_codes)`.
+    Each pair counts 1, or its value `(P,)`.
     """
     if values is None and 20 * len(notes) > weights.shape[1] * num_codes:
         # A model that predicts nearly everything: one product of dense matrices is quicker than the pairs.
@@ -107,14 +113,7 @@ def weigh_codes(
 
 
 def weighted_metrics(outcomes: Outcomes, weights: np.ndarray, k: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
-    """The metrics that follow from counts and ranks, for notes that count `weights` times.
-
-    Args:
-        weights (`(W, N)`): Not negative, one row for each weighting.
-
-    Returns:
-        `dict[str, (W,)]`.
-    """
+    """The metrics that follow from counts and ranks, `(W,)` each, for notes that count `weights` times: `(W, N)`, not negative."""
     weights = np.asarray(weights, np.float64)
     hit_notes, hit_codes = outcomes.gold_notes[outcomes.is_hit], outcomes.gold_codes[outcomes.is_hit]
     by_code = Counts(

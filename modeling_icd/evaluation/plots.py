@@ -6,15 +6,16 @@ or a number says too, so that a grey print loses nothing.
 
 import io
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from .icd_metrics.ratios import divide
+from .icd_metrics.metrics import divide
 
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
@@ -29,26 +30,23 @@ F1_LINES = (0.2, 0.4, 0.6, 0.8)
 
 def make_plots(results: Mapping[str, Any]) -> dict[str, str]:
     """Draw every plot that the results have data for: name and SVG."""
-    plots: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
-        "f1_by_frequency": plot_f1_by_frequency,
-        "precision_recall": plot_precision_recall,
-        "reliability": plot_reliability,
-        "f1_by_length": plot_f1_by_length,
-        "hierarchy": plot_hierarchy,
-    }
     drawn = {}
     with matplotlib.rc_context(STYLE):
-        for name, plot in plots.items():
+        for plot in (plot_f1_by_frequency, plot_precision_recall, plot_reliability, plot_f1_by_length, plot_hierarchy):
             figure = plot(results)
             if figure is not None:
-                drawn[name] = to_svg(figure)
+                buffer = io.StringIO()
+                figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+                drawn[plot.__name__.removeprefix("plot_")] = buffer.getvalue()
     return drawn
 
 
-def to_svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return buffer.getvalue()
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+def legend_above(axes: Axes, height: float = 1.14, columns: int = 2) -> None:
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, height), ncols=columns)
 
 
 def plot_f1_by_frequency(results: Mapping[str, Any]) -> Figure | None:
@@ -75,10 +73,9 @@ def plot_f1_by_frequency(results: Mapping[str, Any]) -> Figure | None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("training notes with the code" if is_trained else "notes of this split with the code")
-    axes.set_ylabel("F1 of the code")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2)
+    counted = "training notes with the code" if is_trained else "notes of this split with the code"
+    axes.set(ylim=(-0.03, 1.03), xlabel=counted, ylabel="F1 of the code")
+    legend_above(axes)
     return figure
 
 
@@ -95,27 +92,12 @@ def plot_precision_recall(results: Mapping[str, Any]) -> Figure | None:
         axes.annotate(
             f"F1 {f1}", (1.0, f1 / (2 - f1)), color=GREY, fontsize=8, xytext=(3, 0), textcoords="offset points"
         )
-    axes.plot(
-        [point["recall"] for point in points],
-        [point["precision"] for point in points],
-        color=BLUE,
-        linewidth=1.8,
-        label="one global threshold",
-    )
-    metrics = results["metrics"]
-    axes.plot(
-        metrics["recall_micro"],
-        metrics["precision_micro"],
-        "D",
-        color=ORANGE,
-        markersize=7,
-        label="the model's decision",
-    )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel("recall (micro)")
-    axes.set_ylabel("precision (micro)")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.14), ncols=2)
+    curve = column(points, "recall"), column(points, "precision")
+    axes.plot(*curve, color=BLUE, linewidth=1.8, label="one global threshold")
+    decision = results["metrics"]["recall_micro"], results["metrics"]["precision_micro"]
+    axes.plot(*decision, "D", color=ORANGE, markersize=7, label="the model's decision")
+    axes.set(xlim=(0, 1), ylim=(0, 1.03), xlabel="recall (micro)", ylabel="precision (micro)")
+    legend_above(axes)
     return figure
 
 
@@ -126,27 +108,17 @@ def plot_reliability(results: Mapping[str, Any]) -> Figure | None:
         return None
     figure = Figure(figsize=(4.8, 4.8))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    scores = [point["mean_score"] for point in bins]
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect")
     before = results["curves"].get("reliability_uncalibrated")
     if before:
-        upper.plot(
-            [point["mean_score"] for point in before],
-            [point["share_gold"] for point in before],
-            "^:",
-            color=ORANGE,
-            linewidth=1.2,
-            label="before calibration",
-        )
-    upper.plot(scores, [point["share_gold"] for point in bins], "o-", color=BLUE, linewidth=1.8, label="this model")
-    upper.set_ylim(-0.03, 1.03)
-    upper.set_ylabel("share of gold")
+        x, y = column(before, "mean_score"), column(before, "share_gold")
+        upper.plot(x, y, "^:", color=ORANGE, linewidth=1.2, label="before calibration")
+    scores = column(bins, "mean_score")
+    upper.plot(scores, column(bins, "share_gold"), "o-", color=BLUE, linewidth=1.8, label="this model")
+    upper.set(ylim=(-0.03, 1.03), ylabel="share of gold")
     upper.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1, fontsize=9)
-    lower.bar(scores, [point["num_pairs"] for point in bins], width=0.04, color=BLUE)
-    lower.set_yscale("log")
-    lower.set_xlim(-0.03, 1.03)
-    lower.set_xlabel("mean score of the bin")
-    lower.set_ylabel("pairs")
+    lower.bar(scores, column(bins, "num_pairs"), width=0.04, color=BLUE)
+    lower.set(yscale="log", xlim=(-0.03, 1.03), xlabel="mean score of the bin", ylabel="pairs")
     return figure
 
 
@@ -156,15 +128,14 @@ def plot_f1_by_length(results: Mapping[str, Any]) -> Figure | None:
     figure = Figure(figsize=(6.5, 3.4))
     axes = figure.subplots()
     place = np.arange(len(rows))
-    axes.bar(place, [row["f1_micro"] for row in rows], width=0.6, color="#9CC9E3", edgecolor=BLUE, label="F1 (micro)")
+    axes.bar(place, column(rows, "f1_micro"), width=0.6, color="#9CC9E3", edgecolor=BLUE, label="F1 (micro)")
     for row, x in zip(rows, place, strict=True):
         axes.annotate(f"{row['f1_micro']:.2f}", (x, 0.02), ha="center", fontsize=9)
-    axes.plot(place - 0.12, [row["precision"] for row in rows], "^", color=BLUE, markersize=7, label="precision")
-    axes.plot(place + 0.12, [row["recall"] for row in rows], "v", color=ORANGE, markersize=7, label="recall")
+    axes.plot(place - 0.12, column(rows, "precision"), "^", color=BLUE, markersize=7, label="precision")
+    axes.plot(place + 0.12, column(rows, "recall"), "v", color=ORANGE, markersize=7, label="recall")
     axes.set_xticks(place, [f"{row['stratum']}\n({row['num_notes']} notes)" for row in rows])
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel("words of the note")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.18), ncols=3)
+    axes.set(ylim=(0, 1.03), xlabel="words of the note")
+    legend_above(axes, height=1.18, columns=3)
     return figure
 
 

@@ -26,8 +26,9 @@ import torch
 
 from dataset_scripts.files import whole_file
 
-from ..decision_icd import is_predicted
-from .outcomes import Outcomes
+from ..decision_icd import decision_of, is_predicted
+from .outcomes import Outcomes, outcomes_of_pairs
+from .results import ScoredSplit
 
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -47,44 +48,34 @@ class Predictions(NamedTuple):
     about: dict[str, Any]  # what was scored: model, data set, split, fingerprint
 
 
-def write_predictions(
-    folder: Path,
-    *,
-    hadm_ids: Sequence[int],
-    num_words: Sequence[int],
-    codes: Sequence[str],
-    scores: np.ndarray,
-    outcomes: Outcomes,
-    threshold: Any,
-    about: dict[str, Any],
-) -> Path:
+def write_predictions(folder: Path, split: ScoredSplit, outcomes: Outcomes) -> Path:
     """Write `predictions.parquet` and CAML's `preds_SPLIT.psv` into a folder; returns the first."""
-    is_listed = listed_codes(scores, outcomes)
+    is_listed = listed_codes(split.scores, outcomes)
     rows, ids = np.nonzero(is_listed)
     gold_per_note = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
     predicted_per_note = np.bincount(outcomes.predicted_notes, minlength=outcomes.num_notes)
     metadata = {
-        **about,
-        "codes": list(codes),
-        "threshold": np.asarray(threshold, np.float64).tolist(),
+        **{name: split.about[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
+        "codes": list(split.codes),
+        "threshold": np.asarray(decision_of(split.decision)["threshold"], np.float64).tolist(),
         "is_complete": bool(is_listed.all()),
     }
     table = pa.table(
         {
-            "hadm_id": pa.array(hadm_ids, pa.int64()),
-            "num_words": pa.array(num_words, pa.int32()),
+            "hadm_id": pa.array(split.hadm_ids, pa.int64()),
+            "num_words": pa.array(split.num_words, pa.int32()),
             "gold": _lists(outcomes.gold_codes, gold_per_note, pa.int32()),
             "gold_ranks": _lists(outcomes.gold_ranks, gold_per_note, pa.int32()),
             "predicted": _lists(outcomes.predicted_codes, predicted_per_note, pa.int32()),
             "codes": _lists(ids, is_listed.sum(axis=1), pa.int32()),
-            "scores": _lists(scores[rows, ids], is_listed.sum(axis=1), pa.float32()),
+            "scores": _lists(split.scores[rows, ids], is_listed.sum(axis=1), pa.float32()),
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     path = folder / PREDICTIONS_FILE
     with whole_file(path, "wb", private=True) as file:
         pq.write_table(table, file, compression="zstd")
-    split = about["split"]
-    write_psv(folder / f"preds_{CAML_FOLDS.get(split, split)}.psv", hadm_ids, codes, outcomes)
+    name = split.about["split"]
+    write_psv(folder / f"preds_{CAML_FOLDS.get(name, name)}.psv", split.hadm_ids, split.codes, outcomes)
     return path
 
 
@@ -110,21 +101,13 @@ def read_predictions(path: Path) -> Predictions:
         raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")
     about = json.loads(packed)
     codes = about.pop("codes")
-    gold_notes, gold_codes = _pairs(table["gold"])
-    predicted_notes, predicted_codes = _pairs(table["predicted"])
+    ranks = _flat(table["gold_ranks"]).astype(np.int64)
     return Predictions(
         hadm_ids=table["hadm_id"].to_numpy(),
         num_words=table["num_words"].to_numpy(),
         codes=codes,
-        outcomes=Outcomes(
-            num_notes=table.num_rows,
-            num_codes=len(codes),
-            gold_notes=gold_notes,
-            gold_codes=gold_codes,
-            gold_ranks=_flat(table["gold_ranks"]).astype(np.int64),
-            is_hit=np.isin(gold_notes * len(codes) + gold_codes, predicted_notes * len(codes) + predicted_codes),
-            predicted_notes=predicted_notes,
-            predicted_codes=predicted_codes,
+        outcomes=outcomes_of_pairs(
+            table.num_rows, len(codes), _pairs(table["gold"]), ranks, _pairs(table["predicted"])
         ),
         about=about,
     )

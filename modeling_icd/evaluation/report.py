@@ -2,7 +2,7 @@
 
 import base64
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ STRATA = {
     "length": ("By note length", "words"),
     "num_codes": ("By number of codes", "gold codes of the note"),
 }
+MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|"})
 
 
 def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Path]:
@@ -62,17 +63,16 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
         "sections": make_sections(results, plots),
     }
     paths = output_dir / "report.md", output_dir / "report.html"
-    loader = jinja2.PackageLoader("modeling_icd.evaluation")
-    for path, autoescape in zip(paths, (False, True), strict=True):
-        environment = jinja2.Environment(
-            loader=loader,
-            autoescape=autoescape,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters["cell"] = markdown_cell
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("modeling_icd.evaluation"),
+        autoescape=lambda name: name == "report.html.j2",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = markdown_cell
+    for path in paths:
         write_text(environment.get_template(f"{path.name}.j2").render(context), path)
     return paths
 
@@ -83,12 +83,14 @@ def threshold_text(results: Mapping[str, Any]) -> str:
     return f"Decision threshold: {value}; rule {results['threshold_rule']}, from {results['threshold_source']}."
 
 
+def bounds_text(interval: Sequence[float] | None) -> str:
+    """The two ends of an interval; nothing where there is none."""
+    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+
+
 def markdown_cell(value: Any) -> str:
     """Keep a value inside its cell, and markup in it from being markup."""
-    text = " ".join(str(value).split())
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return " ".join(str(value).split()).translate(MARKUP)
 
 
 def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -103,8 +105,10 @@ def make_sections(results: Mapping[str, Any], plots: Mapping[str, str]) -> list[
         for name, (title, column) in STRATA.items()
         if name in results["strata"]
     ]
-    trust = [make(results) for make in (_calibration, _promise, _review, _audit, _audit_unsupported)]
-    sections += [section for section in trust if section is not None]
+    trust = {"calibration": _calibration, "recall_promise": _promise, "review": _review, "audit": _audits}
+    for name, make in trust.items():
+        if results[name] is not None:
+            sections += make(results[name])
     errors = _error_sections(results["errors"], results.get("descriptions", {}))
     return [*sections, *errors, _provenance(results)]
 
@@ -118,10 +122,9 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
     for metric in shown_in("report"):
         value = results["metrics"].get(metric.name)
         if value is not None:
-            interval = results["intervals"].get(metric.name)
-            bounds = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
             direction = "" if metric.higher_is_better else "; lower is better"
-            rows.append((f"{metric.title}: {metric.definition}{direction}", f"{value:.4f}", bounds))
+            name = f"{metric.title}: {metric.definition}{direction}"
+            rows.append((name, f"{value:.4f}", bounds_text(results["intervals"].get(metric.name))))
     text = [f"Intervals: {results['interval_method']}"]
     if results["unknown_codes"]:
         text.append(
@@ -135,31 +138,16 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _strata_section(title: str, column: str, strata: list[dict[str, Any]]) -> dict[str, Any]:
-    last, members = ("f1_instance_mean", "num_notes") if "num_notes" in strata[0] else ("f1_macro", "num_codes")
-    rows = [
-        (
-            row["stratum"],
-            row[members],
-            row["gold"],
-            row["predicted"],
-            *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1_micro", last)),
-        )
-        for row in strata
-    ]
-    names = {
-        "f1_instance_mean": "F1 mean of notes",
-        "f1_macro": "F1 macro",
-        "num_notes": "notes",
-        "num_codes": "codes",
-    }
-    columns = (column, names[members], "gold", "predicted", "precision", "recall", "F1 micro", names[last])
-    return _section(title, [], columns=columns, rows=rows)
+    members, last = {"num_codes": "codes"}, {"f1_macro": "F1 macro"}
+    if "num_notes" in strata[0]:
+        members, last = {"num_notes": "notes"}, {"f1_instance_mean": "F1 mean of notes"}
+    counts = {"stratum": column, **members, "gold": "gold", "predicted": "predicted"}
+    shares = {"precision": "precision", "recall": "recall", "f1_micro": "F1 micro", **last}
+    rows = [(*(row[name] for name in counts), *(f"{row[name]:.3f}" for name in shares)) for row in strata]
+    return _section(title, [], columns=(*counts.values(), *shares.values()), rows=rows)
 
 
-def _calibration(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    calibration = results["calibration"]
-    if calibration is None:
-        return None
+def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     curves = ", ".join(
         f"{band['band']} ({band['num_codes']:,} codes): {band['slope']:.3f} and {band['intercept']:.3f}"
         for band in calibration["bands"]
@@ -173,32 +161,22 @@ def _calibration(results: Mapping[str, Any]) -> dict[str, Any] | None:
         (name, *(f"{calibration[when][key]:.5f}" for when in ("before", "after")))
         for name, key in (("ECE", "ece"), ("Brier score", "brier"))
     ]
-    return _section(
-        f"Calibration: {calibration['method']}", text, columns=("metric", "sigmoid alone", "calibrated"), rows=rows
-    )
+    columns = ("metric", "sigmoid alone", "calibrated")
+    return [_section(f"Calibration: {calibration['method']}", text, columns=columns, rows=rows)]
 
 
-def _promise(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    promise = results["recall_promise"]
-    if promise is None:
-        return None
-    low, high = promise["interval"]
-    return _section(
-        "Promised recall",
-        [
-            f"On notes drawn as the validation notes were, the threshold promises a mean recall of {promise['target']:g} (conformal "
-            "risk control, arXiv 2208.02814): of the mean over notes that have codes, not of every note or code, and as far as the "
-            "choice of checkpoint and calibration on the same notes has not used them up.",
-            f"Here: {promise['recall']:.4f} ({low:.4f} to {high:.4f}) over {promise['num_notes']:,} notes, with "
-            f"{promise['predicted_per_note']:.1f} predicted codes a note.",
-        ],
-    )
+def _promise(promise: Mapping[str, Any]) -> list[dict[str, Any]]:
+    text = [
+        f"On notes drawn as the validation notes were, the threshold promises a mean recall of {promise['target']:g} (conformal "
+        "risk control, arXiv 2208.02814): of the mean over notes that have codes, not of every note or code, and as far as the "
+        "choice of checkpoint and calibration on the same notes has not used them up.",
+        f"Here: {promise['recall']:.4f} ({bounds_text(promise['interval'])}) over {promise['num_notes']:,} notes, with "
+        f"{promise['predicted_per_note']:.1f} predicted codes a note.",
+    ]
+    return [_section("Promised recall", text)]
 
 
-def _review(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    review = results["review"]
-    if review is None:
-        return None
+def _review(review: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name in FLAGS:
         part = review[name]
@@ -208,47 +186,37 @@ def _review(results: Mapping[str, Any]) -> dict[str, Any] | None:
         f"A predicted code is confident where its score is greater than {review['threshold']:.4f}: from there on, of "
         f"validation predictions with any one score at least {review['precision_asked']:.0%} were right."
     )
-    return _section(
-        "Confident or to review", [text], columns=("decision", "predicted", "right", "precision"), rows=rows
-    )
+    columns = ("decision", "predicted", "right", "precision")
+    return [_section("Confident or to review", [text], columns=columns, rows=rows)]
 
 
-def _audit(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    audit = results["audit"]
-    if audit is None:
-        return None
-    rows = [
-        (f"recall at {k}", f"{value:.4f}", "{:.4f} to {:.4f}".format(*audit["intervals"][k]))
-        for k, value in audit["recall_at_k"].items()
-    ]
+def _audits(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of the codes that an audit finds missing, and, where it was measured, of those that it doubts."""
+
+    def rows(figures: Mapping[str, Any], name: str, intervals: str) -> list[tuple[str, str, str]]:
+        at_k = figures[f"{name}_at_k"]
+        return [(f"{name} at {k}", f"{at_k[k]:.4f}", bounds_text(figures[intervals][k])) for k in at_k]
+
+    columns = ("metric", "value", "95% interval")
     text = (
         f"Of each note's gold codes {audit['share_removed']:.0%} are removed at random ({audit['num_removed']:,.0f} in all, mean of "
         f"{audit['num_draws']} draws) and the others taken for assigned: how many of the removed ones are among the k best codes "
         "that are not assigned."
     )
-    return _section("Audit: missed codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
-
-
-def _audit_unsupported(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    audit = (results["audit"] or {}).get("unsupported")
-    if audit is None:
-        return None
-    rows = [
-        (
-            f"{name} at {k}",
-            f"{value:.4f}",
-            "{:.4f} to {:.4f}".format(*interval) if (interval := audit[f"{name}_intervals"][k]) else "",
+    missed = rows(audit, "recall", "intervals")
+    sections = [_section("Audit: missed codes", [text], columns=columns, rows=missed)]
+    planted = audit.get("unsupported")
+    if planted is not None:
+        text = (
+            f"For {planted['share_planted']:.0%} of the gold codes one that the note does not have, drawn by training frequency, is added "
+            f"to its assigned ones ({planted['num_planted']:,.0f} of {planted['num_assigned']:,.0f} in all, mean of "
+            f"{planted['num_draws']} draws). Recall: how many of the added codes are among the first k of the assigned codes that the "
+            "model does not predict, the lowest score first. Precision: how many of those listed were added; the others are gold codes "
+            "that the model misses."
         )
-        for name in ("recall", "precision")
-        for k, value in audit[f"{name}_at_k"].items()
-    ]
-    text = (
-        f"For {audit['share_planted']:.0%} of the gold codes one that the note does not have, drawn by training frequency, is added to "
-        f"its assigned ones ({audit['num_planted']:,.0f} of {audit['num_assigned']:,.0f} in all, mean of {audit['num_draws']} draws). "
-        "Recall: how many of the added codes are among the first k of the assigned codes that the model does not predict, the lowest "
-        "score first. Precision: how many of those listed were added; the others are gold codes that the model misses."
-    )
-    return _section("Audit: unsupported codes", [text], columns=("metric", "value", "95% interval"), rows=rows)
+        doubted = [row for name in ("recall", "precision") for row in rows(planted, name, f"{name}_intervals")]
+        sections.append(_section("Audit: unsupported codes", [text], columns=columns, rows=doubted))
+    return sections
 
 
 def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -268,19 +236,16 @@ def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) 
         (titled(pair["gold"]), titled(pair["predicted"]), pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
         for pair in confusions["pairs"]
     ]
+    nodes = [
+        "Gold and predicted codes together with their ancestors, each once in a note (Kiritchenko et al. 2006): "
+        f"F1 {hierarchical['f1']:.4f}, precision {hierarchical['precision']:.4f}, recall "
+        f"{hierarchical['recall']:.4f} ({hierarchical['gold']:,} gold, {hierarchical['predicted']:,} predicted, "
+        f"{hierarchical['hits']:,} both)."
+    ]
+    columns = ("gold", "predicted", "relation", "notes", "excess")
     sections = [
-        _section(
-            "Most confused codes", text, columns=("gold", "predicted", "relation", "notes", "excess"), rows=pairs
-        ),
-        _section(
-            "Hierarchical F1",
-            [
-                "Gold and predicted codes together with their ancestors, each once in a note (Kiritchenko et al. 2006): "
-                f"F1 {hierarchical['f1']:.4f}, precision {hierarchical['precision']:.4f}, recall "
-                f"{hierarchical['recall']:.4f} ({hierarchical['gold']:,} gold, {hierarchical['predicted']:,} predicted, "
-                f"{hierarchical['hits']:,} both)."
-            ],
-        ),
+        _section("Most confused codes", text, columns=columns, rows=pairs),
+        _section("Hierarchical F1", nodes),
     ]
     for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
         found = errors[name]

@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..decision_icd import CONFIDENT, REVIEW, is_confident, is_predicted, predicted, threshold_value
+from ..decision_icd import CONFIDENT, REVIEW, decision_of, is_confident, predicted, threshold_value
 from .audit_quality import planted_found, recall_of_removed
-from .curves import make_curves
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
-from .icd_metrics.ratios import divide, nan_to_none
+from .icd_metrics.metrics import divide, nan_to_none
+from .icd_metrics.ranks import NUM_CALIBRATION_BINS, NUM_LEVELS, calibration_bins, count_levels, from_levels
 from .intervals import METHOD, bootstrap_intervals, calibration_terms, ranking_terms, ratio_interval
 from .outcomes import Outcomes, counts_per_code, counts_per_note, outcomes_of
-from .provenance import code_version, library_versions
-from .results_file import SCHEMA_VERSION, check_results
+from .results_file import SCHEMA_VERSION, check_results, code_version, library_versions
 from .strata import CodeAttributes, make_errors, make_strata
 
 
 MEMBERSHIP_FILE = "membership.json"
+NUM_CURVE_POINTS = 200
 
 
 class ScoredSplit(NamedTuple):
@@ -30,31 +30,27 @@ class ScoredSplit(NamedTuple):
     codes: list[str]  # by class id
     hadm_ids: list[int]
     num_words: list[int]
-    threshold: float | np.ndarray
+    decision: Mapping[str, Any]  # the fields of `decision_fields`, or some of them; thresholds per code are C
     training_counts: dict[str, int] | None
     attributes: CodeAttributes
     about: dict[str, Any]  # what was scored with what; goes into results.json
     descriptions: Mapping[str, str] = {}  # titles of codes, as far as known
-    top_k: int | None = None  # codes that every note gets, in place of the threshold
-    calibration: dict[str, Any] | None = None  # as in the model's configuration
-    uncalibrated: np.ndarray | None = None  # (N, C) scores before it
-    review: dict[str, float] | None = None  # `threshold`, and the `precision_asked` for
-    target_recall: float | None = None
-    decision: Mapping[str, Any] | None = None  # the model's own, in place of `threshold` and `top_k`
+    uncalibrated: np.ndarray | None = None  # (N, C) scores before calibration, where there is one
+
+    @property
+    def num_known(self) -> int:
+        """Columns that the model knows, the first ones."""
+        return len(self.codes) - len(self.about["unknown_codes"])
 
     def decided(self) -> np.ndarray:
-        """Which codes are predicted, `(N, C)` bool; never one that the model does not know."""
-        if self.decision is None:
-            return is_predicted(self.scores, self.threshold, self.top_k).numpy()
-        num_unknown = len(self.about["unknown_codes"])
-        known = self.scores[:, : len(self.codes) - num_unknown]
-        return np.pad(predicted(known, self.decision).numpy(), ((0, 0), (0, num_unknown)))
-
-    def threshold_value(self) -> float | str:
-        """The threshold as a number, or in words where it is not one number."""
-        if self.decision is None:
-            return threshold_value({}, self.threshold, self.top_k)
-        return threshold_value(self.decision)
+        """Which codes are predicted, `(N, C)` bool; the rule sees the codes that the model knows, and them alone."""
+        is_known = np.array([code not in self.about["unknown_codes"] for code in self.codes], bool)
+        decision = decision_of(self.decision)
+        if not np.isscalar(decision["threshold"]):
+            decision["threshold"] = np.asarray(decision["threshold"])[is_known]
+        is_predicted = np.zeros(self.scores.shape, bool)
+        is_predicted[:, is_known] = predicted(self.scores[:, is_known], decision).numpy()
+        return is_predicted
 
 
 def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
@@ -63,28 +59,34 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
     Args:
         seed (`int`): of the intervals' resamples.
     """
-    decided = split.decided()
-    accumulator = ICDMetricsAccumulator(len(split.codes), threshold=split.threshold)
-    accumulator.add_batch(split.scores, split.gold, predicted=decided)
+    decision = decision_of(split.decision)
+    is_predicted = split.decided()
+    accumulator = ICDMetricsAccumulator(len(split.codes))
+    accumulator.add_batch(split.scores, split.gold, predicted=is_predicted)
     metrics = accumulator.compute()
-    outcomes = outcomes_of(split.scores, split.gold, decided)
+    outcomes = outcomes_of(split.scores, split.gold, is_predicted)
     ranking, calibration = ranking_terms(split.scores, outcomes), calibration_terms(split.scores, outcomes)
     strata = make_strata(
         outcomes, split.codes, split.num_words, attributes=split.attributes, training_counts=split.training_counts
     )
-    hits, predicted, gold = counts_per_code(outcomes)
-    counts = split.training_counts
-    per_code = None if np.isscalar(split.threshold) else np.asarray(split.threshold).tolist()
+    by_code = counts_per_code(outcomes)
+    counts, limits = split.training_counts, decision["threshold"]
+    review = promise = None
+    if decision["review_threshold"] is not None:
+        asked = {"threshold": decision["review_threshold"], "precision_asked": decision["review_precision"]}
+        review = asked | review_figures(split.scores, outcomes, decision["review_threshold"])
+    if decision["target_recall"] is not None and len(outcomes.gold_notes):
+        promise = {"target": decision["target_recall"], **recall_figures(outcomes, seed=seed)}
     results = {
         "metrics": metrics,
         "intervals": bootstrap_intervals(outcomes, metrics, ranking=ranking, calibration=calibration, seed=seed),
         "interval_method": METHOD,
         **split.about,
-        "threshold": split.threshold_value(),
-        "thresholds": None if per_code is None else dict(zip(split.codes, per_code, strict=True)),
-        "calibration": summarize_calibration(split, metrics),
-        "review": summarize_review(split, outcomes),
-        "recall_promise": summarize_promise(split, outcomes, seed),
+        "threshold": threshold_value(decision),
+        "thresholds": None if np.isscalar(limits) else dict(zip(split.codes, map(float, limits), strict=True)),
+        "calibration": summarize_calibration(split, decision["calibration"], metrics),
+        "review": review,
+        "recall_promise": promise,
         "audit": summarize_audit(split, outcomes, seed),
         "seed": seed,
         "schema_version": SCHEMA_VERSION,
@@ -97,25 +99,25 @@ def summarize(split: ScoredSplit, seed: int = 0) -> tuple[dict, Outcomes]:
         "per_code": {
             "codes": split.codes,
             "train": None if counts is None else [counts.get(code, 0) for code in split.codes],
-            "gold": gold.tolist(),
-            "predicted": predicted.tolist(),
-            "hits": hits.tolist(),
+            **{name: getattr(by_code, name).tolist() for name in ("gold", "predicted", "hits")},
         },
     }
     check_results(results)
     return results, outcomes
 
 
-def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> dict[str, Any] | None:
+def summarize_calibration(
+    split: ScoredSplit, calibration: Mapping[str, Any] | None, metrics: Mapping[str, float]
+) -> dict[str, Any] | None:
     """The method, its numbers by band, and ECE and Brier score before and after it; `None` for a plain sigmoid."""
-    if split.calibration is None or split.uncalibrated is None:
+    if calibration is None or split.uncalibrated is None:
         return None
     before = ICDMetricsAccumulator(len(split.codes), score_storage="uint16")
     before.add_batch(split.uncalibrated, split.gold)
-    num_codes = Counter(split.calibration["band_of_code"])
-    bands = zip(*(split.calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
+    num_codes = Counter(calibration["band_of_code"])
+    bands = zip(*(calibration[name] for name in ("bands", "slopes", "intercepts")), strict=True)
     return {
-        "method": split.calibration["method"],
+        "method": calibration["method"],
         "bands": [
             {"band": band, "num_codes": num_codes[i], "slope": slope, "intercept": intercept}
             for i, (band, slope, intercept) in enumerate(bands)
@@ -123,20 +125,6 @@ def summarize_calibration(split: ScoredSplit, metrics: Mapping[str, float]) -> d
         "before": nan_to_none(before.calibration_metrics()),
         "after": nan_to_none({name: metrics[name] for name in ("ece", "brier")}),
     }
-
-
-def summarize_review(split: ScoredSplit, outcomes: Outcomes) -> dict[str, Any] | None:
-    """The band for review, and what came of it; `None` where the model does not say what to review."""
-    if split.review is None:
-        return None
-    figures = review_figures(split.scores, outcomes, split.review["threshold"])
-    return dict(split.review) | figures
-
-
-def summarize_promise(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
-    """The recall that the threshold promises, and what it gave on this split; `None` where it promises nothing."""
-    figures = recall_figures(outcomes, seed=seed) if split.target_recall is not None else None
-    return figures and {"target": split.target_recall, **figures}
 
 
 def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[str, Any] | None:
@@ -149,8 +137,8 @@ def summarize_audit(split: ScoredSplit, outcomes: Outcomes, seed: int) -> dict[s
         return None
     counts = split.training_counts or dict(zip(split.codes, counts_per_code(outcomes)[2].tolist(), strict=True))
     frequency = [counts.get(code, 0) for code in split.codes]
-    num_known = len(split.codes) - len(split.about["unknown_codes"])
-    return figures | {"unsupported": planted_found(split.scores, outcomes, frequency, num_known=num_known, seed=seed)}
+    planted = planted_found(split.scores, outcomes, frequency, num_known=split.num_known, seed=seed)
+    return figures | {"unsupported": planted}
 
 
 def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: float) -> dict[str, dict[str, Any]]:
@@ -164,15 +152,10 @@ def review_figures(scores: np.ndarray, outcomes: Outcomes, review_threshold: flo
     return figures
 
 
-def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | None:
-    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it.
-
-    `None` for a split without gold codes.
-    """
+def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any]:
+    """Mean recall of the notes with gold codes, its interval over notes, and how many codes a note gets for it."""
     hits, predicted, gold = counts_per_note(outcomes)
     has_gold = gold > 0
-    if not has_gold.any():
-        return None
     recall = divide(hits, gold)[has_gold]
     return {
         "recall": float(recall.mean()),
@@ -180,3 +163,48 @@ def recall_figures(outcomes: Outcomes, *, seed: int = 0) -> dict[str, Any] | Non
         "num_notes": int(has_gold.sum()),
         "predicted_per_note": float(predicted.mean()),
     }
+
+
+def make_curves(
+    scores: np.ndarray, outcomes: Outcomes, uncalibrated: np.ndarray | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """Points of curves over all pairs of note and code.
+
+    - `precision_recall`: at most 200 thresholds, about evenly spaced in recall; scores on 63,489 levels.
+    - `reliability`: for each of the 15 bins of the ECE that holds scores their number, mean, and share of gold.
+    - `reliability_uncalibrated`: the same before calibration, where there was one.
+    """
+    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
+    levels, gold_levels = count_levels(scores), count_levels([gold_scores])
+    hits, predicted = np.cumsum(gold_levels[::-1]), np.cumsum(levels[::-1])
+    recall, precision = divide(hits, len(gold_scores)), divide(hits, predicted)
+    candidates = np.flatnonzero(levels[::-1])
+    wanted = np.searchsorted(recall[candidates], np.linspace(0, 1, NUM_CURVE_POINTS))
+    chosen = candidates[np.unique(np.minimum(wanted, len(candidates) - 1))] if len(gold_scores) else []
+    lowest = from_levels(NUM_LEVELS - 1 - np.arange(NUM_LEVELS))
+    points = [
+        {"at_least": float(lowest[i]), "precision": float(precision[i]), "recall": float(recall[i])} for i in chosen
+    ]
+    curves = {"precision_recall": points, "reliability": reliability_points(scores, outcomes)}
+    if uncalibrated is not None:
+        curves["reliability_uncalibrated"] = reliability_points(uncalibrated, outcomes)
+    return curves
+
+
+def reliability_points(scores: np.ndarray, outcomes: Outcomes) -> list[dict[str, float]]:
+    """See `make_curves`."""
+    counts, sums = np.zeros(NUM_CALIBRATION_BINS, np.int64), np.zeros(NUM_CALIBRATION_BINS)
+    for row in scores:
+        bins = calibration_bins(row)
+        counts += np.bincount(bins, minlength=NUM_CALIBRATION_BINS)
+        sums += np.bincount(bins, row, NUM_CALIBRATION_BINS)
+    gold_scores = scores[outcomes.gold_notes, outcomes.gold_codes]
+    gold = np.bincount(calibration_bins(gold_scores), minlength=NUM_CALIBRATION_BINS)
+    return [
+        {
+            "num_pairs": int(counts[i]),
+            "mean_score": float(sums[i] / counts[i]),
+            "share_gold": float(gold[i] / counts[i]),
+        }
+        for i in np.flatnonzero(counts)
+    ]

@@ -10,23 +10,21 @@ import torch
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.marker import is_synthetic
 
-from ..decision_icd import calibrated_scores
+from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
 from ..inference.loop import logits_of_notes
 from ..inference.tokens import empty_notes
 from .icd_metrics.inputs import ClassIds
 from .model_data import builder_for
-from .provenance import data_fingerprint
 from .results import ScoredSplit
+from .results_file import data_fingerprint
 from .yardsticks import training_warning
 
 
-def score_notes(
-    model, tokenizer, notes: list[str], batch_size: int = 8, states: HiddenStates | None = None
-) -> np.ndarray:
+def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8) -> np.ndarray:
     """Scores `(N, C)` of whole notes, calibrated as the model's configuration says; 0 for every code of an empty note."""
-    logits = logits_of_notes(model, tokenizer, notes, batch_size, states)
+    logits = logits_of_notes(model, tokenizer, notes, batch_size)
     return scores_of_logits(logits, model.config.calibration, empty_notes(notes))
 
 
@@ -71,12 +69,9 @@ def score_split(
     Args:
         model_id (`str`): a folder or Hub id.
         split (`str`): a split of the data set, or `all`: every record of the folder.
-        config (`str`, *optional*): the data set's configuration; by default the one that the model was trained on.
-        options (`Sequence[str]`): of the configuration, `NAME=VALUE`; before them, by default, those of training.
-        cache_dir (`str`, *optional*): where the built data set, notes included, is kept.
+        config, options (*optional*): the data set's configuration and its options, `NAME=VALUE`; by default as in training.
         batch_size (`int`): notes scored together.
-        threshold (`float`, *optional*): in place of the model's own.
-        trust_remote_code (`bool`): whether to run the code that came with the model.
+        threshold (`float`, *optional*): in place of the model's own rule.
         make_store (`Callable`, *optional*):
             Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
         reader (`ReaderArguments`, *optional*): how the model is loaded; by default as it was saved.
@@ -84,7 +79,6 @@ def score_split(
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
     builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
     records = builder.as_dataset(split=split)
-    gold, unknown = gold_columns(records, model.config.label2id)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
     notes = list(records["text"])
     is_empty = empty_notes(notes)
@@ -93,73 +87,67 @@ def score_split(
             f"{is_empty.sum()} of {len(notes)} notes are empty; each scores 0 for every code, and its gold codes are missed."
         )
     logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
+    about = {
+        "model": str(model_id),
+        "dataset": dataset,
+        "config": builder.config.name,
+        "split": split,
+        "synthetic": is_synthetic(builder.config.data_dir),
+        "reader": describe_reader(model),
+    }
+    return scored_split(model.config, records, logits, is_empty, about, threshold)
+
+
+def scored_split(
+    config, records, logits: np.ndarray, is_empty: np.ndarray, about: dict[str, Any], threshold: float | None
+) -> ScoredSplit:
+    """Puts together what the model's configuration, the records of a split and their logits `(N, C)` say."""
+    gold, unknown = gold_columns(records, config.label2id)
     if unknown:
         print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
 
     def scores_of(calibration) -> np.ndarray:
         return np.pad(scores_of_logits(logits, calibration, is_empty), ((0, 0), (0, len(unknown))))
 
-    codes = [model.config.id2label[i] for i in range(model.config.num_labels)] + unknown
-    hadm_ids = list(records["hadm_id"])
-    about = {
-        "model": str(model_id),
-        "dataset": dataset,
-        "config": builder.config.name,
-        "split": split,
-        "num_notes": len(records),
-        "num_empty_notes": int(is_empty.sum()),
-        "num_codes": len(codes),
-        "unknown_codes": unknown,
-        "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
-        "synthetic": is_synthetic(builder.config.data_dir),
-        "reader": describe_reader(model),
-    }
+    codes = [config.id2label[i] for i in range(config.num_labels)] + unknown
+    notes, hadm_ids = list(records["text"]), list(records["hadm_id"])
+    trained_on = config.training_data or {}
+    chosen = "fixed" if config.threshold_rule == "fixed" else "chosen on validation"
     return ScoredSplit(
-        scores_of(model.config.calibration),
+        scores_of(config.calibration),
         gold,
         codes,
         hadm_ids,
         num_words=[len(note.split()) for note in notes],
+        decision=decision_in_force(config, threshold, len(unknown)),
+        training_counts=trained_on.get("code_counts"),
         attributes=code_attributes(codes),
-        uncalibrated=None if model.config.calibration is None else scores_of(None),
-        **described_by_config(model.config, about, threshold, len(unknown)),
+        about={
+            **about,
+            "num_notes": len(records),
+            "num_empty_notes": int(is_empty.sum()),
+            "num_codes": len(codes),
+            "unknown_codes": unknown,
+            "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
+            "training_seed": trained_on.get("seed"),
+            "training_warning": training_warning(trained_on),
+            "threshold_rule": config.threshold_rule if threshold is None else "given",
+            "threshold_source": f"model configuration ({chosen})" if threshold is None else "--threshold",
+        },
+        descriptions=config.code_descriptions or {},
+        uncalibrated=None if config.calibration is None else scores_of(None),
     )
 
 
-def described_by_config(config, about: dict[str, Any], threshold: float | None, num_unknown: int) -> dict[str, Any]:
-    """What a model's configuration adds to a scored split: how it decides, and what it was trained on.
-
-    Args:
-        config (`ICDBaseConfig`): Of the model.
-        about (`dict`): What was scored, to which the rule, its source, the seed of training and a warning
-            about it are added.
-        threshold (`float`, *optional*): In place of the model's own decision.
-        num_unknown (`int`): Codes of the split that the model does not know; their threshold is 1, which no score exceeds.
-    """
-    is_own, rule = threshold is None, config.threshold_rule
-    limits = config.threshold if threshold is None else threshold
+def decision_in_force(config, threshold: float | None, num_unknown: int) -> dict[str, Any]:
+    """A model's decision, or a given threshold in place of its rule, for its own codes and those that it does not know."""
+    if threshold is not None:
+        kept = ("calibration", "review_threshold", "review_precision")
+        return decision_fields() | {"threshold": threshold} | {name: config.decision[name] for name in kept}
+    limits = config.threshold
     if isinstance(limits, list):
-        limits = np.array([*limits, *[1.0] * num_unknown])
-    chosen = "fixed" if rule == "fixed" else "chosen on validation"
-    training_data = config.training_data or {}
-    review = {"threshold": config.review_threshold, "precision_asked": config.review_precision}
-    return {
-        "about": {
-            **about,
-            "training_seed": training_data.get("seed"),
-            "training_warning": training_warning(training_data),
-            "threshold_rule": rule if is_own else "given",
-            "threshold_source": f"model configuration ({chosen})" if is_own else "--threshold",
-        },
-        "threshold": limits,
-        "training_counts": training_data.get("code_counts"),
-        "descriptions": config.code_descriptions or {},
-        "top_k": config.predict_top_k if is_own else None,
-        "calibration": config.calibration,
-        "review": None if config.review_threshold is None else review,
-        "target_recall": config.target_recall if is_own else None,
-        "decision": config.decision if is_own else None,
-    }
+        limits = [*limits, *[1.0] * num_unknown]  # which no score exceeds
+    return config.decision | {"threshold": limits}
 
 
 def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:

@@ -9,13 +9,13 @@ What is known of a code comes in one mapping, `{code: {"chapter", "block", "cate
 Counts of the strata of one kind add up to those of the split, except those of the levels of the hierarchy, where codes join.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .icd_metrics.ratios import divide, ratios
-from .outcomes import Outcomes, counts_per_code, counts_per_note
+from .icd_metrics.metrics import Counts, divide, ratios
+from .outcomes import Outcomes, counts_per_code, counts_per_note, join_codes
 
 
 CodeAttributes = Mapping[str, Mapping[str, str]]
@@ -51,39 +51,32 @@ def length_bands(num_words: Sequence[int] | np.ndarray) -> tuple[list[str], list
     lengths = np.asarray(num_words)
     edges = np.unique(np.quantile(lengths, np.arange(1, NUM_LENGTH_BANDS) / NUM_LENGTH_BANDS, method="lower"))
     index = np.searchsorted(edges, lengths, side="left")  # an edge belongs to the band below it
-    lows = [int(lengths[index == i].min()) for i in range(len(edges) + 1) if (index == i).any()]
-    highs = [int(lengths[index == i].max()) for i in range(len(edges) + 1) if (index == i).any()]
-    names = [f"{low}-{high}" if low < high else str(low) for low, high in zip(lows, highs, strict=True)]
-    place = {band: names[i] for i, band in enumerate(sorted(set(index.tolist())))}
-    return names, [place[i] for i in index.tolist()]
+    names = {}
+    for band in np.unique(index):
+        low, high = lengths[index == band].min(), lengths[index == band].max()
+        names[band] = f"{low}-{high}" if low < high else str(low)
+    return list(names.values()), [names[band] for band in index]
 
 
-def code_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
-    """Counts and F1 of groups of codes.
+def strata_of(
+    counts: Counts, names: Sequence[str], order: Sequence[str], unit: str = "codes", mean: str = "f1_macro"
+) -> list[dict[str, Any]]:
+    """Counts and F1 of groups of codes or of notes.
 
     Args:
-        names (`Sequence[str]` of length C): The stratum of each code.
-        order (`Sequence[str]`): Of the strata; one without a code is left out.
+        counts (`Counts`): Of each code, or of each note.
+        names (`Sequence[str]`): The stratum of each.
+        order (`Sequence[str]`): Of the strata; one without a member is left out.
+        unit, mean (`str`): What is counted, `codes` or `notes`, and what their mean F1 is called.
 
     Returns:
-        For each stratum `stratum`, `num_codes`, `gold`, `predicted`, `hits` (pairs), `precision`, `recall`, `f1_micro`, and
-        `f1_macro`, the mean of per-code F1 over all codes of the stratum.
+        For each stratum `stratum`, its number of codes or notes, `gold`, `predicted`, `hits` (pairs), `precision`, `recall`,
+        `f1_micro`, and the mean of the F1 of each code or note.
     """
-    hits, predicted, gold = counts_per_code(outcomes)
-    return [
-        {"stratum": name, "num_codes": len(codes), **_figures(hits[codes], predicted[codes], gold[codes])}
-        for name, codes in _members(names, order)
-    ]
-
-
-def note_strata(outcomes: Outcomes, names: Sequence[str], order: Sequence[str]) -> list[dict[str, Any]]:
-    """Counts and F1 of groups of notes, as `code_strata`; `num_notes`, and `f1_instance_mean`, the mean F1 of a note."""
-    hits, predicted, gold = counts_per_note(outcomes)
     strata = []
-    for name, notes in _members(names, order):
-        figures = _figures(hits[notes], predicted[notes], gold[notes])
-        figures["f1_instance_mean"] = figures.pop("f1_macro")
-        strata.append({"stratum": name, "num_notes": len(notes), **figures})
+    for name, members in _members(names, order):
+        figures = _figures(*Counts(*(of_kind[members] for of_kind in counts)), mean=mean)
+        strata.append({"stratum": name, f"num_{unit}": len(members), **figures})
     return strata
 
 
@@ -95,30 +88,26 @@ def level_strata(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttri
     """
     strata = []
     for level in known_levels(attributes):
-        names = group_names(codes, attributes, level)
-        joined = join_codes(outcomes, names)
-        hits, predicted, gold = counts_per_code(joined)
-        strata.append({"stratum": level, "num_codes": joined.num_codes, **_figures(hits, predicted, gold)})
+        joined = join_codes(outcomes, group_names(codes, attributes, level))
+        strata.append({"stratum": level, "num_codes": joined.num_codes, **_figures(*counts_per_code(joined))})
     return strata
 
 
 def heat_map(
     outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttributes, names: Sequence[str], order: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `code_strata`.
+    """Micro F1 of each group of codes at each level below the chapter; `names` and `order` as in `strata_of`.
 
-    Returns:
-        For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
+    For each group `stratum`, `gold` (pairs of full codes) and one F1 for each level.
     """
     levels = [level for level in known_levels(attributes) if level != "chapter"]
-    cells = {level: np.array(group_names(codes, attributes, level)) for level in levels}
     strata = []
     for name, members in _members(names, order):
-        within = select_codes(outcomes, members)
-        row: dict[str, Any] = {"stratum": name, "gold": len(within.gold_codes)}
+        row: dict[str, Any] = {"stratum": name, "gold": int(np.isin(outcomes.gold_codes, members).sum())}
         for level in levels:
-            joined = join_codes(within, cells[level][members].tolist())
-            row[level] = _figures(*counts_per_code(joined))["f1_micro"]
+            groups = group_names(codes, attributes, level)
+            within = [group if of_code == name else None for group, of_code in zip(groups, names, strict=True)]
+            row[level] = _figures(*counts_per_code(join_codes(outcomes, within)))["f1_micro"]
         strata.append(row)
     return strata
 
@@ -131,27 +120,21 @@ def hierarchical_f1(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAt
 
         hP = sum |G_i and P_i| / sum |P_i|     hR = sum |G_i and P_i| / sum |G_i|     hF = 2 hP hR / (hP + hR)
     """
-    nodes_of_code = [_nodes(code, attributes) for code in codes]
-    ids = {node: i for i, node in enumerate(dict.fromkeys(node for nodes in nodes_of_code for node in nodes))}
-    depth = np.array([len(nodes) for nodes in nodes_of_code], np.int64)
-    flat = np.array([ids[node] for nodes in nodes_of_code for node in nodes], np.int64)
-    starts = np.cumsum(depth) - depth
-
-    def expand(notes: np.ndarray, members: np.ndarray) -> np.ndarray:
-        repeats = depth[members]
-        within = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        return np.unique(np.repeat(notes, repeats) * len(ids) + flat[np.repeat(starts[members], repeats) + within])
-
-    gold = expand(outcomes.gold_notes, outcomes.gold_codes)
-    predicted = expand(outcomes.predicted_notes, outcomes.predicted_codes)
-    hits = len(np.intersect1d(gold, predicted, assume_unique=True))
-    precision, recall, f1, _ = ratios(hits, len(predicted), len(gold))
+    known = [attributes.get(code, {}) for code in codes]
+    categories = [of_code.get("category", code) for of_code, code in zip(known, codes, strict=True)]
+    above = [[of_code.get(level) for of_code in known] for level in ("chapter", "block")]
+    # A category without further digits is one node.
+    below = [None if code == category else code for code, category in zip(codes, categories, strict=True)]
+    nodes: list[Sequence[str | None]] = [*above, categories, below]
+    counts = [counts_per_code(join_codes(outcomes, names)) for names in nodes]
+    hits, predicted, gold = (int(sum(of_level.sum() for of_level in kind)) for kind in zip(*counts, strict=True))
+    precision, recall, f1, _ = ratios(hits, predicted, gold)
     return {
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "gold": len(gold),
-        "predicted": len(predicted),
+        "gold": gold,
+        "predicted": predicted,
         "hits": hits,
     }
 
@@ -169,31 +152,32 @@ def make_strata(
     Args:
         codes (`Sequence[str]`): By class id.
         num_words (`Sequence[int]` of length N): Length of each note.
-        attributes (`CodeAttributes`): See the head of this module.
         training_counts (`Mapping[str, int]`, *optional*): Training notes of each code; a code not in it has none.
     """
     strata: dict[str, list[dict[str, Any]]] = {}
+    of_codes, of_notes = counts_per_code(outcomes), counts_per_note(outcomes)
     if training_counts is not None:
         counts = [training_counts.get(code, 0) for code in codes]
-        strata["frequency"] = code_strata(outcomes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
+        strata["frequency"] = strata_of(of_codes, in_bands(counts, FREQUENCY_BANDS), band_names(FREQUENCY_BANDS))
     groups = None  # the finest of these two that is known
+    kinds = [attributes.get(code, {}).get("kind", UNKNOWN) for code in codes]
     for name in ("kind", "chapter"):
         if any(name in of_code for of_code in attributes.values()):
             names = [attributes.get(code, {}).get(name, UNKNOWN) for code in codes]
             # Chapters in the order of the classification, diagnoses first.
-            first_codes = sorted(
-                zip([attributes.get(c, {}).get("kind", UNKNOWN) for c in codes], codes, names, strict=True)
-            )
-            order = list(dict.fromkeys(group for _, _, group in first_codes))
-            strata[name] = code_strata(outcomes, names, order)
+            order = list(dict.fromkeys(group for _, _, group in sorted(zip(kinds, codes, names, strict=True))))
+            strata[name] = strata_of(of_codes, names, order)
             groups = names, order
     if groups is not None:
         strata["heat_map"] = heat_map(outcomes, codes, attributes, *groups)
     strata["level"] = level_strata(outcomes, codes, attributes)
     lengths, length_of_note = length_bands(num_words)
-    strata["length"] = note_strata(outcomes, length_of_note, lengths)
-    num_gold = np.bincount(outcomes.gold_notes, minlength=outcomes.num_notes)
-    strata["num_codes"] = note_strata(outcomes, in_bands(num_gold, NUM_CODES_BANDS), band_names(NUM_CODES_BANDS))
+    bands_of_notes = {
+        "length": (length_of_note, lengths),
+        "num_codes": (in_bands(of_notes.gold, NUM_CODES_BANDS), band_names(NUM_CODES_BANDS)),
+    }
+    for name, (bands, order) in bands_of_notes.items():
+        strata[name] = strata_of(of_notes, bands, order, "notes", "f1_instance_mean")
     return strata
 
 
@@ -208,7 +192,11 @@ def make_errors(
     _, predicted, gold = counts_per_code(outcomes)
     never = np.flatnonzero((gold > 0) & (predicted == 0))
     never = never[np.argsort(-gold[never], kind="stable")]
-    always = np.flatnonzero(predicted == outcomes.num_notes)
+
+    def listed(found: np.ndarray) -> dict[str, Any]:
+        first = [{"code": codes[c], "gold": int(gold[c])} for c in found[:NUM_LISTED]]
+        return {"num_codes": len(found), "gold": int(gold[found].sum()), "codes": first}
+
     candidates = [
         {"kind": kind, "stratum": row["stratum"], "gold": row["gold"], "f1_micro": row["f1_micro"]}
         for kind, rows in strata.items()
@@ -218,16 +206,8 @@ def make_errors(
     ]
     return {
         "confusions": confusions(outcomes, codes, attributes),
-        "never_predicted": {
-            "num_codes": len(never),
-            "gold": int(gold[never].sum()),
-            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in never[:NUM_LISTED]],
-        },
-        "always_predicted": {
-            "num_codes": len(always),
-            "gold": int(gold[always].sum()),
-            "codes": [{"code": codes[c], "gold": int(gold[c])} for c in always[:NUM_LISTED]],
-        },
+        "never_predicted": listed(never),
+        "always_predicted": listed(np.flatnonzero(predicted == outcomes.num_notes)),
         "worst_strata": sorted(candidates, key=lambda row: row["f1_micro"])[:5],
         "hierarchical": hierarchical_f1(outcomes, codes, attributes),
     }
@@ -249,24 +229,23 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
         to any false alarm of their note; `num_notes_left_out`: with more than 500 false alarms.
     """
     num_notes, num_codes = outcomes.num_notes, outcomes.num_codes
-    is_false = ~outcomes.predicted_is_hit
-    alarm_notes, alarm_codes = outcomes.predicted_notes[is_false], outcomes.predicted_codes[is_false]
-    missed_notes, missed_codes = outcomes.gold_notes[~outcomes.is_hit], outcomes.gold_codes[~outcomes.is_hit]
-    is_left_out = np.bincount(alarm_notes, minlength=num_notes) > MAX_FALSE_ALARMS
-    alarm_codes, alarm_notes = alarm_codes[~is_left_out[alarm_notes]], alarm_notes[~is_left_out[alarm_notes]]
-    missed_codes, missed_notes = missed_codes[~is_left_out[missed_notes]], missed_notes[~is_left_out[missed_notes]]
-    bounds = np.searchsorted(alarm_notes, [missed_notes, missed_notes + 1])
-    repeats = bounds[1] - bounds[0]
-    miss = np.repeat(np.arange(len(missed_codes)), repeats)
-    place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats) + np.repeat(bounds[0], repeats)
+    alarms = np.stack([outcomes.predicted_notes, outcomes.predicted_codes])[:, ~outcomes.predicted_is_hit]
+    missed = np.stack([outcomes.gold_notes, outcomes.gold_codes])[:, ~outcomes.is_hit]
+    is_kept = np.bincount(alarms[0], minlength=num_notes) <= MAX_FALSE_ALARMS
+    alarm_notes, alarm_codes = alarms[:, is_kept[alarms[0]]]
+    missed_notes, missed_codes = missed[:, is_kept[missed[0]]]
+    # Every miss with every false alarm of its note: places among the misses, and among the alarms.
+    starts, stops = np.searchsorted(alarm_notes, [missed_notes, missed_notes + 1])
+    miss = np.repeat(np.arange(len(missed_codes)), stops - starts)
+    place = np.concatenate([np.arange(0), *map(np.arange, starts, stops)])
     keys, which, counts = np.unique(
         missed_codes[miss] * num_codes + alarm_codes[place], return_inverse=True, return_counts=True
     )
-    gold, alarm = keys // num_codes, keys % num_codes
+    gold, alarm = np.divmod(keys, num_codes)
     expected = (
         np.bincount(missed_codes, minlength=num_codes)[gold]
         * np.bincount(alarm_codes, minlength=num_codes)[alarm]
-        / max(1, num_notes - int(is_left_out.sum()))
+        / max(1, int(is_kept.sum()))
     )
     relation = np.array(
         [RELATIONS.index(relation_of(codes[g], codes[a], attributes)) for g, a in zip(gold, alarm, strict=True)],
@@ -289,7 +268,7 @@ def confusions(outcomes: Outcomes, codes: Sequence[str], attributes: CodeAttribu
             if excess[i] > 0
         ],
         "misses": {name: int((closest == i).sum()) for i, name in enumerate(RELATIONS)},
-        "num_notes_left_out": int(is_left_out.sum()),
+        "num_notes_left_out": int((~is_kept).sum()),
     }
 
 
@@ -319,58 +298,13 @@ def group_names(codes: Sequence[str], attributes: CodeAttributes, level: str) ->
     return list(codes) if level == "code" else [attributes.get(code, {}).get(level, code) for code in codes]
 
 
-def join_codes(outcomes: Outcomes, names: Sequence[str]) -> Outcomes:
-    """Outcomes of groups of codes: a group is gold, or predicted, in a note where any of its codes is.
-
-    A group's rank is not defined: all are 0.
-    """
-    ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    group = np.array([ids[name] for name in names], np.int64)
-    gold = np.unique(outcomes.gold_notes * len(ids) + group[outcomes.gold_codes])
-    predicted = np.unique(outcomes.predicted_notes * len(ids) + group[outcomes.predicted_codes])
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(ids),
-        gold_notes=gold // len(ids),
-        gold_codes=gold % len(ids),
-        gold_ranks=np.zeros(len(gold), np.int64),
-        is_hit=np.isin(gold, predicted),
-        predicted_notes=predicted // len(ids),
-        predicted_codes=predicted % len(ids),
-    )
-
-
-def select_codes(outcomes: Outcomes, members: np.ndarray) -> Outcomes:
-    """Outcomes of some codes alone, renumbered in the order given."""
-    place = np.full(outcomes.num_codes, -1)
-    place[members] = np.arange(len(members))
-    is_gold, is_predicted = place[outcomes.gold_codes] >= 0, place[outcomes.predicted_codes] >= 0
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(members),
-        gold_notes=outcomes.gold_notes[is_gold],
-        gold_codes=place[outcomes.gold_codes[is_gold]],
-        gold_ranks=outcomes.gold_ranks[is_gold],
-        is_hit=outcomes.is_hit[is_gold],
-        predicted_notes=outcomes.predicted_notes[is_predicted],
-        predicted_codes=place[outcomes.predicted_codes[is_predicted]],
-    )
-
-
-def _nodes(code: str, attributes: CodeAttributes) -> list[Hashable]:
-    """A code and its ancestors; a category without further digits is one node."""
-    of_code = attributes.get(code, {})
-    above: list[Hashable] = [(level, of_code[level]) for level in ("chapter", "block") if level in of_code]
-    return list(dict.fromkeys([*above, of_code.get("category", code), code]))
-
-
 def _members(names: Sequence[str], order: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     array = np.array(names)
     members = [(name, np.flatnonzero(array == name)) for name in order]
     return [(name, found) for name, found in members if len(found)]
 
 
-def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> dict[str, Any]:
+def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray, mean: str = "f1_macro") -> dict[str, Any]:
     precision, recall, f1, _ = ratios(hits.sum(), predicted.sum(), gold.sum())
     return {
         "gold": int(gold.sum()),
@@ -379,5 +313,5 @@ def _figures(hits: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> dict[
         "precision": float(precision),
         "recall": float(recall),
         "f1_micro": float(f1),
-        "f1_macro": float(divide(2 * hits, predicted + gold).mean()),
+        mean: float(divide(2 * hits, predicted + gold).mean()),
     }

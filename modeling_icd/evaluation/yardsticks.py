@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .decisions import tune_bagged_threshold
 from .icd_metrics.accumulator import ICDMetricsAccumulator
 from .icd_metrics.inputs import ClassIds
 from .icd_metrics.metrics import Counts, Tally, mean_average_precision
 from .icd_metrics.ranks import rank_gold
-from .thresholds import tune_bagged_threshold
 
 
 Gold = Sequence[Sequence[int]]

@@ -26,21 +26,14 @@ NUM_MISSED = 20  # listed for each note
 def likely_missed(scores: np.ndarray, assigned: Sequence[int], k: int = NUM_MISSED) -> list[int]:
     """Class ids of the k best codes of a note that were not assigned, the likeliest first; of equal scores lower ids first.
 
-    Args:
-        scores (`(C,)`): Of the note.
-        assigned (`Sequence[int]`): Class ids.
+    `scores` `(C,)` are of the note, `assigned` class ids.
     """
     order = np.argsort(-scores, kind="stable")
     return order[~np.isin(order, assigned)][:k].tolist()
 
 
 def likely_unsupported(scores: np.ndarray, assigned: Sequence[int], is_predicted: np.ndarray) -> list[int]:
-    """Class ids of the assigned codes of a note that the model does not predict, the least supported first.
-
-    Args:
-        scores (`(C,)`), assigned (`Sequence[int]`): As in `likely_missed`.
-        is_predicted (`(C,)` bool): Which codes the model predicts.
-    """
+    """Class ids of the assigned codes of a note that the model does not predict (bool `(C,)`), the least supported first."""
     doubted = np.array([code for code in sorted(assigned) if not is_predicted[code]], np.int64)
     return doubted[np.argsort(scores[doubted], kind="stable")].tolist()
 
@@ -58,11 +51,9 @@ def audit(
     """Findings on every note that has assigned codes, as rows of `audit.csv`.
 
     Args:
-        scores (`(N, C)`): Of the split.
-        outcomes (`Outcomes`): What the model predicts.
+        scores (`(N, C)`), outcomes (`Outcomes`): Of the split.
         assigned (`Mapping[int, Sequence[int]]`): Class ids by row of the split; a row not in it is not audited.
         num_known (`int`): Columns that the model knows, the first ones: of other codes it cannot say anything.
-        hadm_ids, codes, descriptions: Of the rows, of the columns, and titles by code.
     """
     is_predicted = np.zeros(scores.shape, bool)
     is_predicted[outcomes.predicted_notes, outcomes.predicted_codes] = True
@@ -76,15 +67,8 @@ def audit(
         }
         for finding, found in findings.items():
             for rank, code in enumerate(found, 1):
-                values = (
-                    hadm_ids[note],
-                    finding,
-                    rank,
-                    codes[code],
-                    descriptions.get(codes[code], ""),
-                    f"{of_note[code]:.4f}",
-                    "yes" if is_predicted[note, code] else "no",
-                )
+                title, is_own = descriptions.get(codes[code], ""), "yes" if is_predicted[note, code] else "no"
+                values = (hadm_ids[note], finding, rank, codes[code], title, f"{of_note[code]:.4f}", is_own)
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 

@@ -17,12 +17,11 @@ import numpy as np
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json, write_text
 
-from ..evaluation.icd_metrics.metrics import shown_in
-from ..evaluation.icd_metrics.ratios import divide
+from ..evaluation.icd_metrics.metrics import divide, shown_in
 from ..evaluation.intervals import holm, randomization_test
-from ..evaluation.outcomes import Outcomes
+from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
-from ..evaluation.report import markdown_cell
+from ..evaluation.report import bounds_text, markdown_cell
 from ..evaluation.results_file import read_results
 from . import command_parser
 
@@ -143,16 +142,13 @@ def make_groups(runs: Sequence[Run], published: Sequence[Mapping[str, Any]]) -> 
     for row in published:
         if not any(row["dataset"] == run.setting.dataset for run in runs):
             continue
-        setting = Setting(row["dataset"], row["code_set"], row["split"], row["threshold_rule"])
-        keys.setdefault((setting, row["macro_f1_kind"]), []).append(
-            {
-                "name": row["model"],
-                "source": row["source"],
-                "remark": row["remark"],
-                "metrics": row["metrics"],
-                "intervals": {},
-            }
-        )
+        setting = Setting(*(row[name] for name in Setting._fields))
+        shown = {
+            "name": row["model"],
+            **{name: row[name] for name in ("source", "remark", "metrics")},
+            "intervals": {},
+        }
+        keys.setdefault((setting, row["macro_f1_kind"]), []).append(shown)
     for run in runs:
         found = [key for key in keys if key[0] == run.setting and key[1] is not None]
         for key in found or [(run.setting, "f1_macro")]:
@@ -205,75 +201,52 @@ def paired_tests(runs: Sequence[Run], seed: int) -> list[dict[str, Any]]:
 def align(predictions: Predictions, codes: Sequence[str]) -> Outcomes:
     """Outcomes of a run with the class ids of a longer list of codes."""
     ids = {code: i for i, code in enumerate(codes)}
-    new_id = np.array([ids[code] for code in predictions.codes], np.int64)
-    outcomes = predictions.outcomes
-    gold_codes, predicted_codes = new_id[outcomes.gold_codes], new_id[outcomes.predicted_codes]
-    gold = np.lexsort((gold_codes, outcomes.gold_notes))
-    predicted = np.lexsort((predicted_codes, outcomes.predicted_notes))
-    return Outcomes(
-        num_notes=outcomes.num_notes,
-        num_codes=len(codes),
-        gold_notes=outcomes.gold_notes[gold],
-        gold_codes=gold_codes[gold],
-        gold_ranks=outcomes.gold_ranks[gold],
-        is_hit=outcomes.is_hit[gold],
-        predicted_notes=outcomes.predicted_notes[predicted],
-        predicted_codes=predicted_codes[predicted],
-    )
+    new_ids = np.array([ids[code] for code in predictions.codes], np.int64)
+    return renumber_codes(predictions.outcomes, new_ids, len(codes))
 
 
 def render_comparison(comparison: Mapping[str, Any]) -> str:
     """The comparison as Markdown."""
     lines = ["# Comparison", ""]
     for group in comparison["groups"]:
-        setting, kind = group["setting"], group["macro_f1_kind"]
-        known = {
-            **setting,
-            "macro F1": {
-                "f1_macro": "mean of per-code F1",
-                "f1_macro_caml": "of macro precision and recall",
-                None: None,
-            }[kind],
-        }
-        title = ", ".join(f"{name.replace('_', ' ')}: {value or 'not stated'}" for name, value in known.items())
-        note = (
-            "Ranked by micro F1." if group["is_ranked"] else "Not ranked: these rows may differ in what is not stated."
-        )
-        columns = [
-            metric.name
-            for metric in shown_in("comparison")
-            if any(metric.name in row["metrics"] for row in group["rows"])
-        ]
-        lines += [f"## {markdown_cell(title)}", "", note, ""]
-        rows = [
-            [str(place) if group["is_ranked"] else "", row["name"]]
-            + [_with_interval(row, name) for name in columns]
-            + [row["source"] or "this comparison"]
-            for place, row in enumerate(group["rows"], start=1)
-        ]
-        lines += [*_markdown_table(["", "model", *columns, "source"], rows), ""]
+        lines += _group_lines(group)
     lines += ["## Paired tests", ""]
     for row in comparison["tests"]:
         if not row["is_paired"]:
-            lines += [
-                f"{markdown_cell(row['name'])} was not scored on the notes of {markdown_cell(row['against'])}: no test.",
-                "",
-            ]
+            name, against = markdown_cell(row["name"]), markdown_cell(row["against"])
+            lines += [f"{name} was not scored on the notes of {against}: no test.", ""]
     cells = [
         [row["name"], name, f"{cell['difference']:+.4f}", _p(cell["p_value"]), _p(cell["p_holm"])]
         for row in comparison["tests"]
         for name, cell in row["metrics"].items()
     ]
     if cells:
-        against = markdown_cell(comparison["tests"][0]["against"])
         lines += [
-            f"Against {against}: approximate randomisation over notes, two-sided, seed {comparison['seed']}; Holm over the runs of "
-            "this table. AUCs are not tested so: scores of two models are not on one scale.",
+            f"Against {markdown_cell(comparison['tests'][0]['against'])}: approximate randomisation over notes, two-sided, seed "
+            f"{comparison['seed']}; Holm over the runs of this table. AUCs are not tested so: scores of two models are not on one "
+            "scale.",
             "",
             *_markdown_table(["run", "metric", "difference", "p", "p (Holm)"], cells),
             "",
         ]
     return "\n".join(lines)
+
+
+def _group_lines(group: Mapping[str, Any]) -> list[str]:
+    kinds = {"f1_macro": "mean of per-code F1", "f1_macro_caml": "of macro precision and recall", None: None}
+    known = {**group["setting"], "macro F1": kinds[group["macro_f1_kind"]]}
+    title = ", ".join(f"{name.replace('_', ' ')}: {value or 'not stated'}" for name, value in known.items())
+    names = [metric.name for metric in shown_in("comparison")]
+    names = [name for name in names if any(name in row["metrics"] for row in group["rows"])]
+    note, places = "Not ranked: these rows may differ in what is not stated.", [""] * len(group["rows"])
+    if group["is_ranked"]:
+        note, places = "Ranked by micro F1.", [str(place) for place, _ in enumerate(group["rows"], start=1)]
+    rows = [
+        [place, row["name"], *(_with_interval(row, name) for name in names), row["source"] or "this comparison"]
+        for place, row in zip(places, group["rows"], strict=True)
+    ]
+    table = _markdown_table(["", "model", *names, "source"], rows)
+    return [f"## {markdown_cell(title)}", "", note, "", *table, ""]
 
 
 def write_comparison(comparison: Mapping[str, Any], output_dir: Path) -> Path:
@@ -290,7 +263,7 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
         return ""
     interval = row["intervals"].get(name)
     # Published figures have three digits: more would be made up.
-    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else f"{value:g}"
+    return f"{value:.4f} ({bounds_text(interval)})" if interval else f"{value:g}"
 
 
 def _p(value: float) -> str:

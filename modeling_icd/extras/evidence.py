@@ -25,7 +25,7 @@ from dataset_scripts.facts import FACTS
 from dataset_scripts.files import write_json
 
 from ..decision_icd import calibrated_scores, predicted_codes
-from ..evaluation.icd_metrics.ratios import divide
+from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.model_data import builder_for, private_cache
 from ..evidence_icd import evidence_spans
 from ..inference.batches import padded_inputs

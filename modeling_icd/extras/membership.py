@@ -24,7 +24,7 @@ from dataset_scripts.files import write_json
 from ..evaluation.model_data import builder_for, private_cache
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..evaluation.scoring import add_shared_options, gold_columns, score_notes
-from ..inference.loading import ReaderArguments, load_model, reader_arguments
+from ..inference.loading import load_model, reader_arguments
 from ..inference.model_folder import read_run, weights_digest
 from . import command_parser
 
@@ -74,28 +74,12 @@ def auc_with_interval(members: np.ndarray, unseen: np.ndarray, seed: int = 0) ->
     return float(wins.mean()), (float(low), float(high))
 
 
-def measure_membership(
-    folder: Path,
-    data_dir: str,
-    *,
-    dataset: str | None = None,
-    config: str | None = None,
-    split: str = "test",
-    num_notes: int = 2000,
-    batch_size: int = 8,
-    cache_dir: str | None = None,
-    seed: int = 0,
-    reader: ReaderArguments | None = None,
-) -> dict[str, Any]:
+def measure_membership(args: argparse.Namespace) -> dict[str, Any]:
     """Attack a model with notes that it was trained on and notes that it was not.
 
     Args:
-        folder (`Path`): The `output_dir` of a training run.
-        data_dir (`str`): The files of the data set that it was trained on.
-        dataset, config (`str`, *optional*): Its name and configuration; by default as the model names them.
-        split (`str`): Of the unseen notes.
-        num_notes (`int`): At most so many of each kind, drawn at random.
-        reader (`ReaderArguments`, *optional*): How the model is loaded; by default as it was saved.
+        args: Of the command line, with `model`, the `output_dir` of a training run, and `data_dir`, the files of the data set
+            that it was trained on.
 
     Returns:
         What `membership.json` holds: counts, both AUCs and their intervals; nothing of a single note.
@@ -104,28 +88,25 @@ def measure_membership(
         ValueError: where the model does not say what it was trained on, the split is one that it was trained on after
             `refit_on_validation`, or there are fewer notes than folds.
     """
-    digest = weights_digest(folder)
-    model, tokenizer = load_model(folder, reader=reader)
-    trained_on = model.config.training_data or {}
-    dataset = dataset or trained_on.get("dataset")
+    digest = weights_digest(args.model)
+    model, tokenizer = load_model(args.model, reader=reader_arguments(args))
+    dataset = args.dataset or (model.config.training_data or {}).get("dataset")
     if dataset is None:
-        raise ValueError(f"{folder} does not say what it was trained on: name it with `--dataset`.")
-    cache_dir = cache_dir or private_cache(folder)
-    builder = builder_for(model.config, dataset, data_dir, "train", config, cache_dir=cache_dir)
-    groups = draw_notes(builder, split, read_run(folder), num_notes, seed)
+        raise ValueError(f"{args.model} does not say what it was trained on: name it with `--dataset`.")
+    cache_dir = args.cache_dir or private_cache(args.model)
+    builder = builder_for(model.config, dataset, args.data_dir, "train", args.dataset_config, cache_dir=cache_dir)
+    groups = draw_notes(builder, args.split, read_run(args.model), args.num_notes, args.seed)
     sizes = [len(group) for group in groups]
     notes = [note for group in groups for note in group["text"]]
     labels = np.zeros((len(notes), model.config.num_labels))
     for row, columns in enumerate(c for group in groups for c in gold_columns(group, model.config.label2id)[0]):
-        labels[row, [c for c in columns if c < model.config.num_labels]] = (
-            1  # a code that it never learned has no score
-        )
-    losses = note_losses(score_notes(model, tokenizer, notes, batch_size), labels)
-    calibrated = losses - reference_losses(notes, labels, seed)
-    results: dict[str, Any] = {"dataset": dataset, "config": builder.config.name, "split": split}
-    results |= {"num_members": sizes[0], "num_unseen": sizes[1], "seed": seed, "weights": digest}
+        labels[row, [c for c in columns if c < model.config.num_labels]] = 1  # other codes have no score
+    losses = note_losses(score_notes(model, tokenizer, notes, args.batch_size), labels)
+    calibrated = losses - reference_losses(notes, labels, args.seed)
+    results: dict[str, Any] = {"dataset": dataset, "config": builder.config.name, "split": args.split}
+    results |= {"num_members": sizes[0], "num_unseen": sizes[1], "seed": args.seed, "weights": digest}
     for name, values in (("loss", losses), ("reference", calibrated)):
-        auc, interval = auc_with_interval(-values[: sizes[0]], -values[sizes[0] :], seed)
+        auc, interval = auc_with_interval(-values[: sizes[0]], -values[sizes[0] :], args.seed)
         results |= {f"{name}_auc": auc, f"{name}_interval": interval}
     return results
 
@@ -170,18 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Measures, and writes what was measured."""
-    results = measure_membership(
-        args.model,
-        args.data_dir,
-        dataset=args.dataset,
-        config=args.dataset_config,
-        split=args.split,
-        num_notes=args.num_notes,
-        batch_size=args.batch_size,
-        cache_dir=args.cache_dir,
-        seed=args.seed,
-        reader=reader_arguments(args),
-    )
+    results = measure_membership(args)
     write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")
     for name in ("loss", "reference"):

@@ -60,9 +60,8 @@ def predict_logits(
     """Logits `(N, C)` of tokenized notes, fp32, in the order given; notes of similar length share a batch.
 
     Args:
-        model (`PreTrainedModel`): used on its device and in its dtype. It is put into evaluation mode.
+        model (`PreTrainedModel`): used on its device and in its dtype, in evaluation mode.
         notes: the `input_ids` of each; the logits of a note without a token are 0.
-        batch_size (`int`): notes that go through the model together, at most.
         states (`HiddenStates`, *optional*): holds the hidden states of all these notes; the backbone is not run.
         process, num_processes (`int`): which share of the batches this process computes; every process returns all logits.
         show_progress (`bool`): whether to show a progress bar, in the first process only.

@@ -14,9 +14,9 @@ import torch
 from scipy.special import expit
 
 from ..decision_icd import calibrated_scores
+from ..evaluation.decisions import multi_hot
 from ..evaluation.icd_metrics.inputs import ClassIds
 from ..evaluation.tfidf import tfidf_scores
-from ..evaluation.thresholds import multi_hot
 from ..evaluation.yardsticks import compare, map_of_frequencies, training_warning
 
 
@@ -29,7 +29,7 @@ def is_of_head(name: str) -> bool:
     return "score." in name
 
 
-def count_codes(label_ids: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
+def notes_per_code(label_ids: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
     """How many notes have each code, `(C,)`."""
     return np.bincount(np.fromiter(chain.from_iterable(label_ids), int), minlength=num_labels)
 
@@ -126,7 +126,7 @@ class Diagnostics:
         num_labels: int,
         empty_gold: list[list[int]],
     ):
-        counts = count_codes(train_split["label_ids"], num_labels)
+        counts = notes_per_code(train_split["label_ids"], num_labels)
         self.map_of_frequencies = map_of_frequencies(counts, list(validation_split["label_ids"]), empty_gold)
         rows = np.linspace(0, len(validation_split) - 1, min(MAX_NOTES, len(validation_split))).round().astype(int)
         self.notes = validation_split.select(rows)
@@ -193,7 +193,7 @@ def measure_yardsticks(splits, training, validation, logits: np.ndarray, with_tf
         train_notes = splits["training"].select(training.rows)["text"]
         tfidf = fit_tfidf(train_notes, train_gold, splits["validation"].select(validation.rows)["text"], num_labels)
     scores = calibrated_scores(torch.from_numpy(logits), None).numpy()
-    return compare(scores, tfidf, count_codes(train_gold, num_labels), gold, validation.empty_gold)
+    return compare(scores, tfidf, notes_per_code(train_gold, num_labels), gold, validation.empty_gold)
 
 
 def warn_of_yardsticks(training_data: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 
+from ..configuration_icd import ICDBaseConfig
 from ..heads import find_head
 from ..inference.loading import first_line, load_config
 from ..inference.model_folder import check_weights
@@ -33,6 +34,10 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     model_class = MODELS[args.model]
     config_class = model_class.config_class
     given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
+    backbone_config = load_config(backbone)
+    is_pooled = (args.head or given.get("pooling", "last")) in ("last", "mean")
+    if args.model != "multirescnn" and is_pooled and not isinstance(backbone_config, ICDBaseConfig):
+        given.setdefault("score_bias", True)  # which can start at the log odds of the codes
     if args.model == "generic":  # whose configuration has a head's own settings in one field
         options = {name: given.pop(name) for name in find_head(args.head).options if name in given}
         given["head_options"] = options | args.parsed_head_options()
@@ -43,8 +48,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
         )
-    backbone_config = load_config(backbone)
-    if hasattr(backbone_config, "training_data"):
+    if isinstance(backbone_config, ICDBaseConfig):
         # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
         training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
     config = config_class.from_backbone(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ICDMetricsAccumulator
-from modeling_icd.evaluation.calibration import fit_platt, fit_temperature
+from modeling_icd.evaluation.decisions import fit_platt, fit_temperature
 
 
 def make_notes(num_notes=4000, seed=0):

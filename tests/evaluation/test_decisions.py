@@ -18,11 +18,17 @@ from modeling_icd.decision_icd import (
     is_predicted,
     predicted,
 )
-from modeling_icd.evaluation.decisions import DecisionArguments, fit_decision
+from modeling_icd.evaluation.decisions import (
+    DecisionArguments,
+    conformal_threshold,
+    fit_decision,
+    multi_hot,
+    tune_review_threshold,
+    tune_top_k,
+)
 from modeling_icd.evaluation.outcomes import outcomes_of
 from modeling_icd.evaluation.results import recall_figures, review_figures, summarize
 from modeling_icd.evaluation.scoring import score_split
-from modeling_icd.evaluation.thresholds import conformal_threshold, multi_hot, tune_review_threshold, tune_top_k
 
 
 def make_notes(rng, num_notes, num_codes=6, num_always=1):

@@ -37,7 +37,7 @@ def test_every_figure_is_what_it_was(name):
         codes,
         kept["hadm_ids"].tolist(),
         kept["num_words"].tolist(),
-        expected["threshold"],
+        {"threshold": expected["threshold"]},
         training_counts=dict(zip(codes, expected["per_code"]["train"], strict=True)),
         attributes=code_attributes(codes),
         about={"model": name, "reader": None} | {key: expected[key] for key in ABOUT},

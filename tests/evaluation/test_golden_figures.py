@@ -51,7 +51,7 @@ def make_split(scores, labels, **changes):
         codes=codes,
         hadm_ids=list(range(NUM_NOTES)),
         num_words=np.random.default_rng(5).integers(20, 2000, NUM_NOTES).tolist(),
-        threshold=0.5,
+        decision={"threshold": 0.5},
         training_counts={code: 2 * i for i, code in enumerate(codes[:-1])},
         attributes={
             code: {
@@ -153,14 +153,17 @@ def figures_of_results():
         make_split(
             scores,
             labels,
-            calibration=calibration,
             uncalibrated=scores**2,
-            review={"threshold": 0.7, "precision_asked": 0.8},
-            target_recall=0.9,
+            decision={
+                "calibration": calibration,
+                "review_threshold": 0.7,
+                "review_precision": 0.8,
+                "target_recall": 0.9,
+            },
         )
     )
-    per_code, _ = summarize(make_split(scores, labels, threshold=thresholds_per_code()))
-    top_k, _ = summarize(make_split(scores, labels, top_k=4))
+    per_code, _ = summarize(make_split(scores, labels, decision={"threshold": thresholds_per_code()}))
+    top_k, _ = summarize(make_split(scores, labels, decision={"threshold_rule": "top_k", "predict_top_k": 4}))
     kept = ("metrics", "intervals", "threshold", "thresholds", "strata", "per_code")
     return {
         "whole": {name: value for name, value in trusted.items() if name not in ("code_version", "versions")},

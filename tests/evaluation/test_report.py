@@ -13,15 +13,13 @@ import torch
 from modeling_icd.decision_icd import calibrated_scores
 from modeling_icd.evaluation import ClassIds, ICDMetricsAccumulator, predictions
 from modeling_icd.evaluation.cli import print_table
-from modeling_icd.evaluation.curves import make_curves
 from modeling_icd.evaluation.icd_metrics import metrics
 from modeling_icd.evaluation.icd_metrics.metrics import EVERYWHERE, METRICS, Metric
 from modeling_icd.evaluation.outcomes import Outcomes, outcomes_of
 from modeling_icd.evaluation.predictions import PREDICTIONS_FILE, read_predictions, write_predictions
-from modeling_icd.evaluation.provenance import data_fingerprint
 from modeling_icd.evaluation.report import markdown_cell, write_report
-from modeling_icd.evaluation.results import ScoredSplit, summarize
-from modeling_icd.evaluation.results_file import check_results, read_results, write_results
+from modeling_icd.evaluation.results import ScoredSplit, make_curves, summarize
+from modeling_icd.evaluation.results_file import check_results, data_fingerprint, read_results, write_results
 from modeling_icd.extras.compare import (
     PUBLISHED,
     Run,
@@ -66,7 +64,7 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
         codes=codes,
         hadm_ids=hadm_ids,
         num_words=data.integers(20, 2000, num_notes).tolist(),
-        threshold=threshold,
+        decision={"threshold": threshold},
         training_counts={code: 3**i for i, code in enumerate(codes[:-1])},
         attributes={
             code: {"chapter": chapter, "block": block, "category": code.split(".")[0], "kind": kind}
@@ -92,16 +90,7 @@ def make_split(num_notes=60, *, procedures=True, seed=0, skill=3.0, model="coder
 def write_run(folder: Path, split: ScoredSplit, predictions_folder: Path | None = None) -> dict:
     results, outcomes = summarize(split)
     write_results(results, folder)
-    write_predictions(
-        predictions_folder or folder,
-        hadm_ids=split.hadm_ids,
-        num_words=split.num_words,
-        codes=split.codes,
-        scores=split.scores,
-        outcomes=outcomes,
-        threshold=split.threshold,
-        about={name: results[name] for name in ("model", "dataset", "config", "split", "data_fingerprint")},
-    )
+    write_predictions(predictions_folder or folder, split, outcomes)
     return results
 
 
@@ -142,7 +131,10 @@ def test_a_metric_is_one_row_of_the_table(tmp_path, monkeypatch, capsys):
     own = Metric("f2_micro", "F2, micro", "recall counts four times", "counts", f2_micro, EVERYWHERE)
     monkeypatch.setattr(metrics, "METRICS", [*METRICS, own])
     split = make_split(150)
-    results = [write_run(tmp_path / name, split._replace(threshold=t)) for name, t in (("one", 0.5), ("two", 0.3))]
+    results = [
+        write_run(tmp_path / name, split._replace(decision={"threshold": t}))
+        for name, t in (("one", 0.5), ("two", 0.3))
+    ]
     precision, recall = (results[0]["metrics"][f"{name}_micro"] for name in ("precision", "recall"))
     value = results[0]["metrics"]["f2_micro"]
     assert value == pytest.approx(5 * precision * recall / (4 * precision + recall))
@@ -173,9 +165,12 @@ def make_trusted_split(**changes) -> ScoredSplit:
     trusted = split._replace(
         scores=np.pad(scores, ((0, 0), (0, 1))),
         uncalibrated=split.scores,
-        calibration=calibration,
-        review={"threshold": 0.8, "precision_asked": 0.9},
-        target_recall=0.85,
+        decision={
+            "calibration": calibration,
+            "review_threshold": 0.8,
+            "review_precision": 0.9,
+            "target_recall": 0.85,
+        },
         about={**split.about, "threshold_rule": "conformal", "synthetic": True},
     )
     return trusted._replace(**changes)
@@ -213,7 +208,7 @@ def test_results_say_what_calibration_promise_and_review_came_to(tmp_path):
 
 
 def test_the_best_codes_of_every_note_are_a_decision_too(tmp_path):
-    split = make_split()._replace(top_k=2)
+    split = make_split()._replace(decision={"threshold_rule": "top_k", "predict_top_k": 2})
     results = write_run(tmp_path, split)
     predicted = np.zeros(split.scores.shape, bool)
     np.put_along_axis(predicted, np.argsort(-split.scores, axis=1, kind="stable")[:, :2], True, axis=1)
@@ -228,19 +223,19 @@ def test_the_best_codes_of_every_note_are_a_decision_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rule", "changes", "words"),
+    ("rule", "decision", "words"),
     [
         ("global", {"threshold": 0.4}, "tuned on validation"),
         ("given", {"threshold": 0.4}, "0.4"),
         ("fixed", {}, "0.5"),
         ("per_code", {"threshold": np.full(7, 0.4)}, "per code, tuned on validation"),
-        ("top_k", {"top_k": 3}, "top 3, tuned on validation"),
+        ("top_k", {"threshold_rule": "top_k", "predict_top_k": 3}, "top 3, tuned on validation"),
         ("conformal", {"target_recall": 0.9}, "recall of 0.9 promised on validation"),
     ],
 )
-def test_runs_with_different_threshold_rules_are_told_apart(rule, changes, words):
+def test_runs_with_different_threshold_rules_are_told_apart(rule, decision, words):
     split = make_split()
-    results, _ = summarize(split._replace(**changes, about={**split.about, "threshold_rule": rule}))
+    results, _ = summarize(split._replace(decision=decision, about={**split.about, "threshold_rule": rule}))
     assert threshold_rule_of(results) == words
 
 
@@ -302,7 +297,9 @@ def test_predictions_come_back_as_the_same_outcomes(max_complete, tmp_path, monk
     split = make_split(threshold=np.array([0.5, 0.1, 0.9, 0.5, 0.5, 0.5, 1.0]))
     write_run(tmp_path, split)
     loaded = read_predictions(tmp_path / PREDICTIONS_FILE)
-    assert_same(loaded.outcomes, outcomes_of(split.scores, split.gold, split.scores > np.float32(split.threshold)))
+    assert_same(
+        loaded.outcomes, outcomes_of(split.scores, split.gold, split.scores > np.float32(split.decision["threshold"]))
+    )
     assert loaded.codes == split.codes
     assert loaded.hadm_ids.tolist() == split.hadm_ids
     assert loaded.about["is_complete"] == (max_complete > 0)

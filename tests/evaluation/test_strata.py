@@ -3,14 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_icd.evaluation.outcomes import outcomes_of
+from modeling_icd.evaluation.outcomes import join_codes, outcomes_of
 from modeling_icd.evaluation.strata import (
     FREQUENCY_BANDS,
     band_names,
     confusions,
     hierarchical_f1,
     in_bands,
-    join_codes,
     length_bands,
     level_strata,
     make_errors,

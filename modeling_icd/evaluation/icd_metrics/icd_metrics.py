@@ -7,12 +7,10 @@ one name a line, and takes a comment at the end of such a line for an address: k
 import datasets
 import evaluate
 
-from .accumulator import ICDMetricsAccumulator
+from .accumulator import SCORE_STORAGES, ICDMetricsAccumulator
 from .inputs import ClassIds
-from .metrics import CUTOFFS
+from .metrics import CUTOFFS, nan_to_none
 from .ranks import GoldRanks
-from .ratios import nan_to_none
-from .store import SCORE_STORAGES
 
 
 __all__ = ["CUTOFFS", "SCORE_STORAGES", "ClassIds", "GoldRanks", "ICDMetrics", "ICDMetricsAccumulator", "nan_to_none"]
@@ -65,17 +63,9 @@ class ICDMetrics(evaluate.Metric):
     """
 
     def __init__(
-        self,
-        *args,
-        num_labels=None,
-        threshold=0.5,
-        k=CUTOFFS,
-        score_storage="float32",
-        references_format=None,
-        predictions_format=None,
-        labels=None,
-        **kwargs,
+        self, *args, num_labels=None, threshold=0.5, k=CUTOFFS, score_storage="float32", labels=None, **kwargs
     ):
+        formats = {name: kwargs.pop(name, None) for name in ("references_format", "predictions_format")}
         super().__init__(*args, **kwargs)
         if self.num_process != 1:
             raise ValueError(
@@ -83,13 +73,7 @@ class ICDMetrics(evaluate.Metric):
                 "Gather the scores first."
             )
         self.accumulator = ICDMetricsAccumulator(
-            num_labels,
-            threshold=threshold,
-            k=k,
-            score_storage=score_storage,
-            references_format=references_format,
-            predictions_format=predictions_format,
-            labels=labels,
+            num_labels, threshold=threshold, k=k, score_storage=score_storage, labels=labels, **formats
         )
 
     def __len__(self):
@@ -118,30 +102,16 @@ class ICDMetrics(evaluate.Metric):
             **formats,
         )
 
-    def add_batch(
-        self,
-        *,
-        predictions=None,
-        references=None,
-        prediction_scores=None,
-        references_format=None,
-        predictions_format=None,
-        labels=None,
-        **kwargs,
-    ):
-        """Add a batch of notes: scores `(B, C)` and gold codes."""
-        if kwargs:
-            raise ValueError(f"Unknown inputs {sorted(kwargs)}: this module takes `predictions` and `references`.")
+    def add_batch(self, *, predictions=None, references=None, prediction_scores=None, **formats):
+        """Add a batch of notes: scores `(B, C)` and gold codes; `references_format`, `predictions_format` and `labels` say how
+        to read them."""
+        unknown = sorted(formats.keys() - {"references_format", "predictions_format", "labels"})
+        if unknown:
+            raise ValueError(f"Unknown inputs {unknown}: this module takes `predictions` and `references`.")
         predictions = one_of(predictions, prediction_scores)
         if predictions is None or references is None:
             raise ValueError("Both `predictions` (scores) and `references` (gold codes) are needed.")
-        self.accumulator.add_batch(
-            predictions,
-            references,
-            references_format=references_format,
-            predictions_format=predictions_format,
-            labels=labels,
-        )
+        self.accumulator.add_batch(predictions, references, **formats)
 
     def compute(
         self,

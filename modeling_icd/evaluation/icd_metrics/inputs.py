@@ -5,9 +5,9 @@ An argument that can be read in two ways is never guessed: it is a `ValueError` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def check_scores(scores: Any, num_labels: int | None = None) -> np.ndarray:
         raise ValueError(f"Scores have {matrix.shape[1]} columns, expected one for each of {num_labels} codes.")
     matrix = matrix.astype(np.float32, copy=False)
     if matrix.size and not (matrix.min() >= 0 and matrix.max() <= 1):  # a NaN fails both comparisons
-        check_rows_in_unit_range(matrix)
+        raise ValueError(fault_of_scores(matrix))
     return matrix
 
 
@@ -62,19 +62,17 @@ def to_numbers(values: Any, name: str, remedy: str = "") -> np.ndarray:
     raise ValueError(f"{name} must be numbers, in rows of the same length. {remedy}".rstrip())
 
 
-def check_rows_in_unit_range(matrix: np.ndarray) -> None:
-    """Raise a `ValueError` that names the first row with a NaN or a value outside 0..1."""
+def fault_of_scores(matrix: np.ndarray) -> str:
+    """Name the first row with a NaN or a value outside 0..1."""
     wrong = ~((matrix >= 0) & (matrix <= 1))
-    if wrong.any():
-        row = int(wrong.any(axis=1).argmax())
-        value = float(matrix[row, int(wrong[row].argmax())])
-        remedy = "Pass the sigmoid of the logits."
-        if np.isnan(value):
-            remedy = "The model gave no number there: look at its weights and at that note."
-        raise ValueError(
-            f"Scores must lie in 0..1, but row {row} of the batch holds {value:.4g} (in all {int(wrong.any(axis=1).sum())} "
-            f"of its rows do). {remedy}"
-        )
+    row, column = np.argwhere(wrong)[0]
+    remedy = "Pass the sigmoid of the logits."
+    if np.isnan(matrix[row, column]):
+        remedy = "The model gave no number there: look at its weights and at that note."
+    return (
+        f"Scores must lie in 0..1, but row {row} of the batch holds {float(matrix[row, column]):.4g} (in all "
+        f"{int(wrong.any(axis=1).sum())} of its rows do). {remedy}"
+    )
 
 
 def check_predicted(predicted: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -143,18 +141,12 @@ def gold_pairs(
     """Return rows and class ids of the gold pairs, by row and then by class id.
 
     Args:
-        references: Gold codes of `B` notes, in one of these forms:
-
-            - an array, tensor or sparse matrix `(B, C)` of 0 and 1: multi-hot;
-            - a list of `B` lists, each with `C` entries of 0 and 1: multi-hot;
-            - a list of `B` lists of class ids, an empty one for a note without codes ([`ClassIds`] says that it is this);
-            - a list of `B` lists of code strings, whose columns `label2id` names.
-        references_format (`str`, *optional*): `"multi_hot"`, `"ids"` or `"codes"`; needed where two of them fit.
+        references, references_format: As in `ICDMetricsAccumulator.add_batch`; [`ClassIds`] are always class ids.
         label2id (`Mapping[str, int]`, *optional*): From a code to its class id.
         name (`str`): How errors call the argument.
 
     Raises:
-        ValueError: where the form is none of these, or lists fit two of them (`[[0, 1], [1, 0]]` of two codes).
+        ValueError: where references cannot be read, or can be read in two ways.
     """
     check_format(references_format, f"{name}_format", REFERENCES_FORMATS)
     if isinstance(references, ClassIds):
@@ -169,14 +161,11 @@ def gold_pairs(
     reading = references_format or reading_of(rows, num_labels, name)
     if reading == "multi_hot":
         check_widths(rows, num_labels, name)
-        values = to_numbers(rows or np.empty((0, num_labels)), f"Multi-hot `{name}`")
-        return pairs_of_matrix(values, num_notes, num_labels)
-    counts = np.fromiter(map(len, rows), np.int64, num_notes)
-    if reading == "codes":
-        ids = ids_of_codes(rows, num_labels, label2id, name)
-    else:
-        ids = checked_ids(rows, name)
-    return pairs_of_ids(np.repeat(np.arange(num_notes), counts), ids, num_labels)
+        matrix = to_numbers(rows or np.empty((0, num_labels)), f"Multi-hot `{name}`")
+        return pairs_of_matrix(matrix, num_notes, num_labels)
+    values = list(chain.from_iterable(rows))
+    ids = ids_of_codes(values, num_labels, label2id, name) if reading == "codes" else checked_ids(values, name)
+    return pairs_of_ids(np.repeat(np.arange(num_notes), np.fromiter(map(len, rows), np.int64)), ids, num_labels)
 
 
 def is_matrix(references: Any) -> bool:
@@ -215,7 +204,10 @@ def reading_of(rows: list[Sequence], num_labels: int, name: str) -> str:
             return "multi_hot"
         if matrix.dtype.kind in "iu" and ((matrix == 0) | (matrix == 1)).all():
             if may_be_ids_of_full_width(rows, num_labels):
-                refuse_two_readings(name)
+                raise ValueError(
+                    f"`{name}` can be read in two ways: as multi-hot rows, with 0 or 1 for every code, or as lists of class "
+                    f'ids. Say which: `{name}_format="multi_hot"` or `{name}_format="ids"`. {MULTI_HOT_ARRAY}'
+                )
             return "multi_hot"
     kinds = set(map(type, chain.from_iterable(rows)))
     if kinds and all(issubclass(kind, str) for kind in kinds):
@@ -239,13 +231,6 @@ def may_be_ids_of_full_width(rows: list[Sequence], num_labels: int) -> bool:
     )
 
 
-def refuse_two_readings(name: str) -> NoReturn:
-    raise ValueError(
-        f"`{name}` can be read in two ways: as multi-hot rows, with 0 or 1 for every code, or as lists of class ids. Say "
-        f'which: `{name}_format="multi_hot"` or `{name}_format="ids"`. {MULTI_HOT_ARRAY}'
-    )
-
-
 def check_lists_of_ids(rows: list[Sequence], num_labels: int, name: str) -> None:
     """Raise a `ValueError` where lists that nobody called ids have an id twice: they may be meant as multi-hot."""
     other_width = next((i for i, row in enumerate(rows) if len(row) != num_labels), None)
@@ -254,20 +239,11 @@ def check_lists_of_ids(rows: list[Sequence], num_labels: int, name: str) -> None
     )
     for i, row in enumerate(rows):
         if len(set(row)) < len(row):
+            repeated = next(code for place, code in enumerate(row) if code in list(row)[:place])
             raise ValueError(
-                f"Row {i} of `{name}` names class id {first_repeated(row)} twice, so it is no list of class ids; nor are the "
+                f"Row {i} of `{name}` names class id {repeated} twice, so it is no list of class ids; nor are the "
                 f"rows multi-hot, with 0 or 1 for each of {num_labels} codes: {fault}."
             )
-
-
-def first_repeated(row: Sequence) -> Any:
-    """The first value of a row that it holds already."""
-    seen: set = set()
-    for value in row:
-        if value in seen:
-            return value
-        seen.add(value)
-    return None
 
 
 def check_widths(rows: list[Sequence], num_labels: int, name: str) -> None:
@@ -279,20 +255,17 @@ def check_widths(rows: list[Sequence], num_labels: int, name: str) -> None:
             )
 
 
-def checked_ids(rows: list[Sequence], name: str) -> np.ndarray:
-    """Return the class ids of all rows, one after the other, after checking that they are integers."""
-    values = list(chain.from_iterable(rows))
-    kinds = {kind for kind in map(type, values) if not is_integer_type(kind)}
-    if kinds:
-        raise ValueError(f"Class ids must be integers, but `{name}` hold values of type {names_of(kinds)}.")
+def checked_ids(values: list, name: str) -> np.ndarray:
+    """Return class ids as an array after checking that they are integers."""
+    check_kinds(values, is_integer_type, "Class ids must be integers", name)
     try:
         return np.array(values, np.int64)
     except OverflowError:
         raise ValueError(f"A class id in `{name}` is out of range: ids are numbers of score columns.") from None
 
 
-def ids_of_codes(rows: list[Sequence], num_labels: int, label2id: Mapping[str, int] | None, name: str) -> np.ndarray:
-    """Return the class ids of all rows of code strings, one after the other."""
+def ids_of_codes(values: list, num_labels: int, label2id: Mapping[str, int] | None, name: str) -> np.ndarray:
+    """Return the class ids of code strings."""
     if label2id is None:
         raise ValueError(
             f"`{name}` hold codes, so `labels` is needed: the codes in the order of the score columns, such as "
@@ -300,10 +273,7 @@ def ids_of_codes(rows: list[Sequence], num_labels: int, label2id: Mapping[str, i
         )
     if len(label2id) != num_labels:
         raise ValueError(f"`labels` holds {len(label2id)} codes, but there are {num_labels} score columns.")
-    values = list(chain.from_iterable(rows))
-    kinds = {kind for kind in map(type, values) if not issubclass(kind, str)}
-    if kinds:
-        raise ValueError(f"Codes must be strings, but `{name}` hold values of type {names_of(kinds)}.")
+    check_kinds(values, lambda kind: issubclass(kind, str), "Codes must be strings", name)
     unknown = sorted(set(values) - label2id.keys())
     if unknown:
         raise ValueError(
@@ -313,13 +283,20 @@ def ids_of_codes(rows: list[Sequence], num_labels: int, label2id: Mapping[str, i
     return np.array([label2id[code] for code in values], np.int64)
 
 
+def check_kinds(values: list, is_right: Callable[[type], bool], rule: str, name: str) -> None:
+    """Raise a `ValueError` with the rule that values of some type break."""
+    kinds = {kind for kind in map(type, values) if not is_right(kind)}
+    if kinds:
+        raise ValueError(f"{rule}, but `{name}` hold values of type {names_of(kinds)}.")
+
+
 def read_labels(labels: Any) -> dict[str, int] | None:
     """Return class ids by code from `labels`: codes in the order of their columns, or a model's `id2label` or `label2id`."""
     if labels is None:
         return None
     if isinstance(labels, Mapping):
-        by_id = {int(k): v for k, v in labels.items()} if all(isinstance(v, str) for v in labels.values()) else None
-        by_id = {v: k for k, v in labels.items()} if by_id is None else by_id
+        is_id2label = all(isinstance(value, str) for value in labels.values())
+        by_id = {int(k): v for k, v in labels.items()} if is_id2label else {v: k for k, v in labels.items()}
         if sorted(by_id) != list(range(len(labels))):
             raise ValueError(f"`labels` must number its codes from 0 to {len(labels) - 1}, each number once.")
         labels = [by_id[i] for i in range(len(by_id))]

@@ -18,15 +18,61 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from .ratios import Ratios, divide, harmonic_mean, ratios
 
 
 CUTOFFS = (5, 8, 15)
 """The k of the `_at_k` metrics, where nothing else is asked for."""
+
+
+# Ratios of counts, and means of them
+
+
+class Ratios(NamedTuple):
+    """Precision, recall, F1 and Jaccard index."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    jaccard: np.ndarray
+
+
+def ratios(hits: Any, predicted: Any, gold: Any) -> Ratios:
+    """Precision, recall, F1 and Jaccard index of counts; 0 where nothing was gold or predicted."""
+    return Ratios(
+        precision=divide(hits, predicted),
+        recall=divide(hits, gold),
+        f1=divide(2 * hits, predicted + gold),
+        jaccard=divide(hits, predicted + gold - hits),
+    )
+
+
+def divide(numerator: Any, denominator: Any, empty: float = 0.0) -> np.ndarray:
+    """Divide element by element; `empty` where the denominator is 0."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    quotient = np.full(np.broadcast(numerator, denominator).shape, empty)
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+
+
+def harmonic_mean(precision: Any, recall: Any) -> np.ndarray:
+    """F1 of precisions and recalls; 0 where both are 0."""
+    return divide(2 * precision * recall, precision + recall)
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN if there is none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def nan_to_none(results: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN by None, for JSON, which has no NaN."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in results.items()}
+
+
+# What metrics are computed from
 
 
 class Counts(NamedTuple):
@@ -278,9 +324,9 @@ def all_metrics(k: Sequence[int] = CUTOFFS) -> Iterator[Metric]:
             yield from rows
 
 
-def shown_in(place: str, k: Sequence[int] = CUTOFFS) -> list[Metric]:
+def shown_in(place: str) -> list[Metric]:
     """The metrics that a table, a report, a card ... shows."""
-    return [metric for metric in all_metrics(k) if place in metric.shown_in]
+    return [metric for metric in all_metrics() if place in metric.shown_in]
 
 
 def compute_metrics(tally: Tally, k: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .ratios import divide
+from .metrics import divide
 
 
 NUM_CALIBRATION_BINS = 15
-SCORES_PER_COLUMN_BLOCK = 1 << 20  # bounds what looking at scores code by code takes, however many the notes
-MAX_VALUES_TO_COMPARE = 16
 
 # A float in [0, 1] is ordered as its bit pattern. 16 bits keep 5 of its exponent (2**-31 to 1) and 11 of its mantissa.
 LOWEST_PATTERN = (127 - 31) << 23
@@ -42,15 +39,13 @@ class GroupCurves(NamedTuple):
 def rank_gold(scores: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return the rank (from 0) of every gold code in its note: higher scores, and equal ones with a lower class id."""
     ranks = np.empty(len(rows), np.int32)
-    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
-    for row, (start, stop) in enumerate(pairwise(bounds)):
-        if start == stop:
-            continue
-        values = scores[row, codes[start:stop]]
-        less, equal = rank_among(scores[row], values)
-        ranks[start:stop] = scores.shape[1] - less - equal
+    for row, first, count in zip(*np.unique(rows, return_index=True, return_counts=True), strict=True):
+        of_note = slice(first, first + count)
+        values = scores[row, codes[of_note]]
+        less, equal = rank_in_sorted(np.sort(scores[row]), values)
+        ranks[of_note] = scores.shape[1] - less - equal
         for gold in np.flatnonzero(equal > 1):
-            ranks[start + gold] += np.count_nonzero(scores[row, : codes[start + gold]] == values[gold])
+            ranks[first + gold] += np.count_nonzero(scores[row, : codes[first + gold]] == values[gold])
     return ranks
 
 
@@ -77,14 +72,13 @@ def rank_in_sorted(ordered: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     return less, ordered.searchsorted(values, side="right") - less
 
 
-def rank_among(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `rank_in_sorted`, for scores in any order: comparing all with a few values is quicker than sorting."""
-    if len(values) > MAX_VALUES_TO_COMPARE:
-        return rank_in_sorted(np.sort(scores), values)
-    return (
-        np.count_nonzero(scores < values[:, None], axis=1),
-        np.count_nonzero(scores == values[:, None], axis=1),
-    )
+def count_levels(batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the number of scores, or levels, on each level, `(63489,)`."""
+    counts = np.zeros(NUM_LEVELS, np.int64)
+    for batch in batches:
+        levels = batch if batch.dtype == np.uint16 else to_levels(batch)
+        counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
+    return counts
 
 
 def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,23 +86,24 @@ def rank_in_histogram(counts: np.ndarray, values: np.ndarray) -> tuple[np.ndarra
     return np.cumsum(counts)[values] - counts[values], counts[values]
 
 
-def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `rank_in_sorted`, for float32 scores in any order.
+def rank_in_batches(batches: Sequence[np.ndarray], values: np.ndarray) -> GoldRanks:
+    """Rank the scores, or levels, of gold pairs among those of all batches, as one group.
 
-    Levels are counted; only scores on a level that holds one of the values need sorting, a small part of all as a rule.
+    Levels are counted. Of float32 scores only those on a level that holds one of the values need sorting, a small part of all
+    as a rule.
     """
-    value_levels = to_levels(values)
-    is_sorted_level = np.zeros(NUM_LEVELS, bool)
-    is_sorted_level[value_levels] = True
-    level_counts = np.zeros(NUM_LEVELS, np.int64)
-    to_sort = []
-    for batch in batches:
-        levels = to_levels(batch)
-        level_counts += np.bincount(levels.ravel(), minlength=NUM_LEVELS)
-        to_sort.append(batch[is_sorted_level[levels]])
-    less, equal = rank_in_sorted(np.sort(np.concatenate(to_sort)), values)
-    left_out = np.cumsum(np.where(is_sorted_level, 0, level_counts))  # on levels up to this one
-    return less + left_out[value_levels], equal
+    values = np.sort(values)
+    if values.dtype == np.uint16:
+        less, equal = rank_in_histogram(count_levels(batches), values)
+    else:
+        value_levels = to_levels(values)
+        is_sorted_level = np.zeros(NUM_LEVELS, bool)
+        is_sorted_level[value_levels] = True
+        to_sort = np.concatenate([batch[is_sorted_level[to_levels(batch)]] for batch in batches])
+        less, equal = rank_in_sorted(np.sort(to_sort), values)
+        left_out = np.cumsum(np.where(is_sorted_level, 0, count_levels(batches)))  # on levels up to this one
+        less += left_out[value_levels]
+    return GoldRanks(np.zeros(len(values), np.int64), values, less, equal)
 
 
 def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np.ndarray) -> GoldRanks:
@@ -116,20 +111,11 @@ def rank_in_columns(batches: Sequence[np.ndarray], codes: np.ndarray, values: np
     order = np.lexsort((values, codes))
     codes, values = codes[order], values[order]
     less, equal = np.empty(len(codes), np.int64), np.empty(len(codes), np.int64)
-    for first, block in column_blocks(batches):
-        bounds = np.searchsorted(codes, np.arange(first, first + len(block) + 1))
-        for column, start, stop in zip(block, bounds[:-1], bounds[1:], strict=True):
-            if start < stop:
-                less[start:stop], equal[start:stop] = rank_among(column, values[start:stop])
+    for code, start, count in zip(*np.unique(codes, return_index=True, return_counts=True), strict=True):
+        column = np.concatenate([batch[:, code] for batch in batches])
+        of_code = slice(start, start + count)
+        less[of_code], equal[of_code] = rank_in_sorted(np.sort(column), values[of_code])
     return GoldRanks(codes, values, less, equal)
-
-
-def column_blocks(batches: Sequence[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield `(first code, scores (codes of the block, N))` from batches `(B, C)`."""
-    width = max(1, SCORES_PER_COLUMN_BLOCK // max(1, sum(map(len, batches))))
-    for first in range(0, batches[0].shape[1], width):
-        columns = np.concatenate([batch[:, first : first + width] for batch in batches])
-        yield first, np.ascontiguousarray(columns.T)
 
 
 def count_gold_in_group(ranks: GoldRanks, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,6 +179,22 @@ def cut_between(lower: Any, value: Any) -> np.ndarray:
     """Return a float32 threshold half way between two scores, such that `value > threshold` and not `lower > threshold`."""
     middle = ((np.asarray(lower, np.float64) + value) / 2).astype(np.float32)
     return np.where(middle < value, middle, lower).astype(np.float32)
+
+
+def best_threshold(batches: Sequence[np.ndarray], ranks: GoldRanks) -> tuple[float, float]:
+    """Return the threshold for all codes with the best micro F1, and that F1; `ranks` are those of `rank_in_batches`.
+
+    The threshold lies half way between the lowest score, or level, predicted and the next lower one; of equal F1 the highest
+    is chosen. Where no threshold predicts a gold code, it is 0.5 with an F1 of 0.
+    """
+    cuts, f1 = best_cuts_of_groups(ranks, sum(batch.size for batch in batches), 1)
+    cut = cuts[0]
+    if cut == 0:
+        return 0.5, 0.0
+    lower = max(batch.max(initial=0, where=batch < cut) for batch in batches)
+    if cuts.dtype == np.uint16:
+        return float(from_levels(np.array((int(lower) + int(cut)) // 2))), float(f1[0])
+    return float(cut_between(lower, cut)), float(f1[0])
 
 
 def calibration_bins(scores: np.ndarray) -> np.ndarray:

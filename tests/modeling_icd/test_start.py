@@ -1,0 +1,150 @@
+"""Heads started from the training notes: in closed form they already know where a code stands."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from modeling_icd import LabelAttentionHead, LlamaForICDCoding, LlamaMultiResCNNForICD, MultiResCNNHead, PooledHead
+from modeling_icd.heads import start_at_prior
+from modeling_icd.training.start import Moments, choose_notes, log_odds, start_head, weights_of_tokens
+
+
+D, CODES = 48, 4
+WORDS = torch.from_numpy(np.random.default_rng(7).normal(size=(30, D))).float()  # the state of each word
+
+
+def some_notes(num_notes: int, seed: int = 0) -> datasets.Dataset:
+    """Notes of words 4 to 29, in which the words 0 to 3 stand for the codes."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(num_notes):
+        codes = sorted(generator.choice(CODES, size=2, replace=False).tolist())
+        words = generator.integers(4, 30, size=25).tolist()
+        places = generator.choice(25, size=2, replace=False).tolist()
+        for code, place in zip(codes, places, strict=True):
+            words[place] = code
+        evidence = [[code, place] for code, place in zip(codes, places, strict=True)]
+        rows.append({"input_ids": words, "label_ids": codes, "evidence": evidence})
+    return datasets.Dataset.from_list(rows)
+
+
+def read(words):
+    return WORDS[words]
+
+
+class Model:
+    """As much of a model as is needed: its head."""
+
+    def __init__(self, head):
+        self.score, self.config = head, type("Config", (), {"num_labels": CODES})
+
+
+def heads():
+    torch.manual_seed(0)
+    return {
+        "label_attention": LabelAttentionHead(D, CODES),
+        "narrow": LabelAttentionHead(D, CODES, projection_size=40),
+        "wide": LabelAttentionHead(D, CODES, projection_size=64),
+        "multirescnn": MultiResCNNHead(
+            D, CODES, (1, 3), 4, reduction_size=48, norm="layer", reduced_path=True, projection_size=64
+        ),
+    }
+
+
+def share_right(head, notes) -> float:
+    """How often the codes of a note are the ones with the two highest logits."""
+    right = 0
+    for note in notes:
+        states = read(note["input_ids"])[None]
+        logits = head.eval()(states, torch.ones(states.shape[:2], dtype=torch.long))[0][0]
+        right += sorted(logits.topk(2).indices.tolist()) == note["label_ids"]
+    return right / len(notes)
+
+
+@pytest.mark.parametrize("is_marked", [True, False], ids=["evidence", "no evidence"])
+@pytest.mark.parametrize("kind", ["label_attention", "narrow", "wide", "multirescnn"])
+def test_a_started_head_knows_the_codes_of_new_notes(kind, is_marked):
+    head, notes, others = heads()[kind], some_notes(80), some_notes(40, seed=1)
+    assert share_right(head, others) < 0.5
+    start_head(Model(head), notes if is_marked else notes.remove_columns("evidence"), read, 100, seed=0)
+    assert share_right(head, others) > (0.9 if kind != "multirescnn" else 0.75)
+
+
+def test_the_mean_logit_is_the_log_odds():
+    head, notes = heads()["label_attention"], some_notes(50)
+    start_head(Model(head), notes, read, 100, seed=0)
+    mask = torch.ones(1, 25, dtype=torch.long)
+    logits = torch.cat([head.eval()(read(note["input_ids"])[None], mask)[0] for note in notes])
+    counts = [sum(code in note["label_ids"] for note in notes) for code in range(CODES)]
+    torch.testing.assert_close(logits.mean(dim=0), log_odds(counts, 50), atol=1e-4, rtol=1e-4)
+
+
+def test_it_is_the_same_each_time_and_leaves_the_mode_as_it_was():
+    first, second = heads()["label_attention"].train(), heads()["label_attention"].train()
+    for head in (first, second):
+        start_head(Model(head), some_notes(30), read, 100, seed=0)
+        assert head.training
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_code_that_no_chosen_note_has_keeps_its_random_query():
+    head = heads()["label_attention"]
+    before = head.queries.weight[3].clone()
+    start_head(Model(head), some_notes(40).filter(lambda note: 3 not in note["label_ids"]), read, 100, seed=0)
+    assert torch.equal(head.queries.weight[3], before)
+    assert head.output.weight.isfinite().all()
+
+
+def test_a_pooled_head_gets_its_biases():
+    head = PooledHead(D, CODES, "mean", score_bias=True)
+    start_head(Model(head), some_notes(40), read, 100, seed=0)
+    assert (head.bias != 0).any()
+    start_at_prior(PooledHead(D, CODES), torch.ones(CODES))  # has none
+
+
+def test_log_odds_are_clipped_by_half_a_note():
+    odds = log_odds([0, 1, 5, 10], 10)
+    torch.testing.assert_close(odds.sigmoid(), torch.tensor([0.5, 1.5, 5.5, 10.5]) / 11)
+
+
+def test_of_many_notes_those_with_rare_codes_are_looked_at():
+    labels = [[0, 1]] * 50 + [[2]] + [[]] * 5 + [[0, 3]] * 2
+    chosen = choose_notes(labels, 10, seed=0)
+    assert len(chosen) == 10
+    assert {50, 56, 57} <= set(chosen)
+    assert sorted(choose_notes(labels, 100, seed=0)) == list(range(58))
+
+
+def test_moments_are_those_of_all_parts():
+    rows = torch.randn(500, 6) @ torch.randn(6, 6) + 3
+    moments = Moments(6, "cpu")
+    for part in rows.split(77):
+        moments.add(part)
+    white = (rows.double() - moments.mean()) @ moments.whitener(6, 0).T
+    torch.testing.assert_close(white.T @ white / 500, torch.eye(6).double(), atol=1e-3, rtol=0)
+
+
+def test_a_token_is_evidence_of_the_code_that_it_is_most_like():
+    similar = torch.tensor([[5.0, 4.0], [0.0, 3.0], [-1.0, -1.0]])
+    weights = weights_of_tokens(similar)
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2))
+    assert weights.argmax(dim=0).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("model_class", [LlamaForICDCoding, LlamaMultiResCNNForICD])
+def test_the_backbone_reads_the_notes_where_no_states_are_kept(model_class, backbone):
+    torch.manual_seed(0)
+    own = {} if model_class is LlamaMultiResCNNForICD else {"pooling": "label_attention"}
+    model = model_class.from_pretrained(backbone, num_labels=CODES, window_size=8, **own)
+    assert model.head_is_new
+    before = model.score.queries.weight.clone()
+    start_head(model, some_notes(20), None, 100, seed=0)
+    assert not torch.equal(model.score.queries.weight, before)
+    assert model(torch.ones(1, 9, dtype=torch.long)).logits.isfinite().all()
+
+
+def test_a_saved_head_is_not_new(backbone, tmp_path):
+    model = LlamaForICDCoding.from_pretrained(backbone, num_labels=CODES, pooling="label_attention")
+    model.save_pretrained(tmp_path)
+    assert not LlamaForICDCoding.from_pretrained(tmp_path).head_is_new
