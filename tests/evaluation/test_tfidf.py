@@ -1,11 +1,14 @@
 """The yardstick: what TF-IDF counts in a note, what its classifiers say, and how a model is compared with it."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from modeling_icd.evaluation.tfidf import marked_words, sections_of, tfidf_scores, words_in_sections
+from modeling_icd.evaluation.yardsticks import WARNING, compare, map_of_frequencies, training_warning
 
 
 NOTES = ["cough and fever today", "no cough but fever today", "cough today", "fever today and cough", "well today"] * 2
@@ -62,3 +65,37 @@ def test_the_strong_one_tells_what_is_denied_and_says_the_same_twice():
     first, again = (tfidf_scores(NOTES, LABELS, ["cough", "no cough"], strong=True) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert first[0, 0] > 0 > first[1, 0]
+
+
+def test_the_map_of_frequencies_by_hand():
+    # The table ranks 2, 0, 1. Note 1 has 0 and 1, at ranks 2 and 3: (1/2 + 2/3) / 2. Note 2 has 2, at rank 1. The note
+    # without codes counts 0. The note without text, whose codes stand in the order of their ids, has 0: rank 1.
+    expected = ((1 / 2 + 2 / 3) / 2 + 1 + 0 + 1) / 4
+    assert map_of_frequencies([3, 1, 5], [[0, 1], [2], []], [[0]]) == pytest.approx(expected)
+    # Of equal frequencies the lower id comes first: 0, 1, 2.
+    assert map_of_frequencies([2, 2, 2], [[1]]) == pytest.approx(1 / 2)
+
+
+def test_a_model_is_below_a_yardstick_that_it_does_not_reach():
+    gold = [[0], [0], [0], [1]]
+    right = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9]], np.float32)
+    of_frequencies = np.array([[0.75, 0.25]] * 4, np.float32)
+    assert compare(right, right, [3, 1], gold)["below"] == []  # which it reaches
+    found = compare(of_frequencies, right, [3, 1], gold)
+    assert found["below"] == ["tfidf"]
+    # One of two codes at rank 1 for three notes and at rank 2 for one; all four notes get code 0, of which three are right.
+    assert found["model"] == pytest.approx({"map": (3 + 1 / 2) / 4, "f1_micro": 2 * 3 / (4 + 4)})
+    assert found["frequencies"] == pytest.approx({"map": (3 + 1 / 2) / 4})
+    assert found["tfidf"] == {"map": 1.0, "f1_micro": 1.0}
+    assert training_warning({"yardsticks": found}) == (
+        "On the validation notes the model's micro-F1 0.7500 is below the 1.0000 of TF-IDF with a linear classifier for each "
+        "code."
+    )
+    wrong = compare(1 - right, None, [3, 1], gold)
+    assert wrong["below"] == ["frequencies"] and "tfidf" not in wrong
+    both = training_warning({"yardsticks": compare(1 - right, right, [3, 1], gold)})
+    assert both.startswith("On the validation notes the model's MAP 0.5000 is below the 0.8750 of a table")
+    assert ", and its micro-F1 " in both and re.fullmatch(WARNING, both)
+    assert (
+        training_warning(None) is None and training_warning({"yardsticks": compare(right, None, [3, 1], gold)}) is None
+    )
