@@ -70,7 +70,8 @@ _PUBLIC_MODEL = """
 dtype attn_implementation load_in_4bit load_in_8bit model backbone head head_options pooling head_dropout
 head_ensemble_size window_size window_stride hidden_layer normalize_hidden_states freeze_backbone reduction_size
 architecture filter_sizes num_filter_maps num_residual_layers norm reduced_path projection_size score_bias
-loss loss_options loss_reduction evidence_weight head_start start_notes start_evidence lora_r lora_alpha lora_dropout lora_layers_from save_adapter
+loss loss_options loss_reduction evidence_weight head_start start_notes start_titles start_evidence
+lora_r lora_alpha lora_dropout lora_layers_from save_adapter
 """
 _PUBLIC_TRAINING = """
 seed num_train_epochs max_steps per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps

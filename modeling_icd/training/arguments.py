@@ -91,6 +91,9 @@ class ModelArguments(ReaderArguments):
         },
     )
     start_notes: int = field(default=2000, metadata={"help": "Training notes to start a head from, at most."})
+    start_titles: bool = field(
+        default=False, metadata={"help": "Whether it is started from the titles of the codes, where there are any."}
+    )
     start_evidence: bool = field(
         default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
     )

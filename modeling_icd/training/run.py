@@ -91,7 +91,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         store = fill_store(folder, model, data_args.hidden_states_dtype, notes, args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
-    model = ready_to_learn(model, model_args, training.tokens, store, args, is_resumed=resume is not None)
+    model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
     trainer = make_trainer(model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold)
     trainer.train(resume_from_checkpoint=resume)
     logits = predict_split(trainer, validation.tokens)
@@ -106,7 +106,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.refit_on_validation:
         set_seed(args.seed)
         both = datasets.concatenate_datasets([training.tokens, validation.tokens])
-        model = ready_to_learn(new_model(), model_args, both, store, args)
+        model = ready_to_learn(new_model(), model_args, both, store, tokenizer, args)
         trainer = make_trainer(model, args, both, None, collator, tokenizer)
         trainer.train()
         log = [*log, *trainer.state.log_history]
@@ -146,6 +146,7 @@ def ready_to_learn(
     model_args: ModelArguments,
     notes: datasets.Dataset,
     store: HiddenStates | None,
+    tokenizer,
     args: ICDTrainingArguments,
     is_resumed: bool = False,
 ):
@@ -153,7 +154,12 @@ def ready_to_learn(
     if model.head_is_new and not is_resumed and model_args.head_start != "random":
         to_device(model, args.device)
         max_notes = model_args.start_notes if model_args.head_start == "notes" else 0
-        start_head(model, notes, None if store is None else store.read, max_notes, args.seed)
+        read = None if store is None else store.read
+        titles = {}
+        if model_args.start_titles:
+            described, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
+            titles = {label2id[code]: tokenizer(title)["input_ids"] for code, title in described.items()}
+        start_head(model, notes, read, max_notes, args.seed, titles)
     return add_lora(model, model_args)
 
 

@@ -5,13 +5,13 @@ code gives it a gradient a few times an epoch. What the notes say is there at on
 
 1. The layer that reads the hidden states whitens them: linear discriminants need no more than that.
 2. Every code gets a prototype. Where its evidence is marked, this is the mean state of these words. Elsewhere it is found
-   in a few rounds: beginning with the mean of its notes, each code attends to the tokens that are more like its own
-   prototype than like those of the other codes of the same note, and the tokens' mean is its next prototype.
+   in a few rounds: beginning with the mean of its notes, or of its title, each code attends to the tokens that are more
+   like its own prototype than like those of the other codes of the same note, and the tokens' mean is its next prototype.
 3. Its query and its output vector are the direction that tells the prototype from all other tokens (Fisher's linear
    discriminant), its bias the log odds of a note having it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -98,10 +98,11 @@ class Start:
         head (`AttendingHead`): newly initialised.
         notes (`datasets.Dataset`): `input_ids` and `label_ids` of each; `evidence`, where it is marked.
         read (`Callable`): gives the hidden states `(L, D)` of the `input_ids` of a note.
+        titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes, where they are used.
     """
 
-    def __init__(self, head: AttendingHead, notes: datasets.Dataset, read: Read):
-        self.head, self.notes, self.read = head, notes, read
+    def __init__(self, head: AttendingHead, notes: datasets.Dataset, read: Read, titles: dict[int, torch.Tensor]):
+        self.head, self.notes, self.read, self.titles = head, notes, read, titles
         self.device = head.queries.weight.device
 
     def passes(self, description: str):
@@ -161,6 +162,9 @@ class Start:
                     self.add_marked(note.get("evidence") or [], tokens, marked)
                 elif len(codes):
                     sums[codes] += weights_of_tokens(tokens @ prototypes[codes].T).T @ tokens
+            for code, states in self.titles.items() if step == 0 else ():
+                if sums[code].any():  # of a code that no note has, nothing could be learned further
+                    sums[code] = ((self.features(states.to(self.device)) - self.mean) @ self.whitener.T).mean(dim=0)
             sums[self.is_marked] = marked[self.is_marked]
             prototypes = torch.nn.functional.normalize(sums)
             if self.is_marked.all():
@@ -186,7 +190,14 @@ class Start:
         start_at_prior(self.head, prior.to(self.device) - sums / len(self.notes))
 
 
-def start_head(model, notes: datasets.Dataset, read: Read | None, max_notes: int, seed: int) -> None:
+def start_head(
+    model,
+    notes: datasets.Dataset,
+    read: Read | None,
+    max_notes: int,
+    seed: int,
+    titles: Mapping[int, list[int]] | None = None,
+) -> None:
     """Start the new head of a model: its biases at the log odds of the codes, and where it attends its queries and outputs
     from the notes.
 
@@ -195,6 +206,7 @@ def start_head(model, notes: datasets.Dataset, read: Read | None, max_notes: int
         read (`Callable`, *optional*): gives hidden states of the `input_ids` of a note; by default the backbone does.
         max_notes (`int`): to look at; 0: only the biases are set.
         seed (`int`): chooses the notes, other ones for each member of an ensemble.
+        titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads.
     """
     counts = np.bincount(np.fromiter(chain.from_iterable(notes["label_ids"]), int), minlength=model.config.num_labels)
     prior = log_odds(counts.tolist(), len(notes))
@@ -202,9 +214,11 @@ def start_head(model, notes: datasets.Dataset, read: Read | None, max_notes: int
     members = model.score.members if isinstance(model.score, HeadEnsemble) else [model.score]
     if not max_notes or not all(isinstance(member, AttendingHead) for member in members):
         return
+    read_title = backbone_reader(model)
+    title_states = {code: read_title(ids) for code, ids in (titles or {}).items()}
     for number, member in enumerate(members):
         chosen = choose_notes(notes["label_ids"], max_notes, seed + number)
-        Start(member, notes.select(chosen), read or backbone_reader(model)).run(prior)
+        Start(member, notes.select(chosen), read or backbone_reader(model), title_states).run(prior)
 
 
 def backbone_reader(model) -> Read:
