@@ -2,8 +2,8 @@
 
     python -m benchmarks.cmc_cross_validation --data_dir DIR --output_dir runs/cmc
 
-TF-IDF is there twice: fitted on train and validation, with LinearSVC's own decision; and fitted on train, with a
-threshold chosen on validation. No test fold is looked at before its figures are final. A fold that is done is not trained
+TF-IDF, plain and strong, is there twice: fitted on train and validation, with LinearSVC's own decision; and fitted on
+train, with a threshold chosen on validation. No test fold is looked at before its figures are final. A fold that is done is not trained
 again.
 """
 
@@ -33,8 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     figures: dict[str, list[dict]] = {}
     for fold in args.folds:
         builder = load_builder("cmc2007", f"fold{fold}", data_dir=args.data_dir, cache_dir=cache_dir)
-        figures.setdefault("tfidf_linearsvc", []).append(evaluate_tfidf(builder, tune_threshold=False))
-        figures.setdefault("tfidf_linearsvc_tuned", []).append(evaluate_tfidf(builder, tune_threshold=True))
+        for name, strong in (("tfidf_linearsvc", False), ("tfidf_strong", True)):
+            figures.setdefault(name, []).append(evaluate_tfidf(builder, False, strong))
+            figures.setdefault(f"{name}_tuned", []).append(evaluate_tfidf(builder, True, strong))
         for config in args.configs:
             folder = args.output_dir / f"{config}-fold{fold}-seed{args.seed}"
             results = train_and_score(config, folder, args.data_dir, f"fold{fold}", args.seed)

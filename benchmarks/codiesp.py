@@ -44,7 +44,10 @@ def run_task(task: str, data_dir: str, output_dir: Path, seeds: Sequence[int]) -
     """Train and score the models of a task with every seed, and print and write their figures."""
     data_config, configs, options = TASKS[task]
     builder = load_builder("codiesp", data_config, data_dir=data_dir, cache_dir=str(output_dir / "cache"))
-    figures = {"tfidf_linearsvc": [evaluate_tfidf(builder, tune_threshold=True)]}  # which no seed changes
+    figures = {  # which no seed changes
+        "tfidf_linearsvc": [evaluate_tfidf(builder, tune_threshold=True)],
+        "tfidf_strong": [evaluate_tfidf(builder, tune_threshold=True, strong=True)],
+    }
     for seed in seeds:
         for config in configs:
             folder = output_dir / f"{config}-{task}-seed{seed}"

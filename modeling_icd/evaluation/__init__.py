@@ -33,11 +33,17 @@ class BatchedComputeMetrics:
 
     With it, the trainer calls this once a batch and asks for the result at the last one, so that no logits pile up. The
     accumulator is emptied at each result.
+
+    Args:
+        count_codes (`bool`):
+            Also report `codes_predicted`: the share of codes that are predicted for at least one note, at the tuned threshold
+            if there is one.
     """
 
-    def __init__(self, accumulator: ICDMetricsAccumulator, tune_threshold: bool = False):
+    def __init__(self, accumulator: ICDMetricsAccumulator, tune_threshold: bool = False, count_codes: bool = False):
         self.accumulator = accumulator
         self.tune_threshold = tune_threshold
+        self.count_codes = count_codes
 
     def __call__(self, eval_prediction: Any, compute_result: bool = True) -> dict[str, float]:
         """Take in a batch of logits `(B, C)`, or of a tuple that starts with them, and multi-hot labels `(B, C)`."""
@@ -49,6 +55,8 @@ class BatchedComputeMetrics:
         if not compute_result:
             return {}
         results = self.accumulator.compute(tune_threshold=self.tune_threshold)
+        if self.count_codes:
+            results["codes_predicted"] = self.accumulator.codes_predicted(results.get("threshold"))
         self.accumulator.reset()
         return results
 
@@ -60,10 +68,11 @@ def make_compute_metrics(
     tune_threshold: bool = False,
     k: tuple[int, ...] = CUTOFFS,
     score_storage: str = "uint16",
+    count_codes: bool = False,
 ) -> BatchedComputeMetrics:
-    """Return a `compute_metrics` for `Trainer`; see `ICDMetricsAccumulator` for the arguments.
+    """Return a `compute_metrics` for `Trainer`; see `ICDMetricsAccumulator` and `BatchedComputeMetrics` for the arguments.
 
     The default storage keeps 2 bytes a score between batches: 60 MB for 3,372 notes and 8,921 codes.
     """
     accumulator = ICDMetricsAccumulator(num_labels, threshold=threshold, k=k, score_storage=score_storage)
-    return BatchedComputeMetrics(accumulator, tune_threshold)
+    return BatchedComputeMetrics(accumulator, tune_threshold, count_codes)

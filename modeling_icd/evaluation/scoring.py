@@ -19,6 +19,7 @@ from .icd_metrics.inputs import ClassIds
 from .model_data import builder_for
 from .results import ScoredSplit
 from .results_file import data_fingerprint
+from .yardsticks import training_warning
 
 
 def score_notes(model, tokenizer, notes: list[str], batch_size: int = 8) -> np.ndarray:
@@ -129,6 +130,7 @@ def scored_split(
             "unknown_codes": unknown,
             "data_fingerprint": data_fingerprint(hadm_ids, notes, [[codes[c] for c in of_note] for of_note in gold]),
             "training_seed": trained_on.get("seed"),
+            "training_warning": training_warning(trained_on),
             "threshold_rule": config.threshold_rule if threshold is None else "given",
             "threshold_source": f"model configuration ({chosen})" if threshold is None else "--threshold",
         },

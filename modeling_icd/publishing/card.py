@@ -19,6 +19,7 @@ from dataset_scripts.facts import (
 from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
+from ..evaluation.yardsticks import training_warning
 from ..inference.model_folder import weights_digest
 from .fields import records_of
 from .folder import ModelFolder, project_file
@@ -253,6 +254,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "training_configs": training_configs(folder, release),
         "measured_on": measured_on,
         "overall": reported_metrics(folder.results),
+        "training_warning": training_warning(training_data),
         "num_unknown": folder.results["num_codes"] - len(folder.codes),
         "end": end,
         "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.hidden_size,

@@ -18,6 +18,7 @@ from dataset_scripts.codes.classification import classification_of
 
 from ..configuration_icd import CUSTOM_PIPELINES, POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
+from ..evaluation.yardsticks import COMPARED, WARNING
 from ..heads import HEADS
 from ..modeling_icd import MODELS
 
@@ -101,6 +102,13 @@ SCALAR = either(NUMBER, FLAG, WORD, NULL)
 IDS = optional(either(WHOLE, list_of(WHOLE)))
 
 
+# Figures on the validation notes of a model and its yardsticks, and the yardsticks that it did not reach.
+_REACHED = record_of({"map": NUMBER, "f1_micro": NUMBER}, ("map",), NOTHING)
+YARDSTICKS = record_of(
+    {**dict.fromkeys(("model", *COMPARED), _REACHED), "below": list_of(one_of(*COMPARED))},
+    ("model", "frequencies", "below"),
+    NOTHING,
+)
 OPTION = text(r"\w{1,60}=[\w.,+-]{0,500}", "NAME=VALUE")
 TRAINING_DATA_FIELDS = {
     **dict.fromkeys(("dataset", "config"), NAME),
@@ -108,6 +116,7 @@ TRAINING_DATA_FIELDS = {
     **dict.fromkeys(("synthetic", "open"), FLAG),
     "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
     "seed": optional(WHOLE),
+    "yardsticks": YARDSTICKS,
     **dict.fromkeys(("weights", "adapter", "seal"), DIGEST),
     "earlier": Kind("a record of training data", lambda value: TRAINING_DATA.accepts(value)),
 }
@@ -236,6 +245,7 @@ RESULTS: dict[str, Kind] = {
     "interval_method": text(r"(?s).{0,1000}", "a text of at most 1,000 characters"),
     **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
+    "training_warning": optional(text(WARNING, "the sentence that training writes")),
     "reader": READER,
     "code_version": WORD,
     "versions": map_of(optional(WORD), key=r"[\w-]{1,40}"),

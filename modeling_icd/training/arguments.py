@@ -212,6 +212,13 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
             "Needs a fixed number of epochs: no early stopping."
         },
     )
+    tfidf_yardstick: bool = field(
+        default=True,
+        metadata={
+            "help": "Compare the trained model with TF-IDF, fitted on the same notes; left out where there are more than a "
+            "million pairs of a training note and a code."
+        },
+    )
     score_storage: str = field(
         default="uint16",
         metadata={

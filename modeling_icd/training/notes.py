@@ -74,11 +74,13 @@ class TokenizedNotes(NamedTuple):
         tokens (`datasets.Dataset`): see `tokenize_split`; every note has a token.
         num_unknown (`list[int]`): codes of each note that the model does not know.
         empty_gold (`list[list[int]]`): codes of each note without a token, which are not in `tokens`.
+        rows (`np.ndarray`): which notes of the split `tokens` holds.
     """
 
     tokens: datasets.Dataset
     num_unknown: list[int]
     empty_gold: list[list[int]]
+    rows: np.ndarray
 
 
 def readable_notes(
@@ -109,7 +111,7 @@ def readable_notes(
         len(codes) - len(known)
         for codes, known in zip(split.select(rows)["codes"], readable["label_ids"], strict=True)
     ]
-    return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]))
+    return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]), rows)
 
 
 def marked_evidence(

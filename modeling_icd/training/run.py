@@ -23,6 +23,7 @@ from ..modeling_icd import LlamaICDPreTrainedModel, ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
+from .diagnostics import measure_yardsticks, warn_of_yardsticks
 from .models import add_lora, build_model
 from .notes import build_dataset, describe_training_data, marked_evidence, readable_notes, warn_of_empty_notes
 from .processes import (
@@ -98,6 +99,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     decision = first_process_only(
         args, lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
     )
+    yardsticks = first_process_only(
+        args, lambda: measure_yardsticks(splits, training, validation, logits, args.tfidf_yardstick)
+    )
     log = trainer.state.log_history
     if args.refit_on_validation:
         set_seed(args.seed)
@@ -109,8 +113,12 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     final = trainer.accelerator.unwrap_model(trainer.model)
     final.config.update(decision)
     final.config.training_data["seed"] = args.seed
+    if yardsticks is not None:
+        final.config.training_data["yardsticks"] = yardsticks
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict(), "log": log}
     first_process_only(args, lambda: save_run(final, tokenizer, run, output_dir))
+    if is_first:
+        warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
 
 

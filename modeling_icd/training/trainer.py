@@ -18,6 +18,7 @@ from ..inference.loop import predict_logits
 from .arguments import ICDTrainingArguments
 from .checkpoints import whole_checkpoint
 from .collator import ICDCollator, multi_hot
+from .diagnostics import Diagnostics, is_of_head
 from .processes import share_buffers
 
 
@@ -54,11 +55,16 @@ class ShuffledLengthGroupedSampler(LengthGroupedSampler):
 
 
 class ICDTrainer(Trainer):
-    """Trainer that shuffles batches grouped by length, with a learning rate of its own for the head."""
+    """Trainer that shuffles batches grouped by length, with a learning rate of its own for the head.
+
+    Args:
+        diagnostics (`Diagnostics`, *optional*): what is logged at each evaluation beside the metrics.
+    """
 
     args: ICDTrainingArguments
 
-    def __init__(self, model, *args, **kwargs):
+    def __init__(self, model, *args, diagnostics: Diagnostics | None = None, **kwargs):
+        self.diagnostics = diagnostics
         # transformers refuses a quantised model without an adapter, but the head, which learns, is never quantised.
         is_quantised = getattr(model, "is_quantized", False)
         if is_quantised:
@@ -86,7 +92,7 @@ class ICDTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         if is_new and self.args.head_learning_rate is not None:
             model = self.model if model is None else model
-            head = {id(p) for name, p in model.named_parameters() if "score." in name}
+            head = {id(p) for name, p in model.named_parameters() if is_of_head(name)}
             set_head_learning_rate(optimizer, head, self.args.head_learning_rate)
         return optimizer
 
@@ -100,9 +106,19 @@ class ICDTrainer(Trainer):
             )
         return loss
 
-    def evaluation_loop(self, *args, **kwargs):
+    def _get_grad_norm(self, model, grad_norm=None):
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.diagnostics is not None:
+            self.diagnostics.gradients.add_step(self.model, grad_norm)
+        return grad_norm
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         share_buffers(self.model, self.args)
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.diagnostics is not None and metric_key_prefix == "eval":
+            found = self.diagnostics.at_evaluation(self)
+            output.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        return output
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -176,7 +192,12 @@ def make_trainer(
         args.eval_strategy, args.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
         args.load_best_model_at_end = False
     patience = args.early_stopping_patience
-    compute_metrics = make_compute_metrics(collator.num_labels, tune_threshold=True, score_storage=args.score_storage)
+    compute_metrics = make_compute_metrics(
+        collator.num_labels, tune_threshold=True, score_storage=args.score_storage, count_codes=True
+    )
+    diagnostics = None
+    if validation_split is not None:
+        diagnostics = Diagnostics(train_split, validation_split, collator.num_labels, empty_gold or [])
     return ICDTrainer(
         model=model,
         args=args,
@@ -186,6 +207,7 @@ def make_trainer(
         compute_metrics=count_as_missed(compute_metrics, empty_gold, collator) if empty_gold else compute_metrics,
         processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(patience)] if patience is not None else [],
+        diagnostics=diagnostics,
     )
 
 

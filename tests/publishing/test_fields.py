@@ -5,6 +5,7 @@ import json
 from huggingface_hub import ModelCard
 
 from dataset_scripts.codes import icd10_hierarchy
+from modeling_icd.evaluation.yardsticks import training_warning
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
 from modeling_icd.publishing.folder import ModelFolder
@@ -25,6 +26,13 @@ BROKEN = [
         ("config.json", "training_data", value)
         for value in ([], "mimic3", 5, True, {"dataset": 3}, {"code_counts": []})
     ),
+    *(
+        ("config.json", "training_data", {"yardsticks": {"model": {"map": 0.5}, "frequencies": {"map": 0.5}} | broken})
+        for broken in (
+            *({}, {"below": "tfidf"}, {"below": ["Smith"]}, {"below": [], "tfidf": {"f1_micro": 0.5}}),
+            *({"below": [], "model": {"map": "0.5"}}, {"below": [], "note": "Smith"}),
+        )
+    ),
     ("config.json", "training_data", {"dataset": "mimic3", "earlier": "mimic3"}),
     ("config.json", "training_data", {"dataset": "mimic3", "earlier": {"dataset": []}}),
     *(("config.json", "id2label", value) for value in ([], "401.9", None, 5, {}, {"0": 401.9}, {"a": "401.9"})),
@@ -42,6 +50,7 @@ BROKEN = [
     *(("results.json", field, 5) for field in ("split", "config", "dataset", "threshold_source")),
     ("results.json", "num_notes", "four"),
     ("results.json", "thresholds", []),
+    ("results.json", "training_warning", "Smith has a cough."),
     *(("run.json", "model", value) for value in ([], None, {}, {"backbone": 5, "freeze_backbone": True, "lora_r": 0})),
     *(("run.json", field, []) for field in ("data", "training")),
     *(("run.json", "log", value) for value in ({}, "x", [5], [{"train_runtime": "x"}])),
@@ -111,6 +120,23 @@ def test_an_unknown_field_stays_at_home_and_is_named(model_dir, edit, capsys):
     written = b"".join(content for content in files.values() if isinstance(content, bytes))
     assert b"seen at home" not in written and b"other/repo" not in written and b"remark" not in written
     assert is_sealed(json.loads(files["config.json"])["training_data"])
+
+
+def test_yardsticks_and_their_warning_go_out(model_dir, edit):
+    record = json.loads((model_dir / "config.json").read_text())["training_data"]
+    found = {
+        "model": {"map": 0.25, "f1_micro": 0.5},
+        "frequencies": {"map": 0.125},
+        "tfidf": {"map": 0.5, "f1_micro": 0.75},
+    }
+    record["yardsticks"] = {**found, "below": ["tfidf"]}
+    edit("config.json", training_data=record)
+    warning = training_warning(record)
+    edit("results.json", training_warning=warning)
+    files = release_of(model_dir)
+    published = json.loads(files["config.json"])["training_data"]
+    assert published["yardsticks"] == record["yardsticks"] and is_sealed(published)
+    assert json.loads(files["results.json"])["training_warning"] == warning
 
 
 def test_only_official_titles_go_out(model_dir, edit, capsys):

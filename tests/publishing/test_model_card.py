@@ -164,3 +164,16 @@ def test_the_card_of_the_physionet_package_names_a_folder(model_dir, restricted)
     card = build_card(folder, plan_physionet_release(folder))
     assert 'model="path/to/this/folder"' in card
     assert "extra_gated" not in card
+
+
+def test_a_model_below_its_yardsticks_says_so_beside_its_figures(model_dir, edit):
+    record = json.loads((model_dir / "config.json").read_text())["training_data"]
+    found = {"model": {"map": 0.25, "f1_micro": 0.5}, "frequencies": {"map": 0.375}}
+    edit("config.json", training_data={**record, "yardsticks": {**found, "below": []}})
+    assert "On the validation notes" not in card_of(model_dir)
+    edit("config.json", training_data={**record, "yardsticks": {**found, "below": ["frequencies"]}})
+    sentence = (
+        "On the validation notes the model's MAP 0.2500 is below the 0.3750 of a table that gives every note the codes' "
+        "training frequencies."
+    )
+    assert f"Every figure is read from `results.json`. **{sentence}**\n\n| metric |" in card_of(model_dir)

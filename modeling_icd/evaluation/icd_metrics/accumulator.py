@@ -343,6 +343,10 @@ class ICDMetricsAccumulator:
             raise ValueError("Tuning the threshold needs the scores of all codes, not predicted codes alone.")
         return best_threshold(self._batches, self._micro_ranks())
 
+    def codes_predicted(self, threshold: Any = None) -> float:
+        """Return the share of codes that are predicted for at least one note."""
+        return float((self._tally(threshold).by_code.predicted > 0).mean())
+
     def per_code(self, threshold: Any = None) -> dict[str, np.ndarray]:
         """Return counts and metrics of each code, as arrays of shape `(C,)` by class id.
 
