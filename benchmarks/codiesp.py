@@ -2,7 +2,8 @@
 
     python -m benchmarks.codiesp --data_dir DIR --output_dir runs/codiesp
 
-Everything is fitted on train, and each threshold is chosen on cases held out from it. A seed that is done is not trained again.
+Everything is fitted on train, and each threshold is chosen on cases held out from it. A row "NAME x 3" is the mean of the
+logits of the three seeds. A seed that is done is not trained again.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.runs import print_summary, train_and_score
+from benchmarks.runs import print_summary, score_ensemble, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import load_builder
 from dataset_scripts.command import run_command
@@ -53,6 +54,9 @@ def run_task(task: str, data_dir: str, output_dir: Path, seeds: Sequence[int]) -
             folder = output_dir / f"{config}-{task}-seed{seed}"
             results = train_and_score(config, folder, data_dir, data_config, seed, **options)
             figures.setdefault(config, []).append({**results["metrics"], "seconds": results["training_seconds"]})
+    for config in configs if len(seeds) > 1 else ():
+        folders = [output_dir / f"{config}-{task}-seed{seed}" for seed in seeds]
+        figures[f"{config} x {len(seeds)}"] = [score_ensemble(folders, config, data_dir)]
     title = f"CodiEsp, {task}, dev, seeds {list(seeds)}"
     print_summary(figures, METRICS, title, output_dir / f"summary-{task}.json")
 

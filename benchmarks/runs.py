@@ -53,6 +53,7 @@ def train_and_score(
         "dataset_config": data_config,
         "output_dir": folder,
         "seed": seed,
+        "tfidf_yardstick": False,  # the tables have it beside the models
         **differing,
     }
     if (Path("configs") / f"{Path(settings['backbone']).name}.yaml").exists():

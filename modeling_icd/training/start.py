@@ -11,7 +11,7 @@ code gives it a gradient a few times an epoch. What the notes say is there at on
    discriminant), its bias the log odds of a note having it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -29,6 +29,7 @@ QUERY_SCALE, OUTPUT_SCALE, SEARCH_SCALE = 2.0, 1.0, 2.0
 ROUNDS = 3
 # Of the mean variance, added to every direction: directions that hardly vary would be blown up.
 SHRINKAGE = 0.01
+KEPT_BYTES = 1 << 30
 
 Read = Callable[[list[int]], torch.Tensor]
 
@@ -96,24 +97,34 @@ class Start:
 
     Args:
         head (`AttendingHead`): newly initialised.
-        notes (`datasets.Dataset`): `input_ids` and `label_ids` of each; `evidence`, where it is marked.
+        notes (`datasets.Dataset`): `input_ids`, `length` and `label_ids` of each; `evidence`, where it is marked.
         read (`Callable`): gives the hidden states `(L, D)` of the `input_ids` of a note.
         titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes, where they are used.
     """
 
     def __init__(self, head: AttendingHead, notes: datasets.Dataset, read: Read, titles: dict[int, torch.Tensor]):
         self.head, self.notes, self.read, self.titles = head, notes, read, titles
+        self.kept: list[torch.Tensor] = []
         self.device = head.queries.weight.device
 
-    def passes(self, description: str):
-        """The notes, with progress shown: `(note, hidden states (L, D))`."""
-        for note in tqdm(self.notes, desc=description, unit="note", leave=False):
-            yield note, self.read(note["input_ids"]).to(self.device)
-
     def features(self, states: torch.Tensor) -> torch.Tensor:
-        """What the head attends over, fp32 `(L, F)`, of the hidden states of one note."""
+        """What the head attends over, fp32 `(L, F)`, of the hidden states `(L, D)` of one note."""
+        states = states.to(self.device, self.head.queries.weight.dtype)
         mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
-        return self.head.features(states[None].to(self.head.queries.weight.dtype), mask)[0].float()
+        return self.head.features(states[None], mask)[0].float()
+
+    def passes(self, description: str) -> Iterator[tuple[dict, torch.Tensor]]:
+        """The notes and their features `(L, F)`, with progress shown. Features are kept from pass to pass where all of them
+        fit into `KEPT_BYTES`."""
+        are_kept = 2 * sum(self.notes["length"]) * self.head.queries.in_features <= KEPT_BYTES
+        for row, note in enumerate(tqdm(self.notes, desc=description, unit="note", leave=False)):
+            if row < len(self.kept):
+                yield note, self.kept[row].to(self.device).float()
+                continue
+            features = self.features(self.read(note["input_ids"]))
+            if are_kept:
+                self.kept.append(features.half().cpu())
+            yield note, features
 
     @torch.no_grad()
     def run(self, prior: torch.Tensor) -> None:
@@ -122,8 +133,8 @@ class Start:
         self.head.eval()
         self.whiten_first_layer()
         moments = Moments(self.head.queries.in_features, self.device)
-        for _, states in self.passes("Starting the head: spread"):
-            moments.add(self.features(states))
+        for _, features in self.passes("Starting the head: spread"):
+            moments.add(features)
         self.mean = moments.mean().float()
         self.whitener = moments.whitener(len(self.mean), SHRINKAGE).float()
         prototypes = self.find_prototypes()
@@ -139,8 +150,8 @@ class Start:
         if layer is None:
             return
         moments = Moments(layer.weight.shape[1], self.device)
-        for _, states in self.passes("Starting the head: states"):
-            moments.add(states.float())
+        for ids in tqdm(self.notes["input_ids"], desc="Starting the head: states", unit="note", leave=False):
+            moments.add(self.read(ids).to(self.device).float())
         rows = self.head.first_scale * moments.whitener(layer.weight.shape[0], 1e-3)
         used = layer.weight.data[: len(rows)]  # wider than the states, the rest stays random
         used.copy_(rows.reshape(used.shape))
@@ -154,8 +165,8 @@ class Start:
         prototypes = torch.zeros(shape, device=self.device)
         for step in range(ROUNDS + 1):
             sums = torch.zeros(shape, device=self.device)
-            for note, states in self.passes(f"Starting the head: prototypes {step}/{ROUNDS}"):
-                tokens = (self.features(states) - self.mean) @ self.whitener.T  # (L, F)
+            for note, features in self.passes(f"Starting the head: prototypes {step}/{ROUNDS}"):
+                tokens = (features - self.mean) @ self.whitener.T  # (L, F)
                 codes = torch.tensor(note["label_ids"], dtype=torch.long, device=self.device)
                 if step == 0:
                     sums[codes] += tokens.mean(dim=0)
@@ -164,7 +175,7 @@ class Start:
                     sums[codes] += weights_of_tokens(tokens @ prototypes[codes].T).T @ tokens
             for code, states in self.titles.items() if step == 0 else ():
                 if sums[code].any():  # of a code that no note has, nothing could be learned further
-                    sums[code] = ((self.features(states.to(self.device)) - self.mean) @ self.whitener.T).mean(dim=0)
+                    sums[code] = ((self.features(states) - self.mean) @ self.whitener.T).mean(dim=0)
             sums[self.is_marked] = marked[self.is_marked]
             prototypes = torch.nn.functional.normalize(sums)
             if self.is_marked.all():
@@ -184,9 +195,10 @@ class Start:
         """Choose the biases so that the mean logit of a code over the notes is its log odds."""
         start_at_prior(self.head, torch.zeros_like(prior))
         sums = torch.zeros(len(prior), device=self.device)
-        for _, states in self.passes("Starting the head: biases"):
-            mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
-            sums += self.head(states[None], mask, False)[0][0].float()
+        for _, features in self.passes("Starting the head: biases"):
+            mask = torch.ones(1, len(features), dtype=torch.long, device=self.device)
+            summaries, _ = self.head.queries(features[None], mask, False)
+            sums += self.head.output(summaries)[0].float()
         start_at_prior(self.head, prior.to(self.device) - sums / len(self.notes))
 
 

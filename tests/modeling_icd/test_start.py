@@ -7,6 +7,7 @@ import torch
 
 from modeling_icd import LabelAttentionHead, LlamaForICDCoding, LlamaMultiResCNNForICD, MultiResCNNHead, PooledHead
 from modeling_icd.heads import start_at_prior
+from modeling_icd.training import start
 from modeling_icd.training.start import Moments, choose_notes, log_odds, start_head, weights_of_tokens
 
 
@@ -25,7 +26,7 @@ def some_notes(num_notes: int, seed: int = 0) -> datasets.Dataset:
         for code, place in zip(codes, places, strict=True):
             words[place] = code
         evidence = [[code, place] for code, place in zip(codes, places, strict=True)]
-        rows.append({"input_ids": words, "label_ids": codes, "evidence": evidence})
+        rows.append({"input_ids": words, "length": 25, "label_ids": codes, "evidence": evidence})
     return datasets.Dataset.from_list(rows)
 
 
@@ -77,7 +78,17 @@ def test_the_mean_logit_is_the_log_odds():
     mask = torch.ones(1, 25, dtype=torch.long)
     logits = torch.cat([head.eval()(read(note["input_ids"])[None], mask)[0] for note in notes])
     counts = [sum(code in note["label_ids"] for note in notes) for code in range(CODES)]
-    torch.testing.assert_close(logits.mean(dim=0), log_odds(counts, 50), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits.mean(dim=0), log_odds(counts, 50), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["label_attention", "multirescnn"])
+def test_features_that_do_not_fit_into_memory_are_computed_again(kind, monkeypatch):
+    first, second = heads()[kind], heads()[kind]
+    start_head(Model(first), some_notes(30), read, 100, seed=0)
+    monkeypatch.setattr(start, "KEPT_BYTES", 100)
+    start_head(Model(second), some_notes(30), read, 100, seed=0)
+    for (name, kept), again in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(kept, again, atol=0.02, rtol=0.02, msg=name)
 
 
 def test_it_is_the_same_each_time_and_leaves_the_mode_as_it_was():
