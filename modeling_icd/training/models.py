@@ -48,7 +48,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
         )
-    if isinstance(backbone_config, ICDBaseConfig):
+    if hasattr(backbone_config, "training_data"):  # also where a stock class has saved it
         # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
         training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
     config = config_class.from_backbone(

@@ -67,7 +67,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_from_its_last_epoch(
     number, code, arguments, at_epoch, tmp_path, capsys, monkeypatch
 ):
     # A rate of this size makes the first epoch the best one; the one to go on from is the last one that was finished.
-    options = {"learning_rate": 0.5}
+    options = {"learning_rate": 0.5, "head_start": "random", "score_bias": False, "loss_reduction": "mean"}
     at_epoch(4, lambda: os.kill(os.getpid(), number))
     assert main(arguments(**options)) == code
     printed = capsys.readouterr().err

@@ -27,6 +27,7 @@ MODES = {
         "learning_rate": 0.01,
         "head_learning_rate": 0.02,
         "adam_epsilon": 1e-4,
+        "loss_reduction": "mean",
     },
 }
 # Batch norm and dropout see other notes and draw other numbers in each process; without them, two processes that share a
