@@ -3,7 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_icd import TASK, VERSION, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import TASK, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import HeadRow, LabelAttentionHead, MultiResCNNHead, Option, PooledHead, register_head
 from .modeling_icd import (
     MODELS,
@@ -14,6 +14,7 @@ from .modeling_icd import (
     ModelForICDCoding,
 )
 from .pipeline_icd import ICDCodingPipeline
+from .versions_icd import VERSION
 
 
 __version__ = VERSION

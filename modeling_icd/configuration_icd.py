@@ -4,7 +4,6 @@
 adds any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
 """
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -18,12 +17,10 @@ from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields,
 from .heads import HEADS, HeadRow, find_head, require_positive
 from .loss_icd import complete_loss_options
 from .sharing_icd import PushGuard
+from .versions_icd import VERSION, check_version, with_older_meaning
 
 
 logger = logging.get_logger(__name__)
-
-VERSION = "0.2.0"
-"""Of this project: the one place that the distribution, the package and every saved model take it from."""
 
 FLAT_FILES = (
     "configuration_icd.py",
@@ -34,6 +31,7 @@ FLAT_FILES = (
     "modeling_icd.py",
     "pipeline_icd.py",
     "sharing_icd.py",
+    "versions_icd.py",
 )
 """The code that travels with a saved model. transformers copies `modeling_icd.py` and what it imports, file by file, and
 loads it the same way: so these files import torch, transformers and one another, and nothing else of this package."""
@@ -88,45 +86,6 @@ def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
             f"`label2id` is not the reverse of `id2label`, e.g. for {named!r}: leave `label2id` out, and it is made from "
             "`id2label`."
         )
-
-
-def check_version(version: str | None) -> None:
-    """Refuse a configuration that newer code has written: its fields or weights may mean something else here.
-
-    The layout of a saved model changes with the first two figures of the version, and older layouts are read.
-
-    Args:
-        version (`str`, *optional*): Version of the code that wrote it; older code wrote none.
-
-    Raises:
-        ValueError: where it is newer than this code, or not a version; the message says which code to use.
-    """
-    if version is None:
-        return
-    own_code = "the code that was saved with it (`trust_remote_code=True`, where modeling_icd has not been imported)"
-    match = re.match(r"(\d+)\.(\d+)(\.|$)", str(version))
-    if match is None:
-        raise ValueError(
-            f"`modeling_icd_version` ({version!r}) is no version, so the layout of this model is not known: load it with "
-            f"{own_code}."
-        )
-    if tuple(map(int, match.groups()[:2])) > tuple(map(int, VERSION.split(".")[:2])):
-        raise ValueError(
-            f"This model was saved by modeling-icd {version}, and this is {VERSION}, which does not know its layout: load "
-            f"it with modeling-icd {version} or newer, or with {own_code}."
-        )
-
-
-def _with_older_meaning(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a saved configuration; where version 0.1 saved it, with what was meant by fields that it lacks."""
-    if not re.match(r"0\.1(\.|$)", str(fields.get("modeling_icd_version") or "0.1")):
-        return fields
-    fields = {"loss_reduction": "mean", **fields}
-    if fields.get("model_type") == LlamaMultiResCNNConfig.model_type:
-        return {"architecture": "paper", **fields}
-    if fields.get("head") == LlamaMultiResCNNConfig.head:
-        return {**fields, "head_options": {"architecture": "paper", **(fields.get("head_options") or {})}}
-    return fields
 
 
 def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +226,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
-        fields = _with_new_labels(_with_older_meaning(config_dict), kwargs)
+        fields = _with_new_labels(with_older_meaning(config_dict), kwargs)
         loaded = super().from_dict(fields, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
