@@ -205,9 +205,9 @@ class Start:
 def start_head(
     model,
     notes: datasets.Dataset,
-    read: Read | None,
-    max_notes: int,
-    seed: int,
+    read: Read | None = None,
+    max_notes: int = 2000,
+    seed: int = 0,
     titles: Mapping[int, list[int]] | None = None,
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes, and where it attends its queries and outputs
