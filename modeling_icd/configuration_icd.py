@@ -343,6 +343,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
             attention query per code).
         score_bias (`bool`, defaults to `False`):
             Whether the linear layer behind `"last"` or `"mean"` has a bias; label attention always has one.
+        projection_size (`int`, *optional*, defaults to `hidden_size`): width of what label attention attends over.
     """
 
     model_type = "llama_icd"
@@ -351,6 +352,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
 
     pooling: str = "last"
     score_bias: bool = False
+    projection_size: int | None = None
 
     def __post_init__(self, **kwargs):
         if "head" in kwargs:
@@ -387,6 +389,8 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         super()._check_head()
+        if self.projection_size is not None and "projection_size" not in self.head_options:
+            raise ValueError(f"`projection_size` ({self.projection_size}) is of label attention, got {self.pooling!r}.")
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
@@ -432,7 +436,6 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
     num_residual_layers: int = HEADS["multirescnn"].options["num_residual_layers"].default
     norm: str | None = None
     reduced_path: bool | None = None
-    projection_size: int | None = None
     head_dropout: float = HEADS["multirescnn"].dropout
     pooling: str = "label_attention"
 

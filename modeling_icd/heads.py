@@ -481,7 +481,7 @@ def _check_filter_sizes(name: str, sizes: Any) -> None:
         raise ValueError(f"`{name}` repeats a width: {list(sizes)}.")
 
 
-def _check_reduction_size(name: str, size: Any) -> None:
+def _check_optional_size(name: str, size: Any) -> None:
     if size is not None:
         require_positive(name, size)
 
@@ -526,14 +526,16 @@ _SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
 HEADS: dict[str, HeadRow] = {
     "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
     "mean": HeadRow(partial(PooledHead, pooling="mean"), options=_SCORE_BIAS),
-    "label_attention": HeadRow(LabelAttentionHead, attends=True),
+    "label_attention": HeadRow(
+        LabelAttentionHead, attends=True, options={"projection_size": Option(None, _check_optional_size)}
+    ),
     "multirescnn": HeadRow(
         MultiResCNNHead,
         attends=True,
         dropout=0.2,
         options={
             "architecture": Option("subword", _one_of(*ARCHITECTURES)),
-            "reduction_size": Option(256, _check_reduction_size),
+            "reduction_size": Option(256, _check_optional_size),
             "filter_sizes": Option(None, _check_filter_sizes),
             "num_filter_maps": Option(50, require_positive),
             "num_residual_layers": Option(1, require_positive),

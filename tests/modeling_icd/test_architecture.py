@@ -7,7 +7,7 @@ import torch
 from test_models import notes
 from transformers import AutoModel
 
-from modeling_icd import ICDConfig, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
+from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
 from modeling_icd.heads import ARCHITECTURES
 
 
@@ -79,6 +79,14 @@ def test_a_general_model_that_version_0_1_saved_is_the_papers():
     general["head_options"] = {"filter_sizes": [3], "num_filter_maps": 4}
     general["modeling_icd_version"] = "0.1.0"
     assert ICDConfig.from_dict(general).head_options["norm"] == "batch"
+
+
+def test_label_attention_is_as_wide_as_it_is_told(backbone, tmp_path):
+    model = LlamaForICDCoding.from_pretrained(backbone, num_labels=3, pooling="label_attention", projection_size=5)
+    model.save_pretrained(tmp_path)
+    assert AutoModel.from_pretrained(tmp_path).score.queries.weight.shape == (3, 5)
+    with pytest.raises(ValueError, match=r"`projection_size` \(5\) is of label attention, got 'last'"):
+        LlamaForICDCoding.from_pretrained(backbone, num_labels=3, projection_size=5)
 
 
 @pytest.mark.parametrize(
