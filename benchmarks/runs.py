@@ -99,8 +99,8 @@ def score_ensemble(folders: Sequence[Path], config: str, data_dir: str) -> dict[
     num_unknown = [len(of_note) - len(kept) for of_note, kept in zip(gold, known, strict=True)]
     model_config.update(fit_decision(logits, known, DecisionArguments(), num_unknown=num_unknown))
     _, records, logits = means["test"]
-    about = {"model": f"{config} x {len(folders)}", "dataset": settings["dataset"], "config": "", "split": "test"}
-    about |= {"synthetic": False, "reader": {}}
+    about = {"model": config, "dataset": settings["dataset"], "config": "", "split": "test"}
+    about |= {"synthetic": False, "reader": {}}  # asked for, and not kept: the metrics alone are
     scored = scored_split(model_config, records, logits, empty_notes(list(records["text"])), about, None)
     return summarize(scored)[0]["metrics"]
 

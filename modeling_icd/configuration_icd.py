@@ -14,7 +14,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
-from .heads import HEADS, HeadRow, find_head, require_positive
+from .heads import ARCHITECTURES, HEADS, HeadRow, find_head, require_positive
 from .loss_icd import complete_loss_options
 from .sharing_icd import PushGuard
 from .versions_icd import VERSION, check_version, with_older_meaning
@@ -108,6 +108,14 @@ def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str,
     left_out = ("id2label", "label2id", "num_labels", *decision_fields())
     kept = {name: value for name, value in fields.items() if name not in left_out}
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
+
+
+def _with_new_words(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a saved configuration, without those that another loss or architecture, if one is given, sets anew."""
+    for word, settings in (("loss", ("loss_options",)), ("architecture", tuple(ARCHITECTURES["paper"]))):
+        if word in given and given[word] != fields.get(word):
+            fields = {name: value for name, value in fields.items() if name not in settings} | {word: given[word]}
+    return fields
 
 
 class ICDBaseConfig(PushGuard, PreTrainedConfig):
@@ -226,7 +234,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
-        fields = _with_new_labels(with_older_meaning(config_dict), kwargs)
+        fields = _with_new_words(_with_new_labels(with_older_meaning(config_dict), kwargs), kwargs)
         loaded = super().from_dict(fields, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
@@ -256,9 +264,13 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
-        self.loss_options = complete_loss_options(self.loss, self.loss_reduction, self.loss_options)
+        complete_loss_options(self.loss, self.loss_reduction, self.loss_options)  # which checks them
         if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
             raise ValueError(f"`evidence_weight` must be a number of at least 0, got {self.evidence_weight!r}.")
+        if self.evidence_weight and not find_head(self.head).attends:
+            raise ValueError(
+                f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
+            )
         check_decision(self.decision, self.num_labels)
 
     def _check_head(self) -> None:
@@ -390,7 +402,9 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         super()._check_head()
         if self.projection_size is not None and "projection_size" not in self.head_options:
-            raise ValueError(f"`projection_size` ({self.projection_size}) is of label attention, got {self.pooling!r}.")
+            raise ValueError(
+                f"`projection_size` ({self.projection_size}) is of label attention, got {self.pooling!r}."
+            )
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
@@ -413,8 +427,8 @@ class LlamaMultiResCNNConfig(LlamaICDConfig):
 
     Args:
         architecture (`str`, defaults to `"subword"`):
-            `"paper"` is the original, `"subword"` what learns better over the tokens of a language model. Either is but a
-            word for the values of the fields below that are not given; see `ARCHITECTURES` in heads.py.
+            `"paper"` is the original, `"subword"` what learns better over the tokens of a language model. It sets the
+            defaults of `filter_sizes`, `norm`, `reduced_path` and `projection_size`; see `ARCHITECTURES` in heads.py.
         reduction_size (`int`, *optional*, defaults to 256):
             Width after the 1x1 convolution that stands before the filters. `None` gives the original, whose base
             convolutions are as wide as the hidden states.

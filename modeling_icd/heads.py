@@ -142,8 +142,8 @@ class AttendingHead(nn.Module):
         self.output = LabelOutput(features, num_labels)
         self.dropout = nn.Dropout(dropout)
 
-    # Standard deviation of what the first layer makes of whitened states, where a head is started from notes.
     first_scale = 1.0
+    """Standard deviation of what the first layer makes of the hidden states, where a head is started from notes."""
 
     @property
     def first_layer(self) -> nn.Module | None:
@@ -181,12 +181,12 @@ class LabelAttentionHead(AttendingHead):
         dropout (`float`): on the projected states.
     """
 
+    first_scale = 0.3  # where a tanh is nearly linear
+
     def __init__(self, hidden_size: int, num_labels: int, projection_size: int | None = None, dropout: float = 0.0):
         projection_size = projection_size or hidden_size
         super().__init__(projection_size, num_labels, dropout)
         self.projection = nn.Linear(hidden_size, projection_size)
-
-    first_scale = 0.3  # where a tanh is nearly linear
 
     @property
     def first_layer(self):
@@ -590,7 +590,8 @@ def make_head(
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a head, or an ensemble of several, from the settings of a configuration."""
-    # An architecture is but a word for the values of other options, which are given, too.
-    options = {name: value for name, value in (options or {}).items() if name != "architecture"}
-    make = partial(find_head(word).make, hidden_size, num_labels, dropout=dropout, **options)
+    row, options = find_head(word), dict(options or {})
+    if row.architectures:
+        options.pop("architecture", None)  # it chose the values of other options, which are given, too
+    make = partial(row.make, hidden_size, num_labels, dropout=dropout, **options)
     return make() if ensemble_size == 1 else HeadEnsemble(make() for _ in range(ensemble_size))

@@ -14,6 +14,8 @@ from torch import nn
 
 
 REDUCTIONS = ("sum", "mean")
+# Of a probability that is raised to a power: the gradient of a power below 1 is infinite at 0.
+LEAST = 1e-6
 
 
 def binary_cross_entropy(logits, labels, counts=None):
@@ -25,16 +27,18 @@ def focal(logits, labels, counts=None, *, gamma: float):
     """Focal loss (arXiv 1708.02002): what the model already gets right counts less, by `(1 - p_right) ** gamma`."""
     p = torch.sigmoid(logits)
     wrong = labels * (1 - p) + (1 - labels) * p
-    return wrong**gamma * binary_cross_entropy(logits, labels)
+    return wrong.clamp(min=LEAST) ** gamma * binary_cross_entropy(logits, labels)
 
 
 def asymmetric(logits, labels, counts=None, *, gamma_negative: float, gamma_positive: float, margin: float):
     """Asymmetric loss (arXiv 2009.14119): a focal loss whose exponents differ for codes that a note has and codes that it
     lacks; the latter count nothing while their score is below `margin`."""
     p = torch.sigmoid(logits)
-    shifted = (p - margin).clamp(min=0)
-    absent = -torch.log1p(-shifted.clamp(max=1 - 1e-6)) * shifted**gamma_negative
-    return labels * (1 - p) ** gamma_positive * -nn.functional.logsigmoid(logits) + (1 - labels) * absent
+    shifted = (p - margin).clamp(min=0, max=1 - LEAST)
+    absent = -torch.log1p(-shifted) * shifted.clamp(min=LEAST) ** gamma_negative
+    return (
+        labels * (1 - p).clamp(min=LEAST) ** gamma_positive * -nn.functional.logsigmoid(logits) + (1 - labels) * absent
+    )
 
 
 def class_balanced(logits, labels, counts, *, beta: float):
@@ -156,7 +160,8 @@ def coding_loss(config, members, labels, num_items=None) -> torch.Tensor:
     row = LOSSES[config.loss]
     counts = code_counts(config, members.device) if row.needs_counts else None
     targets = labels.to(members.device).float().expand_as(members)
-    loss = row.function(members.float(), targets, counts, **config.loss_options).sum() / members.shape[0]
+    options = complete_loss_options(config.loss, config.loss_reduction, config.loss_options)
+    loss = row.function(members.float(), targets, counts, **options).sum() / members.shape[0]
     return _per_note(loss, config, labels, num_items)
 
 
@@ -169,6 +174,7 @@ def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch
         evidence (`torch.LongTensor` of shape `(B, K, 2)`): pairs of a code and a token; -1 where a note has fewer.
         labels, num_items: as for [`coding_loss`].
     """
+    evidence = evidence.to(attentions.device)
     rows, places = (evidence[..., 0] >= 0).nonzero(as_tuple=True)
     if not len(rows):
         return attentions.sum() * 0

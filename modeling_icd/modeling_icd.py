@@ -315,7 +315,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         is_backbone = saved.get("architectures") == [type(model.model).__name__]
         if is_ours and not is_backbone and not kwargs.get("ignore_mismatched_sizes"):
             _check_head_weights(pretrained_model_name_or_path, info)
-        model.head_is_new = any(key.startswith("score.") for key in info["missing_keys"])
+        mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+        model.head_is_new = any(key.startswith("score.") for key in (*info["missing_keys"], *mismatched))
         if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
@@ -501,8 +502,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 What [`read_hidden_states`] gave for these notes, in place of both; the backbone is not run.
             labels (`torch.FloatTensor` of shape `(B, C)`, *optional*): 1 where the note has the code.
             evidence (`torch.LongTensor` of shape `(B, K, 2)`, *optional*):
-                Pairs of a code and a token that justifies it, -1 where a note has fewer. With `labels` and an
-                `evidence_weight` above 0, the attention learns from them.
+                Pairs of a code and a token that justifies it, -1 where a note has fewer. In training mode, with `labels`
+                and an `evidence_weight` above 0, the attention learns from them.
             output_hidden_states (`bool`, *optional*): whether to return the `hidden_states` that the head read.
             output_label_attentions (`bool`, *optional*): whether to return `label_attentions` `(B, C, L)`; by name only.
             num_items_in_batch (`int`, *optional*):
@@ -529,7 +530,9 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if hidden_states is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._backbone_learns(inputs_embeds)):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-        learns_evidence = labels is not None and evidence is not None and self.config.evidence_weight > 0
+        learns_evidence = (
+            self.training and labels is not None and evidence is not None and self.config.evidence_weight > 0
+        )
         need_attentions = options["output_label_attentions"] or learns_evidence
         logits, label_attentions = self.score(hidden_states, attention_mask, need_attentions)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
@@ -568,7 +571,7 @@ class LlamaICDPreTrainedModel(ModelForICDCoding, LlamaPreTrainedModel):
 class LlamaForICDCoding(LlamaICDPreTrainedModel):
     """Llama with a direct multi-label head: last-token or mean pooling and one linear layer, or label attention.
 
-    With `pooling="last"` weight names and logits are those of transformers' `LlamaForSequenceClassification`.
+    With `pooling="last"` and without `score_bias` weight names and logits are those of transformers' `LlamaForSequenceClassification`.
     """
 
 

@@ -37,7 +37,8 @@ def check_version(version: str | None) -> None:
 
 def with_older_meaning(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration; where version 0.1 saved it, with what was meant by fields that it lacks."""
-    if not re.match(r"0\.1(\.|$)", str(fields.get("modeling_icd_version") or "0.1")):
+    is_ours = fields.get("model_type") in ("icd", "llama_icd", "llama_multirescnn_icd")
+    if not is_ours or not re.match(r"0\.1(\.|$)", str(fields.get("modeling_icd_version") or "0.1")):
         return fields
     fields = {"loss_reduction": "mean", **fields}
     if fields.get("model_type") == "llama_multirescnn_icd":

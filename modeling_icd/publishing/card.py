@@ -285,4 +285,5 @@ def is_plain_classifier(config: Mapping[str, Any]) -> bool:
         and config.get("pooling", "last") == "last"
         and config.get("hidden_layer") in (None, config["num_hidden_layers"])
         and not config.get("normalize_hidden_states")
+        and not config.get("score_bias")
     )

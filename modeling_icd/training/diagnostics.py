@@ -5,7 +5,6 @@ What the figures mean, and what to do about them, is in docs/training.md.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import datasets
@@ -18,20 +17,17 @@ from ..evaluation.decisions import multi_hot
 from ..evaluation.icd_metrics.inputs import ClassIds
 from ..evaluation.tfidf import tfidf_scores
 from ..evaluation.yardsticks import compare, map_of_frequencies, training_warning
+from .notes import notes_per_code
 
 
 MAX_NOTES = 32  # whose attention is looked at
-MAX_TFIDF_PAIRS = 1_000_000  # of a training note and a code: beyond that, TF-IDF would take too long
+# Pairs of a training note and a code, and characters of all notes: beyond that, TF-IDF would take too long.
+MAX_TFIDF_PAIRS, MAX_TFIDF_CHARACTERS = 1_000_000, 20_000_000
 
 
 def is_of_head(name: str) -> bool:
     """Whether a parameter belongs to the head; all others are the backbone's."""
     return "score." in name
-
-
-def notes_per_code(label_ids: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
-    """How many notes have each code, `(C,)`."""
-    return np.bincount(np.fromiter(chain.from_iterable(label_ids), int), minlength=num_labels)
 
 
 @torch.no_grad()
@@ -158,7 +154,8 @@ def fit_tfidf(
 ) -> np.ndarray | None:
     """Scores `(N, C)` of the strong TF-IDF, fitted on the training notes; `None`, and one line that says why, where the
     notes and codes are too many, or the notes too few."""
-    if len(train_notes) * num_labels > MAX_TFIDF_PAIRS:
+    is_long = sum(map(len, train_notes)) + sum(map(len, notes)) > MAX_TFIDF_CHARACTERS
+    if len(train_notes) * num_labels > MAX_TFIDF_PAIRS or is_long:
         print(
             f"The TF-IDF yardstick is left out: {len(train_notes):,} training notes and {num_labels:,} codes are too many."
         )

@@ -4,6 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.builders.public_files import is_public
-from dataset_scripts.evidence import EVIDENCE_FILE, gold_evidence
+from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.files import make_folder
 from dataset_scripts.marker import is_synthetic
 
@@ -114,24 +115,29 @@ def readable_notes(
     return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]), rows)
 
 
+def notes_per_code(label_ids: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
+    """How many notes have each code, `(C,)`."""
+    return np.bincount(np.fromiter(chain.from_iterable(label_ids), int), minlength=num_labels)
+
+
 def marked_evidence(
-    split: datasets.Dataset, model_args: ModelArguments, data_args: DataArguments
-) -> list[dict[str, list[list[int]]]] | None:
-    """Code to spans of characters for each note, if the model is to learn from marked evidence, or to be started from it and
-    the data set has it.
+    splits: dict[str, datasets.Dataset], model_args: ModelArguments, data_args: DataArguments
+) -> dict[str, list[dict[str, list[list[int]]]]]:
+    """Of each split the spans of characters by code, for each note; empty unless the model is to learn from marked evidence,
+    or to be started from it and the data set has it.
 
     Raises:
         ValueError: where it is to learn from evidence, and the data set marks none.
     """
-    if not model_args.evidence_weight:
-        if model_args.head_start != "notes" or not model_args.start_evidence:
-            return None
-        in_split = "evidence" in split.column_names and any(split["evidence"])
-        if not in_split and not (
-            is_synthetic(data_args.data_dir) and Path(data_args.data_dir, EVIDENCE_FILE).is_file()
-        ):
-            return None
-    return gold_evidence(split, data_args.data_dir)
+    starts = model_args.head_start == "notes" and model_args.start_evidence
+    if not starts and not model_args.evidence_weight:
+        return {}
+    try:
+        return {name: gold_evidence(split, data_args.data_dir) for name, split in splits.items()}
+    except ValueError:
+        if model_args.evidence_weight:
+            raise
+        return {}
 
 
 def evidence_tokens(
@@ -142,6 +148,11 @@ def evidence_tokens(
     Args:
         evidence: code to spans of characters, for each note; see `gold_evidence`.
     """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            "The tokenizer cannot say which characters its tokens stand for, so marked evidence cannot be used: take a fast one, "
+            "or `--start_evidence false` and no `evidence_weight`."
+        )
     pairs = []
     for text, marked in zip(texts, evidence, strict=True):
         offsets = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]

@@ -72,8 +72,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     codes = list(training_data["code_counts"])
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     model = new_model()
+    evidence = marked_evidence(splits, model_args, data_args)
     training, validation = (
-        readable_notes(split, tokenizer, model.config.label2id, name, marked_evidence(split, model_args, data_args))
+        readable_notes(split, tokenizer, model.config.label2id, name, evidence.get(name))
         for name, split in splits.items()
     )
     gold = list(validation.tokens["label_ids"])
@@ -159,7 +160,7 @@ def ready_to_learn(
         if model_args.start_titles:
             described, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
             titles = {label2id[code]: tokenizer(title)["input_ids"] for code, title in described.items()}
-        start_head(model, notes, read, max_notes, args.seed, titles)
+        start_head(model, notes, read, max_notes, args.seed, titles, show_progress=not args.disable_tqdm)
     return add_lora(model, model_args)
 
 

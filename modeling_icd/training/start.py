@@ -8,19 +8,22 @@ code gives it a gradient a few times an epoch. What the notes say is there at on
    in a few rounds: beginning with the mean of its notes, or of its title, each code attends to the tokens that are more
    like its own prototype than like those of the other codes of the same note, and the tokens' mean is its next prototype.
 3. Its query and its output vector are the direction that tells the prototype from all other tokens (Fisher's linear
-   discriminant), its bias the log odds of a note having it.
+   discriminant). Its bias is chosen so that its mean logit is the log odds of a note having it.
+
+So the weights of a code that one note has come from that note's words. They are as confidential as those of a trained head.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from ..heads import AttendingHead, HeadEnsemble, start_at_prior
+from .notes import notes_per_code
 
 
 # Spread of a token's score for a code before training, for the attention and for the logit; and how sharply tokens are
@@ -30,6 +33,9 @@ ROUNDS = 3
 # Of the mean variance, added to every direction: directions that hardly vary would be blown up.
 SHRINKAGE = 0.01
 KEPT_BYTES = 1 << 30
+# Where the backbone must read the notes, their states are kept in memory, and so these must be few.
+UNCACHED_NOTES = 200
+ENSEMBLE_SHARE = 0.8
 
 Read = Callable[[list[int]], torch.Tensor]
 
@@ -46,25 +52,25 @@ def choose_notes(label_ids: Sequence[Sequence[int]], max_notes: int, seed: int) 
     order = np.random.default_rng(seed).permutation(len(label_ids))
     if len(order) <= max_notes:
         return order.tolist()
-    counts = np.bincount(np.fromiter(chain.from_iterable(label_ids), int), minlength=1)
+    counts = notes_per_code(label_ids, 1)
     rarest = [min((int(counts[code]) for code in label_ids[i]), default=len(order)) for i in order]
     return order[np.argsort(rarest, kind="stable")[:max_notes]].tolist()
 
 
 class Moments:
-    """Mean and covariance of vectors that are seen in parts."""
+    """Mean and covariance of vectors that are seen in parts; in fp64 on the CPU, since some devices have no such type."""
 
-    def __init__(self, width: int, device):
+    def __init__(self, width: int):
         self.count = 0
-        self.sum = torch.zeros(width, dtype=torch.float64, device=device)
-        self.products = torch.zeros(width, width, dtype=torch.float64, device=device)
+        self.sum = torch.zeros(width, dtype=torch.float64)
+        self.products = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, vectors: torch.Tensor) -> None:
         """Take in vectors `(N, D)`."""
-        self.count += len(vectors)
-        self.sum += vectors.sum(dim=0, dtype=torch.float64)
         vectors = vectors.float()
-        self.products += (vectors.T @ vectors).double()
+        self.count += len(vectors)
+        self.sum += vectors.sum(dim=0).cpu().double()
+        self.products += (vectors.T @ vectors).cpu().double()
 
     def mean(self) -> torch.Tensor:
         """`(D,)`, fp64."""
@@ -92,7 +98,7 @@ def weights_of_tokens(similar: torch.Tensor) -> torch.Tensor:
     return shares[:, :-1].softmax(dim=0)
 
 
-class Start:
+class HeadStarter:
     """Starts one head from notes.
 
     Args:
@@ -102,10 +108,21 @@ class Start:
         titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes, where they are used.
     """
 
-    def __init__(self, head: AttendingHead, notes: datasets.Dataset, read: Read, titles: dict[int, torch.Tensor]):
-        self.head, self.notes, self.read, self.titles = head, notes, read, titles
+    def __init__(
+        self,
+        head: AttendingHead,
+        notes: datasets.Dataset,
+        read: Read,
+        titles: Mapping[int, torch.Tensor],
+        show_progress: bool = True,
+    ):
+        self.head, self.notes, self.read, self.titles, self.show_progress = head, notes, read, titles, show_progress
         self.kept: list[torch.Tensor] = []
         self.device = head.queries.weight.device
+
+    def progress(self, rows, description: str):
+        shown = f"Starting the head: {description}"
+        return tqdm(rows, desc=shown, unit="note", leave=False, disable=not self.show_progress)
 
     def features(self, states: torch.Tensor) -> torch.Tensor:
         """What the head attends over, fp32 `(L, F)`, of the hidden states `(L, D)` of one note."""
@@ -114,10 +131,10 @@ class Start:
         return self.head.features(states[None], mask)[0].float()
 
     def passes(self, description: str) -> Iterator[tuple[dict, torch.Tensor]]:
-        """The notes and their features `(L, F)`, with progress shown. Features are kept from pass to pass where all of them
-        fit into `KEPT_BYTES`."""
+        """The notes and their features `(L, F)`. Features are kept from pass to pass where all of them fit into
+        `KEPT_BYTES`."""
         are_kept = 2 * sum(self.notes["length"]) * self.head.queries.in_features <= KEPT_BYTES
-        for row, note in enumerate(tqdm(self.notes, desc=description, unit="note", leave=False)):
+        for row, note in enumerate(self.progress(self.notes, description)):
             if row < len(self.kept):
                 yield note, self.kept[row].to(self.device).float()
                 continue
@@ -132,30 +149,33 @@ class Start:
         was_training = self.head.training
         self.head.eval()
         self.whiten_first_layer()
-        moments = Moments(self.head.queries.in_features, self.device)
-        for _, features in self.passes("Starting the head: spread"):
+        moments = Moments(self.head.queries.in_features)
+        for _, features in self.passes("spread"):
             moments.add(features)
-        self.mean = moments.mean().float()
-        self.whitener = moments.whitener(len(self.mean), SHRINKAGE).float()
+        self.mean = moments.mean().float().to(self.device)
+        self.whitener = moments.whitener(len(self.mean), SHRINKAGE).float().to(self.device)
         prototypes = self.find_prototypes()
         found = prototypes.norm(dim=1) > 0  # (C,)
-        directions = torch.nn.functional.normalize(prototypes) @ self.whitener
-        self.head.queries.weight.data[found] = (QUERY_SCALE * directions)[found].to(self.head.queries.weight.dtype)
-        self.head.output.weight.data[found] = (OUTPUT_SCALE * directions)[found].to(self.head.output.weight.dtype)
+        directions = nn.functional.normalize(prototypes) @ self.whitener
+        for layer, scale in ((self.head.queries, QUERY_SCALE), (self.head.output, OUTPUT_SCALE)):
+            layer.weight.data[found] = (scale * directions)[found].to(layer.weight.dtype)
         self.centre_logits(prior)
         self.head.train(was_training)
 
     def whiten_first_layer(self) -> None:
         layer: Any = self.head.first_layer
-        if layer is None:
+        if layer is None or layer.bias is None:
             return
-        moments = Moments(layer.weight.shape[1], self.device)
-        for ids in tqdm(self.notes["input_ids"], desc="Starting the head: states", unit="note", leave=False):
-            moments.add(self.read(ids).to(self.device).float())
+        moments = Moments(layer.weight.shape[1])
+        for ids in self.progress(self.notes["input_ids"], "states"):
+            moments.add(self.read(ids))
         rows = self.head.first_scale * moments.whitener(layer.weight.shape[0], 1e-3)
         used = layer.weight.data[: len(rows)]  # wider than the states, the rest stays random
         used.copy_(rows.reshape(used.shape))
         layer.bias.data[: len(rows)].copy_(-rows @ moments.mean())
+
+    def whitened(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) @ self.whitener.T
 
     def find_prototypes(self) -> torch.Tensor:
         """A vector `(C, F)` for each code, in the space of whitened features, where all tokens have the mean 0; 0 for a code
@@ -165,8 +185,8 @@ class Start:
         prototypes = torch.zeros(shape, device=self.device)
         for step in range(ROUNDS + 1):
             sums = torch.zeros(shape, device=self.device)
-            for note, features in self.passes(f"Starting the head: prototypes {step}/{ROUNDS}"):
-                tokens = (features - self.mean) @ self.whitener.T  # (L, F)
+            for note, features in self.passes(f"prototypes {step}/{ROUNDS}"):
+                tokens = self.whitened(features)  # (L, F)
                 codes = torch.tensor(note["label_ids"], dtype=torch.long, device=self.device)
                 if step == 0:
                     sums[codes] += tokens.mean(dim=0)
@@ -175,9 +195,9 @@ class Start:
                     sums[codes] += weights_of_tokens(tokens @ prototypes[codes].T).T @ tokens
             for code, states in self.titles.items() if step == 0 else ():
                 if sums[code].any():  # of a code that no note has, nothing could be learned further
-                    sums[code] = ((self.features(states) - self.mean) @ self.whitener.T).mean(dim=0)
+                    sums[code] = self.whitened(self.features(states)).mean(dim=0)
             sums[self.is_marked] = marked[self.is_marked]
-            prototypes = torch.nn.functional.normalize(sums)
+            prototypes = nn.functional.normalize(sums)
             if self.is_marked.all():
                 break
         return prototypes
@@ -195,7 +215,7 @@ class Start:
         """Choose the biases so that the mean logit of a code over the notes is its log odds."""
         start_at_prior(self.head, torch.zeros_like(prior))
         sums = torch.zeros(len(prior), device=self.device)
-        for _, features in self.passes("Starting the head: biases"):
+        for _, features in self.passes("biases"):
             mask = torch.ones(1, len(features), dtype=torch.long, device=self.device)
             summaries, _ = self.head.queries(features[None], mask, False)
             sums += self.head.output(summaries)[0].float()
@@ -209,36 +229,57 @@ def start_head(
     max_notes: int = 2000,
     seed: int = 0,
     titles: Mapping[int, list[int]] | None = None,
+    show_progress: bool = True,
 ) -> None:
-    """Start the new head of a model: its biases at the log odds of the codes, and where it attends its queries and outputs
-    from the notes.
+    """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
+    from what sets the words of each code apart. A head with batch norm, whose features change as it learns, and one that
+    does not attend get the biases alone.
 
     Args:
-        notes (`datasets.Dataset`): tokenized training notes.
-        read (`Callable`, *optional*): gives hidden states of the `input_ids` of a note; by default the backbone does.
+        notes (`datasets.Dataset`): tokenized training notes; those without a token are passed over.
+        read (`Callable`, *optional*):
+            Gives hidden states of the `input_ids` of a note. By default the backbone reads at most 200 notes, once.
         max_notes (`int`): to look at; 0: only the biases are set.
-        seed (`int`): chooses the notes, other ones for each member of an ensemble.
+        seed (`int`): chooses the notes; each head of an ensemble is started from other 80 % of them.
         titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads.
+
+    Raises:
+        ValueError: where the model's head was loaded: starting it would undo its training.
     """
-    counts = np.bincount(np.fromiter(chain.from_iterable(notes["label_ids"]), int), minlength=model.config.num_labels)
-    prior = log_odds(counts.tolist(), len(notes))
+    if not getattr(model, "head_is_new", True):
+        raise ValueError("This model's head was loaded with it: starting it again would undo its training.")
+    notes = notes.select(np.flatnonzero(notes["length"]))
+    prior = log_odds(notes_per_code(notes["label_ids"], model.config.num_labels).tolist(), len(notes))
     start_at_prior(model.score, prior)
-    members = model.score.members if isinstance(model.score, HeadEnsemble) else [model.score]
-    if not max_notes or not all(isinstance(member, AttendingHead) for member in members):
+    members: list[Any] = list(model.score.members) if isinstance(model.score, HeadEnsemble) else [model.score]
+    can_start = isinstance(members[0], AttendingHead) and not any(
+        isinstance(module, nn.BatchNorm1d) for module in members[0].modules()
+    )
+    if not max_notes or not can_start:
         return
-    read_title = backbone_reader(model)
-    title_states = {code: read_title(ids) for code, ids in (titles or {}).items()}
+    read_by_backbone = backbone_reader(model)
+    title_states = {code: read_by_backbone(ids) for code, ids in (titles or {}).items()}
+    chosen = notes.select(
+        choose_notes(notes["label_ids"], max_notes if read else min(max_notes, UNCACHED_NOTES), seed)
+    )
     for number, member in enumerate(members):
-        chosen = choose_notes(notes["label_ids"], max_notes, seed + number)
-        Start(member, notes.select(chosen), read or backbone_reader(model), title_states).run(prior)
+        own = chosen
+        if len(members) > 1:
+            order = np.random.default_rng([seed, number]).permutation(len(chosen))
+            own = chosen.select(order[: max(1, round(ENSEMBLE_SHARE * len(chosen)))])
+        HeadStarter(member, own, read or read_by_backbone, title_states, show_progress).run(prior)
 
 
 def backbone_reader(model) -> Read:
-    """Reads one note at a time with the model's own backbone."""
+    """Reads one note at a time with the model's own backbone, and remembers its states in half precision."""
+    known: dict[tuple[int, ...], torch.Tensor] = {}
 
     @torch.no_grad()
     def read(input_ids: list[int]) -> torch.Tensor:
-        ids = torch.tensor([input_ids], device=model.device)
-        return model.read_hidden_states(ids, torch.ones_like(ids))[0]
+        key = tuple(input_ids)
+        if key not in known:
+            ids = torch.tensor([input_ids], device=model.device)
+            known[key] = model.read_hidden_states(ids, torch.ones_like(ids))[0].to("cpu", torch.bfloat16)
+        return known[key].to(model.device).float()
 
     return read

@@ -74,6 +74,13 @@ def test_what_version_0_1_saved_is_the_papers(backbone, tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
+def test_another_architecture_sets_its_settings_anew(tmp_path):
+    LlamaMultiResCNNConfig(norm="batch").save_pretrained(tmp_path)
+    again = LlamaMultiResCNNConfig.from_pretrained(tmp_path, architecture="paper")
+    assert settings(again) == as_lists(ARCHITECTURES["paper"])
+    assert LlamaMultiResCNNConfig.from_pretrained(tmp_path).norm == "batch"
+
+
 def test_a_general_model_that_version_0_1_saved_is_the_papers():
     general = ICDConfig.from_backbone(LlamaMultiResCNNConfig(), num_labels=3, head="multirescnn").to_dict()
     general["head_options"] = {"filter_sizes": [3], "num_filter_maps": 4}

@@ -44,11 +44,14 @@ def test_the_tokens_are_those_of_the_marked_words(data, corpus, backbone):
 
 def test_evidence_is_used_where_it_is_asked_for_and_marked(data, backbone):
     split, data_args = data
-    assert marked_evidence(split, model_arguments(backbone), data_args)
-    assert marked_evidence(split, model_arguments(backbone, start_evidence=False), data_args) is None
-    assert marked_evidence(split, model_arguments(backbone, head_start="prior"), data_args) is None
+    splits = {"training": split}
+    assert len(marked_evidence(splits, model_arguments(backbone), data_args)["training"]) == len(split)
+    assert marked_evidence(splits, model_arguments(backbone, start_evidence=False), data_args) == {}
+    assert marked_evidence(splits, model_arguments(backbone, head_start="prior"), data_args) == {}
     asked = model_arguments(backbone, head_start="prior", evidence_weight=0.5)
-    assert marked_evidence(split, asked, data_args)
+    assert marked_evidence(splits, asked, data_args)
+    changed = {"training": split.map(lambda note: {"text": note["text"][::-1]}, keep_in_memory=True)}
+    assert marked_evidence(changed, model_arguments(backbone), data_args) == {}  # nobody asked for it
 
 
 def test_a_batch_holds_evidence_of_every_note(data, corpus, backbone):

@@ -62,6 +62,8 @@ def test_a_loss_of_parts_is_that_of_the_whole(loss):
 def test_a_loss_has_finite_gradients_at_logits_that_are_far_off(loss):
     of = config(loss=loss, training_data={"code_counts": {"a": 1, "b": 5, "c": 20}})
     logits = torch.tensor([[[90.0, -90.0, 0.0]]], requires_grad=True)
+    if LOSSES[loss].options and loss != "class_balanced":
+        of.loss_options = {name: 0.5 for name in LOSSES[loss].options if "gamma" in name}
     coding_loss(of, logits, torch.tensor([[0.0, 1.0, 1.0]])).backward()
     assert logits.grad.isfinite().all()
 
@@ -70,7 +72,7 @@ def test_evidence_is_learned_from_until_the_attention_is_on_it(backbone):
     torch.manual_seed(0)
     model = LlamaForICDCoding.from_pretrained(
         backbone, num_labels=3, pooling="label_attention", window_size=8, evidence_weight=1.0
-    )
+    ).train()
     ids, mask = notes(20, 9)
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     evidence = torch.tensor([[[0, 3], [0, 4], [2, 17]], [[1, 8], [-1, -1], [-1, -1]]])
@@ -120,5 +122,13 @@ def test_a_loss_that_weighs_by_counts_asks_for_them():
 def test_settings_of_the_loss_come_back(tmp_path):
     config(loss="asymmetric", loss_options={"margin": 0.1}, loss_reduction="mean").save_pretrained(tmp_path)
     again = LlamaICDConfig.from_pretrained(tmp_path)
-    assert again.loss_options == {"gamma_negative": 2.0, "gamma_positive": 0.0, "margin": 0.1}
-    assert (again.loss, again.loss_reduction) == ("asymmetric", "mean")
+    assert (again.loss, again.loss_options, again.loss_reduction) == ("asymmetric", {"margin": 0.1}, "mean")
+    other = LlamaICDConfig.from_pretrained(tmp_path, loss="bce")  # which has no such option
+    assert (other.loss, other.loss_options) == ("bce", None)
+    other.loss = "focal"
+    assert coding_loss(other, LOGITS, LABELS).isfinite()
+
+
+def test_a_head_that_does_not_attend_learns_from_no_evidence():
+    with pytest.raises(ValueError, match=r"`evidence_weight` \(1.0\) teaches an attention; 'last' has none"):
+        LlamaICDConfig(evidence_weight=1.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_icd import LabelAttentionHead, LlamaForICDCoding, LlamaMultiResCNNForICD, MultiResCNNHead, PooledHead
-from modeling_icd.heads import start_at_prior
+from modeling_icd.heads import HeadEnsemble, start_at_prior
 from modeling_icd.training import start
 from modeling_icd.training.start import Moments, choose_notes, log_odds, start_head, weights_of_tokens
 
@@ -128,12 +128,13 @@ def test_of_many_notes_those_with_rare_codes_are_looked_at():
 
 
 def test_moments_are_those_of_all_parts():
+    torch.manual_seed(0)
     rows = torch.randn(500, 6) @ torch.randn(6, 6) + 3
-    moments = Moments(6, "cpu")
+    moments = Moments(6)
     for part in rows.split(77):
         moments.add(part)
     white = (rows.double() - moments.mean()) @ moments.whitener(6, 0).T
-    torch.testing.assert_close(white.T @ white / 500, torch.eye(6).double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.T @ white / 500, torch.eye(6).double(), atol=0.01, rtol=0)
 
 
 def test_a_token_is_evidence_of_the_code_that_it_is_most_like():
@@ -158,4 +159,34 @@ def test_the_backbone_reads_the_notes_where_no_states_are_kept(model_class, back
 def test_a_saved_head_is_not_new(backbone, tmp_path):
     model = LlamaForICDCoding.from_pretrained(backbone, num_labels=CODES, pooling="label_attention")
     model.save_pretrained(tmp_path)
-    assert not LlamaForICDCoding.from_pretrained(tmp_path).head_is_new
+    again = LlamaForICDCoding.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="would undo its training"):
+        start_head(again, some_notes(20))
+    other = LlamaForICDCoding.from_pretrained(tmp_path, num_labels=CODES + 1, ignore_mismatched_sizes=True)
+    assert other.head_is_new
+
+
+def test_heads_of_an_ensemble_start_apart():
+    ensemble = HeadEnsemble(heads()["label_attention"] for _ in range(2))
+    start_head(Model(ensemble), some_notes(60), read)
+    first, second = (member.output.weight for member in ensemble.members)
+    assert (first - second).abs().max() > 0.01
+    assert all(share_right(member, some_notes(40, seed=1)) > 0.9 for member in ensemble.members)
+
+
+def test_notes_without_a_token_are_passed_over():
+    empty = datasets.Dataset.from_list([{"input_ids": [], "length": 0, "label_ids": [1], "evidence": []}])
+    notes = datasets.concatenate_datasets([some_notes(30), empty.cast(some_notes(1).features)])
+    head, same = heads()["label_attention"], heads()["label_attention"]
+    start_head(Model(head), notes, read)
+    start_head(Model(same), some_notes(30), read)
+    assert torch.equal(head.queries.weight, same.queries.weight)
+
+
+def test_a_head_with_batch_norm_gets_its_biases_alone():
+    head = MultiResCNNHead(D, CODES, (3,), 4, reduction_size=8)
+    before = head.queries.weight.clone()
+    start_head(Model(head), some_notes(30), read)
+    assert torch.equal(head.queries.weight, before)
+    counts = [sum(code in note["label_ids"] for note in some_notes(30)) for code in range(CODES)]
+    torch.testing.assert_close(head.output.bias.data, log_odds(counts, 30))
