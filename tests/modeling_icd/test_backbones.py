@@ -19,7 +19,7 @@ from transformers import (
 
 from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
 from modeling_icd.training.arguments import ModelArguments
-from modeling_icd.training.models import build_model
+from modeling_icd.training.models import add_lora, build_model
 
 
 TINY = {
@@ -202,7 +202,7 @@ def test_a_preset_and_the_general_class_are_the_same_model(folders, tmp_path):
 def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
     options = {"head_options": ["filter_sizes=3,5", "num_filter_maps=4"], "reduction_size": 8, "window_size": 8}
     args = ModelArguments("generic", str(folders / kind), head="multirescnn", lora_r=2, lora_layers_from=1, **options)
-    model = build_model(args, args.backbone, ["486", "401.9"], {}, None)
+    model = add_lora(build_model(args, args.backbone, ["486", "401.9"], {}, None), args)
     rest = {"architecture": "subword", "norm": "layer", "reduced_path": True, "projection_size": 256}
     assert model.config.head_options == {**SMALL_CNN["head_options"], "num_residual_layers": 1, **rest}
     assert model.config.id2label == {0: "486", 1: "401.9"}

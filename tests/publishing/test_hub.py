@@ -33,6 +33,8 @@ PUBLISHED = {
     "decision_icd.py",
     "evidence_icd.py",
     "sharing_icd.py",
+    "loss_icd.py",
+    "versions_icd.py",
     "tokenizer.json",
     "tokenizer_config.json",
     "train.yaml",
