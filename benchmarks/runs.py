@@ -120,5 +120,5 @@ def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title:
         values = {metric: [run[metric] for run in runs] for metric in metrics}
         summary[name] = {metric: {"mean": np.mean(v), "std": np.std(v), "runs": v} for metric, v in values.items()}
         table.add_row(name, *(f"{np.mean(v):.3f}\n({np.std(v):.3f})" for v in values.values()))
-    Console().print(table)
+    Console(width=110).print(table)  # wide enough also where the output is a file
     write_text(json.dumps(summary, indent=2), file)

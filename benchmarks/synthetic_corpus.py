@@ -6,7 +6,6 @@ TF-IDF and the models are fitted on train, and each one's threshold is chosen on
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -15,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import pipeline
 
-from benchmarks.runs import train_and_score
+from benchmarks.runs import print_summary, score_ensemble, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.command import run_command
-from dataset_scripts.files import write_text
 from dataset_scripts.synthetic import LENGTHS, write_corpus
 
 
@@ -47,6 +45,11 @@ def show_note(model: Path, builder: ICDBuilder) -> None:
     console.print(f"Gold codes that it missed: {', '.join(sorted(gold - {code['code'] for code in coded})) or 'none'}")
 
 
+def folder_of(output_dir: Path, config: str, seed: int) -> Path:
+    """Where the model of a configuration and a training seed lies; that of seed 0 has the configuration's name."""
+    return output_dir / (f"{config}-seed{seed}" if seed else config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/synthetic"))
@@ -54,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--num_admissions", type=int, default=1000)
     parser.add_argument("--length", choices=LENGTHS, default="short", help="of the notes")
     parser.add_argument("--code_set", choices=("full", "top50"), default="top50")
-    parser.add_argument("--seed", type=int, default=0, help="of the corpus and of training")
+    parser.add_argument("--seed", type=int, default=0, help="of the corpus")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of training")
     parser.add_argument(
         "--show_note", metavar="CONFIG", help="code one test note with the model of this configuration"
     )
@@ -63,24 +67,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not corpus.exists():
         write_corpus(corpus, args.num_admissions, args.seed, args.length, split_fractions=(0.7, 0.1, 0.2))
     builder = load_builder("mimic3", args.code_set, data_dir=corpus, cache_dir=args.output_dir / "cache")
-    rows, seconds = {}, {}
-    for name, strong in (("TF-IDF + LinearSVC", False), ("strong TF-IDF + LinearSVC", True)):
+    figures: dict[str, list[dict[str, float]]] = {}
+    for name, strong in (("tfidf_linearsvc", False), ("tfidf_strong", True)):
         started = time.perf_counter()
-        rows[name] = evaluate_tfidf(builder, True, strong)
-        seconds[name] = time.perf_counter() - started
+        metrics = evaluate_tfidf(builder, tune_threshold=True, strong=strong)
+        figures[name] = [{**metrics, "seconds": time.perf_counter() - started}]
+    folders = {config: [folder_of(args.output_dir, config, seed) for seed in args.seeds] for config in args.configs}
     for config in args.configs:
-        results = train_and_score(config, args.output_dir / config, str(corpus), args.code_set, args.seed)
-        rows[config], seconds[config] = results["metrics"], results["training_seconds"]
+        for folder, seed in zip(folders[config], args.seeds, strict=True):
+            results = train_and_score(config, folder, str(corpus), args.code_set, seed)
+            figures.setdefault(config, []).append({**results["metrics"], "seconds": results["training_seconds"]})
+        if len(args.seeds) > 1:
+            figures[f"{config} x {len(args.seeds)}"] = [score_ensemble(folders[config], config, str(corpus))]
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
-    table = Table(title=f"Synthetic corpus, {args.code_set}, notes {sizes}, seed {args.seed}: the test split")
-    table.add_column("model", no_wrap=True)
-    for column in (*METRICS, "training, s"):
-        table.add_column(column.replace("_", "\n"), justify="right")
-    for name, metrics in rows.items():
-        table.add_row(name, *(f"{metrics[metric]:.4f}" for metric in METRICS), f"{seconds[name]:.0f}")
-    console.print(table)
-    summary = {name: {**metrics, "training_seconds": seconds[name]} for name, metrics in rows.items()}
-    write_text(json.dumps({"notes": sizes, "results": summary}, indent=2), args.output_dir / "summary.json")
+    title = f"Synthetic corpus, {args.code_set}, notes {sizes}, training seeds {args.seeds}: the test split"
+    print_summary(figures, METRICS, title, args.output_dir / "summary.json")
     if args.show_note:
         show_note(args.output_dir / args.show_note, builder)
     return 0
