@@ -4,11 +4,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoConfig, LlamaConfig
+from trl import TrlParser
 
 import modeling_icd
-from modeling_icd import LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
+from modeling_icd.training import models
+from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 CALIBRATION = {
     "method": "platt",
@@ -194,3 +200,20 @@ def test_the_version_is_written_in_one_place():
     module, name = project["tool"]["setuptools"]["dynamic"]["version"]["attr"].rsplit(".", 1)
     assert project["project"]["dynamic"] == ["version"]
     assert vars(importlib.import_module(module))[name] == modeling_icd.__version__
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_configuration_file_describes_a_model(file, monkeypatch):
+    backbone = LlamaConfig(num_hidden_layers=30, hidden_size=576, num_attention_heads=9, max_position_embeddings=8192)
+    monkeypatch.setattr(models, "load_config", lambda name: backbone)
+    for model_class in (LlamaForICDCoding, LlamaMultiResCNNForICD):
+
+        def on_meta(name, config, own_class=model_class, **kwargs):
+            with torch.device("meta"):
+                return own_class(config)
+
+        monkeypatch.setattr(model_class, "from_pretrained", on_meta)
+    parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
+    args, _, _ = parser.parse_args_and_config(["--config", str(file), "--data_dir", "x", "--use_cpu"])
+    model = models.build_model(args, "any", ["401.9", "428.0"], {}, None)
+    assert model.config.hidden_layer == args.hidden_layer
