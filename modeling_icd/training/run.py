@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -19,13 +20,20 @@ from ..evaluation.decisions import check_notes, fit_decision
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
 from ..inference.model_folder import SMOLLM2_DIR
-from ..modeling_icd import LlamaICDPreTrainedModel, ModelForICDCoding
+from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
 from .models import add_lora, build_model
-from .notes import build_dataset, describe_training_data, marked_evidence, readable_notes, warn_of_empty_notes
+from .notes import (
+    TokenizedNotes,
+    build_dataset,
+    describe_training_data,
+    marked_evidence,
+    readable_notes,
+    warn_of_empty_notes,
+)
 from .processes import (
     OtherProcessFailed,
     end_processes,
@@ -63,14 +71,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     output_dir = make_folder(args.output_dir)
     # What can be turned back into notes never lies in the folder that is published.
     private_dir = Path(f"{output_dir}-private")
-    builder = first_process_first(args, lambda: build_dataset(data_args, private_dir / "cache"))
-    splits = learning_splits(builder, data_args)
-    learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
-    training_data = describe_training_data(data_args, builder, learned_splits)
-    backbone = find_backbone(model_args, args)
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
-    new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     model = new_model()
     evidence = marked_evidence(splits, model_args, data_args)
     training, validation = (
@@ -88,8 +90,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
-        notes = (ids for part in (training, validation) for ids in part.tokens["input_ids"])
-        store = fill_store(folder, model, data_args.hidden_states_dtype, notes, args)
+        store = fill_store(folder, model, data_args.hidden_states_dtype, (training, validation), args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
@@ -121,6 +122,36 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
+
+
+class Materials(NamedTuple):
+    """What a run is made from.
+
+    Args:
+        splits (`dict[str, datasets.Dataset]`): `training` and `validation`.
+        training_data (`dict`): the record of what is learned from; see `describe_training_data`.
+        tokenizer: the backbone's.
+        new_model (`Callable`): builds the model; see `build_model`.
+    """
+
+    splits: dict[str, datasets.Dataset]
+    training_data: dict[str, Any]
+    tokenizer: Any
+    new_model: Callable[[], Any]
+
+
+def gather(
+    model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments, private_dir: Path
+) -> Materials:
+    """Build the data set, find the backbone and its tokenizer, and say how the model is made of them."""
+    builder = first_process_first(args, lambda: build_dataset(data_args, private_dir / "cache"))
+    splits = learning_splits(builder, data_args)
+    learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
+    training_data = describe_training_data(data_args, builder, learned_splits)
+    backbone = find_backbone(model_args, args)
+    codes = list(training_data["code_counts"])
+    new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
+    return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
 
 
 def learning_splits(builder: ICDBuilder, data_args: DataArguments) -> dict[str, datasets.Dataset]:
@@ -165,11 +196,12 @@ def ready_to_learn(
 
 
 def fill_store(
-    folder: Path, model: LlamaICDPreTrainedModel, dtype: str, notes: Iterable[list[int]], args: ICDTrainingArguments
+    folder: Path, model: ModelForICDCoding, dtype: str, parts: Iterable[TokenizedNotes], args: ICDTrainingArguments
 ) -> HiddenStates:
     """The cache of a frozen backbone's hidden states, filled with those of these notes; each process computes a share."""
     to_device(model, args.device)
     store = HiddenStates(folder, model, dtype)
+    notes = (ids for part in parts for ids in part.tokens["input_ids"])
     every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
     store.reload()
     return store
