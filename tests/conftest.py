@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,8 @@ def scrub_environment() -> str:
     return home
 
 
+# A shell that starts the tests in the background lets them and their processes ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 HOME = scrub_environment()  # before torch and the Hugging Face libraries, which read it when they are imported
 
 import torch  # noqa: E402
