@@ -107,6 +107,11 @@ def complete_loss_options(loss: Any, reduction: Any, options: Mapping[str, Any] 
     return complete
 
 
+def values_are_known(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's values can be looked at: not while a graph is traced, nor on the meta device."""
+    return not torch.compiler.is_compiling() and tensor.device.type != "meta"
+
+
 def check_labels(labels: torch.Tensor, expected: torch.Size) -> None:
     """Raise a `ValueError` where labels have another shape than the logits, or hold NaN or numbers outside 0 to 1.
 
@@ -117,7 +122,7 @@ def check_labels(labels: torch.Tensor, expected: torch.Size) -> None:
             f"`labels` have shape {tuple(labels.shape)}, the logits {tuple(expected)}: give one row per note and one "
             "column per code, 1 where the note has the code."
         )
-    if torch.compiler.is_compiling() or labels.is_meta:
+    if not values_are_known(labels):
         return
     wrong = (~((labels >= 0) & (labels <= 1)).all(dim=1)).nonzero().flatten().tolist()
     if wrong:  # NaN among them, since it compares as neither

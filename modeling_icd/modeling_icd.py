@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, make_head
-from .loss_icd import coding_loss, evidence_loss
+from .loss_icd import coding_loss, evidence_loss, values_are_known
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
@@ -112,11 +112,6 @@ def _forward_options(given: dict) -> dict:
     return {**_FORWARD_OPTIONS, **given}
 
 
-def _values_are_known(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values can be looked at: not while a graph is traced, nor on the meta device."""
-    return not torch.compiler.is_compiling() and tensor.device.type != "meta"
-
-
 def _is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm. Its `reset_parameters` would also clear statistics loaded from a checkpoint;
     transformers initialises it."""
@@ -135,6 +130,11 @@ def _names_of_weights(backbone_config: PreTrainedConfig) -> dict[str, str] | Non
     return None if prefix == "model" else {rf"^{prefix}\.": "model."}
 
 
+def _mismatched_keys(info) -> list[str]:
+    """Names of the weights that a checkpoint has in another shape; `info` is what `from_pretrained` gives on loading."""
+    return [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+
+
 def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
     """Refuse a checkpoint that is not exactly the backbone: missing weights would silently stay random, and further ones
     would silently be ignored.
@@ -144,11 +144,10 @@ def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
         source: folder or Hub id, for the message.
         info (`dict`): what `from_pretrained` gives with `output_loading_info`.
     """
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
     faults = {
         "lack": info["missing_keys"],
         "hold, beyond the model's own,": info["unexpected_keys"],
-        "have in another shape": mismatched,
+        "have in another shape": _mismatched_keys(info),
     }
     for fault, keys in faults.items():
         found = sorted(key for key in keys if _BACKBONE_WEIGHT.match(key))
@@ -315,8 +314,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         is_backbone = saved.get("architectures") == [type(model.model).__name__]
         if is_ours and not is_backbone and not kwargs.get("ignore_mismatched_sizes"):
             _check_head_weights(pretrained_model_name_or_path, info)
-        mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
-        model.head_is_new = any(key.startswith("score.") for key in (*info["missing_keys"], *mismatched))
+        random = (*info["missing_keys"], *_mismatched_keys(info))
+        model.head_is_new = any(key.startswith("score.") for key in random)
         if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
@@ -377,7 +376,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             return self._run_windows(
                 input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
             )
-        if _values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
+        if values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
             # Padding in front of a note, which would move its first token away from the backbone's first position.
             return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
         return self._run_backbone(input_ids, attention_mask, inputs_embeds)
@@ -453,7 +452,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 f"`attention_mask` has shape {tuple(attention_mask.shape)} for notes of shape {tuple(notes.shape[:2])}: "
                 "give one number per token."
             )
-        if _values_are_known(attention_mask):
+        if values_are_known(attention_mask):
             empty = (attention_mask.sum(dim=1) == 0).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(
@@ -463,7 +462,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
 
     def _check_finite(self, logits, hidden_states, are_given: bool) -> None:
         """Raises a `ValueError` that says where NaN or infinity came from. Any such state reaches the logits."""
-        if not _values_are_known(logits) or logits.isfinite().all():
+        if not values_are_known(logits) or logits.isfinite().all():
             return
         rows = _rows_that_are_not_finite(hidden_states)
         if rows and are_given:
