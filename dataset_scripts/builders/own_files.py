@@ -39,7 +39,7 @@ from .stratify import EVERY_DOCUMENT, Shares, stratify_groups
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 VALIDATION_FRACTIONS = {"train": 0.9, "validation": 0.1}  # of a train split that comes without one
 LEAST_TO_STRATIFY = 10  # notes of a code; a tenth of fewer is no whole note
-SUBJECTS_AT_ONCE = 10_000
+SUBJECTS_AT_ONCE = 2_000  # more of them make the shares hardly more even, and take memory
 FEWEST_NOTES = 10  # that are divided
 FILE_OPTIONS = ("train_file", "validation_file", "test_file", "codes_file", "descriptions_file")
 
