@@ -50,8 +50,9 @@ def print_table(results: dict) -> None:
     Console().print(table)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser("evaluate", __doc__, "MODEL [--data_dir DIR] [--split SPLIT] [options]")
+def main(arguments: list[str] | None = None, name: str = "evaluate", description: str | None = __doc__) -> int:
+    """The command line; `audit` is the same under another name, with a description of its own."""
+    parser = command_parser(name, description, "MODEL [--data_dir DIR] [--split SPLIT] [options]")
     parser.add_argument("model", nargs="?", help="a model folder or Hub id")
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"
