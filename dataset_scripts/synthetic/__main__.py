@@ -1,7 +1,9 @@
 """Writes an invented corpus in the shape of MIMIC-III v1.4, or of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.
 
-modeling-icd synthetic --output_dir runs/invented --num_admissions 1000 --seed 0
-modeling-icd synthetic --format mimic4 --output_dir runs/invented
+    modeling-icd synthetic --output_dir runs/invented --num_admissions 1000 --seed 0
+    modeling-icd synthetic --format mimic4 --output_dir runs/invented
+
+No patient, hospital or note in it is real.
 """
 
 import argparse

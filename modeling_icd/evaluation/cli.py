@@ -1,8 +1,10 @@
 """Measures a model on a split of a data set, and writes results, a report and predictions.
 
-modeling-icd evaluate runs/mine --data_dir DIR --split test
-modeling-icd evaluate runs/mine --test_file test.csv
-modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+    modeling-icd evaluate runs/mine --data_dir DIR --split test
+    modeling-icd evaluate runs/mine --test_file test.csv
+    modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+
+The data set is by default the one that the model was trained on, read in the same way.
 """
 
 import argparse
