@@ -174,7 +174,9 @@ class OwnFiles(ICDBuilder):
         return [*super().own_code(), *(Path(str(module.__file__)) for module in modules)]
 
     def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
-        return str(data_dir) if data_dir is None or is_hub_id(data_dir) else absolute_path(data_dir)
+        if data_dir is None:
+            return None
+        return str(data_dir) if is_hub_id(data_dir) else absolute_path(data_dir)
 
     def _find_sources(self, config: OwnFilesConfig) -> list[Path]:
         apart = [find_given_file(config, option) for option in ("codes_file", "descriptions_file")]
@@ -363,8 +365,8 @@ class OwnFiles(ICDBuilder):
         for split, number in splits.items():
             if not kept.get(number, (0, 0))[0]:
                 raise ValueError(
-                    f"Split {split!r} of {self.sources[0].name} would be empty: no note with a chosen code is left for it. "
-                    f"{list_counts(counts)}Give more notes, or read all as one split with `unsplit=True`."
+                    f"{self.sources[0].name}: no note with one of the chosen codes would be in split {split!r}. "
+                    f"{list_counts(counts)}Give more notes, or read them as a whole with `unsplit=True`."
                 )
         self.info.features = record_features(chosen, "string")
         self._report(
