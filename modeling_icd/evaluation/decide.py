@@ -1,11 +1,11 @@
-"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: fits a model's decision again.
+"""Fits again how scores become codes, on the validation split, and writes it into the model's config.json.
 
-`train.py` fits calibration, thresholds and what is to be reviewed on the validation split after training. This command fits
-them again on the same split, with the options given here, and writes them into the model's `config.json`. The weights do
-not change, and no other split is read. Results measured before belong to the old decision: run `evaluate.py` again.
+    modeling-icd decide runs/mine --data_dir DIR --threshold_rule per_code
+
+Training has fitted calibration, thresholds and what is to be reviewed; this replaces them. The weights do not change, and no
+other split is read. Results measured before belong to the old decision: evaluate the model again.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -17,6 +17,7 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from dataset_scripts.arguments import PROGRAM, HelpFormatter, add_data_options, with_files
 from dataset_scripts.command import run_command
 from dataset_scripts.files import read_json, write_json
 
@@ -173,19 +174,13 @@ def training_counts(config: PretrainedConfig) -> list[int] | None:
 def main(arguments: list[str] | None = None) -> int:
     parser = HfArgumentParser(
         DecisionArguments,
-        prog="python -m modeling_icd.evaluation.decide",
+        prog=f"{PROGRAM} decide",
+        usage=f"{PROGRAM} decide MODEL [--data_dir DIR] [--threshold_rule RULE] [options]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
-    parser.add_argument(
-        "--dataset_options",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of that data set which the model does not record, such as paths",
-    )
+    add_data_options(parser, files=("train_file", "validation_file"))
     add_shared_options(parser)
     return run_command(lambda: decide(parser, arguments), DatasetsError)
 
@@ -197,13 +192,13 @@ def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:
         paths.model,
         paths.data_dir,
         args,
-        options=paths.dataset_options,
+        options=with_files(paths.dataset_options, paths),
         cache_dir=paths.cache_dir,
         batch_size=paths.batch_size,
         reader=reader_arguments(paths),
     )
     print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold_value(decision)}")
-    print("Results measured before are of the old decision: run `evaluate.py` again.")
+    print("Results measured before are of the old decision: evaluate the model again.")
     return 0
 
 

@@ -171,10 +171,8 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
     """Options of every command that scores notes; the first two are taken under `train.py`'s name, too."""
-    parser.add_argument(
-        "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
-    )
-    parser.add_argument(
-        "--batch_size", "--per_device_eval_batch_size", type=int, default=8, help="notes scored together; default: 8"
-    )
+    where = "where the built data set goes; default: MODEL-private/cache"
+    parser.add_argument("--cache_dir", "--data_cache_dir", metavar="DIR", help=where)
+    names = ("--batch_size", "--per_device_eval_batch_size")
+    parser.add_argument(*names, type=int, default=8, metavar="N", help="notes scored together; default: 8")
     add_reader_options(parser)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json, write_text
 
@@ -23,7 +24,6 @@ from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from ..evaluation.report import bounds_text, markdown_cell
 from ..evaluation.results_file import read_results
-from . import command_parser
 
 
 PUBLISHED = Path(__file__).parent / "published.json"

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.facts import FACTS
@@ -32,7 +33,6 @@ from ..inference.batches import padded_inputs
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
 from ..pipeline_icd import encode_note
-from . import command_parser
 
 
 NUM_SPANS = (1, 3, 5, 10)

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..inference.loading import first_line
-from . import command_parser
 
 
 def find_smollm2() -> Path:

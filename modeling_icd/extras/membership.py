@@ -18,6 +18,7 @@ from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dataset_scripts import ICDBuilder
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
@@ -26,7 +27,6 @@ from ..evaluation.results import MEMBERSHIP_FILE
 from ..evaluation.scoring import add_shared_options, gold_columns, score_notes
 from ..inference.loading import load_model, reader_arguments
 from ..inference.model_folder import read_run, weights_digest
-from . import command_parser
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000

@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..modeling_icd import LlamaICDPreTrainedModel
-from . import command_parser
 
 
 TOLERANCE = 1e-4

@@ -89,7 +89,7 @@ def sha256(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = model_parser("python -m modeling_icd.extras.physionet", __doc__)
+    parser = model_parser("physionet", __doc__)
     parser.add_argument("--output_dir", required=True, help="a folder that does not exist yet")
     args = parser.parse_args(arguments)
     return run_command(lambda: package(args), interrupted="Nothing has changed here; the same command goes on.")

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.files import read_json
 
 from ..evaluation import cli as evaluation
@@ -71,9 +72,11 @@ def evaluate_and_push(
         in any case, and the message says how to go on.
     """
     cache = ["--cache_dir", data_args.data_cache_dir] if data_args.data_cache_dir else []
-    data = ["--dataset", data_args.dataset, "--data_dir", data_args.data_dir, *cache]
+    folder = ["--data_dir", data_args.data_dir] if data_args.data_dir else []
+    data = ["--dataset", data_args.dataset, *folder, *cache]
     config = ["--dataset_config", data_args.dataset_config] if data_args.dataset_config else []
-    config += ["--dataset_options", *data_args.dataset_options] if data_args.dataset_options else []
+    options = data_args.all_options()
+    config += ["--dataset_options", *options] if options else []
     evaluate = [str(output_dir), *data, *config, "--split", "test", "--batch_size", str(batch_size)]
     training_data = read_json(output_dir / "config.json", "did the training end?").get("training_data")
     # Invented notes need no comparison, and notes of another data set do not lie in this folder.
@@ -87,7 +90,7 @@ def evaluate_and_push(
     if code:
         print(
             f"The model is in {output_dir} and was not pushed. Once the cause is gone:\n"
-            f"    python evaluate.py {shlex.join(evaluate)}\n    {publishing.PROGRAM} {shlex.join(push)}",
+            f"    {PROGRAM} evaluate {shlex.join(evaluate)}\n    {publishing.COMMAND} {shlex.join(push)}",
             file=sys.stderr,
         )
     return code

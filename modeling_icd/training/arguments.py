@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from dataset_scripts import BUILDERS
+from dataset_scripts.arguments import FILE_OPTIONS, with_files
 
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
@@ -55,7 +56,7 @@ class ModelArguments(ReaderArguments):
     window_stride: int | None = None
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
-    freeze_backbone: bool = False
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
     score_bias: bool | None = field(default=None, metadata={"help": "Bias of a pooled head."})
     architecture: str | None = field(
         default=None, metadata={"help": f"Of a MultiResCNN: {' or '.join(ARCHITECTURES)}."}
@@ -168,8 +169,13 @@ def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:
 class DataArguments:
     """The data set, and where its files and caches are."""
 
-    dataset: str = field(metadata={"help": f"One of {', '.join(BUILDERS)}."})
+    dataset: str = field(
+        default="", metadata={"help": f"One of {', '.join(BUILDERS)}; by default `files` where a file is given."}
+    )
     data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
+    train_file: str | None = field(default=None, metadata={"help": "Your own notes to train on (data set `files`)."})
+    validation_file: str | None = field(default=None, metadata={"help": "Your own notes to validate on."})
+    test_file: str | None = field(default=None, metadata={"help": "Your own notes to test on."})
     dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `icd10`, `fold0`."})
     dataset_options: list[str] | None = field(
         default=None,
@@ -189,10 +195,18 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        if not self.data_dir:
+        has_files = any(getattr(self, name) is not None for name in FILE_OPTIONS)
+        self.dataset = self.dataset or ("files" if has_files else "")
+        if not self.dataset:
+            raise ValueError(f"`dataset` is missing: choose from {', '.join(BUILDERS)}.")
+        if not self.data_dir and not has_files:
             raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
         if self.hidden_states_dtype not in ("float16", "float32"):
             raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")
+
+    def all_options(self) -> list[str]:
+        """Options of the data set's configuration, NAME=VALUE, its files among them."""
+        return with_files(self.dataset_options, self)
 
 
 @dataclass

@@ -25,11 +25,15 @@ from .arguments import DataArguments, ModelArguments
 def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
     """The data set, built unless it is in the cache. The cache holds the notes, so only its owner may read it."""
     cache = make_folder(data_args.data_cache_dir or default_cache, private=True)
-    options = parse_options(data_args.dataset, data_args.dataset_options or [], "--dataset_options")
+    options = parse_options(data_args.dataset, data_args.all_options(), "--dataset_options")
     umask = os.umask(0o077)
     try:
         return load_builder(
-            data_args.dataset, data_args.dataset_config, data_dir=data_args.data_dir, cache_dir=cache, **options
+            data_args.dataset,
+            data_args.dataset_config,
+            data_dir=data_args.data_dir or None,
+            cache_dir=cache,
+            **options,
         )
     finally:
         os.umask(umask)
@@ -66,7 +70,7 @@ def describe_training_data(
         "config": builder.config.name,
         # Evaluation reads its notes in the same way. A path is of this machine alone.
         "options": [
-            pair for pair in data_args.dataset_options or [] if not pair.partition("=")[0].endswith(("_dir", "_file"))
+            pair for pair in data_args.all_options() if not pair.partition("=")[0].endswith(("_dir", "_file"))
         ],
         "synthetic": is_synthetic(builder.config.data_dir),
         "open": is_public(builder),
