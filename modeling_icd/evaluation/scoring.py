@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataset_scripts import BUILDERS, ICDBuilder
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.marker import is_synthetic
 
@@ -94,10 +95,18 @@ def score_split(
         "dataset": dataset,
         "config": builder.config.name,
         "split": split,
-        "synthetic": is_synthetic(builder.config.data_dir),
+        "synthetic": is_invented(builder),
         "reader": describe_reader(model),
     }
     return scored_split(model.config, records, logits, is_empty, about, threshold)
+
+
+def is_invented(builder: ICDBuilder) -> bool:
+    """Whether a data set is read from an invented corpus, as this project wrote it.
+
+    The user's own files are none: the marker of a corpus says nothing of other files that lie beside it.
+    """
+    return type(builder) is not BUILDERS.get("files") and is_synthetic(builder.config.data_dir)
 
 
 def scored_split(

@@ -300,7 +300,8 @@ def _names_of_data(training_data: Mapping[str, Any] | None) -> dict[str, Any] | 
     """Which data a model was trained on, without anything counted in them."""
     if not training_data:
         return None
-    names = {key: training_data[key] for key in ("dataset", "config", "synthetic", "open") if key in training_data}
+    kept = ("dataset", "config", "synthetic", "license", "open")
+    names = {key: training_data[key] for key in kept if key in training_data}
     if "earlier" in training_data:
         names["earlier"] = _names_of_data(training_data["earlier"])
     return names
@@ -326,7 +327,7 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
         if not model.get("lora_r"):
             model = {key: value for key, value in model.items() if not key.startswith("lora_")}
         model["backbone"] = release.base_model if number == 1 else f"OUTPUT_{number - 1}"
-        data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
+        data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes", "data_license")}
         training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
         fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
         texts.append(yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False))

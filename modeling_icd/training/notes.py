@@ -15,9 +15,9 @@ from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.builders.public_files import is_public
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.files import make_folder
-from dataset_scripts.marker import is_synthetic
+from dataset_scripts.licenses import OPEN_LICENSES
 
-from ..evaluation.scoring import gold_columns
+from ..evaluation.scoring import gold_columns, is_invented
 from ..inference.tokens import codes_of_notes, tokenize_split
 from .arguments import DataArguments, ModelArguments
 
@@ -72,10 +72,25 @@ def describe_training_data(
         "options": [
             pair for pair in data_args.all_options() if not pair.partition("=")[0].endswith(("_dir", "_file"))
         ],
-        "synthetic": is_synthetic(builder.config.data_dir),
-        "open": is_public(builder),
+        "synthetic": is_invented(builder),
+        **({} if data_args.data_license is None else {"license": data_args.data_license}),
+        "open": is_public(builder) or data_args.data_license in OPEN_LICENSES,
         "code_counts": count_codes(*splits),
     }
+
+
+def say_who_may_have(data_args: DataArguments) -> None:
+    """Print one line on what the license of the user's own notes, or that none was named, means for the model."""
+    if data_args.dataset != "files":
+        return
+    if data_args.data_license in OPEN_LICENSES:
+        name = OPEN_LICENSES[data_args.data_license].name
+        print(f"The notes are under {name}, as you state with `data_license`: anyone may have them, and so the model.")
+        return
+    why = "no `data_license` was named"
+    if data_args.data_license is not None:
+        why = f"`data_license` {data_args.data_license} is not known to let anyone have and use them"
+    print(f"The model will count as one of restricted data, which is published without its weights: {why}.")
 
 
 class TokenizedNotes(NamedTuple):
