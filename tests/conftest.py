@@ -1,7 +1,9 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -40,6 +42,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 HOME = scrub_environment()  # before torch and the Hugging Face libraries, which read it when they are imported
 
 import torch  # noqa: E402
+from hatchling.builders.wheel import WheelBuilder  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
@@ -117,3 +120,20 @@ def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder, num_admissions=60, length="short", show_progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The `bin` folder of a new environment with the project's wheel and, of this environment, the other packages alone."""
+    root = Path(__file__).resolve().parents[1]
+    place = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
+    (wheel,) = WheelBuilder(str(root)).build(directory=str(place), versions=["standard"])
+    packages = Path(sysconfig.get_path("purelib"))
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "env/bin/python")]
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "install", *options, wheel], check=True)
+    # A path in a .pth file is searched, but not for further .pth files, so that a project installed in place is not found.
+    (own,) = (place / "env/lib").glob("python*/site-packages")
+    (own / "packages.pth").write_text(f"{packages}\n")
+    return place / "env/bin"

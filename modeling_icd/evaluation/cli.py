@@ -1,8 +1,10 @@
 """Measures a model on a split of a data set, and writes results, a report and predictions.
 
-modeling-icd evaluate runs/mine --data_dir DIR --split test
-modeling-icd evaluate runs/mine --test_file test.csv
-modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+    modeling-icd evaluate runs/mine --data_dir DIR --split test
+    modeling-icd evaluate runs/mine --test_file test.csv
+    modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+
+The data set is by default the one that the model was trained on, read in the same way.
 """
 
 import argparse
@@ -50,8 +52,9 @@ def print_table(results: dict) -> None:
     Console().print(table)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = command_parser("evaluate", __doc__, "MODEL [--data_dir DIR] [--split SPLIT] [options]")
+def main(arguments: list[str] | None = None, name: str = "evaluate", description: str | None = __doc__) -> int:
+    """The command line; `audit` is the same under another name, with a description of its own."""
+    parser = command_parser(name, description, "MODEL [--data_dir DIR] [--split SPLIT] [options]")
     parser.add_argument("model", nargs="?", help="a model folder or Hub id")
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"

@@ -1,8 +1,9 @@
-"""`python -m modeling_icd.extras.audit MODEL --dataset NAME --data_dir DIR`: codes that a coder likely missed or got wrong.
+"""Lists for each note the codes that a coder likely missed, and the assigned ones that the note does not support.
 
-It lists for each note the codes that a coder likely missed, and the assigned ones that the note does not support. It is the
-same as `evaluate.py MODEL ... --audit [FILE]` and takes the same options. Without a file of assigned codes, those of the
-data set are audited. Every evaluation also measures how good such lists are (`evaluation/audit_quality.py`).
+    modeling-icd audit runs/mine --data_dir DIR --audit assigned.psv
+
+It is the same as `modeling-icd evaluate ... --audit [FILE]` and takes the same options. Without a file of assigned codes, those
+of the data set are audited. Every evaluation also measures how good such lists are (`evaluation/audit_quality.py`).
 """
 
 import csv
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     from ..evaluation.cli import main as evaluate  # which imports this module for `--audit`
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    return evaluate(arguments if "--audit" in arguments else [*arguments, "--audit"])
+    return evaluate(arguments if "--audit" in arguments else [*arguments, "--audit"], "audit", __doc__)
 
 
 if __name__ == "__main__":

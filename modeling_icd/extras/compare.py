@@ -1,6 +1,6 @@
-"""`python -m modeling_icd.extras.compare RUN RUN ...`: compares evaluated runs, and published figures.
+"""Compares evaluated runs with each other and with published figures, as `modeling-icd evaluate --compare` does.
 
-The same as `evaluate.py --compare RUN RUN ...`.
+    modeling-icd compare runs/A/evaluation/test runs/B/evaluation/test
 
 Figures compare where data set, code set, split, kind of macro F1 and threshold rule are the same, and only there does this
 module rank. A published row of which one of these is not known is shown, and never ranked.

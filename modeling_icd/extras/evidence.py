@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: measures evidence spans.
+"""Measures evidence spans against those that an annotator marked.
+
+    modeling-icd evidence runs/mine --dataset codiesp --data_dir DIR --split test
 
 The spans that `pipeline("icd-coding")` gives for a code are compared with the gold spans that an annotator, or the
 synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the synthetic corpora (read as

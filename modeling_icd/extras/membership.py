@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: measures membership inference.
+"""Measures membership inference: how much a model's scores reveal of which notes it was trained on.
+
+    modeling-icd membership runs/mine --data_dir DIR
 
 Can one tell from a model's scores which notes it was trained on? Two attacks are tried by someone who has a note, its codes
 and the model's scores. Loss-based (arXiv 1709.01604): a note with a low loss is taken for a training note. Reference-based

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: exports a model and its head to ONNX, and checks them.
+"""Exports a model and its head to ONNX, and checks them.
+
+    modeling-icd onnx runs/mine --output_dir runs/onnx
 
 They hold the weights, so they are for your own use and never a part of a release.
 

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.physionet MODEL --output_dir DIR --data_dir DIR`: writes a model's package for PhysioNet.
+"""Writes a model's package for PhysioNet.
+
+    modeling-icd physionet runs/mine --output_dir runs/package --data_dir DIR
 
 On PhysioNet, models of restricted data are shared under the data use agreement of those data. The
 package holds weights, card, licenses, checksums and provenance, and goes through the same privacy check as a push.
