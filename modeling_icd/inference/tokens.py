@@ -7,6 +7,8 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from dataset_scripts.codes.systems import split_codes
+
 
 NOTES_AT_A_TIME = 1000
 
@@ -47,11 +49,12 @@ def is_raw(notes: Any) -> bool:
     return isinstance(notes, datasets.Dataset) and not {"input_ids", "inputs_embeds", "hidden_states"} & set(columns)
 
 
-def code_reader(notes: datasets.Dataset) -> Callable[[Sequence[Any] | None], list[str]]:
+def code_reader(notes: datasets.Dataset) -> Callable[[Any], list[str]]:
     """What turns the `codes` of one note of this data set into code strings, each once; a note without any has none.
 
     Args:
-        notes (`datasets.Dataset`): with a column `text`, and `codes`: lists of code strings, or of ids of a `ClassLabel`.
+        notes (`datasets.Dataset`): with a column `text`, and `codes`: lists of code strings, or of ids of a `ClassLabel`; or
+            texts such as `"401.9;428.0"`, divided as [`~dataset_scripts.codes.systems.split_codes`] does.
 
     Raises:
         ValueError: where a column is missing, or is of another type; the message names the column.
@@ -70,25 +73,18 @@ def code_reader(notes: datasets.Dataset) -> Callable[[Sequence[Any] | None], lis
     if isinstance(one, datasets.ClassLabel):
         names = one.names
         return lambda codes: list(dict.fromkeys(names[code] for code in codes or ()))
+    if _is_text(of_note):
+        return lambda codes: list(dict.fromkeys(split_codes(codes or "")))
     if one is None or not _is_text(one):
-        raise ValueError(_wrong_codes(of_note))
+        raise ValueError(
+            "The column `codes` must hold for each note a list of code strings, such as ['401.9', '428.0'], or a text that lists "
+            'them. Read codes as text and never as numbers, which would make 250.0 of 250.00: `load_split("files", ...)` does.'
+        )
     return lambda codes: list(dict.fromkeys(code.strip() for code in codes or () if code and code.strip()))
 
 
 def _is_text(feature: Any) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
-
-
-def _wrong_codes(feature: Any) -> str:
-    if _is_text(feature):
-        return (
-            "The column `codes` holds one text for each note: make a list of codes of it, e.g. "
-            '`notes.map(lambda note: {"codes": note["codes"].split(";")})`, or read the file with `load_split("files", ...)`.'
-        )
-    return (
-        "The column `codes` must hold for each note a list of code strings, such as ['401.9', '428.0']. Read codes as text and "
-        'never as numbers, which would make 250.0 of 250.00: `load_split("files", ...)` does so.'
-    )
 
 
 def codes_of_notes(notes: datasets.Dataset) -> list[list[str]]:

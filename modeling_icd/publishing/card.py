@@ -90,15 +90,8 @@ def describe_own_notes(record: Mapping[str, Any]) -> Facts:
         license = in_code(given)
         terms = f"{license}, as whoever trained the model states; not known to let anyone have and use them, so counted as restricted"
     kind = classification_of(record.get("code_counts") or ())
-    return Facts(
-        name="notes of its trainer's own",
-        hub_id="own-notes",
-        note_kind="note",
-        code_system="ICD" if kind is None else kind.name,
-        license=license,
-        terms=terms,
-        limits="Where the notes come from, what they are about and who coded them, this project does not know.",
-    )
+    facts = FACTS[OWN_NOTES]._replace(hub_id="own-notes", license=license, terms=terms)
+    return facts if kind is None else facts._replace(code_system=kind.name)
 
 
 def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None) -> None:
@@ -168,7 +161,8 @@ def build_card(folder: ModelFolder, release: Release) -> str:
 
 def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     """The front matter: what the Hub shows, filters by and asks of those who want access."""
-    data, results = describe_data(folder.config.get("training_data")), folder.results
+    training_data = folder.config.get("training_data") or {}
+    data, results = describe_data(training_data), folder.results
     measured_on = describe_results(folder)
     arguments: dict[str, Any] = {"license": release.license}
     if release.holds_restricted_weights:
@@ -178,7 +172,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     if release.gated != "no" and not release.on_physionet:
         arguments |= access_questions(release)
     return ModelCardData(
-        language=language_of(folder.config.get("training_data"), results),
+        language=language_of(training_data, results),
         library_name="peft" if release.is_adapter else "transformers",
         pipeline_tag="text-classification",
         base_model=release.base_model,
@@ -190,7 +184,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
             "clinical",
             "custom_code",
         ],
-        datasets=[data.hub_id],
+        datasets=[data.hub_id] if training_data.get("dataset") != OWN_NOTES else None,
         metrics=sorted({metric.hub_id for metric in shown_in("card") if metric.hub_id is not None}),
         model_name=model_name(release, folder),
         eval_results=[

@@ -65,7 +65,7 @@ class ICDTrainer(Trainer):
     """Trainer of ICD coding models, which takes notes with codes as they are.
 
     A data set of *raw notes* has the columns `text` and `codes`: lists of code strings, or of ids of a `ClassLabel` as the
-    builders of this project give them. Wherever the Trainer takes a data set, it takes raw notes: it tokenizes them in memory,
+    builders of this project give them, or texts such as `"401.9;428.0"`. Wherever the Trainer takes a data set, it takes raw notes: it tokenizes them in memory,
     makes its own collator, and computes the metrics of this project, with a threshold tuned for best micro F1 among them
     (`f1_micro_tuned`). In training, notes without text and codes that the model does not know are left out; in evaluation,
     every gold code of such a note and every such code counts as missed. One warning says how many there are. Data sets with
