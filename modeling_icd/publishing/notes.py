@@ -1,12 +1,11 @@
 """Streams the user's own training notes, with which the privacy check compares everything that is published."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import datasets
 
 from dataset_scripts import load_builder, parse_options
 from dataset_scripts.arguments import FILE_OPTIONS
@@ -26,6 +25,16 @@ class TrainingNotes:
     records: Iterable[Mapping[str, Any]] = field(repr=False)
     titles: Sequence[str] = ()  # of codes, which are public though notes may quote them
     codes: Sequence[str] = ()  # which are no ids though some are numbers
+
+
+@dataclass
+class OneAfterAnother:
+    """Records of several data sets, whose ids may be numbers in one and text in another."""
+
+    parts: Sequence[Iterable[Mapping[str, Any]]] = field(repr=False)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return chain.from_iterable(self.parts)
 
 
 def load_notes(
@@ -78,7 +87,7 @@ def notes_of_model(folder: ModelFolder, args: argparse.Namespace, is_required: b
         config, options = _as_read(training_data, name, args)
         notes.append(load_notes(name, config, path, cache_dir, options))
     return TrainingNotes(
-        datasets.concatenate_datasets([of_one.records for of_one in notes]),
+        notes[0].records if len(notes) == 1 else OneAfterAnother([of_one.records for of_one in notes]),
         [title for of_one in notes for title in of_one.titles],
         [code for of_one in notes for code in of_one.codes],
     )

@@ -335,7 +335,8 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
         if not model.get("lora_r"):
             model = {key: value for key, value in model.items() if not key.startswith("lora_")}
         model["backbone"] = release.base_model if number == 1 else f"OUTPUT_{number - 1}"
-        data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes", "data_license")}
+        # Not `data_license`: it speaks of the notes of this run, and the file is for others.
+        data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
         training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
         fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}
         texts.append(yaml.safe_dump({**fields, "output_dir": f"OUTPUT_{number}"}, sort_keys=False))
