@@ -4,6 +4,7 @@ A csv, tsv, jsonl or parquet file is read by `tables.py` and not by `datasets`, 
 make numbers of codes, stop at the first malformed row with a message that quotes it, and know no number of a row.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import datasets
 
-from ..files import close_folder, make_folder
+from ..files import make_folder
 from ..tables import FORMATS, BadRow, column_names, is_table, read_table
 from .sources import list_folder
 
@@ -183,13 +184,15 @@ def _load_from_disk(path: Path) -> datasets.Dataset | datasets.DatasetDict:
 def _load_from_hub(repo_id: str, cache: Path) -> datasets.DatasetDict:
     make_folder(cache, private=True, ours=True)
     fault = ""
+    umask = os.umask(0o077)  # for what is downloaded, too, which lies in the cache of huggingface_hub
     try:
         loaded = datasets.load_dataset(repo_id, cache_dir=str(cache))
     except (FileNotFoundError, ConnectionError) as error:
-        fault = f"cannot be found ({type(error).__name__}): it exists neither here as a path nor on the Hub, or is not yours to read"
+        fault = f"cannot be found ({type(error).__name__}): no path here leads to it, and the Hub has no such data set for you"
     except Exception as error:  # the messages of parsers quote rows
         fault = f"cannot be loaded from the Hub by `datasets.load_dataset` ({type(error).__name__})"
-    close_folder(cache)
+    finally:
+        os.umask(umask)
     if fault:
         raise ValueError(f"{repo_id} {fault}.")
     return loaded
