@@ -31,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     options: dict[str, Any] = {"description": __doc__, "formatter_class": HelpFormatter}
     build = commands.add_parser("build", help="build a data set into the cache", **options)
-    build.add_argument("--data_dir", required=True, help="the source files")
+    build.add_argument("--data_dir", help="the source files; left out where options give them")
     described = commands.add_parser(
         "describe", help="count what a data set holds, and plot it into a PNG file", **options
     )
-    described.add_argument("data_dir", metavar="FOLDER", help="the source files")
+    described.add_argument(
+        "data_dir", metavar="FOLDER", nargs="?", help="the source files; left out where options give them"
+    )
     described.add_argument("--png", type=Path, help="file to draw into; DATASET_CONFIG.png if left out")
     for command in (build, described):
         command.add_argument("--dataset", default="mimic3", choices=list(BUILDERS))
