@@ -163,6 +163,17 @@ FACTS = {
         is_open=True,
         marks_evidence=True,
     ),
+    # Whoever has them knows more of them than can be said here.
+    "files": Facts(
+        name="notes of its maker's own",
+        hub_id="files",
+        note_kind="note",
+        code_system="ICD",
+        license="unknown",
+        terms="notes of whoever trained it, unknown to this project, so counted as restricted",
+        limits="The notes and who coded them are unknown.",
+        description="Notes of the user's own files and their codes.",
+    ),
 }
 
 # Corpora in the format of a data set, by its name.

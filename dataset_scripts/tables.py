@@ -10,10 +10,11 @@ import csv
 import gzip
 import io
 import json
+import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +35,17 @@ LOOKED_AT = 100  # rows of a .jsonl that are asked for the names of their column
 
 MIXED = "rows with bytes that are not UTF-8, read as Windows-1252"
 NULS = "rows with NUL characters, which were taken out"
+
+# How a column may be called where no option names it, whatever the case of its letters.
+USUAL_NAMES = {
+    "text": ("text",),
+    "codes": ("codes",),
+    "id": ("note_id", "hadm_id", "id"),
+    "subject": ("subject_id", "patient_id"),
+    "date": ("date", "note_date", "charttime", "chartdate"),
+    "code": ("code", "codes", "icd_code", "icd9_code", "icd10_code"),
+    "description": ("description", "long_title", "title", "short_title"),
+}
 
 UNPACKING_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -110,6 +122,59 @@ def column_names(path: str | Path, encoding: str = "utf-8") -> list[str]:
         return list(dict.fromkeys(name for row in rows if not isinstance(row, BadRow) for name in row))
     with _open_text(path, encoding) as lines:
         return [name for name in _read_header(lines)[0] if name]
+
+
+def find_column(
+    where: str, there: Sequence[str], option: str, given: str | None, usual: str, needed: bool = True
+) -> str | None:
+    """Find a column by the name that an option gives, or by its usual ones.
+
+    Raises:
+        ValueError: where a name that is given, or a column that is needed, is missing; the message lists what is there.
+    """
+    for name in (given,) if given is not None else USUAL_NAMES[usual]:
+        exact = [column for column in there if column == name]
+        alike = exact or [column for column in there if column.lower() == name.lower()]
+        if len(alike) == 1:
+            return alike[0]
+    if given is None and not needed:
+        return None
+    wanted = given if given is not None else " or ".join(USUAL_NAMES[usual])
+    raise ValueError(
+        f"{where} has no column {wanted!r}: give `{option}` the name of one of its columns, which are {quote_names(there)}."
+    )
+
+
+def join_texts(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """The text of a row: that of one column as it is, those of several each under its heading.
+
+    A column `clinical_history` becomes a section `CLINICAL HISTORY: ...`; sections are divided by an empty line, and an
+    empty one is left out.
+
+    Returns:
+        The text, `""` if there is none; None where a value is not a string.
+    """
+    texts = ["" if is_missing(row.get(column)) else row[column] for column in columns]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    if len(columns) == 1:
+        return texts[0] if texts[0].strip() else ""
+    headings = (column.replace("_", " ").upper() for column in columns)
+    sections = zip(headings, (text.strip() for text in texts), strict=True)
+    return "\n\n".join(f"{heading}: {text}" for heading, text in sections if text)
+
+
+def is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def read_id(value: Any) -> str:
+    """An id as a string, `""` if there is none: data frames make `17.0` of a whole number beside a missing one."""
+    if is_missing(value) or isinstance(value, (bytes, list, dict)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
 def is_table(path: Path) -> bool:
