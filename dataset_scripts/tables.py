@@ -146,16 +146,17 @@ def find_column(
     Raises:
         ValueError: where a name that is given, or a column that is needed, is missing; the message lists what is there.
     """
-    for name in (given,) if given is not None else USUAL_NAMES[usual]:
+    names = USUAL_NAMES[usual] if given is None else (given,)
+    for name in names:
         exact = [column for column in there if column == name]
         alike = exact or [column for column in there if column.lower() == name.lower()]
         if len(alike) == 1:
             return alike[0]
     if given is None and not needed:
         return None
-    wanted = given if given is not None else " or ".join(USUAL_NAMES[usual])
     raise ValueError(
-        f"{where} has no column {wanted!r}: give `{option}` the name of one of its columns, which are {quote_names(there)}."
+        f"{where} has no column {' or '.join(map(repr, names))}: give `{option}` the name of one of its columns, which are "
+        f"{quote_names(there)}."
     )
 
 

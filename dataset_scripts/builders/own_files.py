@@ -260,6 +260,7 @@ class OwnFiles(ICDBuilder):
 
     def _fill(self, index: Index, path: Path) -> list[datasets.SplitGenerator]:
         """Read, check and divide the notes; returns the generators of the splits' records."""
+        _ = self.code_descriptions  # what is wrong with their file is said before the notes are read
         codes = CodeReader(self.config.system, self.config.code_separator)
         counts: Counter[str] = Counter()
         if self.config.codes_file is not None:

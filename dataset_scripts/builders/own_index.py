@@ -74,7 +74,8 @@ class Index:
         if is_new:
             self.connection.execute("PRAGMA journal_mode = OFF")
             self.connection.execute("PRAGMA synchronous = OFF")
-            self.connection.executescript(SCHEMA)
+            for table in SCHEMA.split(";"):
+                self.connection.execute(table)
 
     def close(self) -> None:
         self.connection.close()

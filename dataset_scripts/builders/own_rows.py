@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..codes.icd9 import Kind
 from ..codes.systems import CodeSystem, split_codes
-from ..tables import BadRow, column_names, find_column, is_missing, join_texts, read_id, read_table
+from ..tables import BadRow, column_names, find_column, is_missing, join_texts, quote_names, read_id, read_table
 from .own_sources import Source
 
 
@@ -268,9 +268,12 @@ def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]
         ValueError: where a column is missing, or no code is one of the system.
     """
     there = column_names(path, encoding)
-    code_column = find_column(str(path), there, "descriptions_file", None, "code")
-    title_column = find_column(str(path), there, "descriptions_file", None, "description")
-    assert code_column is not None and title_column is not None
+    code_column, title_column = (
+        find_column(str(path), there, "descriptions_file", None, name, needed=False)
+        for name in ("code", "description")
+    )
+    if code_column is None or title_column is None:
+        raise ValueError(f"{path} must have the columns `code` and `description`, and has {quote_names(there)}.")
     titles = {}
     for row in read_table(path, encoding, columns={code_column, title_column}):
         if (
