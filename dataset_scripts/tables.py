@@ -107,6 +107,20 @@ def read_table(
             yield row
 
 
+def read_text(path: str | Path, encoding: str = "utf-8", *, counts: Counter[str] | None = None) -> str:
+    """The text of a file that holds one note, mended as the rows of a text format are; see [`read_table`].
+
+    Raises:
+        OSError: where it cannot be opened.
+        ValueError: where it is not in this encoding; the message holds nothing of the text.
+    """
+    with _open_text(Path(path), encoding) as lines:
+        text = "".join(lines)
+        if counts is not None:
+            counts.update(lines.mended)
+    return text
+
+
 def column_names(path: str | Path, encoding: str = "utf-8") -> list[str]:
     """Name the columns of a table, without reading it: of a .jsonl, those of its first `LOOKED_AT` rows.
 

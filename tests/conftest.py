@@ -42,7 +42,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 HOME = scrub_environment()  # before torch and the Hugging Face libraries, which read it when they are imported
 
 import torch  # noqa: E402
-from hatchling.builders.wheel import WheelBuilder  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
@@ -124,15 +123,14 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> Path:
-    """The `bin` folder of a new environment with the project's wheel and, of this environment, the other packages alone."""
+    """The `bin` folder of a new environment with the project, as `pip install .` brings it, and the packages of this one."""
     root = Path(__file__).resolve().parents[1]
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
-    (wheel,) = WheelBuilder(str(root)).build(directory=str(place), versions=["standard"])
     packages = Path(sysconfig.get_path("purelib"))
     pip = [sys.executable, "-m", "pip", "--python", str(place / "env/bin/python")]
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "install", *options, wheel], check=True)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation"]
+    subprocess.run([*pip, "install", *options, root], check=True)
     # A path in a .pth file is searched, but not for further .pth files, so that a project installed in place is not found.
     (own,) = (place / "env/lib").glob("python*/site-packages")
     (own / "packages.pth").write_text(f"{packages}\n")

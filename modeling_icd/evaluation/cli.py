@@ -94,15 +94,12 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
     """Reads the codes to audit, before a note is scored: a mistake in the file shows at once."""
     from ..extras.audit import read_assigned
 
-    path = Path(args.audit)
-    if not path.is_file():
-        raise FileNotFoundError(f"No file of assigned codes at {path}.")
     config = load_coder_config(args.model, args.trust_remote_code)
     builder = builder_for(
         config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
     codes = [config.id2label[i] for i in range(config.num_labels)]
-    assigned, num_unknown = read_assigned(path, list(builder.as_dataset(split=args.split)["hadm_id"]), codes)
+    assigned, num_unknown = read_assigned(Path(args.audit), list(builder.as_dataset(split=args.split)["hadm_id"]), codes)
     print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
     return assigned
 
@@ -110,6 +107,8 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
 def report(args: argparse.Namespace) -> int:
     """Evaluates a model and writes everything about it."""
     cache_dir = args.cache_dir or private_cache(args.model)
+    if isinstance(args.audit, str) and not Path(args.audit).is_file():
+        raise FileNotFoundError(f"No file of assigned codes at {args.audit}.")
     name_data(args, load_coder_config(args.model, args.trust_remote_code).training_data)
     assigned = read_audit_file(args, cache_dir) if isinstance(args.audit, str) else None
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split

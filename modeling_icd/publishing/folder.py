@@ -97,6 +97,15 @@ class ModelFolder:
     def access(self) -> Access:
         return data_access(self.config.get("training_data"))
 
+    @property
+    def is_of_own_notes(self) -> bool:
+        """Whether the weights are restricted, and by nothing but its trainer's own notes (data set `files`)."""
+        record = self.config.get("training_data")
+        if self.access != "restricted" or not is_sealed(record):
+            return False
+        alone = [{**of_run, "earlier": {"open": True}} for of_run in records_of(record)]
+        return all(of_run.get("dataset") == "files" for of_run in alone if claimed_access(of_run) == "restricted")
+
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())

@@ -29,6 +29,7 @@ from .credentials import find_credentials
 from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
+from .text_ids import as_number, find_candidates, key_of, matched_places
 from .tokens import added_numbers, words_of_base, words_of_tokens
 from .views import VOCABULARY_FILES, WORD, Decoder, FileText, View, clean_text, fold, read_file, views
 
@@ -233,6 +234,9 @@ class Comparison:
             self.words = {name: words - (base or set()) for name, words in self.words.items()}
         self.found_spans = _NO_SPANS
         self.found_ids: set[int] = set()
+        self.text_ids = {text.name: find_candidates(text) for text in texts}
+        self.no_ids = _words_of_the_project() | {code.lower() for code in codes}
+        self.found_text_ids: set[str] = set()
         self.found_bags: set[int] = set()
         self.notes_of_word: Counter[str] = Counter()
         self.num_notes = 0
@@ -249,6 +253,7 @@ class Comparison:
         """Go through the notes once."""
         wanted = {number.value for numbers in self.numbers.values() for number in numbers}
         wanted = wanted.union(*self.added_numbers.values())
+        wanted_texts: set[str] = set().union(*self.text_ids.values())
         counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
         found = [_NO_SPANS]
         # Most spans of notes are told by their last bits to be none of these, before they are searched for.
@@ -262,7 +267,12 @@ class Comparison:
                 place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
                 if (is_found := self.outgoing[place] == likely).any():
                     found.append(np.unique(likely[is_found]))
-            self.found_ids |= wanted & {record["hadm_id"], record["subject_id"]}
+            for record_id in (record["hadm_id"], record["subject_id"]):
+                number = as_number(record_id) if isinstance(record_id, str) else record_id
+                if number is not None:
+                    self.found_ids |= wanted & {number}
+                elif (key := key_of(record_id)) in wanted_texts:
+                    self.found_text_ids.add(key)
             if counted:
                 of_note = counted.intersection(words)
                 self.notes_of_word.update(of_note)
@@ -275,6 +285,10 @@ class Comparison:
         """Yield file, kind and line of ids and of unordered words."""
         for name, numbers in self.numbers.items():
             yield from ((name, RECORD_ID, number.line) for number in matched(numbers, self.found_ids))
+        for name, texts in self.text_ids.items():
+            yield from (
+                (name, RECORD_ID, place.line) for place in matched_places(texts, self.found_text_ids, self.no_ids)
+            )
         raw = {text.name: text.raw for text in self.texts}
         for name, added in self.added_numbers.items():
             for number in added & self.found_ids:

@@ -9,6 +9,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import FILE_OPTIONS, with_files
+from dataset_scripts.licenses import read_license
 
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
@@ -181,6 +182,13 @@ class DataArguments:
         default=None,
         metadata={"help": "Options of the configuration as NAME=VALUE, e.g. `num_codes=100` of `custom`."},
     )
+    data_license: str | None = field(
+        default=None,
+        metadata={
+            "help": "License of your own notes (data set `files`), as the Hub names it, e.g. cc-by-4.0. Without one that lets "
+            "anyone have them, the model counts as one of restricted data."
+        },
+    )
     data_cache_dir: str | None = field(
         default=None,
         metadata={"help": "Where built data sets go; they hold the notes. Default: OUTPUT_DIR-private/cache."},
@@ -201,6 +209,13 @@ class DataArguments:
             raise ValueError(f"`dataset` is missing: choose from {', '.join(BUILDERS)}.")
         if not self.data_dir and not has_files:
             raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
+        if self.data_license is not None:
+            if self.dataset != "files":
+                raise ValueError(
+                    f"`data_license` is for your own notes, the data set `files`; what the license of {self.dataset!r} is, this "
+                    "project knows: leave it out."
+                )
+            self.data_license = read_license(self.data_license)
         if self.hidden_states_dtype not in ("float16", "float32"):
             raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")
 

@@ -42,6 +42,7 @@ from .notes import (
     describe_training_data,
     marked_evidence,
     readable_notes,
+    say_who_may_have,
     warn_of_empty_notes,
 )
 from .processes import (
@@ -93,6 +94,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
+        say_who_may_have(data_args)
         print(
             f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"

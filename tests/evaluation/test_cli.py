@@ -91,7 +91,7 @@ def test_options_of_training_count_where_the_configuration_is_that_of_training()
     [
         ([], "give a model"),
         (["model", "--compare", "a", "b"], "give a model"),
-        (["model"], "--dataset and --data_dir"),
+        (["model"], "model is not a folder"),
         (["--compare", "nowhere", "neither"], "nowhere"),
         (["--compare", "nowhere"], "at least 2"),
         (["--compare", "nowhere", "neither", "--audit"], "--audit"),
