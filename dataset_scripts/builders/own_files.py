@@ -174,7 +174,7 @@ class OwnFiles(ICDBuilder):
         return [*super().own_code(), *(Path(str(module.__file__)) for module in modules)]
 
     def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
-        if data_dir is None:
+        if not data_dir:
             return None
         return str(data_dir) if is_hub_id(data_dir) else absolute_path(data_dir)
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+import socket
 import stat
 import subprocess
 import sys
@@ -343,6 +344,17 @@ def test_a_streamed_split_goes_to_another_process(tmp_path):
 def test_the_index_is_gone_after_a_build(tmp_path, build_own):
     build_own(write_table(tmp_path / "a.csv", make_rows(30)))
     assert [path for path in (tmp_path / "cache").rglob("*") if path.name.startswith(".index")] == []
+
+
+def test_the_index_of_a_killed_build_is_removed_by_the_next_one(tmp_path, build_own):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    folder = tmp_path / "cache" / "own_files"
+    left, in_use = (folder / f".index.{socket.gethostname()}-abc-{pid}.tmp" for pid in (process.pid, os.getpid()))
+    for path in (left, in_use):
+        path.mkdir(parents=True)
+    build_own(write_table(tmp_path / "a.csv", make_rows(30)))
+    assert not left.exists() and in_use.exists()
 
 
 def test_a_changed_table_is_another_data_set(tmp_path, build_own):
