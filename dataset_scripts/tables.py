@@ -377,7 +377,7 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[
     row, is_damaged = 0, False
     with _open_parquet(path) as file:
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
         while not is_damaged:
             try:
                 batch = next(batches, None)
