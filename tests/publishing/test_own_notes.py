@@ -25,7 +25,26 @@ from modeling_icd.training.run import main as train
 
 
 SAID = {"401.9": "fever", "428.0": "cough", "V45.81": "sepsis"}
-FILLERS = ["the", "patient", "was", "seen", "in", "clinic", "today", "and", "felt", "quite", "well", "after", "resting", "at", "home", "with", "family", "nearby"]
+FILLERS = [
+    "the",
+    "patient",
+    "was",
+    "seen",
+    "in",
+    "clinic",
+    "today",
+    "and",
+    "felt",
+    "quite",
+    "well",
+    "after",
+    "resting",
+    "at",
+    "home",
+    "with",
+    "family",
+    "nearby",
+]
 
 
 def write_notes(path, number, seed, prefix):
