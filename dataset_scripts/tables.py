@@ -44,6 +44,7 @@ USUAL_NAMES = {
     "subject": ("subject_id", "patient_id"),
     "date": ("date", "note_date", "charttime", "chartdate"),
     "code": ("code", "codes", "icd_code", "icd9_code", "icd10_code"),
+    "kind": ("kind",),
     "description": ("description", "long_title", "title", "short_title"),
 }
 
