@@ -412,6 +412,18 @@ def test_it_is_built_and_described_by_the_command_line(tmp_path, capsys):
     assert "Give the notes either by `data_dir` or by `train_file`" in capsys.readouterr().err
 
 
+def test_codes_and_titles_with_brackets_are_shown_as_they_are(tmp_path, capsys):
+    """To the library that prints the tables, `[b]` is the beginning of bold type."""
+    path = write_table(tmp_path / "a.csv", [{"text": "a", "codes": "[b]x y"}])
+    titles = write_table(tmp_path / "titles.csv", [{"code": "y", "description": "a [/b] title"}])
+    options = [f"test_file={path}", f"descriptions_file={titles}"]
+    arguments = [argument for option in options for argument in ("--option", option)]
+    png = ["--png", str(tmp_path / "files.png"), "--cache_dir", str(tmp_path / "cache")]
+    assert main(["describe", "--dataset", "files", *arguments, *png]) == 0
+    shown = capsys.readouterr().out
+    assert "[b]x" in shown and "a [/b] title" in shown
+
+
 def test_dates_of_a_parquet_file(tmp_path, build_own):
     rows = [{**row, "date": date.fromisoformat(row["date"])} for row in make_rows(20)]
     ids = ids_of(build_own(write_table(tmp_path / "a.parquet", rows), split_by="date"))
