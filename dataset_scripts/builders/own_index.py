@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 
-BATCH_ROWS = 1000
 SCHEMA = """
 CREATE TABLE notes (
     place INTEGER PRIMARY KEY, source INTEGER, row INTEGER, id INTEGER, subject INTEGER, date TEXT, codes BLOB, split INTEGER
