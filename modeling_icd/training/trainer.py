@@ -298,7 +298,15 @@ class ICDTrainer(Trainer):
 
         Returns:
             `predictions`, logits `(N, C)` of the notes with text, in their order, `label_ids` `(N, C)`, and `metrics`.
+
+        Raises:
+            ValueError: where raw notes have no `codes` to compare with.
         """
+        if is_raw(test_dataset) and "codes" not in test_dataset.column_names:
+            raise ValueError(
+                "These notes have no `codes` to compare with. To code them, save the model and give their texts to "
+                '`pipeline("icd-coding", model=FOLDER, trust_remote_code=True)`.'
+            )
         return super().predict(self.tokens_of(test_dataset), *args, **kwargs)
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):

@@ -323,6 +323,11 @@ def test_notes_that_cannot_be_learned_from_are_one_clear_error(made, message, tr
         trainer_of(made())
 
 
+def test_notes_without_codes_are_for_the_pipeline(trainer_of):
+    with pytest.raises(ValueError, match="no `codes` to compare with"):
+        trainer_of().predict(notes(3).remove_columns("codes"))
+
+
 def test_raw_notes_need_a_tokenizer(model, tmp_path):
     with pytest.raises(ValueError, match="processing_class=AutoTokenizer"):
         ICDTrainer(model, TrainingArguments(str(tmp_path), use_cpu=True), train_dataset=notes(3))
