@@ -127,11 +127,10 @@ def installed(tmp_path_factory) -> Path:
     root = Path(__file__).resolve().parents[1]
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
-    packages = Path(sysconfig.get_path("purelib"))
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "env/bin/python")]
-    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*pip, "install", *options, root], check=True)
     # A path in a .pth file is searched, but not for further .pth files, so that a project installed in place is not found.
     (own,) = (place / "env/lib").glob("python*/site-packages")
-    (own / "packages.pth").write_text(f"{packages}\n")
+    (own / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "env/bin/python"), "--quiet"]
+    options = ["--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+    subprocess.run([*pip, "install", *options, root], check=True)
     return place / "env/bin"
