@@ -2,7 +2,8 @@
 
 `predictions.parquet` has one row a note:
 
-- `hadm_id` (int64; a string where the data set's ids are), `num_words` (length of the note), `gold` (class ids) and `gold_ranks` (rank of each in the note, from 0);
+- `hadm_id` (int64; a string where the data set's ids are), `num_words` (length of the note), `gold` (class ids) and
+  `gold_ranks` (rank of each in the note, from 0);
 - `predicted`: class ids of the codes that the model decided for;
 - `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best above 0, the predicted
   and the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.

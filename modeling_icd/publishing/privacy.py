@@ -102,7 +102,8 @@ def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNam
     if folder is not None:
         paths |= {str(folder.path), str(folder.path.resolve())}
     for run in folder.runs if folder is not None else ():
-        paths |= {str(value) for key, value in run["data"].items() if key.endswith("_dir") and value}
+        paths |= {str(value) for key, value in run["data"].items() if key.endswith(("_dir", "_file")) and value}
+        paths |= {pair.partition("=")[2] for pair in run["data"].get("dataset_options") or []}
         paths.add(run["training"]["output_dir"])
     users = {os.environ.get(variable, "") for variable in ("LOGNAME", "USER", "USERNAME")} | {Path.home().name}
     users |= {name for path in paths for name in re.findall(r"(?:^|/)(?:home|Users)/([^/]+)", path)}

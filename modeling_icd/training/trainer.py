@@ -68,11 +68,11 @@ class ICDTrainer(Trainer):
     """Trainer of ICD coding models, which takes notes with codes as they are.
 
     A data set of *raw notes* has the columns `text` and `codes`: lists of code strings, or of ids of a `ClassLabel` as the
-    builders of this project give them, or texts such as `"401.9;428.0"`. Wherever the Trainer takes a data set, it takes raw notes: it tokenizes them in memory,
-    makes its own collator, and computes the metrics of this project, with a threshold tuned for best micro F1 among them
-    (`f1_micro_tuned`). In training, notes without text and codes that the model does not know are left out; in evaluation,
-    every gold code of such a note and every such code counts as missed. One warning says how many there are. Data sets with
-    `input_ids` go through as they are.
+    builders of this project give them, or texts such as `"401.9;428.0"`. Wherever the Trainer takes a data set, it takes raw
+    notes: it tokenizes them in memory, makes its own collator, and computes the metrics of this project, with a threshold tuned
+    for best micro F1 among them (`f1_micro_tuned`). In training, notes without text and codes that the model does not know are
+    left out; in evaluation, every gold code of such a note and every such code counts as missed. One warning says how many
+    there are. Data sets with `input_ids` go through as they are.
 
     A model that is trained on raw notes counts as one of restricted data, since nothing is known of whose the notes are.
 
@@ -84,9 +84,9 @@ class ICDTrainer(Trainer):
         head_start (`str`): how a new head is started from raw training notes at the first call of [`train`]: from what sets
             the `notes` of each code apart, at the log odds of the codes (`prior`), or `random`. See [`start_head`]; with
             `model_init`, or LoRA on the model, call that yourself.
-        hidden_states_dir (`str` or `Path`, *optional*): a folder where what a frozen backbone makes of raw notes is kept, so that
-            it reads each note once, and not in every epoch. It is as confidential as the notes, and large: 2 bytes for each
-            token and number of the hidden size.
+        hidden_states_dir (`str` or `Path`, *optional*): a folder where what a frozen backbone makes of raw notes is kept, so
+            that it reads each note once, and not in every epoch. The folder is as confidential as the notes, and large: each
+            token takes 2 bytes times the hidden size.
         diagnostics (`Diagnostics`, *optional*): what is logged at each evaluation beside the metrics.
 
     Raises:

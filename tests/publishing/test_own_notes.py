@@ -217,6 +217,21 @@ def test_notes_under_a_license_of_data_use_stay_under_it_when_own_notes_follow(e
     assert not ModelFolder.read(model_dir).is_of_own_notes
 
 
+def test_all_commands_take_files_in_place_of_a_folder(own_files, letters, tmp_path, capsys):
+    files = {f"{name}_file": own_files / f"{name}.csv" for name in ("train", "validation", "test")}
+    folder = train_on(
+        own_files, letters, tmp_path / "mine", data_dir=None, dataset=None, data_license="cc0-1.0", **files
+    )
+    record = config_of(folder)["training_data"]
+    assert record["options"] == ["code_system=icd9cm"] and record["dataset"] == "files"  # no path of this machine
+    assert evaluate([str(folder), "--test_file", str(files["test_file"]), "--split", "test"]) == 0
+    given = [part for name, path in files.items() for part in (f"--{name}", str(path))]
+    capsys.readouterr()
+    assert publish([str(folder), "--repo_id", "someone/mine", *given, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    assert "nothing found" in printed and str(own_files) not in printed
+
+
 def test_training_says_what_the_license_means(own_files, letters, tmp_path, capsys):
     train_on(own_files, letters, tmp_path / "mine", data_license="other", max_train_notes=4)
     assert (
