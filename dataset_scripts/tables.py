@@ -44,6 +44,7 @@ USUAL_NAMES = {
     "subject": ("subject_id", "patient_id"),
     "date": ("date", "note_date", "charttime", "chartdate"),
     "code": ("code", "codes", "icd_code", "icd9_code", "icd10_code"),
+    "kind": ("kind",),
     "description": ("description", "long_title", "title", "short_title"),
 }
 
@@ -377,7 +378,7 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[
     row, is_damaged = 0, False
     with _open_parquet(path) as file:
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
         while not is_damaged:
             try:
                 batch = next(batches, None)

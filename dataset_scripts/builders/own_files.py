@@ -174,7 +174,7 @@ class OwnFiles(ICDBuilder):
         return [*super().own_code(), *(Path(str(module.__file__)) for module in modules)]
 
     def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
-        if data_dir is None:
+        if not data_dir:
             return None
         return str(data_dir) if is_hub_id(data_dir) else absolute_path(data_dir)
 
@@ -189,7 +189,9 @@ class OwnFiles(ICDBuilder):
         self.sources = given or find_sources(
             str(config.data_dir), config.encoding, tables_apart, self.downloads_dir.parent / "hub-private"
         )
-        self.columns = [find_columns(source, config) for source in self.sources]
+        by_date = config.split_by == "date" and not config.unsplit
+        divided = {None, "train"} if self._fractions else set()
+        self.columns = [find_columns(source, config, by_date and source.split in divided) for source in self.sources]
         return [*(file for source in self.sources for file in source.files), *tables_apart]
 
     @property
@@ -276,10 +278,6 @@ class OwnFiles(ICDBuilder):
             self._divide(index, list(codes.names), counts)
         return self._make_generators(index, path, list(codes.names), counts)
 
-    @property
-    def _divides_by_date(self) -> bool:
-        return self.config.split_by == "date" and bool(self._fractions) and not self.config.unsplit
-
     def _index_codings(self, index: Index, codes: CodeReader, counts: Counter[str]) -> int:
         config = self.config
         options = {name: getattr(config, name) for name in ("id_column", "codes_column", "code_kind_column")}
@@ -306,7 +304,7 @@ class OwnFiles(ICDBuilder):
         if codes is None:
             columns = replace(columns, codes=None, procedures=None, date=None)
         prefix = "" if len(self.sources) == 1 else f"{source.split}-{place}-"
-        return NoteReader(source, columns, prefix, codes, self._divides_by_date and codes is not None)
+        return NoteReader(source, columns, prefix, codes)
 
     def _check_ids(self, index: Index) -> None:
         repeated, places = index.find_repeated()
@@ -332,7 +330,7 @@ class OwnFiles(ICDBuilder):
                 f"least. {list_counts(counts)}Give the splits as files of their own, or read the notes as a whole with "
                 "`unsplit=True`."
             )
-        if self._divides_by_date:
+        if self.config.split_by == "date":
             fractions = {SPLITS.index(split): share for split, share in self._fractions.items()}
             index.divide(divide_in_order(index.subjects_by_date(), fractions, num_notes))
         else:
@@ -400,6 +398,10 @@ class OwnFiles(ICDBuilder):
         config = self.config
         if config.codes is not None:
             return set(config.codes)
+        if (config.num_codes or config.min_count) and not {"train", "unsplit"} & self._splits.keys():
+            raise ValueError(
+                "`num_codes` and `min_count` count train notes, and there are none: give `codes`, the ones to use."
+            )
         chosen = {code: count for code, count in counts.items() if count >= (config.min_count or 0)}
         if config.num_codes is None and chosen:
             return set(chosen)
@@ -442,8 +444,8 @@ def list_counts(counts: Mapping[str, int]) -> str:
     return f"{said[0].upper()}{said[1:]}. " if said else ""
 
 
-def find_columns(source: Source, config: OwnFilesConfig) -> Columns:
-    """Find the columns of a source that the options name, or that have a usual name.
+def find_columns(source: Source, config: OwnFilesConfig, needs_date: bool) -> Columns:
+    """Find the columns of a source that the options name, or that have a usual name; of the date where it is needed.
 
     Raises:
         ValueError: where one is missing that is needed or named.
@@ -462,7 +464,7 @@ def find_columns(source: Source, config: OwnFilesConfig) -> Columns:
         procedures=None if config.procedures_column is None else find("procedures_column", "codes"),
         id=find("id_column", "id", needed=has_codes_file),
         subject=find("subject_column", "subject", needed=False),
-        date=find("date_column", "date") if config.split_by == "date" else None,
+        date=find("date_column", "date") if needs_date else None,
     )
 
 

@@ -145,7 +145,6 @@ class NoteReader:
         columns (`Columns`): Its columns.
         prefix (`str`): What stands in front of a row's number where that is the id of a note.
         codes (`CodeReader`, *optional*): Reads the codes; without it, notes come without them.
-        needs_date (`bool`): Whether a row without a date is left out.
 
     Attributes:
         counts (`Counter[str]`): What was left out or mended.
@@ -153,11 +152,8 @@ class NoteReader:
         first_bad (`str`): What is wrong with the first row that cannot be read.
     """
 
-    def __init__(
-        self, source: Source, columns: Columns, prefix: str, codes: CodeReader | None = None, needs_date: bool = False
-    ):
-        self.source, self.columns, self.prefix = source, columns, prefix
-        self.codes, self.needs_date = codes, needs_date
+    def __init__(self, source: Source, columns: Columns, prefix: str, codes: CodeReader | None = None):
+        self.source, self.columns, self.prefix, self.codes = source, columns, prefix, codes
         self.counts: Counter[str] = Counter()
         self.num_rows = 0
         self.first_bad = ""
@@ -187,7 +183,7 @@ class NoteReader:
         for reason, is_missing_here in {
             NO_ID: not note_id,
             NO_TEXT: not text,
-            NO_DATE: self.needs_date and when is None,
+            NO_DATE: columns.date is not None and when is None,
         }.items():
             if is_missing_here:
                 self.counts[f"left out, {reason}"] += 1
@@ -248,8 +244,7 @@ def read_codings(
             continue
         note_id, kind = read_id(row.get(id_column)), None
         if kind_column is not None:
-            said = str(row.get(kind_column)).strip().lower()
-            kind = next((kind for start, kind in KIND_STARTS.items() if said.startswith(start)), None)
+            kind = read_kind(row.get(kind_column))
             if kind is None:
                 counts["left out, code rows that are neither of a diagnosis nor of a procedure"] += 1
                 continue
@@ -261,8 +256,16 @@ def read_codings(
             yield note_id, code
 
 
+def read_kind(value: Any) -> Kind | None:
+    """Whether a cell says that a code is of a diagnosis or of a procedure; None if it says neither."""
+    said = str(value).strip().lower()
+    return next((kind for start, kind in KIND_STARTS.items() if said.startswith(start)), None)
+
+
 def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]:
-    """Read a table of codes and their descriptions.
+    """Read a table of codes and their descriptions, and a column `kind` if there is one: diagnosis or procedure.
+
+    Without it, what can be a diagnosis is one.
 
     Raises:
         ValueError: where a column is missing, or no code is one of the system.
@@ -274,17 +277,19 @@ def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]
     )
     if code_column is None or title_column is None:
         raise ValueError(f"{path} must have the columns `code` and `description`, and has {quote_names(there)}.")
+    kind_column = find_column(str(path), there, "descriptions_file", None, "kind", needed=False)
     titles = {}
-    for row in read_table(path, encoding, columns={code_column, title_column}):
-        if (
-            isinstance(row, BadRow)
-            or not isinstance(row.get(code_column), str)
-            or not isinstance(row[title_column], str)
-        ):
+    for row in read_table(path, encoding):
+        if isinstance(row, BadRow):
             continue
-        code = system.read_code(row[code_column].strip())
-        if code and row[title_column].strip():
-            titles[code] = row[title_column].strip()
+        code, title = row.get(code_column), row.get(title_column)
+        if not isinstance(code, str) or not isinstance(title, str) or not title.strip():
+            continue
+        kind = read_kind(row.get(kind_column)) if kind_column is not None else None
+        kinds = (None, PROCEDURE) if kind is None else (kind,)
+        name = next(filter(None, (system.read_code(code.strip(), of_kind) for of_kind in kinds)), None)
+        if name is not None:
+            titles[name] = title.strip()
     if not titles:
         raise ValueError(
             f"{path} has no description of a code of {system.name}: expected a code and a description a row."

@@ -126,7 +126,7 @@ def find_sources(data_dir: str, encoding: str, apart: Collection[Path], hub_cach
         return _as_sources(_load_from_disk(path), data_dir)
     if path.is_dir():
         return _find_tables(path, encoding, apart)
-    if HUB_ID.fullmatch(data_dir):
+    if is_hub_id(data_dir):
         return _as_sources(_load_from_hub(data_dir, hub_cache), data_dir)
     raise FileNotFoundError(
         f"`data_dir` ({data_dir}) does not exist: expected a folder or file of notes ({', '.join(FORMATS)}), a folder of "
@@ -135,8 +135,10 @@ def find_sources(data_dir: str, encoding: str, apart: Collection[Path], hub_cach
 
 
 def is_hub_id(data_dir: str | Path) -> bool:
-    """Whether a `data_dir` is taken for the id of a data set of the Hub: no path leads to it, and it looks like one."""
-    return HUB_ID.fullmatch(str(data_dir)) is not None and not Path(data_dir).exists()
+    """Whether a `data_dir` is taken for the id of a data set of the Hub: no path leads to it, and it looks like one and
+    not like a table."""
+    path = Path(data_dir)
+    return HUB_ID.fullmatch(str(data_dir)) is not None and not path.exists() and not is_table(path)
 
 
 def _find_tables(folder: Path, encoding: str, apart: Collection[Path]) -> list[Source]:

@@ -70,6 +70,10 @@ def builder_for(
     """
     config, options = as_in_training(model_config.training_data, dataset, config, options)
     given = parse_options(dataset, options, "--dataset_options")
+    if dataset == "files" and given.keys() & {"num_codes", "min_count"}:
+        # These count train notes, which need not be there: the code set is the one that the model was trained for.
+        given = {name: value for name, value in given.items() if name not in ("num_codes", "min_count")}
+        given["codes"] = list(model_config.label2id)
     if split == "all":
         given["unsplit"] = True
         if dataset == "mimic4" or (dataset == "mimic3" and config not in (None, "full")):

@@ -4,11 +4,13 @@ import gzip
 import json
 import os
 import pickle
+import socket
 import stat
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -16,6 +18,7 @@ from own_tables import CODES, expected_of, ids_of, make_rows, records_of, write_
 
 from dataset_scripts import load_split, parse_options
 from dataset_scripts.__main__ import main
+from modeling_icd.evaluation.model_data import builder_for
 
 
 SPLIT_ROWS = {"train": make_rows(20), "validation": make_rows(6, start=20), "test": make_rows(6, start=26)}
@@ -300,6 +303,14 @@ def test_descriptions_of_codes_of_another_system(tmp_path, build_own):
     assert build_own(test_file=path, descriptions_file=titles).code_descriptions == {"X1": "First"}
 
 
+def test_descriptions_may_say_what_is_a_procedure(tmp_path, build_own):
+    path = write_table(tmp_path / "a.csv", [{"text": "a", "codes": "389.3 38.93"}])
+    rows = [{"ICD9_CODE": "3893", "kind": kind, "LONG_TITLE": kind} for kind in ("procedure", "diagnosis")]
+    titles = write_table(tmp_path / "titles.csv", rows)
+    described = build_own(test_file=path, descriptions_file=titles, code_system="icd9cm").code_descriptions
+    assert (described["38.93"], described["389.3"]) == ("procedure", "diagnosis")
+
+
 # ---- which codes
 
 
@@ -318,6 +329,17 @@ def test_the_most_frequent_codes_of_train_are_chosen(tmp_path, build_own):
     for said in ("codes outside of the code set: 2", "notes with none of the chosen codes: 4"):
         assert said in description
     assert "codes that no note has: 1" in build_own(tmp_path, codes=["D", "E"], unsplit=True).info.description
+
+
+def test_a_model_of_frequent_codes_is_evaluated_on_its_own_codes(tmp_path):
+    """On a file without train notes, and not on the codes that are frequent there."""
+    path = write_table(tmp_path / "a.csv", [{"text": "a", "codes": codes} for codes in ("A B", "B C", "C B")])
+    config = SimpleNamespace(
+        training_data={"dataset": "files", "config": "default", "options": ["num_codes=2"]}, label2id={"A": 0, "B": 1}
+    )
+    options = [f"test_file={path}"]
+    builder = builder_for(config, "files", None, "test", options=options, cache_dir=str(tmp_path / "cache"))
+    assert [record[3] for record in records_of(builder)["test"]] == [["A", "B"], ["B"], ["B"]]
 
 
 # ---- the same records in other ways
@@ -343,6 +365,17 @@ def test_a_streamed_split_goes_to_another_process(tmp_path):
 def test_the_index_is_gone_after_a_build(tmp_path, build_own):
     build_own(write_table(tmp_path / "a.csv", make_rows(30)))
     assert [path for path in (tmp_path / "cache").rglob("*") if path.name.startswith(".index")] == []
+
+
+def test_the_index_of_a_killed_build_is_removed_by_the_next_one(tmp_path, build_own):
+    with subprocess.Popen(["true"]) as process:
+        pass
+    folder = tmp_path / "cache" / "own_files"
+    left, in_use = (folder / f".index.{socket.gethostname()}-abc-{pid}.tmp" for pid in (process.pid, os.getpid()))
+    for path in (left, in_use):
+        path.mkdir(parents=True)
+    build_own(write_table(tmp_path / "a.csv", make_rows(30)))
+    assert not left.exists() and in_use.exists()
 
 
 def test_a_changed_table_is_another_data_set(tmp_path, build_own):

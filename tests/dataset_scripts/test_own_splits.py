@@ -145,6 +145,13 @@ def test_validation_is_cut_from_the_newest_of_train(tmp_path, build_own):
     assert ids_of(build_own(train_file=path, split_by="date"))["validation"] == ["n18", "n19"]
 
 
+def test_notes_that_are_not_divided_need_no_date(tmp_path, build_own):
+    rows = [{name: value for name, value in row.items() if name != "date"} for row in make_rows(20)]
+    path = write_table(tmp_path / "a.csv", rows)
+    assert len(ids_of(build_own(test_file=path, split_by="date"))["test"]) == 20
+    assert len(ids_of(build_own(path, split_by="date", unsplit=True))["unsplit"]) == 20
+
+
 def test_division_in_order_by_hand():
     # 10 notes: 8 for the first. Subject 3 has the notes 7 to 9 of them: its middle, 8, is just within the first 8.
     subjects = [(1, 4), (2, 2), (3, 4)]
