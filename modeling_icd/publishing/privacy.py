@@ -268,7 +268,7 @@ class Comparison:
                 place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
                 if (is_found := self.outgoing[place] == likely).any():
                     found.append(np.unique(likely[is_found]))
-            for record_id in (record["hadm_id"], record["subject_id"]):
+            for record_id in (record[name] for name in ("hadm_id", "subject_id") if name in record):
                 number = as_number(record_id) if isinstance(record_id, str) else record_id
                 if number is not None:
                     self.found_ids |= wanted & {number}

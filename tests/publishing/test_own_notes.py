@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.evaluation.predictions import read_predictions
+from modeling_icd.publishing.after_training import plan_push
 from modeling_icd.publishing.card import build_card, describe_data
 from modeling_icd.publishing.cli import main as publish
 from modeling_icd.publishing.folder import ModelFolder
@@ -20,7 +21,7 @@ from modeling_icd.publishing.notes import load_notes
 from modeling_icd.publishing.privacy import RECORD_ID, SPAN, LocalNames, check_files
 from modeling_icd.publishing.release import outgoing_files, plan_release
 from modeling_icd.sharing_icd import data_access
-from modeling_icd.training.arguments import DataArguments
+from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.run import main as train
 
 
@@ -166,6 +167,24 @@ def test_notes_and_their_ids_are_found_in_what_would_go_out(model_folders, own_f
         found = check_files(files, LocalNames(), notes)
         assert [(finding.file, finding.kind) for finding in found] == [("README.md", kind)]
     assert check_files(outgoing_files(folder, release, build_card(folder, release)), LocalNames(), notes) == []
+
+
+def test_the_number_of_a_row_is_no_id(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("text,codes\n" + "".join(f"a note of {i},401.9\n" for i in range(1200)))
+    notes = load_notes("files", None, str(path), tmp_path / "cache")
+    text = " ".join(str(i) for i in range(1001, 1100)).encode()
+    assert check_files({"README.md": text}, LocalNames(), notes) == []
+    path.write_text("id,text,codes\n" + "".join(f"{i},a note of {i},401.9\n" for i in range(1200)))
+    notes = load_notes("files", None, str(path), tmp_path / "cache")
+    assert {finding.kind for finding in check_files({"README.md": text}, LocalNames(), notes)} == {RECORD_ID}
+
+
+def test_notes_to_test_on_are_asked_for_before_a_training_that_pushes(own_files, letters, tmp_path):
+    args = ICDTrainingArguments(str(tmp_path), push_to_hub=True, hub_model_id="someone/mine", use_cpu=True)
+    model_args = ModelArguments(model="direct", backbone=letters, base_model="someone/tiny")
+    with pytest.raises(ValueError, match="give `test_file`, too"):
+        plan_push(model_args, DataArguments(train_file=str(own_files / "train.csv")), args)
 
 
 def card_of(folder, **options):
