@@ -87,9 +87,8 @@ def _explain_end(code: int | None) -> str:
 
 
 def _work(connection: Connection, job: Job, worker: int, threads: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group, and the command ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers itself
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     torch.set_num_threads(threads)
     try:
         use_device(worker)
