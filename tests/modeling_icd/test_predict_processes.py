@@ -75,10 +75,10 @@ def children(of: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_killed_five_times_while_two_workers_code_it_gives_the_bytes_of_one_process(arguments, expected, tmp_path):
+def test_killed_three_times_while_two_workers_code_it_gives_the_bytes_of_one_process(arguments, expected, tmp_path):
     command = [sys.executable, "-m", "modeling_icd.inference.predict", *arguments("codes.jsonl"), "--processes=2"]
     draw = random.Random(2)
-    for _ in range(5):
+    for _ in range(3):
         before = finished(tmp_path)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda before=before: finished(tmp_path) >= before + 2)
@@ -88,7 +88,7 @@ def test_killed_five_times_while_two_workers_code_it_gives_the_bytes_of_one_proc
         process.wait()
         wait_until(lambda workers=workers: not any(map(is_alive, workers)))
         assert len(workers) == 2 and not (tmp_path / "codes.jsonl").exists()
-    assert 10 <= finished(tmp_path) < 40
+    assert 6 <= finished(tmp_path) < 40
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and " notes are coded already." in done.stderr
     assert "274 notes coded, " in done.stdout and "leaked" not in done.stderr
