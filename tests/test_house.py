@@ -26,6 +26,7 @@ PARTS = {
 LEFT_OUT = {
     "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "dataset_scripts"),
     "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
+    "modeling_icd.inference.predict": ("training", "evaluation", "publishing", "extras"),
     "modeling_icd.evaluation.cli": ("training", "publishing", "extras"),
     "modeling_icd.evaluation.decide": ("training", "publishing", "extras"),
     "modeling_icd.training.run": ("publishing", "extras"),
