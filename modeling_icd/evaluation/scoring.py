@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataset_scripts import BUILDERS, ICDBuilder
+from dataset_scripts import ICDBuilder, OwnFiles
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.marker import is_synthetic
 
@@ -106,7 +106,7 @@ def is_invented(builder: ICDBuilder) -> bool:
 
     The user's own files are none: the marker of a corpus says nothing of other files that lie beside it.
     """
-    return type(builder) is not BUILDERS.get("files") and is_synthetic(builder.config.data_dir)
+    return not isinstance(builder, OwnFiles) and is_synthetic(builder.config.data_dir)
 
 
 def scored_split(
@@ -179,7 +179,7 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that scores notes; the first two are taken under `train.py`'s name, too."""
+    """Options of every command that scores notes; the first two are taken under `modeling-icd train`'s name, too."""
     where = "where the built data set goes; default: MODEL-private/cache"
     parser.add_argument("--cache_dir", "--data_cache_dir", metavar="DIR", help=where)
     names = ("--batch_size", "--per_device_eval_batch_size")

@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub`: evaluates the trained model, and publishes it as `python -m modeling_icd.publishing` does.
+"""`modeling-icd train --push_to_hub`: evaluates the trained model, and publishes it as `modeling-icd publish` does.
 
 The Trainer's own upload is never used: it takes checkpoints and whatever else lies in the output folder, and its
 repository is neither gated nor checked for notes.
@@ -35,7 +35,7 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
         What evaluates and pushes the model in a folder, or `None` without `push_to_hub`.
 
     Raises:
-        ValueError: where `hub_model_id` or the name of the pretrained backbone is missing, or where an argument asks
+        ValueError: where `hub_model_id`, `test_file` or the name of the pretrained backbone is missing, or where an argument asks
             for what only the Trainer's own upload does; where there is no token, the Hub does not know it, or it cannot
             be reached.
     """
@@ -50,6 +50,8 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
     for name in ("hub_always_push", "hub_revision"):
         if getattr(args, name):
             raise ValueError(f"`{name}` has no effect: the model is pushed once, when it is trained. Leave it out.")
+    if data_args.dataset == "files" and not data_args.data_dir and data_args.test_file is None:
+        raise ValueError("`push_to_hub` measures the model for its card on notes of their own: give `test_file`, too.")
     name_base_model([*earlier_runs(model_args.backbone), {"model": asdict(model_args)}])
     is_private, token = args.hub_private_repo is not False, args.hub_token
     try:

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts import load_builder, parse_options
+from dataset_scripts import ICDBuilder, OwnFiles, load_builder, parse_options
 from dataset_scripts.arguments import FILE_OPTIONS
 
 from ..evaluation.model_data import as_in_training, private_cache
@@ -20,7 +20,8 @@ CHOICES_OF_CODES = ("codes", "num_codes", "min_count")
 
 @dataclass
 class TrainingNotes:
-    """The user's own notes, streamed: records with `text`, `hadm_id` and `subject_id`, gone through once for each purpose."""
+    """The user's own notes, streamed: records with `text`, and `hadm_id` and `subject_id` where the data have such ids; gone through once
+    for each purpose."""
 
     records: Iterable[Mapping[str, Any]] = field(repr=False)
     titles: Sequence[str] = ()  # of codes, which are public though notes may quote them
@@ -47,9 +48,17 @@ def load_notes(
     """
     given = parse_options(dataset, options, "--dataset_options")
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
-    records = builder.as_dataset(split="all").select_columns(["text", "hadm_id", "subject_id"])
+    records = builder.as_dataset(split="all").select_columns(["text", *columns_of_ids(builder)])
     codes = list(builder.code_descriptions.keys() | builder.code2id.keys())
     return TrainingNotes(records, list(builder.code_descriptions.values()), codes)
+
+
+def columns_of_ids(builder: ICDBuilder) -> list[str]:
+    """The fields of a record that hold ids of the data; where the user's own files have none, a row's number stands there."""
+    if not isinstance(builder, OwnFiles):
+        return ["hadm_id", "subject_id"]
+    fields_of = {"hadm_id": "id", "subject_id": "subject"}
+    return [name for name, own in fields_of.items() if any(getattr(columns, own) for columns in builder.columns)]
 
 
 def notes_of_model(folder: ModelFolder, args: argparse.Namespace, is_required: bool = True) -> TrainingNotes | None:

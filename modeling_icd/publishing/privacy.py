@@ -102,7 +102,8 @@ def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNam
     if folder is not None:
         paths |= {str(folder.path), str(folder.path.resolve())}
     for run in folder.runs if folder is not None else ():
-        paths |= {str(value) for key, value in run["data"].items() if key.endswith("_dir") and value}
+        paths |= {str(value) for key, value in run["data"].items() if key.endswith(("_dir", "_file")) and value}
+        paths |= {pair.partition("=")[2] for pair in run["data"].get("dataset_options") or []}
         paths.add(run["training"]["output_dir"])
     users = {os.environ.get(variable, "") for variable in ("LOGNAME", "USER", "USERNAME")} | {Path.home().name}
     users |= {name for path in paths for name in re.findall(r"(?:^|/)(?:home|Users)/([^/]+)", path)}
@@ -267,7 +268,7 @@ class Comparison:
                 place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
                 if (is_found := self.outgoing[place] == likely).any():
                     found.append(np.unique(likely[is_found]))
-            for record_id in (record["hadm_id"], record["subject_id"]):
+            for record_id in (record[name] for name in ("hadm_id", "subject_id") if name in record):
                 number = as_number(record_id) if isinstance(record_id, str) else record_id
                 if number is not None:
                     self.found_ids |= wanted & {number}

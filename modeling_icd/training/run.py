@@ -48,7 +48,7 @@ from .notes import (
 from .processes import (
     OtherProcessFailed,
     end_processes,
-    every_process,
+    fill_states,
     first_process_first,
     first_process_only,
     is_lost_process,
@@ -73,7 +73,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     Several processes (`torchrun`) share training, hidden states and prediction; the first one alone writes the rest.
     """
     if args.push_to_hub:
-        raise ValueError("`train` uploads nothing: push the model with `python -m modeling_icd.publishing`.")
+        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
     set_seed(args.seed)
     is_first = args.process_index == 0
@@ -214,8 +214,7 @@ def fill_store(
     to_device(model, args.device)
     store = HiddenStates(folder, model, dtype)
     notes = (ids for part in parts for ids in part.tokens["input_ids"])
-    every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
-    store.reload()
+    fill_states(store, notes, args)
     return store
 
 

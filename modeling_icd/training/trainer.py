@@ -15,9 +15,12 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
+from dataset_scripts.files import make_folder
+
 from ..evaluation import make_compute_metrics
 from ..evaluation.decide import check_readable, training_counts
 from ..evaluation.decisions import DecisionArguments, check_notes, fit_decision
+from ..inference.hidden_states import HiddenStates
 from ..inference.loop import predict_logits
 from ..inference.tokens import is_raw
 from .arguments import HEAD_STARTS, ICDTrainingArguments
@@ -25,7 +28,7 @@ from .checkpoints import whole_checkpoint
 from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
-from .processes import first_process_only, share_buffers
+from .processes import fill_states, first_process_only, share_buffers
 from .start import MAX_START_NOTES, start_head
 
 
@@ -65,11 +68,11 @@ class ICDTrainer(Trainer):
     """Trainer of ICD coding models, which takes notes with codes as they are.
 
     A data set of *raw notes* has the columns `text` and `codes`: lists of code strings, or of ids of a `ClassLabel` as the
-    builders of this project give them, or texts such as `"401.9;428.0"`. Wherever the Trainer takes a data set, it takes raw notes: it tokenizes them in memory,
-    makes its own collator, and computes the metrics of this project, with a threshold tuned for best micro F1 among them
-    (`f1_micro_tuned`). In training, notes without text and codes that the model does not know are left out; in evaluation,
-    every gold code of such a note and every such code counts as missed. One warning says how many there are. Data sets with
-    `input_ids` go through as they are.
+    builders of this project give them, or texts such as `"401.9;428.0"`. Wherever the Trainer takes a data set, it takes raw
+    notes: it tokenizes them in memory, makes its own collator, and computes the metrics of this project, with a threshold tuned
+    for best micro F1 among them (`f1_micro_tuned`). In training, notes without text and codes that the model does not know are
+    left out; in evaluation, every gold code of such a note and every such code counts as missed. One warning says how many
+    there are. Data sets with `input_ids` go through as they are.
 
     A model that is trained on raw notes counts as one of restricted data, since nothing is known of whose the notes are.
 
@@ -81,11 +84,14 @@ class ICDTrainer(Trainer):
         head_start (`str`): how a new head is started from raw training notes at the first call of [`train`]: from what sets
             the `notes` of each code apart, at the log odds of the codes (`prior`), or `random`. See [`start_head`]; with
             `model_init`, or LoRA on the model, call that yourself.
+        hidden_states_dir (`str` or `Path`, *optional*): a folder where what a frozen backbone makes of raw notes is kept, so
+            that it reads each note once, and not in every epoch. The folder is as confidential as the notes, and large: each
+            token takes 2 bytes times the hidden size.
         diagnostics (`Diagnostics`, *optional*): what is logged at each evaluation beside the metrics.
 
     Raises:
         ValueError: where raw notes lack a column or are streamed, no note has text, none has a code that the model knows, or
-            the tokenizer is missing.
+            the tokenizer is missing; where `hidden_states_dir` is given and the backbone is not frozen.
     """
 
     args: ICDTrainingArguments
@@ -100,6 +106,7 @@ class ICDTrainer(Trainer):
         processing_class=None,
         *,
         head_start: str = "notes",
+        hidden_states_dir: str | Path | None = None,
         diagnostics: Diagnostics | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs,
@@ -108,6 +115,9 @@ class ICDTrainer(Trainer):
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {head_start!r}.")
         self.head_start, self.diagnostics = head_start, diagnostics
         self.is_collating = data_collator is None
+        self.hidden_states_dir = hidden_states_dir
+        self.hidden_states: HiddenStates | None = None
+        self.with_states: list[Any] = []  # tokenized notes whose hidden states are there
         learns_from_notes = is_raw(train_dataset)
         patience = getattr(args, "early_stopping_patience", None)
         if patience is not None:
@@ -193,9 +203,33 @@ class ICDTrainer(Trainer):
             self.args.remove_unused_columns = False
         num_labels = self.bare_model.config.num_labels
         if self.is_collating:
-            self.data_collator, self.is_collating = ICDCollator(num_labels), False
+            self.hidden_states = self.open_hidden_states()
+            self.data_collator = ICDCollator(num_labels, hidden_states=self.hidden_states)
+            self.is_collating = False
         if self.compute_metrics is None:  # type: ignore[has-type]
             self.compute_metrics, self.own_metrics = self.metrics_over(num_labels), True
+
+    def open_hidden_states(self) -> HiddenStates | None:
+        """The cache of a frozen backbone's hidden states, where a folder for it was given.
+
+        Raises:
+            ValueError: where the backbone is not frozen.
+        """
+        if self.hidden_states_dir is None:
+            return None
+        model = self.bare_model
+        if not getattr(model.config, "freeze_backbone", False):
+            raise ValueError(
+                "`hidden_states_dir` keeps what a frozen backbone gives, and this one learns: load the model with "
+                "`freeze_backbone=True`, or leave it out."
+            )
+        return HiddenStates(make_folder(self.hidden_states_dir, private=True), model, "float16")
+
+    def fill_hidden_states(self, tokens: Any) -> None:
+        """Compute the hidden states of these tokenized notes, where they are to be kept and are not there yet."""
+        if self.hidden_states is not None and not any(tokens is filled for filled in self.with_states):
+            fill_states(self.hidden_states, tokens["input_ids"], self.args)
+            self.with_states.append(tokens)
 
     def metrics_over(self, num_columns: int):
         """The metrics of this project over the model's codes and those that it does not know, which have the last columns."""
@@ -234,6 +268,7 @@ class ICDTrainer(Trainer):
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As in transformers; before, a new head is started from raw notes, and the model's record of training data written."""
         if self.raw_train_dataset is not None:
+            self.fill_hidden_states(self.train_dataset)
             if not resume_from_checkpoint:
                 self.start_new_head()
             self.bare_model.head_is_new = False  # a second call goes on with it
@@ -249,11 +284,10 @@ class ICDTrainer(Trainer):
             if self.args.process_index == 0:
                 warn("a head within LoRA is not started from the notes: call `start_head` before `get_peft_model`.")
             return
-        states = getattr(self.data_collator, "hidden_states", None)
         start_head(
             model,
             self.train_dataset,
-            None if states is None else states.read,
+            None if self.hidden_states is None else self.hidden_states.read,
             MAX_START_NOTES if self.head_start == "notes" else 0,
             self.args.seed,
             show_progress=not self.args.disable_tqdm,
@@ -298,12 +332,22 @@ class ICDTrainer(Trainer):
 
         Returns:
             `predictions`, logits `(N, C)` of the notes with text, in their order, `label_ids` `(N, C)`, and `metrics`.
+
+        Raises:
+            ValueError: where raw notes have no `codes` to compare with.
         """
+        if is_raw(test_dataset) and "codes" not in test_dataset.column_names:
+            raise ValueError(
+                "These notes have no `codes` to compare with. To code them, save the model and give their texts to "
+                '`pipeline("icd-coding", model=FOLDER, trust_remote_code=True)`.'
+            )
         return super().predict(self.tokens_of(test_dataset), *args, **kwargs)
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
         share_buffers(self.model, self.args)
         found = next((found for _, found in self.evaluated if found.tokens is dataloader.dataset), None)
+        if found is not None:
+            self.fill_hidden_states(found.tokens)
         with self.metrics_of(found):
             output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if found is not None and isinstance(output.predictions, np.ndarray):
@@ -382,6 +426,7 @@ class ICDTrainer(Trainer):
             num_unknown = found.num_unknown
             check_readable(len(found.empty_gold), len(found.empty_gold) + len(gold), args)
         check_notes(gold, args, num_unknown)
+        self.fill_hidden_states(tokens)
         logits = predict_split(self, tokens)
         config = self.bare_model.config
         counts = training_counts(config)
