@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(args: argparse.Namespace, console: Console) -> int:
     builder = _load(args)
     sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
-    console.print(builder.info.description, highlight=False)
+    console.print(builder.info.description, highlight=False, markup=False)
     codes = len(builder.info.features["codes"].feature.names)
     console.print(f"\n{codes:,} codes; records: {sizes}. Kept in {builder.cache_dir}", soft_wrap=True)
     return 0

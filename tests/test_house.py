@@ -15,7 +15,7 @@ PACKAGE = ROOT / "modeling_icd"
 PARTS = {
     "flat": set(),
     "inference": {"flat", "dataset_scripts"},
-    # `train.py` and `evaluate.py` offer a side feature each as an option, and import it where it is asked for; no module
+    # `train` and `evaluate` offer a side feature each as an option, and import it where it is asked for; no module
     # of theirs imports one at its top (tests/extras/test_apart.py).
     "training": {"flat", "inference", "evaluation", "extras", "dataset_scripts"},
     "evaluation": {"flat", "inference", "extras", "dataset_scripts"},
@@ -26,6 +26,7 @@ PARTS = {
 LEFT_OUT = {
     "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "dataset_scripts"),
     "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
+    "modeling_icd.inference.predict": ("training", "evaluation", "publishing", "extras"),
     "modeling_icd.evaluation.cli": ("training", "publishing", "extras"),
     "modeling_icd.evaluation.decide": ("training", "publishing", "extras"),
     "modeling_icd.training.run": ("publishing", "extras"),

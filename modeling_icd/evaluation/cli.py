@@ -99,7 +99,9 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
         config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
     codes = [config.id2label[i] for i in range(config.num_labels)]
-    assigned, num_unknown = read_assigned(Path(args.audit), list(builder.as_dataset(split=args.split)["hadm_id"]), codes)
+    assigned, num_unknown = read_assigned(
+        Path(args.audit), list(builder.as_dataset(split=args.split)["hadm_id"]), codes
+    )
     print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
     return assigned
 

@@ -98,14 +98,16 @@ def write_psv(path: Path, hadm_ids: Sequence[int] | Sequence[str], codes: Sequen
 def read_predictions(path: Path) -> Predictions:
     """Read `predictions.parquet`."""
     if not path.is_file():
-        raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+        raise FileNotFoundError(
+            f"No {path}: write it with `modeling-icd evaluate MODEL ... --output_dir {path.parent}`."
+        )
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid:
         raise ValueError(f"{path} is cut short or damaged: evaluate again.") from None
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
     if packed is None or "predicted" not in table.column_names:
-        raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")
+        raise ValueError(f"{path} was not written by this version: evaluate again.")
     about = json.loads(packed)
     codes = about.pop("codes")
     ranks = _flat(table["gold_ranks"]).astype(np.int64)

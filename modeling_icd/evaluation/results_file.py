@@ -106,7 +106,7 @@ def write_results(results: dict, output_dir: Path) -> Path:
 
 def read_results(path: Path) -> dict[str, Any]:
     """Reads `results.json` and checks it."""
-    results = read_json(path, f"write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+    results = read_json(path, f"write it with `modeling-icd evaluate MODEL ... --output_dir {path.parent}`.")
     check_results(results)
     return results
 

@@ -179,7 +179,7 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that scores notes; the first two are taken under `train.py`'s name, too."""
+    """Options of every command that scores notes; the first two are taken under `modeling-icd train`'s name, too."""
     where = "where the built data set goes; default: MODEL-private/cache"
     parser.add_argument("--cache_dir", "--data_cache_dir", metavar="DIR", help=where)
     names = ("--batch_size", "--per_device_eval_batch_size")

@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def compare_runs(folders: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
-    """Compare runs that `evaluate.py` wrote.
+    """Compare runs that `modeling-icd evaluate` wrote.
 
     Args:
         folders (`Sequence[Path]`): Each with `results.json`, and `predictions.parquet` there or in the private neighbour

@@ -26,7 +26,7 @@ FIELDS = {
     "model": "the model",
     "weights": "the model's files",
     "notes": "the file of notes",
-    "files": "the notes, which have changed since,",
+    "files": "the size or time of the notes",
     "text_columns": "--text_column",
     "id_column": "--id_column",
     "chunk_rows": "--chunk_rows",

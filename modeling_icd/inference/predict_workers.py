@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import NoReturn
 
 import torch
 
@@ -41,10 +43,13 @@ def code_in_processes(job: Job, numbers: Iterable[int], processes: int) -> Itera
             theirs.close()  # so that nothing but the worker holds it, and its end is seen here
             workers[ours] = process
         yield from _give_out(numbers, workers)
-    finally:
-        for connection, process in workers.items():
-            connection.close()  # which ends one that waits for a chunk
+    except BaseException:
+        for process in workers.values():
             process.terminate()
+        raise
+    finally:
+        for connection in workers:
+            connection.close()  # which ends a worker that waits for a chunk
         for process in workers.values():
             process.join(SECONDS_TO_END)
             process.kill()
@@ -86,10 +91,14 @@ def _explain_end(code: int | None) -> str:
     )
 
 
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit()  # so that what is half written is removed
+
+
 def _work(connection: Connection, job: Job, worker: int, threads: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group, and the command ends its workers itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers itself
+    signal.signal(signal.SIGTERM, _end)
     torch.set_num_threads(threads)
     try:
         use_device(worker)

@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub`: evaluates the trained model, and publishes it as `python -m modeling_icd.publishing` does.
+"""`modeling-icd train --push_to_hub`: evaluates the trained model, and publishes it as `modeling-icd publish` does.
 
 The Trainer's own upload is never used: it takes checkpoints and whatever else lies in the output folder, and its
 repository is neither gated nor checked for notes.

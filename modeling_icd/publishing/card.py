@@ -110,7 +110,7 @@ def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] 
         missing.append("strata.frequency")
     if missing:
         raise ValueError(
-            f"results.json lacks {', '.join(missing)}: the card would have holes. Run `evaluate.py` again."
+            f"results.json lacks {', '.join(missing)}: the card would have holes. Run `modeling-icd evaluate` again."
         )
     if metrics["f1_micro"] is None:
         raise ValueError("`f1_micro` of results.json is undefined: evaluate on a split with notes and codes.")
@@ -127,7 +127,7 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     own = config.get("threshold", 0.5)
     per_code = dict(zip(folder.codes, own, strict=True)) if isinstance(own, list) else {}
     measured = results.get("thresholds") or {}
-    again = "than config.json has: run `evaluate.py` again."
+    again = "than config.json has: run `modeling-icd evaluate` again."
     if str(results["threshold_source"]).startswith("model configuration") and (
         results["threshold"] != threshold_value(config)
         or any(measured.get(code) != value for code, value in per_code.items())
@@ -139,9 +139,7 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     if [(band["slope"], band["intercept"]) for band in bands] != list(curves):
         raise ValueError(f"results.json was measured with another calibration {again}")
     if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
-        raise ValueError(
-            "membership.json was measured with other weights: run `python -m modeling_icd.extras.membership` again."
-        )
+        raise ValueError("membership.json was measured with other weights: run `modeling-icd membership` again.")
 
 
 def build_card(folder: ModelFolder, release: Release) -> str:
@@ -308,7 +306,7 @@ def describe_missing_citation(record: Mapping[str, Any]) -> str:
 
 
 def figure(value: float | None) -> str:
-    """Four decimals, as in `evaluate.py`'s table; a figure that the split does not define says so."""
+    """Four decimals, as in `modeling-icd evaluate`'s table; a figure that the split does not define says so."""
     return "undefined" if value is None else f"{value:.4f}"
 
 

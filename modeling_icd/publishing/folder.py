@@ -42,7 +42,7 @@ def check_repo_id(repo_id: str) -> None:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What `train.py` and `evaluate.py` wrote: the JSON files of a folder, by their names."""
+    """What `modeling-icd train` and `modeling-icd evaluate` wrote: the JSON files of a folder, by their names."""
 
     path: Path
     config: dict[str, Any]
@@ -70,7 +70,7 @@ class ModelFolder:
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
         found = max(present, key=lambda file: file.stat().st_mtime_ns, default=candidates[-1])
-        remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
+        remedy = f"run `modeling-icd evaluate {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
         membership = None
         if measured.is_file():
@@ -130,7 +130,7 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    remedy = "only a model that `train.py` trained can be published."
+    remedy = "only a model that `modeling-icd train` trained can be published."
     run = read_json(path / "run.json", remedy)
     check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])

@@ -325,7 +325,7 @@ def public_results(results: Mapping[str, Any], release: Release) -> dict[str, An
 
 
 def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
-    """The runs that made the model, as files for `train.py` by name, the first one first; no path of this machine is in them.
+    """The runs that made the model, as files for `modeling-icd train` by name, the first one first; no path of this machine is in them.
 
     The first run starts from the pretrained backbone, each other one from the run before it.
     """

@@ -1,4 +1,4 @@
-"""The arguments of `train.py`: the fields of a YAML file in `configs/`, each of which the command line may override."""
+"""The arguments of `modeling-icd train`: the fields of a YAML file in `configs/`, each of which the command line may override."""
 
 from dataclasses import dataclass, field
 from typing import Any

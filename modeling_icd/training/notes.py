@@ -134,7 +134,7 @@ def readable_notes(
     is_empty = np.asarray(tokens["length"]) == 0
     if is_empty.all():
         raise ValueError(
-            f"No {name} note has text: is this the right column, and the right file? `python -m dataset_scripts` says what a data "
+            f"No {name} note has text: is this the right column, and the right file? `modeling-icd describe` says what a data "
             "set of this project holds."
         )
     rows = np.flatnonzero(~is_empty)

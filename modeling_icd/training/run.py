@@ -73,7 +73,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     Several processes (`torchrun`) share training, hidden states and prediction; the first one alone writes the rest.
     """
     if args.push_to_hub:
-        raise ValueError("`train` uploads nothing: push the model with `python -m modeling_icd.publishing`.")
+        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
     set_seed(args.seed)
     is_first = args.process_index == 0

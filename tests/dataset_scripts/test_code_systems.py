@@ -21,6 +21,8 @@ def test_codes_are_found_whatever_divides_them(codes, data):
 
 def test_a_given_separator_is_the_only_one():
     assert split_codes(" heart failure; acute // x, y /", "/") == ["heart failure; acute", "x, y"]
+    assert split_codes("{401.9,486}") == split_codes("('401.9' '486')") == ["401.9", "486"]
+    assert split_codes("[b]x y[/b") == ["[b]x", "y[/b"]
     assert split_codes("") == split_codes(" ;, ") == split_codes("[]") == []
 
 

@@ -18,7 +18,9 @@ from own_tables import CODES, expected_of, ids_of, make_rows, records_of, write_
 
 from dataset_scripts import load_split, parse_options
 from dataset_scripts.__main__ import main
+from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.evaluation.model_data import builder_for
+from modeling_icd.training.run import main as train
 
 
 SPLIT_ROWS = {"train": make_rows(20), "validation": make_rows(6, start=20), "test": make_rows(6, start=26)}
@@ -342,6 +344,18 @@ def test_a_model_of_frequent_codes_is_evaluated_on_its_own_codes(tmp_path):
     assert [record[3] for record in records_of(builder)["test"]] == [["A", "B"], ["B"], ["B"]]
 
 
+def test_a_model_is_trained_on_them_and_evaluated_on_others(tmp_path, backbone, capsys):
+    train_file = write_table(tmp_path / "notes.csv", make_rows(60))
+    test_file = write_table(tmp_path / "new.jsonl", make_rows(20, start=60))
+    options = {"model": "direct", "pooling": "mean", "backbone": backbone, "train_file": train_file, "use_cpu": True}
+    options |= {"num_train_epochs": 1, "window_size": 32, "output_dir": tmp_path / "model"}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    assert train([*arguments, "--dataset_options", "num_codes=3", "code_system=icd10cm"]) == 0, capsys.readouterr().err
+    assert evaluate([str(tmp_path / "model"), "--test_file", str(test_file)]) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "model" / "evaluation" / "test" / "results.json").read_text())
+    assert (results["num_notes"], results["num_codes"]) == (16, 3)  # four of the 20 notes have none of the three codes
+
+
 # ---- the same records in other ways
 
 
@@ -396,6 +410,18 @@ def test_it_is_built_and_described_by_the_command_line(tmp_path, capsys):
     assert "train 28, validation 2." in capsys.readouterr().out
     assert main(["describe", *arguments]) == 2
     assert "Give the notes either by `data_dir` or by `train_file`" in capsys.readouterr().err
+
+
+def test_codes_and_titles_with_brackets_are_shown_as_they_are(tmp_path, capsys):
+    """To the library that prints the tables, `[b]` is the beginning of bold type."""
+    path = write_table(tmp_path / "a.csv", [{"text": "a", "codes": "[b]x y"}])
+    titles = write_table(tmp_path / "titles.csv", [{"code": "y", "description": "a [/b] title"}])
+    options = [f"test_file={path}", f"descriptions_file={titles}"]
+    arguments = [argument for option in options for argument in ("--option", option)]
+    png = ["--png", str(tmp_path / "files.png"), "--cache_dir", str(tmp_path / "cache")]
+    assert main(["describe", "--dataset", "files", *arguments, *png]) == 0
+    shown = capsys.readouterr().out
+    assert "[b]x" in shown and "a [/b] title" in shown
 
 
 def test_dates_of_a_parquet_file(tmp_path, build_own):

@@ -1,4 +1,4 @@
-"""`evaluate.py` as a subprocess, on an invented corpus and a model of two layers."""
+"""`modeling-icd evaluate` as a subprocess, on an invented corpus and a model of two layers."""
 
 import csv
 import gzip
@@ -188,7 +188,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         assert fitted["predict_top_k"] >= 1
     else:
         assert fitted["threshold"] != 0.5
-    # `evaluate.py` decides by the configuration.
+    # `modeling-icd evaluate` decides by the configuration.
     scored = score_split(str(output), "mimic3", str(corpus), "validation", cache_dir=str(tmp_path / "cache"))
     results, outcomes = summarize(scored)
     assert results["synthetic"]

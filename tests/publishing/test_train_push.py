@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub` against a server that speaks the Hub's protocol."""
+"""`modeling-icd train --push_to_hub` against a server that speaks the Hub's protocol."""
 
 import json
 import shutil
