@@ -30,7 +30,7 @@ from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
 from .text_ids import as_number, find_candidates, key_of, matched_places
-from .tokens import added_numbers, words_of_base, words_of_tokens
+from .tokens import added_tokens, numbers_in, words_of_base, words_of_tokens
 from .views import VOCABULARY_FILES, WORD, Decoder, FileText, View, clean_text, fold, read_file, views
 
 
@@ -225,7 +225,8 @@ class Comparison:
         self.outgoing = np.setdiff1d(np.concatenate(outgoing), np.concatenate(public))
         codes = frozenset(code.replace(".", "") for code in notes.codes)
         self.numbers: dict[str, list[Number]] = {text.name: candidates(text, codes) for text in texts}
-        self.added_numbers = added_numbers(files)
+        added = added_tokens(files)
+        self.added_numbers = {name: numbers_in(tokens) for name, tokens in added.items()}
         self.bags = [bag for text in texts for bag in find_bags(text)]
         self.words = words_of_tokens(files)
         self.is_base_known = True
@@ -235,7 +236,7 @@ class Comparison:
             self.words = {name: words - (base or set()) for name, words in self.words.items()}
         self.found_spans = _NO_SPANS
         self.found_ids: set[int] = set()
-        self.text_ids = {text.name: find_candidates(text) for text in texts}
+        self.text_ids = {text.name: find_candidates(text, added.get(text.name, ())) for text in texts}
         self.no_ids = _words_of_the_project() | {code.lower() for code in codes}
         self.found_text_ids: set[str] = set()
         self.found_bags: set[int] = set()
@@ -286,14 +287,16 @@ class Comparison:
         """Yield file, kind and line of ids and of unordered words."""
         for name, numbers in self.numbers.items():
             yield from ((name, RECORD_ID, number.line) for number in matched(numbers, self.found_ids))
-        for name, texts in self.text_ids.items():
-            yield from (
-                (name, RECORD_ID, place.line) for place in matched_places(texts, self.found_text_ids, self.no_ids)
-            )
         raw = {text.name: text.raw for text in self.texts}
+
+        def line_of(name: str, token: str) -> int:
+            return raw[name].count("\n", 0, max(0, raw[name].find(token))) + 1
+
+        for name, candidate_ids in self.text_ids.items():
+            for place in matched_places(candidate_ids, self.found_text_ids, self.no_ids):
+                yield name, RECORD_ID, place.line or line_of(name, place.token)
         for name, added in self.added_numbers.items():
-            for number in added & self.found_ids:
-                yield name, RECORD_ID, raw[name].count("\n", 0, raw[name].find(str(number))) + 1
+            yield from ((name, RECORD_ID, line_of(name, str(number))) for number in added & self.found_ids)
         common = max(self.num_notes / 2, MIN_NOTES_OF_WORD)
         for i in sorted(self.found_bags):
             bag = self.bags[i]

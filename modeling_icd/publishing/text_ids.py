@@ -3,7 +3,8 @@
 An id of digits alone is a number, and `record_ids.py` looks for it. Any other is compared word by word, so that `PAT-00123`
 is found in `pat_00123` too. How much it says decides what is a finding:
 
-- a *telling* one, with four digits or more, or of eight letters and digits with two digits among them: wherever it stands;
+- a *telling* one, with four digits or more (six, where it has no letter), or of eight letters and digits with two digits
+  among them: wherever it stands;
 - a shorter one with a digit and a letter, such as `B12`: where a word for a record stands beside it, or where five of them do;
 - one without a digit, such as `smith`, or `1`: only behind what calls itself an id, `patient_id: smith`.
 
@@ -12,7 +13,7 @@ Codes of the data set, dates and words of this project's own files are no ids.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .record_ids import MIN_SHORT, TOKEN_FILES, kind_beside
@@ -32,9 +33,10 @@ MAX_DIGITS = 18  # of an id that is looked for as a number
 class Place(NamedTuple):
     """Where something stands that may be an id."""
 
-    line: int  # of the file
+    line: int | None  # of the file; `None` in a token
     is_labelled: bool  # whether what stands before it says that it is the id of a record
     is_of_record: bool  # whether a word for a record stands beside it
+    token: str = ""  # of a tokenizer, in which it stands
 
 
 def as_number(record_id: str) -> int | None:
@@ -68,26 +70,35 @@ def says_much(key: str) -> bool | None:
     return False if len(signs) >= 3 else None
 
 
-def find_candidates(file: FileText) -> dict[str, list[Place]]:
-    """Everything in a file, and in its name, that is an id if the user's data have it, by its key."""
+def find_candidates(file: FileText, tokens: Iterable[str] = ()) -> dict[str, list[Place]]:
+    """Everything in a file, in its name and in tokens that it adds to a tokenizer, that is an id if the user's data have it,
+    by its key."""
     found: dict[str, list[Place]] = defaultdict(list)
+    for token in tokens:
+        for key, _, _, is_labelled in _candidates_in(fold(token)):
+            found[key].append(Place(None, is_labelled, False, token))
     parts: list[tuple[str, FileText | None]] = [(file.name.rsplit(".", 1)[0].replace("/", "\n\n"), None)]
     if file.name not in TOKEN_FILES:
         parts.append((file.text, file))
     for part, whole in parts:
         text = fold(part)
-        labelled = {match.end() for match in ID_LABEL.finditer(text)}
         line, at = 0, 0
-        for words in _runs(text):
-            for start in range(len(words)):
-                begin = words[start].start()
-                line, at = line + text.count("\n", at, begin), begin
-                for key, end in _keys_at(text, words[start : start + MAX_WORDS], begin in labelled):
-                    if len(found[key]) < MAX_PLACES:
-                        number = 1 if whole is None else whole.line_of(line)
-                        beside = kind_beside(text, begin, end) if says_much(key) is False else ""
-                        found[key].append(Place(number, begin in labelled, beside == "record"))
+        for key, start, end, is_labelled in _candidates_in(text):
+            line, at = line + text.count("\n", at, start), start
+            if len(found[key]) < MAX_PLACES:
+                beside = kind_beside(text, start, end) if says_much(key) is False else ""
+                found[key].append(Place(1 if whole is None else whole.line_of(line), is_labelled, beside == "record"))
     return found
+
+
+def _candidates_in(text: str) -> Iterator[tuple[str, int, int, bool]]:
+    """Yield what may be ids in a folded text, in order: key, start, end, and whether a label stands before it."""
+    labelled = {match.end() for match in ID_LABEL.finditer(text)}
+    for words in _runs(text):
+        for number, word in enumerate(words):
+            is_labelled = word.start() in labelled
+            for key, end in _keys_at(text, words[number : number + MAX_WORDS], is_labelled):
+                yield key, word.start(), end, is_labelled
 
 
 def _runs(text: str) -> Iterator[list[re.Match[str]]]:

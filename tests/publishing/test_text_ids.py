@@ -74,6 +74,15 @@ def test_an_id_of_digits_is_found_as_a_number_is(tmp_path):
         assert RECORD_ID in {finding.kind for finding in findings}, what
 
 
+def test_an_id_among_added_tokens_is_found_with_its_line():
+    added = json.dumps({"<pad>": 0, "<note_PAT-00123>": 12, "<|reserved_special_token_17|>": 13}, indent=1)
+    records = [{"text": "", "hadm_id": hadm_id, "subject_id": "x"} for hadm_id in ("PAT-00123", "PAT-00124")]
+    findings = check_files({"added_tokens.json": added.encode()}, LocalNames(), TrainingNotes(records))
+    assert [str(finding) for finding in findings if finding.kind == RECORD_ID] == [
+        "added_tokens.json: admission or subject id (1), first in line 3"
+    ]
+
+
 def test_what_is_harmless_passes_whatever_ids_the_notes_have():
     words = [
         "model",
