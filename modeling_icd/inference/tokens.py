@@ -57,8 +57,10 @@ def code_reader(notes: datasets.Dataset) -> Callable[[Any], list[str]]:
             texts such as `"401.9;428.0"`, divided as [`~dataset_scripts.codes.systems.split_codes`] does.
 
     Raises:
-        ValueError: where a column is missing, or is of another type; the message names the column.
+        ValueError: where a column is missing, or is of another type; the message names the column. Where these are several
+            splits, or notes that are streamed.
     """
+    is_raw(notes)  # raises
     features = notes.features
     missing = [name for name in ("text", "codes") if name not in features]
     if missing:

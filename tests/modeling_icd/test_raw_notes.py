@@ -434,6 +434,11 @@ def test_notes_without_codes_are_for_the_pipeline(trainer_of):
         trainer_of().predict(notes(3).remove_columns("codes"))
 
 
+def test_the_codes_of_several_splits_are_not_counted_together():
+    with pytest.raises(ValueError, match=r"give one, e.g. `notes\['train'\]`"):
+        code_vocabulary(datasets.DatasetDict(train=notes(3)))
+
+
 def test_raw_notes_need_a_tokenizer(model, tmp_path):
     with pytest.raises(ValueError, match="processing_class=AutoTokenizer"):
         ICDTrainer(model, TrainingArguments(str(tmp_path), use_cpu=True), train_dataset=notes(3))
