@@ -170,11 +170,12 @@ class OneDNNLinear(TorchFunctionMode):
 
 
 def onednn_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`torch.nn.functional.linear` by oneDNN. It keeps a program of about 300 KB for every number of rows that it has seen, so
-    rows of zeros are added until there are few different numbers: at most 15 of them, or 12 percent."""
+    """`torch.nn.functional.linear` by oneDNN. It keeps a program of up to 1 MB for every number of rows that it has seen, so
+    rows of zeros are added until there are few different numbers: to a multiple of 16, above 64 rows of 64, and above 1,024
+    to the next eighth of a power of two."""
     rows = states.reshape(-1, states.shape[-1])
     count = rows.shape[0]
-    step = max(16, 1 << max(0, count.bit_length() - 4))
+    step = 16 if count <= 64 else max(64, 1 << (count.bit_length() - 4))
     padded_rows = torch.nn.functional.pad(rows, (0, 0, 0, -count % step))
     products = torch.ops.mkldnn._linear_pointwise(padded_rows, weight, bias, "none", [], "")
     return products[:count].view(*states.shape[:-1], weight.shape[0])
