@@ -171,8 +171,8 @@ def speed(args: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, words = args.model or save_model(folder / "model"), read_words()
-        agree = [compare_speed(args, mix, model, words, folder) for mix in args.mixes]
-        return all(agree)
+        agrees = [compare_speed(args, mix, model, words, folder) for mix in args.mixes]
+        return all(agrees)
 
 
 def memory(args: argparse.Namespace) -> bool:
@@ -221,8 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     parts = {"speed": speed, "memory": memory}
-    passed = [run(args) for name, run in parts.items() if args.part in (None, name)]
-    return 0 if all(passed) else 1
+    done = [run(args) for name, run in parts.items() if args.part in (None, name)]
+    return 0 if all(done) else 1
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ USUAL_NAMES = {
     "subject": ("subject_id", "patient_id"),
     "date": ("date", "note_date", "charttime", "chartdate"),
     "code": ("code", "codes", "icd_code", "icd9_code", "icd10_code"),
+    "kind": ("kind",),
     "description": ("description", "long_title", "title", "short_title"),
 }
 
@@ -146,16 +147,17 @@ def find_column(
     Raises:
         ValueError: where a name that is given, or a column that is needed, is missing; the message lists what is there.
     """
-    for name in (given,) if given is not None else USUAL_NAMES[usual]:
+    names = USUAL_NAMES[usual] if given is None else (given,)
+    for name in names:
         exact = [column for column in there if column == name]
         alike = exact or [column for column in there if column.lower() == name.lower()]
         if len(alike) == 1:
             return alike[0]
     if given is None and not needed:
         return None
-    wanted = given if given is not None else " or ".join(USUAL_NAMES[usual])
     raise ValueError(
-        f"{where} has no column {wanted!r}: give `{option}` the name of one of its columns, which are {quote_names(there)}."
+        f"{where} has no column {' or '.join(map(repr, names))}: give `{option}` the name of one of its columns, which are "
+        f"{quote_names(there)}."
     )
 
 
@@ -376,7 +378,7 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[
     row, is_damaged = 0, False
     with _open_parquet(path) as file:
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False)
         while not is_damaged:
             try:
                 batch = next(batches, None)

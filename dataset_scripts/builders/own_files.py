@@ -29,7 +29,7 @@ from ..files import make_folder, remove_abandoned
 from ..tables import find_column
 from . import own_index, own_rows, own_sources
 from .own_index import Index, IndexedNote, divide_in_order, hash_id
-from .own_rows import CodeReader, Columns, Note, NoteReader, read_codings, read_titles
+from .own_rows import CodeReader, Columns, NoteReader, read_codings, read_titles
 from .own_sources import SPLITS, Source, find_given_sources, find_sources, is_hub_id
 from .records import ICDBuilder, ICDConfig, check_positive, find_given_file, most_frequent, record_features
 from .sources import absolute_path
@@ -174,7 +174,9 @@ class OwnFiles(ICDBuilder):
         return [*super().own_code(), *(Path(str(module.__file__)) for module in modules)]
 
     def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
-        return str(data_dir) if data_dir is None or is_hub_id(data_dir) else absolute_path(data_dir)
+        if not data_dir:
+            return None
+        return str(data_dir) if is_hub_id(data_dir) else absolute_path(data_dir)
 
     def _find_sources(self, config: OwnFilesConfig) -> list[Path]:
         apart = [find_given_file(config, option) for option in ("codes_file", "descriptions_file")]
@@ -187,7 +189,9 @@ class OwnFiles(ICDBuilder):
         self.sources = given or find_sources(
             str(config.data_dir), config.encoding, tables_apart, self.downloads_dir.parent / "hub-private"
         )
-        self.columns = [find_columns(source, config) for source in self.sources]
+        by_date = config.split_by == "date" and not config.unsplit
+        divided = {None, "train"} if self._fractions else set()
+        self.columns = [find_columns(source, config, by_date and source.split in divided) for source in self.sources]
         return [*(file for source in self.sources for file in source.files), *tables_apart]
 
     @property
@@ -257,26 +261,22 @@ class OwnFiles(ICDBuilder):
         return Path(self._scratch[-1])
 
     def _fill(self, index: Index, path: Path) -> list[datasets.SplitGenerator]:
+        """Read, check and divide the notes; returns the generators of the splits' records."""
+        _ = self.code_descriptions  # what is wrong with their file is said before the notes are read
         codes = CodeReader(self.config.system, self.config.code_separator)
-        notes = NoteReader(codes, needs_date=self._divides_by_date)
         counts: Counter[str] = Counter()
         if self.config.codes_file is not None:
             counts["left out, code rows that repeat another one"] = self._index_codings(index, codes, counts)
-        index.add_notes(self._read_notes(index, notes))
+        index.add_notes(self._read_notes(index, codes, counts))
         index.add_names(codes.names)
-        counts.update(notes.check())
         counts.update(codes.check())
-        self._check_ids(index)
         if self.config.codes_file is not None:
             counts["code rows with the id of no note"] = index.count_codings_without_note()
+        self._check_ids(index)
         if not self.config.unsplit:
             counts["patients with notes in two of the given splits"] = index.count_divided_subjects()
-            self._divide(index, list(codes.names))
+            self._divide(index, list(codes.names), counts)
         return self._make_generators(index, path, list(codes.names), counts)
-
-    @property
-    def _divides_by_date(self) -> bool:
-        return self.config.split_by == "date" and bool(self._fractions) and not self.config.unsplit
 
     def _index_codings(self, index: Index, codes: CodeReader, counts: Counter[str]) -> int:
         config = self.config
@@ -284,30 +284,27 @@ class OwnFiles(ICDBuilder):
         rows = read_codings(Path(config.codes_file), config.encoding, options, codes, counts)
         return index.add_codings((hash_id(note_id), code) for note_id, code in rows)
 
-    def _read_notes(self, index: Index, reader: NoteReader) -> Iterator[IndexedNote]:
+    def _read_notes(self, index: Index, codes: CodeReader, counts: Counter[str]) -> Iterator[IndexedNote]:
         """Read the notes of all sources that have codes."""
-        for place, row, note in self._notes(reader):
-            note_id = hash_id(note.id)
-            codes = index.codes_of(note_id) if self.config.codes_file is not None else note.codes
-            if not codes:
-                reader.counts["left out, notes without codes"] += 1
-                continue
-            given = self.sources[place].split
-            split = 0 if self.config.unsplit else None if given is None else SPLITS.index(given)
-            yield IndexedNote(place, row, note_id, hash_id(note.subject), note.date, codes, split)
+        for place, source in enumerate(self.sources):
+            reader = self._reader(place, codes)
+            split = 0 if self.config.unsplit else None if source.split is None else SPLITS.index(source.split)
+            for number, note in reader:
+                note_id = hash_id(note.id)
+                found = index.codes_of(note_id) if self.config.codes_file is not None else note.codes
+                if found:
+                    yield IndexedNote(place, number, note_id, hash_id(note.subject), note.date, found, split)
+                else:
+                    reader.counts["left out, notes without codes"] += 1
+            counts.update(reader.check())
 
-    def _notes(self, reader: NoteReader) -> Iterator[tuple[int, int, Note]]:
-        """Read the notes of all sources; yields the place of the source and the number of the row beside each."""
-        for place, (source, columns) in enumerate(zip(self.sources, self.columns, strict=True)):
-            for number, row in enumerate(source.read(columns.all, reader.counts), start=1):
-                note = reader.read(row, columns, source.name, number, self._prefix(place))
-                if note is not None:
-                    yield place, number, note
-
-    def _prefix(self, place: int) -> str:
-        """What stands in front of a row's number where that is the id of a note."""
-        split = self.sources[place].split
-        return "" if len(self.sources) == 1 else f"{split}-{place}-"
+    def _reader(self, place: int, codes: CodeReader | None = None) -> NoteReader:
+        """The reader of a source; without one of codes, it reads what a record takes of the row, and no more."""
+        source, columns = self.sources[place], self.columns[place]
+        if codes is None:
+            columns = replace(columns, codes=None, procedures=None, date=None)
+        prefix = "" if len(self.sources) == 1 else f"{source.split}-{place}-"
+        return NoteReader(source, columns, prefix, codes)
 
     def _check_ids(self, index: Index) -> None:
         repeated, places = index.find_repeated()
@@ -320,7 +317,7 @@ class OwnFiles(ICDBuilder):
 
     # ---- the division
 
-    def _divide(self, index: Index, names: list[str]) -> None:
+    def _divide(self, index: Index, names: list[str], counts: Mapping[str, int]) -> None:
         """Make the splits that are not given."""
         if not self._fractions:
             return
@@ -329,10 +326,11 @@ class OwnFiles(ICDBuilder):
         num_notes = index.count_to_divide()
         if num_notes < FEWEST_NOTES:
             raise ValueError(
-                f"{self.sources[0].name}: {num_notes} notes are too few to be divided, expected {FEWEST_NOTES} at least. Give "
-                "the splits as files of their own, or read the notes as a whole with `unsplit=True`."
+                f"{self.sources[0].name}: {num_notes} notes with codes are too few to be divided, expected {FEWEST_NOTES} at "
+                f"least. {list_counts(counts)}Give the splits as files of their own, or read the notes as a whole with "
+                "`unsplit=True`."
             )
-        if self._divides_by_date:
+        if self.config.split_by == "date":
             fractions = {SPLITS.index(split): share for split, share in self._fractions.items()}
             index.divide(divide_in_order(index.subjects_by_date(), fractions, num_notes))
         else:
@@ -365,10 +363,9 @@ class OwnFiles(ICDBuilder):
         kept = index.count_notes(is_chosen)
         for split, number in splits.items():
             if not kept.get(number, (0, 0))[0]:
-                left_out = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
                 raise ValueError(
-                    f"Split {split!r} of {self.sources[0].name} would be empty: no note with a code is left for it. "
-                    f"{left_out or 'Every row was read'}. Give more notes, or read all as one split with `unsplit=True`."
+                    f"{self.sources[0].name}: no note with one of the chosen codes would be in split {split!r}. "
+                    f"{list_counts(counts)}Give more notes, or read them as a whole with `unsplit=True`."
                 )
         self.info.features = record_features(chosen, "string")
         self._report(
@@ -401,6 +398,10 @@ class OwnFiles(ICDBuilder):
         config = self.config
         if config.codes is not None:
             return set(config.codes)
+        if (config.num_codes or config.min_count) and not {"train", "unsplit"} & self._splits.keys():
+            raise ValueError(
+                "`num_codes` and `min_count` count train notes, and there are none: give `codes`, the ones to use."
+            )
         chosen = {code: count for code, count in counts.items() if count >= (config.min_count or 0)}
         if config.num_codes is None and chosen:
             return set(chosen)
@@ -414,35 +415,37 @@ class OwnFiles(ICDBuilder):
     # ---- the second time: the records
 
     def _generate_examples(self, index_file: str, split: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        reader = NoteReader()
         with closing(Index(Path(index_file))) as index:
             classes = [self.code2id.get(name) for name in index.names()]
             for place, source in enumerate(self.sources):
-                columns = replace(self.columns[place], codes=None, procedures=None, date=None)
                 wanted = index.notes_of(split, place)
                 expected = next(wanted, None)
-                rows = enumerate(source.read(columns.all, reader.counts), start=1) if expected else ()
-                for number, row in rows:
+                reader = self._reader(place)
+                for number, row in reader.rows() if expected else ():
                     if expected is None:
                         break
                     if number < expected.row:
                         continue
-                    note = reader.read(row, columns, source.name, number, self._prefix(place))
+                    note = reader.read(row, number)
                     if note is None or hash_id(note.id) != expected.id:
-                        raise ValueError(f"{source.name} was changed while it was read. Build the data set again.")
+                        break
                     ids = sorted(i for i in (classes[code] for code in expected.codes) if i is not None)
                     if ids:
-                        yield (
-                            f"{place}-{number}",
-                            {"subject_id": note.subject, "hadm_id": note.id, "text": note.text, "codes": ids},
-                        )
+                        record = {"subject_id": note.subject, "hadm_id": note.id, "text": note.text, "codes": ids}
+                        yield f"{place}-{number}", record
                     expected = next(wanted, None)
                 if expected is not None:
                     raise ValueError(f"{source.name} was changed while it was read. Build the data set again.")
 
 
-def find_columns(source: Source, config: OwnFilesConfig) -> Columns:
-    """Find the columns of a source that the options name, or that have a usual name.
+def list_counts(counts: Mapping[str, int]) -> str:
+    """What was counted, as a sentence with a space behind it; nothing if nothing was."""
+    said = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
+    return f"{said[0].upper()}{said[1:]}. " if said else ""
+
+
+def find_columns(source: Source, config: OwnFilesConfig, needs_date: bool) -> Columns:
+    """Find the columns of a source that the options name, or that have a usual name; of the date where it is needed.
 
     Raises:
         ValueError: where one is missing that is needed or named.
@@ -461,7 +464,7 @@ def find_columns(source: Source, config: OwnFilesConfig) -> Columns:
         procedures=None if config.procedures_column is None else find("procedures_column", "codes"),
         id=find("id_column", "id", needed=has_codes_file),
         subject=find("subject_column", "subject", needed=False),
-        date=find("date_column", "date") if config.split_by == "date" else None,
+        date=find("date_column", "date") if needs_date else None,
     )
 
 

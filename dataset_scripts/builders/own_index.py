@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 
-BATCH_ROWS = 1000
 SCHEMA = """
 CREATE TABLE notes (
     place INTEGER PRIMARY KEY, source INTEGER, row INTEGER, id INTEGER, subject INTEGER, date TEXT, codes BLOB, split INTEGER
@@ -74,7 +73,8 @@ class Index:
         if is_new:
             self.connection.execute("PRAGMA journal_mode = OFF")
             self.connection.execute("PRAGMA synchronous = OFF")
-            self.connection.executescript(SCHEMA)
+            for table in SCHEMA.split(";"):
+                self.connection.execute(table)
 
     def close(self) -> None:
         self.connection.close()

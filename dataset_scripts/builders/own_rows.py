@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from ..codes.icd9 import Kind
 from ..codes.systems import CodeSystem, split_codes
-from ..tables import BadRow, column_names, find_column, is_missing, join_texts, read_id, read_table
+from ..tables import BadRow, column_names, find_column, is_missing, join_texts, quote_names, read_id, read_table
+from .own_sources import Source
 
 
-NOT_READ = "left out, rows that cannot be read"
-NO_ID = "left out, rows without an id"
-NO_TEXT = "left out, rows without a text"
-NO_DATE = "left out, rows without a date in ISO's form (2026-11-26)"
+NOT_READ = "rows that cannot be read"
+NO_ID = "rows without an id"
+NO_TEXT = "rows without a text"
+NO_DATE = "rows without a date in ISO's form (2026-11-26)"
 NO_SUBJECT = "notes without a patient, each taken for one of its own"
 PROCEDURE: Kind = "procedure"
 KIND_STARTS: dict[str, Kind] = {"d": "diagnosis", "cm": "diagnosis", "p": "procedure"}
@@ -137,11 +138,13 @@ class CodeReader:
 
 
 class NoteReader:
-    """Makes notes of rows, and counts those of which it makes none.
+    """Makes notes of the rows of a source, and counts those of which it makes none.
 
     Args:
-        codes (`CodeReader`, *optional*): Reads the codes; without it, notes are read for their texts alone.
-        needs_date (`bool`): Whether a row without a date is left out.
+        source (`Source`): The rows.
+        columns (`Columns`): Its columns.
+        prefix (`str`): What stands in front of a row's number where that is the id of a note.
+        codes (`CodeReader`, *optional*): Reads the codes; without it, notes come without them.
 
     Attributes:
         counts (`Counter[str]`): What was left out or mended.
@@ -149,66 +152,72 @@ class NoteReader:
         first_bad (`str`): What is wrong with the first row that cannot be read.
     """
 
-    def __init__(self, codes: CodeReader | None = None, needs_date: bool = False):
-        self.codes, self.needs_date = codes, needs_date
+    def __init__(self, source: Source, columns: Columns, prefix: str, codes: CodeReader | None = None):
+        self.source, self.columns, self.prefix, self.codes = source, columns, prefix, codes
         self.counts: Counter[str] = Counter()
         self.num_rows = 0
         self.first_bad = ""
 
-    def read(
-        self, row: dict[str, Any] | BadRow, columns: Columns, where: str, number: int, prefix: str
-    ) -> Note | None:
-        """Make a note of a row.
+    def __iter__(self) -> Iterator[tuple[int, Note]]:
+        """Yield each note with the number of its row, from 1."""
+        for number, row in self.rows():
+            note = self.read(row, number)
+            if note is not None:
+                yield number, note
 
-        Args:
-            where (`str`): The file or split, for messages.
-            number (`int`): Of the row, from 1.
-            prefix (`str`): In front of the number, where it stands for the id.
-        """
+    def rows(self) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+        return enumerate(self.source.read(self.columns.all, self.counts), start=1)
+
+    def read(self, row: dict[str, Any] | BadRow, number: int) -> Note | None:
+        """Make a note of a row."""
         self.num_rows += 1
+        columns = self.columns
         text = "" if isinstance(row, BadRow) else join_texts(row, columns.texts)
         if isinstance(row, BadRow) or text is None:
-            self.counts[NOT_READ] += 1
+            self.counts[f"left out, {NOT_READ}"] += 1
             reason = row.reason if isinstance(row, BadRow) else "has a text that is not a string"
-            self.first_bad = self.first_bad or f"row {number} of {where} {reason}"
+            self.first_bad = self.first_bad or f"row {number} of {self.source.name} {reason}"
             return None
-        note_id = f"{prefix}{number}" if columns.id is None else read_id(row.get(columns.id))
+        note_id = f"{self.prefix}{number}" if columns.id is None else read_id(row.get(columns.id))
         when = read_date(row.get(columns.date)) if columns.date is not None else None
-        for reason, is_missing_there in {
+        for reason, is_missing_here in {
             NO_ID: not note_id,
             NO_TEXT: not text,
-            NO_DATE: self.needs_date and when is None,
+            NO_DATE: columns.date is not None and when is None,
         }.items():
-            if is_missing_there:
-                self.counts[reason] += 1
+            if is_missing_here:
+                self.counts[f"left out, {reason}"] += 1
                 return None
         subject = read_id(row.get(columns.subject)) if columns.subject is not None else note_id
         self.counts[NO_SUBJECT] += not subject
-        return Note(note_id, subject or note_id, text, self._read_codes(row, columns, where, number), when)
+        return Note(note_id, subject or note_id, text, self._read_codes(row, number), when)
 
-    def _read_codes(self, row: Mapping[str, Any], columns: Columns, where: str, number: int) -> list[int]:
-        found = {}
-        for column, kind in ((columns.codes, None), (columns.procedures, PROCEDURE)):
+    def _read_codes(self, row: Mapping[str, Any], number: int) -> list[int]:
+        found: dict[int, None] = {}
+        for column, kind in ((self.columns.codes, None), (self.columns.procedures, PROCEDURE)):
             if self.codes is not None and column is not None:
-                found.update(dict.fromkeys(self.codes.read(row.get(column), kind, where, number)))
+                codes = self.codes.read(row.get(column), kind, self.source.name, number)
+                found.update(dict.fromkeys(codes))
         return list(found)
 
     def check(self) -> dict[str, int]:
-        """Count the rows that were left out.
+        """Count the rows that were left out or mended.
 
         Raises:
-            ValueError: where most rows cannot be read, or have no id, text or date.
+            ValueError: where most rows are left out for one reason.
         """
         for reason in (NOT_READ, NO_ID, NO_TEXT, NO_DATE):
-            if self.counts[reason] * 2 > self.num_rows:
+            number = self.counts[f"left out, {reason}"]
+            if number * 2 > self.num_rows:
                 example = f" The first: {self.first_bad}." if reason == NOT_READ else ""
                 raise ValueError(
-                    f"{self.counts[reason]:,} of {self.num_rows:,} rows would be {reason}: is this the right file, read by the "
-                    f"right columns?{example}"
+                    f"{self.source.name}: most of its rows cannot be used, {number:,} of {self.num_rows:,} are {reason}. Check "
+                    f"the file and which columns are read.{example}"
                 )
         counts: dict[str, int] = dict(self.counts)
-        if counts.get(NOT_READ):
-            counts[f"{NOT_READ} (the first: {self.first_bad})"] = counts.pop(NOT_READ)
+        if self.first_bad:
+            not_read = f"left out, {NOT_READ}"
+            counts[f"{not_read} (the first: {self.first_bad})"] = counts.pop(not_read)
         return counts
 
 
@@ -235,8 +244,7 @@ def read_codings(
             continue
         note_id, kind = read_id(row.get(id_column)), None
         if kind_column is not None:
-            said = str(row.get(kind_column)).strip().lower()
-            kind = next((kind for start, kind in KIND_STARTS.items() if said.startswith(start)), None)
+            kind = read_kind(row.get(kind_column))
             if kind is None:
                 counts["left out, code rows that are neither of a diagnosis nor of a procedure"] += 1
                 continue
@@ -248,27 +256,40 @@ def read_codings(
             yield note_id, code
 
 
+def read_kind(value: Any) -> Kind | None:
+    """Whether a cell says that a code is of a diagnosis or of a procedure; None if it says neither."""
+    said = str(value).strip().lower()
+    return next((kind for start, kind in KIND_STARTS.items() if said.startswith(start)), None)
+
+
 def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]:
-    """Read a table of codes and their descriptions.
+    """Read a table of codes and their descriptions, and a column `kind` if there is one: diagnosis or procedure.
+
+    Without it, what can be a diagnosis is one.
 
     Raises:
         ValueError: where a column is missing, or no code is one of the system.
     """
     there = column_names(path, encoding)
-    code_column = find_column(str(path), there, "descriptions_file", None, "code")
-    title_column = find_column(str(path), there, "descriptions_file", None, "description")
-    assert code_column is not None and title_column is not None
+    code_column, title_column = (
+        find_column(str(path), there, "descriptions_file", None, name, needed=False)
+        for name in ("code", "description")
+    )
+    if code_column is None or title_column is None:
+        raise ValueError(f"{path} must have the columns `code` and `description`, and has {quote_names(there)}.")
+    kind_column = find_column(str(path), there, "descriptions_file", None, "kind", needed=False)
     titles = {}
-    for row in read_table(path, encoding, columns={code_column, title_column}):
-        if (
-            isinstance(row, BadRow)
-            or not isinstance(row.get(code_column), str)
-            or not isinstance(row[title_column], str)
-        ):
+    for row in read_table(path, encoding):
+        if isinstance(row, BadRow):
             continue
-        code = system.read_code(row[code_column].strip())
-        if code and row[title_column].strip():
-            titles[code] = row[title_column].strip()
+        code, title = row.get(code_column), row.get(title_column)
+        if not isinstance(code, str) or not isinstance(title, str) or not title.strip():
+            continue
+        kind = read_kind(row.get(kind_column)) if kind_column is not None else None
+        kinds = (None, PROCEDURE) if kind is None else (kind,)
+        name = next(filter(None, (system.read_code(code.strip(), of_kind) for of_kind in kinds)), None)
+        if name is not None:
+            titles[name] = title.strip()
     if not titles:
         raise ValueError(
             f"{path} has no description of a code of {system.name}: expected a code and a description a row."

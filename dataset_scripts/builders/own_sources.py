@@ -4,6 +4,7 @@ A csv, tsv, jsonl or parquet file is read by `tables.py` and not by `datasets`, 
 make numbers of codes, stop at the first malformed row with a message that quotes it, and know no number of a row.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import datasets
 
-from ..files import close_folder, make_folder
+from ..files import make_folder
 from ..tables import FORMATS, BadRow, column_names, is_table, read_table
 from .sources import list_folder
 
@@ -125,7 +126,7 @@ def find_sources(data_dir: str, encoding: str, apart: Collection[Path], hub_cach
         return _as_sources(_load_from_disk(path), data_dir)
     if path.is_dir():
         return _find_tables(path, encoding, apart)
-    if HUB_ID.fullmatch(data_dir):
+    if is_hub_id(data_dir):
         return _as_sources(_load_from_hub(data_dir, hub_cache), data_dir)
     raise FileNotFoundError(
         f"`data_dir` ({data_dir}) does not exist: expected a folder or file of notes ({', '.join(FORMATS)}), a folder of "
@@ -134,8 +135,10 @@ def find_sources(data_dir: str, encoding: str, apart: Collection[Path], hub_cach
 
 
 def is_hub_id(data_dir: str | Path) -> bool:
-    """Whether a `data_dir` is taken for the id of a data set of the Hub: no path leads to it, and it looks like one."""
-    return HUB_ID.fullmatch(str(data_dir)) is not None and not Path(data_dir).exists()
+    """Whether a `data_dir` is taken for the id of a data set of the Hub: no path leads to it, and it looks like one and
+    not like a table."""
+    path = Path(data_dir)
+    return HUB_ID.fullmatch(str(data_dir)) is not None and not path.exists() and not is_table(path)
 
 
 def _find_tables(folder: Path, encoding: str, apart: Collection[Path]) -> list[Source]:
@@ -183,13 +186,15 @@ def _load_from_disk(path: Path) -> datasets.Dataset | datasets.DatasetDict:
 def _load_from_hub(repo_id: str, cache: Path) -> datasets.DatasetDict:
     make_folder(cache, private=True, ours=True)
     fault = ""
+    umask = os.umask(0o077)  # for what is downloaded, too, which lies in the cache of huggingface_hub
     try:
         loaded = datasets.load_dataset(repo_id, cache_dir=str(cache))
     except (FileNotFoundError, ConnectionError) as error:
-        fault = f"cannot be found ({type(error).__name__}): it exists neither here as a path nor on the Hub, or is not yours to read"
+        fault = f"cannot be found ({type(error).__name__}): no path here leads to it, and the Hub has no such data set for you"
     except Exception as error:  # the messages of parsers quote rows
         fault = f"cannot be loaded from the Hub by `datasets.load_dataset` ({type(error).__name__})"
-    close_folder(cache)
+    finally:
+        os.umask(umask)
     if fault:
         raise ValueError(f"{repo_id} {fault}.")
     return loaded

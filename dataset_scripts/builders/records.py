@@ -140,7 +140,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
-        if data_dir is None:
+        if not data_dir:
             raise ValueError(f"{type(self).__name__} needs `data_dir`, the folder or file that it is built from.")
         return absolute_path(data_dir)
 

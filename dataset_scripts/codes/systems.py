@@ -10,6 +10,7 @@ from .icd9 import Kind
 
 
 SEPARATORS = re.compile(r"[;,|\s]+")
+BRACKETS = ("[]", "()", "{}")  # of a list, tuple or set that was printed
 LONGEST_CODE = 100  # characters; what is longer is a text from another column, and no code
 
 
@@ -22,7 +23,9 @@ def split_codes(cell: str, separator: str | None = None) -> list[str]:
         separator (`str`, *optional*): What stands between two codes; white space, `;`, `,` and `|` if left out.
     """
     if separator is None:
-        codes = [code.strip("'\"") for code in SEPARATORS.split(cell.strip().strip("[](){}"))]
+        cell = cell.strip()
+        printed = cell[1:-1] if cell[:1] + cell[-1:] in BRACKETS else cell
+        codes = [code.strip("'\"") for code in SEPARATORS.split(printed)]
     else:
         codes = [code.strip() for code in cell.split(separator)]
     return [code for code in codes if code]

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: measures membership inference.
+"""Measures membership inference: how much a model's scores reveal of which notes it was trained on.
+
+    modeling-icd membership runs/mine --data_dir DIR
 
 Can one tell from a model's scores which notes it was trained on? Two attacks are tried by someone who has a note, its codes
 and the model's scores. Loss-based (arXiv 1709.01604): a note with a low loss is taken for a training note. Reference-based
@@ -18,6 +20,7 @@ from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dataset_scripts import ICDBuilder
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
@@ -26,7 +29,6 @@ from ..evaluation.results import MEMBERSHIP_FILE
 from ..evaluation.scoring import add_shared_options, gold_columns, score_notes
 from ..inference.loading import load_model, reader_arguments
 from ..inference.model_folder import read_run, weights_digest
-from . import command_parser
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
