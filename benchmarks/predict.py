@@ -15,6 +15,7 @@ Memory: peak of a process that codes so many rows with a tiny model, Python and 
 
 import argparse
 import contextlib
+import io
 import json
 import math
 import os
@@ -93,9 +94,11 @@ def write_notes(notes: list[str], path: Path) -> None:
 def run_predict(model: str, source: Path, *options: str) -> list[dict]:
     """The lines that `predict` writes; what it shows meanwhile is left out."""
     output = source.with_name("codes.jsonl")
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-        if predict([model, str(source), "-o", str(output), "--overwrite", *options]) != 0:
-            raise SystemExit("predict failed: run it by itself to see why.")
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        status = predict([model, str(source), "-o", str(output), "--overwrite", *options])
+    if status != 0:
+        raise SystemExit(f"predict failed: {shown.getvalue().splitlines()[-1]}")
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 

@@ -165,8 +165,20 @@ class OneDNNLinear(TorchFunctionMode):
         if function is linear and not options and not torch.is_grad_enabled():
             states, weight, bias = (*arguments, None)[:3]
             if weight.dtype == states.dtype == torch.float32 and weight.device.type == "cpu" and states.numel():
-                return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+                return onednn_linear(states, weight, bias)
         return function(*arguments, **(options or {}))
+
+
+def onednn_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`torch.nn.functional.linear` by oneDNN. It keeps a program of up to 1 MB for every number of rows that it has seen, so
+    rows of zeros are added until there are few different numbers: to a multiple of 16, above 64 rows of 64, and above 1,024
+    to the next eighth of a power of two."""
+    rows = states.reshape(-1, states.shape[-1])
+    count = rows.shape[0]
+    step = 16 if count <= 64 else max(64, 1 << (count.bit_length() - 4))
+    padded_rows = torch.nn.functional.pad(rows, (0, 0, 0, -count % step))
+    products = torch.ops.mkldnn._linear_pointwise(padded_rows, weight, bias, "none", [], "")
+    return products[:count].view(*states.shape[:-1], weight.shape[0])
 
 
 def fast_linear_layers(device: torch.device) -> AbstractContextManager:

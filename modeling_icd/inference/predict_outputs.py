@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 )
 COLUMNS = SCHEMA.names
 CODE_COLUMNS = COLUMNS[2:]
-ROW_GROUP = 16384
+ROW_GROUP = 4096
 
 NoteCodes = Mapping[str, Any]
 """A note with its codes: `{"row", "id", "codes"}`."""

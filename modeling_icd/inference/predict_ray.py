@@ -76,7 +76,7 @@ def code_with_ray(job: Job, numbers: Sequence[int], actors: int | None, address:
 
 
 def _start(ray: Any, actors: int | None, address: str) -> None:
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints tracebacks of what is raised, too
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address == LOCAL:
         options |= {"include_dashboard": False, "num_cpus": actors}
@@ -87,7 +87,8 @@ def _start(ray: Any, actors: int | None, address: str) -> None:
 
 
 def _cause_of(error: BaseException) -> str:
-    """What an actor raised, in one line."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+    """What an actor raised, in one line: Ray's own message ends with it, as a traceback does."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
         error = cause
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("ValueError: ") if lines else type(error).__name__

@@ -46,6 +46,26 @@ def test_states_of_any_shape_and_layout_are_taken(shape, bias, computed):
     assert len(computed) == 3
 
 
+def test_notes_of_all_lengths_are_computed_in_few_shapes(monkeypatch):
+    """Of each shape oneDNN keeps a program; a service would grow with every new length of a note."""
+    shapes = set()
+    operation = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(
+        torch.ops.mkldnn,
+        "_linear_pointwise",
+        lambda states, *given: (shapes.add(len(states)), operation(states, *given))[1],
+        raising=False,
+    )
+    layer, states = nn.Linear(3, 5), torch.randn(3000, 3)
+    with torch.no_grad():
+        expected = layer(states)
+        with OneDNNLinear():
+            for length in range(1, 3001):
+                torch.testing.assert_close(layer(states[:length]), expected[:length])
+                assert max(shapes) <= max(length + 63, length * 1.125)
+    assert {16, 512, 1024} <= shapes and len(shapes) < 40
+
+
 def test_what_needs_a_gradient_or_is_of_another_type_is_left_to_torch(computed):
     layer, narrow = nn.Linear(3, 5), nn.Linear(3, 5).bfloat16()
     with OneDNNLinear():

@@ -121,7 +121,7 @@ ALLOWED_BY_FILE = {
     "pipeline_icd.py": {
         *("contextlib.AbstractContextManager", "contextlib.nullcontext", "functools.cache", "torch.device"),
         *("torch.backends", "torch.backends.mkldnn", "torch.backends.mkldnn.is_available", "torch.cpu"),
-        *("torch.cpu.get_capabilities", "torch.overrides.TorchFunctionMode"),
+        *("torch.cpu.get_capabilities", "torch.overrides.TorchFunctionMode", "torch.nn.functional.pad"),
         *("ops", "torch.ops", "torch.ops.mkldnn", "torch.ops.mkldnn._linear_pointwise"),
     },
 }
