@@ -35,8 +35,9 @@ from transformers import AutoTokenizer, pipeline
 from benchmarks.pipeline_batches import NUM_WORDS, make_coder
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.tables import BadRow, read_table
-from modeling_icd import LlamaForICDCoding, pipeline_icd
+from modeling_icd import LlamaForICDCoding
 from modeling_icd.extras.gguf import convert_gguf, find_smollm2
+from modeling_icd.inference import linear
 from modeling_icd.inference.loading import load_model
 from modeling_icd.inference.model_folder import SMOLLM2_DIR
 from modeling_icd.inference.predict import main as predict
@@ -128,9 +129,9 @@ def compare_speed(args: argparse.Namespace, mix: str, model: str, words: list[st
         for some in slices:
             coder(some, batch_size=BATCH_SIZE, top_k=TOP_K)
 
-    def in_slices_by_mkl() -> None:
-        with mock.patch.object(pipeline_icd, "is_onednn_faster", lambda: False):
-            in_slices()
+    def predict_by_mkl() -> None:
+        with mock.patch.object(linear, "is_onednn_faster", lambda: False):
+            run_predict(model, source, f"--top_k={TOP_K}")
 
     ways: dict[str, Callable[[], object]] = {
         f"text-classification, batch_size={BATCH_SIZE}": lambda: stock(notes, batch_size=BATCH_SIZE),
@@ -139,8 +140,8 @@ def compare_speed(args: argparse.Namespace, mix: str, model: str, words: list[st
         "icd-coding, one by one": lambda: coder(notes, top_k=TOP_K),
         "predict": lambda: run_predict(model, source, f"--top_k={TOP_K}"),
     }
-    if pipeline_icd.is_onednn_faster():
-        ways[f"icd-coding, batch_size={BATCH_SIZE}, by MKL"] = in_slices_by_mkl
+    if linear.is_onednn_faster():
+        ways["predict, by MKL"] = predict_by_mkl
     if args.processes > 1:
         ways[f"predict --processes {args.processes}"] = lambda: run_predict(
             model, source, f"--top_k={TOP_K}", f"--processes={args.processes}", f"--chunk_rows={args.chunk_rows}"

@@ -1,18 +1,14 @@
 """`pipeline("icd-coding")`: takes notes, and returns their codes with descriptions, scores and evidence spans."""
 
-import functools
 import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
-from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
-from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
@@ -129,8 +125,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
     def _forward(self, model_inputs, threshold=None, top_k=None):
         """Of each note: the ids, scores and attention weights `(codes, tokens)` of its predicted codes."""
         config = self.model.config
-        with fast_linear_layers(self.device):
-            output = self.model(**model_inputs, output_label_attentions=True)
+        output = self.model(**model_inputs, output_label_attentions=True)
         scores = calibrated_scores(output.logits, config.calibration).cpu()
         coded: list[dict[str, Any]] = []
         for i, length in enumerate(model_inputs["attention_mask"].sum(dim=1).tolist()):
@@ -153,46 +148,6 @@ class ICDCodingPipeline(PushGuard, Pipeline):
             {"code": code, "description": descriptions.get(code), "score": score, "decision": flag, "evidence": spans}
             for code, score, flag, spans in zip(codes, scores, flags, evidence, strict=True)
         ]
-
-
-class OneDNNLinear(TorchFunctionMode):
-    """While this context is entered, oneDNN computes the linear layers whose weights are fp32 and on a CPU.
-
-    What they give is the same but for the rounding of fp32. Nothing may need a gradient: the operation has none.
-    """
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        if function is linear and not options and not torch.is_grad_enabled():
-            states, weight, bias = (*arguments, None)[:3]
-            if weight.dtype == states.dtype == torch.float32 and weight.device.type == "cpu" and states.numel():
-                return onednn_linear(states, weight, bias)
-        return function(*arguments, **(options or {}))
-
-
-def onednn_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`torch.nn.functional.linear` by oneDNN. It keeps a program of up to 1 MB for every number of rows that it has seen, so
-    rows of zeros are added until there are few different numbers: to a multiple of 16, above 64 rows of 64, and above 1,024
-    to the next eighth of a power of two."""
-    rows = states.reshape(-1, states.shape[-1])
-    count = rows.shape[0]
-    step = 16 if count <= 64 else max(64, 1 << (count.bit_length() - 4))
-    padded_rows = torch.nn.functional.pad(rows, (0, 0, 0, -count % step))
-    products = torch.ops.mkldnn._linear_pointwise(padded_rows, weight, bias, "none", [], "")
-    return products[:count].view(*states.shape[:-1], weight.shape[0])
-
-
-def fast_linear_layers(device: torch.device) -> AbstractContextManager:
-    """A context in which linear layers are computed by the faster of the libraries that torch brings."""
-    return OneDNNLinear() if device.type == "cpu" and is_onednn_faster() else nullcontext()
-
-
-@functools.cache
-def is_onednn_faster() -> bool:
-    """Whether this is a processor of AMD with AVX-512, which MKL, torch's default, uses on Intel's alone; with oneDNN a product
-    of fp32 matrices then takes less than half the time."""
-    capabilities = torch.cpu.get_capabilities()
-    has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return has_onednn and bool(capabilities.get("avx512_f")) and "AMD" in str(capabilities.get("cpu_name"))
 
 
 def check_number(name: str, value: Any, kind: Any, words: str, low: int, high: float = float("inf")) -> None:

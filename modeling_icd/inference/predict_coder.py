@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..pipeline_icd import CPU_BATCH_TOKENS, ICDCodingPipeline
+from .linear import fast_linear_layers
 from .loading import ReaderArguments, load_model
 from .predict_notes import ChunkReader, Notes
 from .predict_parts import Part, Parts
@@ -64,7 +65,8 @@ class NoteCoder:
 
     def code_notes(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         """The codes of each note, as the pipeline gives them."""
-        return self.pipeline(list(texts), batch_size=self.batch_size, **self.job.rule)
+        with fast_linear_layers(self.pipeline.device):
+            return self.pipeline(list(texts), batch_size=self.batch_size, **self.job.rule)
 
     def code_chunk(self, number: int) -> Part:
         """Code a chunk and write its part.

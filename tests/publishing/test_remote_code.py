@@ -117,13 +117,6 @@ ALLOWED_TO_GUARD = {
 ALLOWED_BY_FILE = {
     GUARD: ALLOWED_TO_GUARD,
     "configuration_icd.py": {"sys", "sys.modules", "sys.modules.get", "vars"},
-    # The pipeline asks which processor this is, and has one product of matrices computed by another library of torch's.
-    "pipeline_icd.py": {
-        *("contextlib.AbstractContextManager", "contextlib.nullcontext", "functools.cache", "torch.device"),
-        *("torch.backends", "torch.backends.mkldnn", "torch.backends.mkldnn.is_available", "torch.cpu"),
-        *("torch.cpu.get_capabilities", "torch.overrides.TorchFunctionMode", "torch.nn.functional.pad"),
-        *("ops", "torch.ops", "torch.ops.mkldnn", "torch.ops.mkldnn._linear_pointwise"),
-    },
 }
 DUNDERS = {"__setattr__", "__call__", "__init__", "__post_init__", "__name__"}
 

@@ -1,4 +1,4 @@
-"""Linear layers computed by oneDNN, as `pipeline("icd-coding")` does where that is faster: the same codes and scores."""
+"""Linear layers computed by oneDNN where that is faster: the same logits, hidden states and codes."""
 
 import pytest
 import torch
@@ -6,8 +6,13 @@ from test_pipeline import HEADS, assert_same, coder_with, invented_notes
 from torch import nn
 from torch.nn.functional import linear
 
-from modeling_icd import pipeline_icd
-from modeling_icd.pipeline_icd import OneDNNLinear, fast_linear_layers
+from modeling_icd.inference import linear as linear_module
+from modeling_icd.inference.hidden_states import HiddenStates
+from modeling_icd.inference.linear import OneDNNLinear, fast_linear_layers, is_onednn_faster
+from modeling_icd.inference.loop import predict_logits
+
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN")
 
 
 @pytest.fixture
@@ -22,14 +27,22 @@ def computed(monkeypatch):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_pipeline_gives_the_same_whichever_library_computes(head, computed, monkeypatch):
-    coder, notes = coder_with(head), invented_notes()
-    coded = []
+def test_codes_logits_and_hidden_states_are_the_same_whichever_library_computes(head, computed, monkeypatch, tmp_path):
+    coder, notes = coder_with(head), [note for note in invented_notes() if note.strip()]
+    input_ids = [ids for ids in coder.tokenizer(notes)["input_ids"] if ids]
+    coded, logits, states = [], [], []
     for is_faster in (False, True):
-        monkeypatch.setattr(pipeline_icd, "is_onednn_faster", lambda is_faster=is_faster: is_faster)
-        coded.append(coder(notes, top_k=5, batch_size=4))
+        monkeypatch.setattr(linear_module, "is_onednn_faster", lambda is_faster=is_faster: is_faster)
+        with fast_linear_layers(coder.device):
+            coded.append(coder(notes, top_k=5, batch_size=4))
+        logits.append(torch.from_numpy(predict_logits(coder.model, input_ids, show_progress=False)))
+        store = HiddenStates(tmp_path / str(is_faster), coder.model, "float32")
+        store.fill(input_ids)
+        states.append(torch.cat([store.read(ids) for ids in input_ids]))
         assert bool(computed) == is_faster
     assert_same(*coded)
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3), (1, 1, 3)])
@@ -78,6 +91,19 @@ def test_what_needs_a_gradient_or_is_of_another_type_is_left_to_torch(computed):
 
 
 def test_other_devices_keep_their_own(monkeypatch):
-    monkeypatch.setattr(pipeline_icd, "is_onednn_faster", lambda: True)
+    monkeypatch.setattr(linear_module, "is_onednn_faster", lambda: True)
     assert isinstance(fast_linear_layers(torch.device("cpu")), OneDNNLinear)
     assert not isinstance(fast_linear_layers(torch.device("cuda")), OneDNNLinear)
+
+
+def test_an_operation_that_has_changed_is_not_used(monkeypatch):
+    capabilities = {"avx512_f": True, "cpu_name": "AMD EPYC"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    is_onednn_faster.cache_clear()
+    assert is_onednn_faster()
+    for changed in (lambda *given: given[0], lambda states: states):
+        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", changed, raising=False)
+        is_onednn_faster.cache_clear()
+        assert not is_onednn_faster()
+    monkeypatch.undo()
+    is_onednn_faster.cache_clear()
