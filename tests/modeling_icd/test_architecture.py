@@ -100,7 +100,7 @@ def test_label_attention_reads_what_stands_around_a_token_if_it_is_told(backbone
     fields = {"num_labels": 3, "pooling": "label_attention", "context_size": 3, "normalize_hidden_states": True}
     model = LlamaForICDCoding.from_pretrained(backbone, **fields).eval()
     ids, mask = notes(20, 5)
-    states = model(ids, mask, output_hidden_states=True).hidden_states[-1]
+    states = model.read_hidden_states(ids, mask)
     changed = states.clone()
     changed[:, 7] += 1
     features, others = (model.score.features(given, mask)[0] for given in (states, changed))
