@@ -87,22 +87,31 @@ def logits_of_split(folder: Path, settings: dict, data_dir: str, split: str):
 
 def score_ensemble(folders: Sequence[Path], config: str, data_dir: str) -> dict[str, float]:
     """Metrics, on the test split, of the mean logits of models that differ in their seed alone: what `head_ensemble_size` heads
-    give, each of them trained already. Their threshold is chosen on validation, as that of each is."""
+    give, each of them trained already. Their threshold is chosen on validation, as that of each is; where they have learned
+    from validation since (`refit_on_validation`), it is the mean of the thresholds that were chosen before."""
     settings = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())
-    means = {}
-    for split in ("validation", "test"):
-        scored = [logits_of_split(folder, settings, data_dir, split) for folder in folders]
-        means[split] = (*scored[0][:2], np.mean([logits for _, _, logits in scored], axis=0))
-    model_config, records, logits = means["validation"]
+    members = [logits_of_split(folder, settings, data_dir, "test") for folder in folders]
+    model_config, records, _ = members[0]
+    if settings.get("refit_on_validation"):
+        model_config.threshold = float(np.mean([member_config.threshold for member_config, _, _ in members]))
+    else:
+        model_config.update(decide_together(folders, settings, data_dir))
+    about = {"model": config, "dataset": settings["dataset"], "config": "", "split": "test"}
+    about |= {"synthetic": False, "reader": {}}  # asked for, and not kept: the metrics alone are
+    mean = np.mean([logits for _, _, logits in members], axis=0)
+    scored = scored_split(model_config, records, mean, empty_notes(list(records["text"])), about, None)
+    return summarize(scored)[0]["metrics"]
+
+
+def decide_together(folders: Sequence[Path], settings: dict, data_dir: str) -> dict:
+    """The decision that is best for the mean logits of several models on validation."""
+    members = [logits_of_split(folder, settings, data_dir, "validation") for folder in folders]
+    model_config, records, _ = members[0]
     gold, _ = gold_columns(records, model_config.label2id)
     known = [[code for code in of_note if code < model_config.num_labels] for of_note in gold]
     num_unknown = [len(of_note) - len(kept) for of_note, kept in zip(gold, known, strict=True)]
-    model_config.update(fit_decision(logits, known, DecisionArguments(), num_unknown=num_unknown))
-    _, records, logits = means["test"]
-    about = {"model": config, "dataset": settings["dataset"], "config": "", "split": "test"}
-    about |= {"synthetic": False, "reader": {}}  # asked for, and not kept: the metrics alone are
-    scored = scored_split(model_config, records, logits, empty_notes(list(records["text"])), about, None)
-    return summarize(scored)[0]["metrics"]
+    mean = np.mean([logits for _, _, logits in members], axis=0)
+    return fit_decision(mean, known, DecisionArguments(), num_unknown=num_unknown)
 
 
 def print_summary(figures: dict[str, list[dict]], metrics: Sequence[str], title: str, file: Path) -> None:

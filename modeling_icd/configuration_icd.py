@@ -356,6 +356,9 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         score_bias (`bool`, defaults to `False`):
             Whether the linear layer behind `"last"` or `"mean"` has a bias; label attention always has one.
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of what label attention attends over.
+        context_size (`int`, *optional*):
+            Of label attention: odd width of a convolution over the tokens that is added to this projection. `None`: each
+            token is read alone.
     """
 
     model_type = "llama_icd"
@@ -365,6 +368,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
     pooling: str = "last"
     score_bias: bool = False
     projection_size: int | None = None
+    context_size: int | None = None
 
     def __post_init__(self, **kwargs):
         if "head" in kwargs:
@@ -401,10 +405,9 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         super()._check_head()
-        if self.projection_size is not None and "projection_size" not in self.head_options:
-            raise ValueError(
-                f"`projection_size` ({self.projection_size}) is of label attention, got {self.pooling!r}."
-            )
+        for name in ("projection_size", "context_size"):
+            if getattr(self, name) is not None and name not in self.head_options:
+                raise ValueError(f"`{name}` ({getattr(self, name)}) is of label attention, got {self.head!r}.")
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):

@@ -172,28 +172,34 @@ class AttendingHead(nn.Module):
 
 
 class LabelAttentionHead(AttendingHead):
-    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351).
+    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351); what stands
+    around a token may count in it, too, as in CAML.
 
     Args:
         hidden_size (`int`): D.
         num_labels (`int`): C.
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
         dropout (`float`): on the projected states.
+        context_size (`int`, *optional*): odd width of a convolution that is added to the projection; by default none.
     """
 
     first_scale = 0.3  # where a tanh is nearly linear
 
-    def __init__(self, hidden_size: int, num_labels: int, projection_size: int | None = None, dropout: float = 0.0):
-        projection_size = projection_size or hidden_size
-        super().__init__(projection_size, num_labels, dropout)
-        self.projection = nn.Linear(hidden_size, projection_size)
+    def __init__(self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None):
+        width = projection_size or hidden_size
+        super().__init__(width, num_labels, dropout)
+        self.projection = nn.Linear(hidden_size, width)
+        self.context = None if context_size is None else same_convolution(hidden_size, width, context_size)
 
     @property
     def first_layer(self):
         return self.projection
 
     def features(self, hidden_states, attention_mask):
-        return self.dropout(torch.tanh(self.projection(hidden_states)))
+        states = self.projection(hidden_states)
+        if self.context is not None:
+            states = states + self.context((hidden_states * attention_mask[..., None]).mT).mT
+        return self.dropout(torch.tanh(states))
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -468,22 +474,25 @@ class HeadRow:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in complete.items()}
 
 
+def _odd(name: str, size: Any) -> None:
+    require_positive(name, size)
+    if size % 2 == 0:
+        raise ValueError(f"`{name}` must be odd, got {size}: an even filter changes the length of the note.")
+
+
 def _check_filter_sizes(name: str, sizes: Any) -> None:
     if not isinstance(sizes, list | tuple):
         raise ValueError(f"`{name}` must be a list of odd widths, got {sizes!r}.")
     if not sizes:
         raise ValueError(f"`{name}` is empty: give at least one odd width.")
     for size in sizes:
-        require_positive(name, size)
-        if size % 2 == 0:
-            raise ValueError(f"`{name}` must be odd, got {size}: an even filter changes the length of the note.")
+        _odd(name, size)
     if len(set(sizes)) != len(sizes):
         raise ValueError(f"`{name}` repeats a width: {list(sizes)}.")
 
 
-def _check_optional_size(name: str, size: Any) -> None:
-    if size is not None:
-        require_positive(name, size)
+def _optional(check: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def _one_of(*known: Any) -> Callable[[str, Any], None]:
@@ -505,37 +514,26 @@ def _check_projection_size(name: str, size: Any) -> None:
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "paper": {
-        "filter_sizes": (3, 5, 9, 15, 19, 25),
-        "norm": "batch",
-        "reduced_path": False,
-        "projection_size": 0,
-    },
-    "subword": {
-        "filter_sizes": (1, 3, 5),
-        "norm": "layer",
-        "reduced_path": True,
-        "projection_size": 256,
-    },
+    "paper": {"filter_sizes": (3, 5, 9, 15, 19, 25), "norm": "batch", "reduced_path": False, "projection_size": 0},
+    "subword": {"filter_sizes": (1, 3, 5), "norm": "layer", "reduced_path": True, "projection_size": 256},
 }
 """Of MultiResCNN: `paper` is the original (arXiv 1912.00862), made for words; `subword` is made for the tokens of a language
 model, of which a word has several, and whose states already hold their context."""
 
 _SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
+_SIZES = {"projection_size": Option(None, _optional(require_positive)), "context_size": Option(None, _optional(_odd))}
 
 HEADS: dict[str, HeadRow] = {
     "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
     "mean": HeadRow(partial(PooledHead, pooling="mean"), options=_SCORE_BIAS),
-    "label_attention": HeadRow(
-        LabelAttentionHead, attends=True, options={"projection_size": Option(None, _check_optional_size)}
-    ),
+    "label_attention": HeadRow(LabelAttentionHead, attends=True, options=_SIZES),
     "multirescnn": HeadRow(
         MultiResCNNHead,
         attends=True,
         dropout=0.2,
         options={
             "architecture": Option("subword", _one_of(*ARCHITECTURES)),
-            "reduction_size": Option(256, _check_optional_size),
+            "reduction_size": Option(256, _optional(require_positive)),
             "filter_sizes": Option(None, _check_filter_sizes),
             "num_filter_maps": Option(50, require_positive),
             "num_residual_layers": Option(1, require_positive),

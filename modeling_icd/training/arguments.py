@@ -74,6 +74,12 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "Width of what label attention attends over; of a MultiResCNN, 0: no projection."},
     )
+    context_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Odd width of a convolution in front of label attention; by default each token is read alone."
+        },
+    )
     loss: str | None = field(default=None, metadata={"help": f"One of {', '.join(LOSSES)}."})
     loss_options: list[str] | None = field(
         default=None, metadata={"help": "Settings of that loss as NAME=VALUE, e.g. `gamma=2`."}

@@ -7,7 +7,7 @@ import torch
 from test_models import notes
 from transformers import AutoModel
 
-from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
+from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
 from modeling_icd.heads import ARCHITECTURES
 
 
@@ -94,6 +94,38 @@ def test_label_attention_is_as_wide_as_it_is_told(backbone, tmp_path):
     assert AutoModel.from_pretrained(tmp_path).score.queries.weight.shape == (3, 5)
     with pytest.raises(ValueError, match=r"`projection_size` \(5\) is of label attention, got 'last'"):
         LlamaForICDCoding.from_pretrained(backbone, num_labels=3, projection_size=5)
+
+
+def test_label_attention_reads_what_stands_around_a_token_if_it_is_told(backbone, tmp_path):
+    fields = {"num_labels": 3, "pooling": "label_attention", "context_size": 3, "normalize_hidden_states": True}
+    model = LlamaForICDCoding.from_pretrained(backbone, **fields).eval()
+    ids, mask = notes(20, 5)
+    states = model.read_hidden_states(ids, mask)
+    changed = states.clone()
+    changed[:, 7] += 1
+    features, others = (model.score.features(given, mask)[0] for given in (states, changed))
+    assert ((features - others).abs().amax(dim=1) > 1e-4).nonzero().flatten().tolist() == [6, 7, 8]
+    # Padding of the short note is no context of its last token.
+    torch.testing.assert_close(model(ids, mask).logits[1:], model(ids[1:, :5]).logits, atol=1e-5, rtol=1e-5)
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(ids, mask).logits, model(ids, mask).logits, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LlamaICDConfig(pooling="label_attention", context_size=4), "`context_size` must be odd, got 4"),
+        (lambda: LlamaICDConfig(context_size=3), r"`context_size` \(3\) is of label attention, got 'last'"),
+        (
+            lambda: LlamaMultiResCNNConfig(context_size=3),
+            r"`context_size` \(3\) is of label attention, got 'multirescnn'",
+        ),
+    ],
+)
+def test_a_wrong_context_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(

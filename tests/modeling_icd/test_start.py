@@ -47,6 +47,7 @@ def heads():
         "label_attention": LabelAttentionHead(D, CODES),
         "narrow": LabelAttentionHead(D, CODES, projection_size=40),
         "wide": LabelAttentionHead(D, CODES, projection_size=64),
+        "with context": LabelAttentionHead(D, CODES, context_size=3),
         "multirescnn": MultiResCNNHead(
             D, CODES, (1, 3), 4, reduction_size=48, norm="layer", reduced_path=True, projection_size=64
         ),
@@ -64,12 +65,12 @@ def share_right(head, notes) -> float:
 
 
 @pytest.mark.parametrize("is_marked", [True, False], ids=["evidence", "no evidence"])
-@pytest.mark.parametrize("kind", ["label_attention", "narrow", "wide", "multirescnn"])
+@pytest.mark.parametrize("kind", ["label_attention", "narrow", "wide", "with context", "multirescnn"])
 def test_a_started_head_knows_the_codes_of_new_notes(kind, is_marked):
     head, notes, others = heads()[kind], some_notes(80), some_notes(40, seed=1)
     assert share_right(head, others) < 0.5
     start_head(Model(head), notes if is_marked else notes.remove_columns("evidence"), read, 100, seed=0)
-    assert share_right(head, others) > (0.9 if kind != "multirescnn" else 0.75)
+    assert share_right(head, others) > (0.75 if kind in ("multirescnn", "with context") else 0.9)
 
 
 def test_the_mean_logit_is_the_log_odds():
@@ -79,6 +80,19 @@ def test_the_mean_logit_is_the_log_odds():
     logits = torch.cat([head.eval()(read(note["input_ids"])[None], mask)[0] for note in notes])
     counts = [sum(code in note["label_ids"] for note in notes) for code in range(CODES)]
     torch.testing.assert_close(logits.mean(dim=0), log_odds(counts, 50), atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["with context", "multirescnn"])
+def test_a_head_that_looks_at_no_note_gets_small_weights_and_the_log_odds(kind):
+    head, notes = heads()[kind], some_notes(50)
+    for weight in head.parameters():
+        torch.nn.init.constant_(weight, 3.0)
+    start_head(Model(head), notes, read, max_notes=0, seed=0)
+    for layer in (layer for layer in head.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d)):
+        assert layer.weight.std() > 0
+        assert layer.weight.abs().max() <= layer.weight[0].numel() ** -0.5
+    counts = [sum(code in note["label_ids"] for note in notes) for code in range(CODES)]
+    torch.testing.assert_close(head.output.bias.data, log_odds(counts, 50))
 
 
 @pytest.mark.parametrize("kind", ["label_attention", "multirescnn"])
