@@ -55,7 +55,8 @@ def test_configurations_are_found_by_name_and_a_wrong_name_lists_them(console):
     run = console("train", "files_direct")
     assert (run.returncode, run.stderr) == (
         2,
-        "error: `data_dir` is missing: --data_dir names the folder that holds the data set's files.\n",
+        "error: `data_dir` is missing: --data_dir names the folder that holds the data set's files; of your own notes, "
+        "--train_file names one.\n",
     )
 
 

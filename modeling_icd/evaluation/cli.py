@@ -18,6 +18,7 @@ from rich.table import Table
 from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
+from dataset_scripts.files import read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
 from .icd_metrics.metrics import shown_in
@@ -143,10 +144,20 @@ def report(args: argparse.Namespace) -> int:
             descriptions=scored.descriptions,
         )
         print(write_audit(found, private_dir))
+    warn_of_other_results(output_dir, results)
     predictions = write_predictions(private_dir, scored, outcomes)
     for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):
         print(path)
     return 0
+
+
+def warn_of_other_results(output_dir: Path, results: dict) -> None:
+    """Say that results of other notes are replaced: those in a model's folder are the ones that its card shows."""
+    path = output_dir / "results.json"
+    if path.is_file():
+        earlier = read_json(path, "evaluate again.").get("data_fingerprint")
+        if earlier not in (None, results["data_fingerprint"]):
+            print(f"warning: {path} held results of other notes, and is replaced.", file=sys.stderr)
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ from ..inference.model_folder import RUN_FILE, read_run
 from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
+from .learned_notes import warn_of_learned
 from .model_data import builder_for, private_cache
 from .scoring import add_shared_options, gold_columns
 
@@ -75,6 +76,7 @@ def refit_decision(
     cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
     notes = notes_to_decide_on(builder.as_dataset(split="validation"), config.label2id, args)  # now, not after scoring
+    warn_of_learned(folder, notes.texts)
     model, tokenizer = load_model(folder, reader=reader)
     store = make_store(model) if make_store is not None and config.freeze_backbone else None
     decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)

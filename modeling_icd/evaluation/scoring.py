@@ -17,6 +17,7 @@ from ..inference.loading import ReaderArguments, add_reader_options, describe_re
 from ..inference.loop import logits_of_notes
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from .icd_metrics.inputs import ClassIds
+from .learned_notes import warn_of_learned
 from .model_data import builder_for
 from .results import ScoredSplit
 from .results_file import data_fingerprint
@@ -84,6 +85,8 @@ def score_split(
     records = builder.as_dataset(split=split)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
     notes = texts_of_notes(records)
+    if split not in ("train", "all"):
+        warn_of_learned(model_id, notes)
     is_empty = empty_notes(notes)
     if is_empty.any():
         print(

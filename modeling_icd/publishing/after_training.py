@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from dataset_scripts import BUILDERS, parse_options
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.files import read_json
 
@@ -50,8 +51,8 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
     for name in ("hub_always_push", "hub_revision"):
         if getattr(args, name):
             raise ValueError(f"`{name}` has no effect: the model is pushed once, when it is trained. Leave it out.")
-    if data_args.dataset == "files" and not data_args.data_dir and data_args.test_file is None:
-        raise ValueError("`push_to_hub` measures the model for its card on notes of their own: give `test_file`, too.")
+    if data_args.dataset == "files":
+        check_test_notes(data_args)
     name_base_model([*earlier_runs(model_args.backbone), {"model": asdict(model_args)}])
     is_private, token = args.hub_private_repo is not False, args.hub_token
     try:
@@ -62,6 +63,14 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
     return lambda output_dir: evaluate_and_push(
         output_dir, repo_id, is_private, token, data_args, args.per_device_eval_batch_size
     )
+
+
+def check_test_notes(data_args: Any) -> None:
+    """Raise a `ValueError` unless the user's own files give test notes, which the model is measured on for its card."""
+    options = parse_options("files", data_args.all_options(), "--dataset_options")
+    builder = BUILDERS["files"](data_args.dataset_config, data_dir=data_args.data_dir or None, **options)
+    if "test" not in builder._splits:  # type: ignore[attr-defined]
+        raise ValueError("`push_to_hub` measures the model for its card on notes of their own: give `test_file`, too.")
 
 
 def evaluate_and_push(

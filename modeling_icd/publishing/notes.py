@@ -39,18 +39,41 @@ class OneAfterAnother:
 
 
 def load_notes(
-    dataset: str, config: str | None, data_dir: str | None, cache_dir: str | Path, options: Sequence[str] = ()
+    dataset: str,
+    config: str | None,
+    data_dir: str | None,
+    cache_dir: str | Path,
+    options: Sequence[str] = (),
+    least: Mapping[str, int] | None = None,
 ) -> TrainingNotes:
     """Every record of the user's own copy of a data set, whichever its split, through its builder.
 
+    Args:
+        least (`Mapping[str, int]`, *optional*): how many notes of the user's own files must have each code.
+
     Raises:
-        ValueError, FileNotFoundError: where the builder finds a fault in the files.
+        ValueError, FileNotFoundError: where the builder finds a fault in the files, or they are not all that were learned from.
     """
     given = parse_options(dataset, options, "--dataset_options")
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
+    check_completeness(builder, least or {})
     records = builder.as_dataset(split="all").select_columns(["text", *columns_of_ids(builder)])
     codes = list(builder.code_descriptions.keys() | builder.code2id.keys())
     return TrainingNotes(records, list(builder.code_descriptions.values()), codes)
+
+
+def check_completeness(builder: ICDBuilder, least: Mapping[str, int]) -> None:
+    """Raise a `ValueError` where the user's own files hold fewer notes with a code than a model learned from: what goes out
+    would be compared with a part of its notes alone."""
+    if not isinstance(builder, OwnFiles):
+        return
+    (there,) = builder.code_counts.values()
+    lacking = [code for code, count in least.items() if there.get(code, 0) < count]
+    if lacking:
+        raise ValueError(
+            f"These files are not all that the model learned from: of {len(lacking)} codes, such as {lacking[0]}, they have fewer "
+            "notes. Give the folder, or every file, that it was trained with."
+        )
 
 
 def columns_of_ids(builder: ICDBuilder) -> list[str]:
@@ -94,7 +117,8 @@ def notes_of_model(folder: ModelFolder, args: argparse.Namespace, is_required: b
     notes = []
     for name, path in folders.items():
         config, options = _as_read(training_data, name, args)
-        notes.append(load_notes(name, config, path, cache_dir, options))
+        least = training_data.get("code_counts") if training_data.get("dataset") == name else None
+        notes.append(load_notes(name, config, path, cache_dir, options, least))
     return TrainingNotes(
         notes[0].records if len(notes) == 1 else OneAfterAnother([of_one.records for of_one in notes]),
         [title for of_one in notes for title in of_one.titles],

@@ -214,7 +214,10 @@ class DataArguments:
         if not self.dataset:
             raise ValueError(f"`dataset` is missing: choose from {', '.join(BUILDERS)}.")
         if not self.data_dir and not has_files:
-            raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
+            own = "; of your own notes, --train_file names one" if self.dataset == "files" else ""
+            raise ValueError(
+                f"`data_dir` is missing: --data_dir names the folder that holds the data set's files{own}."
+            )
         if self.data_license is not None:
             if self.dataset != "files":
                 raise ValueError(

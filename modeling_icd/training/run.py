@@ -26,9 +26,11 @@ from dataset_scripts.command import Ended, run_command
 from dataset_scripts.files import make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
+from ..evaluation.learned_notes import write_learned
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
 from ..inference.model_folder import SMOLLM2_DIR
+from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
@@ -99,6 +101,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
             f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
         )
+        learned = splits.values() if args.refit_on_validation else [splits["training"]]
+        write_learned((text for split in learned for text in texts_of_notes(split)), private_dir)
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
@@ -248,6 +252,8 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         return 0
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
+    if arguments and arguments[0].startswith("--config="):
+        arguments = ["--config", arguments[0].partition("=")[2], *arguments[1:]]
     if arguments[:1] == ["--config"] and len(arguments) > 1:
         arguments[1] = str(find_config(arguments[1]))
     model_args, data_args, args = parser.parse_args_and_config(arguments)

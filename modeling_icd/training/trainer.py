@@ -32,6 +32,9 @@ from .processes import fill_states, first_process_only, share_buffers
 from .start import MAX_START_NOTES, start_head
 
 
+KEPT_IN_MIND = 4  # tokenized sets whose hidden states are known to be there; of others they are looked for again
+
+
 class ShuffledLengthGroupedSampler(LengthGroupedSampler):
     """Batches of notes of similar length in random order, which depends only on the seed and the epoch.
 
@@ -131,6 +134,8 @@ class ICDTrainer(Trainer):
         )
         if is_quantised:
             model.is_quantized = True
+        if hidden_states_dir is not None:
+            self.keep_hidden_states(data_collator)
         self.own_metrics = False
         self.num_columns: int | None = None  # of the metrics of this project in the evaluation that runs now
         # Raw notes, and what was made of them; of those that were not given here the last ones alone.
@@ -203,33 +208,35 @@ class ICDTrainer(Trainer):
             self.args.remove_unused_columns = False
         num_labels = self.bare_model.config.num_labels
         if self.is_collating:
-            self.hidden_states = self.open_hidden_states()
             self.data_collator = ICDCollator(num_labels, hidden_states=self.hidden_states)
             self.is_collating = False
         if self.compute_metrics is None:  # type: ignore[has-type]
             self.compute_metrics, self.own_metrics = self.metrics_over(num_labels), True
 
-    def open_hidden_states(self) -> HiddenStates | None:
-        """The cache of a frozen backbone's hidden states, where a folder for it was given.
+    def keep_hidden_states(self, data_collator: Any) -> None:
+        """Open the cache of a frozen backbone's hidden states, and let the Trainer's own collator read from it.
 
         Raises:
-            ValueError: where the backbone is not frozen.
+            ValueError: where the backbone is not frozen, or the collator is another one.
         """
-        if self.hidden_states_dir is None:
-            return None
         model = self.bare_model
         if not getattr(model.config, "freeze_backbone", False):
             raise ValueError(
                 "`hidden_states_dir` keeps what a frozen backbone gives, and this one learns: load the model with "
                 "`freeze_backbone=True`, or leave it out."
             )
-        return HiddenStates(make_folder(self.hidden_states_dir, private=True), model, "float16")
+        if data_collator is not None:
+            raise ValueError("`hidden_states_dir` is read by the Trainer's own collator: leave `data_collator` out.")
+        folder = make_folder(str(self.hidden_states_dir), private=True)
+        self.hidden_states = HiddenStates(folder, model, "float16")
+        self.data_collator = ICDCollator(model.config.num_labels, hidden_states=self.hidden_states)
+        self.is_collating = False
 
     def fill_hidden_states(self, tokens: Any) -> None:
         """Compute the hidden states of these tokenized notes, where they are to be kept and are not there yet."""
         if self.hidden_states is not None and not any(tokens is filled for filled in self.with_states):
             fill_states(self.hidden_states, tokens["input_ids"], self.args)
-            self.with_states.append(tokens)
+            self.with_states = [*self.with_states, tokens][-KEPT_IN_MIND:]
 
     def metrics_over(self, num_columns: int):
         """The metrics of this project over the model's codes and those that it does not know, which have the last columns."""
@@ -267,8 +274,9 @@ class ICDTrainer(Trainer):
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """As in transformers; before, a new head is started from raw notes, and the model's record of training data written."""
-        if self.raw_train_dataset is not None:
+        if self.train_dataset is not None:
             self.fill_hidden_states(self.train_dataset)
+        if self.raw_train_dataset is not None:
             if not resume_from_checkpoint:
                 self.start_new_head()
             self.bare_model.head_is_new = False  # a second call goes on with it
@@ -346,8 +354,7 @@ class ICDTrainer(Trainer):
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
         share_buffers(self.model, self.args)
         found = next((found for _, found in self.evaluated if found.tokens is dataloader.dataset), None)
-        if found is not None:
-            self.fill_hidden_states(found.tokens)
+        self.fill_hidden_states(dataloader.dataset)
         with self.metrics_of(found):
             output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if found is not None and isinstance(output.predictions, np.ndarray):
