@@ -169,6 +169,14 @@ def test_notes_and_their_ids_are_found_in_what_would_go_out(model_folders, own_f
     assert check_files(outgoing_files(folder, release, build_card(folder, release)), LocalNames(), notes) == []
 
 
+def test_a_part_of_the_notes_is_not_enough_to_compare_with(own_files, tmp_path):
+    options = ["code_system=icd9cm"]
+    code = load_notes("files", None, str(own_files), tmp_path, options, {}).codes[0]
+    load_notes("files", None, str(own_files), tmp_path, options, {code: 0})
+    with pytest.raises(ValueError, match="not all that the model learned from: of 1 codes"):
+        load_notes("files", None, str(own_files), tmp_path, options, {code: 10_000})
+
+
 def test_the_number_of_a_row_is_no_id(tmp_path):
     path = tmp_path / "notes.csv"
     path.write_text("text,codes\n" + "".join(f"a note of {i},401.9\n" for i in range(1200)))
