@@ -5,6 +5,7 @@ too.
 """
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -20,13 +21,17 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
-def whole_file(path: str | Path, mode: str = "w", *, private: bool = False, **options: Any) -> Iterator[IO]:
+def whole_file(
+    path: str | Path, mode: str = "w", *, private: bool = False, sweep: bool = True, **options: Any
+) -> Iterator[IO]:
     """Open a file to write, which appears under its name only when the block has ended without an error.
 
     Args:
         path (`str` or `Path`): Where it is to be; its folder is made where it is missing.
         mode (`str`): `"w"` or `"wb"`.
         private (`bool`): Whether its owner alone may read it, and its folder where that is made (0600 and 0700).
+        sweep (`bool`): Whether what killed processes left of writing this file is removed first, for which its folder
+            is listed. Who writes many files into one folder says no, and calls [`sweep_folder`] once.
         options: Those of `open`; text is UTF-8 unless they say otherwise.
 
     Raises:
@@ -34,7 +39,8 @@ def whole_file(path: str | Path, mode: str = "w", *, private: bool = False, **op
     """
     path = Path(path)
     make_folder(path.parent, private=private)
-    remove_abandoned(path)
+    if sweep:
+        remove_abandoned(path)
     partial = _partial(path)
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
@@ -76,7 +82,17 @@ def _partial(path: Path) -> Path:
 
 def remove_abandoned(path: Path) -> None:
     """Remove what processes of this machine that were killed left of writing `path`."""
-    for partial in path.parent.glob(f".{path.name}.{socket.gethostname()}-*.tmp"):
+    sweep_folder(path.parent, glob.escape(path.name))
+
+
+def sweep_folder(folder: Path, names: str = "*") -> None:
+    """Remove what processes of this machine that were killed left of writing into a folder.
+
+    Args:
+        folder (`Path`): It is listed once.
+        names (`str`): A pattern of the names that the files were to have.
+    """
+    for partial in folder.glob(f".{names}.{socket.gethostname()}-*.tmp"):
         pid = partial.name.removesuffix(".tmp").rpartition("-")[2]
         with suppress(PermissionError, FileNotFoundError):  # another user's process is alive, or someone was faster
             if not pid.isdigit() or is_running(int(pid)):

@@ -7,7 +7,9 @@ MODEL is a model folder or Hub id. NOTES is a csv, tsv, jsonl (each also .gz) or
 folder of .txt files. OUTPUT gets a row for each code: row, id, code, description, score, decision,
 evidence; a note without codes has one row without a code. In jsonl a line is a note with its codes.
 If the run is ended, the same command goes on from the folder OUTPUT.parts. Rows that cannot be read
-are listed in OUTPUT.rejected.csv. These files quote notes, and only their owner may read them.
+are listed in OUTPUT.rejected.csv. In csv an id that begins with = + - or @ gets an apostrophe in
+front, so that no spreadsheet takes it for a formula. These files quote notes, and only their owner
+may read them.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any, NamedTuple
 from huggingface_hub.constants import CONFIG_NAME
 from tqdm.auto import tqdm
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 
 from ..pipeline_icd import check_number
@@ -31,7 +34,7 @@ from ..versions_icd import VERSION
 from .loading import add_reader_options, load_coder_config, reader_arguments
 from .predict_coder import Job, NoteCoder
 from .predict_notes import Notes, Row, open_notes
-from .predict_outputs import check_output, write_output, write_rejected
+from .predict_outputs import check_output, has_changed_id, rejected_path, write_output, write_rejected
 from .predict_parts import Parts
 from .predict_ray import LOCAL, code_with_ray, import_ray
 from .predict_workers import code_in_processes
@@ -42,12 +45,7 @@ MODEL_FILES = (CONFIG_NAME, "*.safetensors", "*.bin", "tokenizer*", "*.py")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="modeling-icd predict",
-        usage="%(prog)s MODEL NOTES -o OUTPUT [options]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("predict", __doc__, "MODEL NOTES -o OUTPUT [options]")
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("notes", type=Path, metavar="NOTES")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a .parquet, .csv or .jsonl file")
@@ -65,7 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--ray", nargs="?", const=LOCAL, metavar="ADDRESS", help="with Ray Data, here or on the cluster at ADDRESS"
     )
     parser.add_argument("--chunk_rows", type=int, default=256, metavar="N", help="rows kept at a time; default: 256")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT, and parts of other runs")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace OUTPUT, the list of rejected rows, and parts of other runs"
+    )
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that came with the model")
     add_reader_options(parser)
     return parser
@@ -101,14 +101,15 @@ def predict(args: argparse.Namespace) -> int:
         args.trust_remote_code,
         reader_arguments(args),
     )
-    with parts.opened(manifest_of(job), args.overwrite) as goes_on:
-        if args.output.exists() and not args.overwrite and not goes_on:
-            parts.remove()
-            raise ValueError(f"{args.output} is there already: give --overwrite to replace it, or another --output.")
+    manifest = manifest_of(job)
+    with parts.opened(manifest, args.overwrite) as goes_on:
+        if not args.overwrite and not goes_on:
+            check_nothing_is_replaced(args.output, parts)
         plan = make_plan(notes, parts)
         started = time.monotonic()
         code(job, plan, args)
         seconds = time.monotonic() - started
+        notes.check_unchanged(manifest["files"])
         write_results(args, parts, plan, seconds)
     return 0
 
@@ -120,10 +121,19 @@ def check_options(args: argparse.Namespace) -> None:
     check_number("--num_spans", args.num_spans, Integral, "a whole number of at least 0", 0)
     for name in ("top_k", "batch_size", "processes", "chunk_rows"):
         check_number(f"--{name}", getattr(args, name), Integral, "a whole number of at least 1", 1)
-    if args.notes.resolve() == args.output.resolve():
-        raise ValueError(f"--output ({args.output}) is the file of notes: give another name.")
+    for path in (args.output, rejected_path(args.output)):
+        if args.notes.resolve() == path.resolve():
+            raise ValueError(f"--output ({args.output}) would replace the file of notes, {path}: give another name.")
     if args.ray is not None:
         import_ray()
+
+
+def check_nothing_is_replaced(output: Path, parts: Parts) -> None:
+    """Raises a `ValueError` where a file that is to be written is there already; the empty parts are removed."""
+    for path in (output, rejected_path(output)):
+        if path.exists():
+            parts.remove()
+            raise ValueError(f"{path} is there already: give --overwrite to replace it, or another --output.")
 
 
 def manifest_of(job: Job) -> dict[str, Any]:
@@ -224,20 +234,21 @@ def finished(job: Job, todo: list[int], args: argparse.Namespace) -> Iterator[in
 
 def write_results(args: argparse.Namespace, parts: Parts, plan: Plan, seconds: float) -> None:
     """Joins the parts to the output, removes them, and says what was done."""
-    without = 0
+    without = changed_ids = 0
+    is_csv = args.output.suffix.lower() == ".csv"
 
-    def coded() -> Iterator[dict[str, Any]]:
-        nonlocal without
-        for line in lines:
-            if "codes" in line:
-                without += not line["codes"]
-                yield line
+    def lines(kind: str) -> Iterator[dict[str, Any]]:
+        """The rows that have codes, or a reason why they have none."""
+        nonlocal without, changed_ids
+        for number in range(plan.chunks):
+            for line in parts.lines(number):
+                if kind in line:
+                    without += kind == "codes" and not line["codes"]
+                    changed_ids += (is_csv or kind == "reason") and has_changed_id(line)
+                    yield line
 
-    rejected_path = args.output.with_name(f"{args.output.name}.rejected.csv")
-    lines = (line for number in range(plan.chunks) for line in parts.lines(number))
-    rejected = write_rejected((line for line in lines if "reason" in line), rejected_path)
-    lines = (line for number in range(plan.chunks) for line in parts.lines(number))
-    write_output(coded(), args.output)
+    rejected = write_rejected(lines("reason"), rejected_path(args.output))
+    write_output(lines("codes"), args.output)
     parts.remove()
     now = plan.notes - plan.done
     rate = f", {now:,} of them now in {seconds:,.1f} s" if now else ""
@@ -245,7 +256,9 @@ def write_results(args: argparse.Namespace, parts: Parts, plan: Plan, seconds: f
     for what, count in sorted(plan.mended.items()):
         print(f"{count:,} {what}.")
     if rejected:
-        print(f"{rejected:,} rows were rejected: {rejected_path} says why.")
+        print(f"{rejected:,} rows were rejected: {rejected_path(args.output)} says why.")
+    if changed_ids:
+        print(f"{changed_ids:,} ids have an apostrophe in front of them in csv: take it off before you join by id.")
 
 
 if __name__ == "__main__":

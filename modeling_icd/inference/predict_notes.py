@@ -115,6 +115,15 @@ class Notes:
             digest.update(json.dumps([name, status.st_size, status.st_mtime_ns]).encode())
         return digest.hexdigest()
 
+    def check_unchanged(self, fingerprint: str) -> None:
+        """Raise a `ValueError` unless the fingerprint is what it was."""
+        if self.fingerprint() != fingerprint:
+            raise self.changed()
+
+    def changed(self) -> ValueError:
+        """What is raised where the files are no longer those that were opened."""
+        return ValueError(f"{self.path} has changed while it was read: run the same command with --overwrite.")
+
 
 def open_notes(
     path: str | Path,
@@ -182,8 +191,6 @@ class ChunkReader:
             self._chunks, self._next = self.notes.chunks(), 0
         chunk = next(islice(self._chunks, number - self._next, None), None)
         if chunk is None:
-            raise ValueError(
-                f"{self.notes.path} has changed while it was read: run the same command with --overwrite."
-            )
+            raise self.notes.changed()
         self._next = number + 1
         return chunk

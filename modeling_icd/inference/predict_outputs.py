@@ -86,7 +86,7 @@ def write_output(notes: Iterable[NoteCodes], path: Path) -> None:
         OSError: where it cannot be written, e.g. on a full disk.
     """
     write, mode = WRITERS[path.suffix.lower()]
-    with whole_file(path, mode, private=True, **({} if mode == "wb" else {"newline": ""})) as file:
+    with whole_file(path, mode, private=True, newline=None if mode == "wb" else "") as file:
         write(notes, file)
 
 
@@ -94,6 +94,16 @@ def check_output(path: Path) -> None:
     """Raise a `ValueError` unless a file's name ends as that of an output that can be written."""
     if path.suffix.lower() not in WRITERS:
         raise ValueError(f"--output ({path}) must end in {', '.join(WRITERS)}: its ending says how it is written.")
+
+
+def rejected_path(output: Path) -> Path:
+    """Where the rows that could not be coded are listed."""
+    return output.with_name(f"{output.name}.rejected.csv")
+
+
+def has_changed_id(line: Mapping[str, Any]) -> bool:
+    """Whether the id of a row is another one in csv; see [`safe_cell`]."""
+    return safe_cell(line["id"]) != line["id"]
 
 
 def write_rejected(rows: Iterable[Mapping[str, Any]], path: Path) -> int:

@@ -8,18 +8,18 @@ and a digest of the lines before it.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from dataset_scripts.files import make_folder, read_json, remove_abandoned, whole_file, write_json
+from dataset_scripts.files import make_folder, read_json, sweep_folder, whole_file, write_json
 
 
 MANIFEST, LOCK = "manifest.json", "lock"
+PART = f"part-{'[0-9]' * 8}.jsonl"  # a pattern of the names of parts
 # What the fields of a manifest are called in a message.
 FIELDS = {
     "version": "the version of modeling-icd",
@@ -59,8 +59,9 @@ class Parts:
             start_again (`bool`): whether parts of another run are thrown away.
 
         Raises:
-            ValueError: where the folder holds parts of another run, or another process is at work in it.
+            ValueError: where the folder is not one of parts, or holds those of another run, or another process is at work in it.
         """
+        self._check_folder()
         make_folder(self.folder, private=True, ours=True)
         lock = FileLock(self.folder / LOCK, timeout=0)
         try:
@@ -68,14 +69,28 @@ class Parts:
         except Timeout:
             raise ValueError(f"Another process is at work in {self.folder}: wait until it has ended.") from None
         try:
+            sweep_folder(self.folder)
             yield self._start(json.loads(json.dumps(manifest)), start_again)
         finally:
             lock.release()
 
+    def _check_folder(self) -> None:
+        """Raise a `ValueError` where the folder holds what no run has put there: it has a lock until all else is gone."""
+        if not self.folder.is_dir() or (self.folder / LOCK).is_file():
+            return
+        path = self.folder / MANIFEST
+        remedy = "move it away, or give another --output."
+        if path.is_file() and FIELDS.keys() <= read_json(path, remedy).keys():
+            return
+        if any(self.folder.iterdir()):
+            raise ValueError(
+                f"{self.folder} is where the parts of the results are kept, but what it holds is not of this command: {remedy}"
+            )
+
     def _start(self, manifest: dict[str, Any], start_again: bool) -> bool:
         path = self.folder / MANIFEST
         if path.is_file():
-            earlier = read_json(path, "run the same command with --overwrite.")
+            earlier = read_json(path, f"remove {self.folder}, and run the same command again.")
             differing = [name for name in manifest if manifest[name] != earlier.get(name)]
             if not differing:
                 return True
@@ -85,27 +100,38 @@ class Parts:
                     f"{', '.join(FIELDS.get(name, f'--{name}') for name in differing)}. Run the command as it was then to go on, "
                     "or with --overwrite to start again."
                 )
-        for part in self.folder.glob("part-*.jsonl"):
-            part.unlink()
+        self._remove_parts()
         write_json(manifest, path, private=True)
         return False
 
     def remove(self) -> None:
-        """Remove the folder, the manifest first: while that is there, all that was finished is."""
+        """Remove what runs have put into the folder, and the folder unless it holds anything else.
+
+        The manifest goes first: while that is there, all that was finished is. The lock goes last: by it the folder is known.
+        """
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(self.folder)
+        self._remove_parts()
+        (self.folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty
+            self.folder.rmdir()
+
+    def _remove_parts(self) -> None:
+        """Remove all parts, and what killed processes of any machine left of writing one."""
+        for pattern in (PART, f".{PART}.*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:08}.jsonl"
 
     def write(self, number: int, lines: Iterable[Mapping[str, Any]]) -> Part:
-        """Write the file of a chunk."""
+        """Write the file of a chunk, without listing the folder, which holds all the others."""
         if not self.folder.is_dir():
             raise ValueError(
                 f"{self.folder} was removed while this run was at work in it: run the same command again."
             )
         digest, rows, notes = hashlib.sha256(), 0, 0
-        with whole_file(self.path(number), private=True) as file:
+        with whole_file(self.path(number), private=True, sweep=False) as file:
             for line in lines:
                 text = json.dumps(line) + "\n"
                 digest.update(text.encode())
@@ -118,7 +144,6 @@ class Parts:
     def check(self, number: int) -> Part | None:
         """What a finished chunk holds; `None` if it is not finished, or its file is damaged."""
         path = self.path(number)
-        remove_abandoned(path)
         if not path.is_file():
             return None
         digest, last = hashlib.sha256(), b""

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -10,7 +11,16 @@ import time
 
 import pytest
 
-from dataset_scripts.files import make_folder, read_json, whole_file, whole_folder, write_csv, write_json, write_text
+from dataset_scripts.files import (
+    make_folder,
+    read_json,
+    sweep_folder,
+    whole_file,
+    whole_folder,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def permissions(path):
@@ -49,6 +59,22 @@ def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path):
     with whole_folder(tmp_path / "folder"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_one_sweep_clears_a_folder_and_a_name_is_no_pattern(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        process.send_signal(signal.SIGKILL)
+    abandoned = tmp_path / f".a[1].txt.{socket.gethostname()}-{process.pid}.tmp"
+    abandoned.touch()
+    with whole_file(tmp_path / "a[1].txt", sweep=False):
+        pass
+    assert len(list(tmp_path.iterdir())) == 4  # that file and the three of the killed process
+    write_text("whole", tmp_path / "[ab].txt")
+    write_text("whole", tmp_path / "a[1].txt")
+    assert len(list(tmp_path.iterdir())) == 4 and not abandoned.exists()
+    sweep_folder(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["[ab].txt", "a[1].txt"]
 
 
 def test_the_partial_file_of_a_living_process_stays(tmp_path):

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import stat
 import sys
 import time
@@ -415,6 +416,152 @@ def test_without_ray_the_command_that_installs_it_is_named(model, notes, tmp_pat
     assert "pip install modeling-icd[ray]" in outcome(capsys)
 
 
+def test_a_folder_that_holds_other_files_is_refused_and_stays_as_it_was(model, notes, tmp_path, capsys):
+    parts = tmp_path / "z.csv.parts"
+    parts.mkdir(mode=0o755)
+    arguments = [model, str(notes), "-o", str(tmp_path / "z.csv")]
+    for name, content in {
+        "mine.txt": "mine",
+        "manifest.json": '{"name": "my app"}',
+        "part-00000000.jsonl": "",
+    }.items():
+        (parts / name).write_text(content)
+        for options in ([], ["--overwrite"]):
+            assert main([*arguments, *options]) == 2
+            assert outcome(capsys) == (
+                f"error: {parts} is where the parts of the results are kept, but what it holds is not of this command: "
+                "move it away, or give another --output.\n"
+            )
+        assert [path.read_text() for path in parts.iterdir()] == [content]
+        assert stat.S_IMODE(parts.stat().st_mode) == 0o755 and not (tmp_path / "z.csv").exists()
+        (parts / name).unlink()
+    assert main(arguments) == 0  # an empty folder is nobody's
+    assert not parts.exists()
+
+
+def test_a_file_that_someone_puts_among_the_parts_stays(ended, tmp_path):
+    arguments, parts = ended
+    for name in ("mine.txt", "part-mine.jsonl"):
+        (parts / name).write_text("mine")
+    assert main(arguments) == 0
+    assert len(read_output(tmp_path / "codes.jsonl")) == 60
+    assert {path.name: path.read_text() for path in parts.iterdir()} == {"mine.txt": "mine", "part-mine.jsonl": "mine"}
+
+
+def test_what_a_killed_process_of_another_machine_left_of_a_part_is_removed_with_the_parts(ended, tmp_path):
+    arguments, parts = ended
+    (parts / ".part-00000003.jsonl.elsewhere-1.tmp").write_text("half a note")
+    assert main(arguments) == 0
+    assert not parts.exists()
+
+
+def test_a_list_of_rejected_rows_is_replaced_only_where_told_and_never_when_it_is_the_input(
+    model, notes, tmp_path, capsys
+):
+    output, rejected = tmp_path / "y.csv", tmp_path / "y.csv.rejected.csv"
+    rejected.write_bytes(notes.read_bytes())
+    for options in ([], ["--overwrite"]):
+        assert main([model, str(rejected), "-o", str(output), *options]) == 2
+        assert outcome(capsys) == (
+            f"error: --output ({output}) would replace the file of notes, {rejected}: give another name.\n"
+        )
+    assert main([model, str(notes), "-o", str(output)]) == 2
+    assert f"{rejected} is there already: give --overwrite to replace it, or another --output." in outcome(capsys)
+    assert rejected.read_bytes() == notes.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.csv", "y.csv.rejected.csv"}
+    assert main([model, str(notes), "-o", str(output), "--overwrite"]) == 0
+    assert output.exists() and not rejected.exists()
+
+
+def test_a_run_that_was_ended_after_its_list_of_rejected_rows_was_written_goes_on(
+    model, tmp_path, capsys, monkeypatch
+):
+    source = write_table(tmp_path / "notes.csv", [{"id": "a", "text": "fever"}, {"id": "b", "text": " "}])
+    arguments = [model, str(source), "-o", str(tmp_path / "codes.csv")]
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_output", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(arguments) == 143
+    assert (tmp_path / "codes.csv.rejected.csv").exists()
+    assert main(arguments) == 0
+    assert "1 rows were rejected" in outcome(capsys)
+
+
+def test_notes_that_change_while_they_are_coded_give_no_output(model, notes, tmp_path, capsys, monkeypatch):
+    """The second half of the notes is another one when its turn comes; there are as many rows as before."""
+    content, write = notes.read_text(), Parts.write
+
+    def change(self, number, lines):
+        if number == 3:
+            notes.write_text(content.replace("n50,", "n50,fever "))
+        return write(self, number, lines)
+
+    arguments = [model, str(notes), "-o", str(tmp_path / "codes.csv"), "--chunk_rows=8"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "write", change)
+        assert main(arguments) == 2
+    assert outcome(capsys) == (
+        f"error: {notes} has changed while it was read: run the same command with --overwrite.\n"
+    )
+    assert not (tmp_path / "codes.csv").exists()
+    assert main(arguments) == 2
+    assert "differs in the size or time of the notes." in outcome(capsys)
+    assert main([*arguments, "--overwrite"]) == 0
+    assert "60 notes coded, 60 of them now" in outcome(capsys)
+
+
+def test_the_parts_are_not_listed_for_each_of_them(model, notes, tmp_path, monkeypatch):
+    listed: Counter[str] = Counter()
+    list_folder = Path.glob
+
+    def count(self, *given, **options):
+        listed[self.name] += 1
+        return list_folder(self, *given, **options)
+
+    monkeypatch.setattr(Path, "glob", count)
+    for name, chunk_rows in (("few.csv", 30), ("many.csv", 2)):  # 2 and 30 parts
+        assert main([model, str(notes), "-o", str(tmp_path / name), f"--chunk_rows={chunk_rows}"]) == 0
+    assert listed["few.csv.parts"] == listed["many.csv.parts"] > 0
+
+
+def test_what_a_killed_run_left_half_written_is_gone_when_it_goes_on(ended, monkeypatch):
+    arguments, parts = ended
+    process = os.fork()
+    if process == 0:
+        os._exit(0)
+    os.waitpid(process, 0)
+    abandoned = parts / f".part-00000003.jsonl.{socket.gethostname()}-{process}.tmp"
+    abandoned.write_text("half a note")
+    write = Parts.write
+
+    def is_gone(self, number, lines):
+        assert not abandoned.exists()
+        return write(self, number, lines)
+
+    monkeypatch.setattr(Parts, "write", is_gone)
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_ids_that_csv_changes_are_counted(kind, model, tmp_path, capsys):
+    ids = ["-a", "=b", "-5", "c", "@d", "+e"]
+    texts = ["fever", "cough", "fever", "sepsis", " ", "fever"]
+    source = write_table(
+        tmp_path / "notes.csv", [{"id": name, "text": text} for name, text in zip(ids, texts, strict=True)]
+    )
+    output = tmp_path / f"codes.{kind}"
+    assert main([model, str(source), "-o", str(output), "--top_k=2"]) == 0
+    is_csv = kind == "csv"
+    changed = ["'-a", "'=b", "-5", "c", "'+e"] if is_csv else ["-a", "=b", "-5", "c", "+e"]
+    assert [note["id"] for note in read_output(output)] == changed
+    assert "5,'@d,has no text" in (tmp_path / f"codes.{kind}.rejected.csv").read_text()
+    printed = outcome(capsys)
+    many = 4 if is_csv else 1  # the rejected rows are csv whatever the output is
+    assert f"\n{many} ids have an apostrophe in front of them in csv: take it off before you join by id.\n" in printed
+    write_table(source, [{"id": "c", "text": "fever"}])
+    assert main([model, str(source), "-o", str(output), "--overwrite"]) == 0
+    assert "apostrophe" not in outcome(capsys)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(1, 9), st.data())
 def test_chunks_hold_every_row_once_and_are_the_same_in_whatever_order_they_are_read(lengths, chunk_rows, data):
@@ -442,5 +589,5 @@ def test_help_fits_a_screen(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 45 and max(map(len, lines)) <= 100
+    assert len(lines) <= 48 and max(map(len, lines)) <= 100
     assert "    modeling-icd predict runs/my_model notes.csv --text_column note -o codes.parquet" in lines
