@@ -94,8 +94,8 @@ class ModelArguments(ReaderArguments):
     head_start: str = field(
         default="notes",
         metadata={
-            "help": "How a new head starts: from the training `notes`; at random, but with biases at the log odds of the "
-            "codes (`prior`); or at `random` altogether."
+            "help": "How a new head starts: from the training `notes`; from small random weights, with biases at the log odds of "
+            "the codes (`prior`); or at `random` altogether."
         },
     )
     start_notes: int = field(default=2000, metadata={"help": "Training notes to start a head from, at most."})
