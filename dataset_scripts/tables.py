@@ -191,7 +191,9 @@ def list_columns(there: Sequence[str], named: Collection[str] = ()) -> str:
     """
     if are_names(there, named):
         return f"which are {', '.join(map(repr, there))}"
-    return f"of which there are {len(there)}; the first line does not look like the names of columns"
+    return (
+        f"of which there are {len(there)}; the first line does not look like the names of columns, so it is not shown"
+    )
 
 
 def are_names(there: Sequence[str], named: Collection[str] = ()) -> bool:

@@ -73,7 +73,9 @@ def test_a_table_without_a_header_shows_no_note(tmp_path, build_own):
     ):
         path.write_text(f"{row}\n" * 3)
         columns = 1 + row.count(",")
-        message = f"of which there are {columns}; the first line does not look like the names of columns"
+        message = (
+            f"of which there are {columns}; the first line does not look like the names of columns, so it is not shown"
+        )
         refuse(build_own, tmp_path, message, path)
         refuse(
             build_own,

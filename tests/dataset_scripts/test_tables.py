@@ -243,7 +243,9 @@ def test_names_of_tables():
     ],
 )
 def test_names_that_may_be_a_row_are_counted_and_not_shown(there):
-    says = f"of which there are {len(there)}; the first line does not look like the names of columns"
+    says = (
+        f"of which there are {len(there)}; the first line does not look like the names of columns, so it is not shown"
+    )
     assert list_columns(there) == says
     with pytest.raises(ValueError) as error:
         find_column("a.csv", there, "text_column", "history", "text")
