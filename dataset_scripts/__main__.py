@@ -21,6 +21,7 @@ from . import BUILDERS, load_builder, parse_options
 from .arguments import PROGRAM, HelpFormatter
 from .builders.mimic3 import MIMIC3
 from .builders.records import ICDBuilder
+from .command import run_command
 from .describe import describe, draw_description, print_description
 from .verify import PUBLISHED, verify
 
@@ -56,11 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     run = {"build": _build, "describe": _describe, "verify": _verify}[args.command]
-    try:
-        return run(args, Console())
-    except (ValueError, OSError, ImportError, DatasetsError) as error:
-        print(f"{args.command}: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: run(args, Console()), DatasetsError, ImportError)
 
 
 def _build(args: argparse.Namespace, console: Console) -> int:

@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -29,7 +29,7 @@ FORMATS = (*TEXT_FORMATS, ".parquet")
 DELIMITERS = ",;\t|"  # of a .csv; that of its header
 LONGEST_VALUE = 32 << 20  # characters; the module csv refuses a note of 131,072 if nothing else is said
 LONGEST_LINE = 2 * LONGEST_VALUE  # characters that are read at once where no line ends
-LONGEST_NAME = 40  # characters of a column's name
+NAME = re.compile(r"[A-Za-z_][\w ]{0,39}")  # what may be the name of a column, and not a value of a row
 BATCH_ROWS = 64  # of a parquet file, in memory at once
 LOOKED_AT = 100  # rows of a .jsonl that are asked for the names of their columns
 
@@ -53,6 +53,7 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Python's "surrogateescape" makes of each byte that is not UTF-8 one of these characters.
 ESCAPED = re.compile("[\udc80-\udcff]")
 WINDOWS_1252 = {0xDC00 + byte: bytes([byte]).decode("cp1252", errors="replace") for byte in range(0x80, 0x100)}
+WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -73,6 +74,7 @@ def read_table(
     encoding: str = "utf-8",
     *,
     columns: Collection[str] | None = None,
+    absent: Collection[str] = (),
     counts: Counter[str] | None = None,
 ) -> Iterator[dict[str, Any] | BadRow]:
     """Yield the rows of a table in their order, each as a dictionary or, where it cannot be read, as a [`BadRow`].
@@ -86,12 +88,15 @@ def read_table(
         encoding (`str`): Of a text format. With `"utf-8"`, a byte order mark is heeded, also that of UTF-16, and a byte that
             is not UTF-8 is read as Windows-1252. With another encoding, a byte that does not belong to it is an error.
         columns (`Collection[str]`, *optional*): Leave out the other columns; a parquet file is then read the faster.
+        absent (`Collection[str]`): Columns, in lower case, that [`column_names`] did not find and the reader would have
+            read: a .jsonl with one of them in a later row is refused, since its value would be ignored.
         counts (`Counter[str]`, *optional*): Where to count the rows that were mended: `MIXED` and `NULS`.
 
     Raises:
         FileNotFoundError: where there is no such file.
         ValueError: where the file as a whole is wrong: another format, an encoding that is none, a header that names a
-            column twice, a gzip stream that is cut short. Rows before the fault have been yielded by then.
+            column twice, a gzip stream that is cut short, a column of `absent`. Rows before the fault have been yielded by
+            then.
     """
     path = _check_path(path)
     counts = Counter() if counts is None else counts
@@ -99,10 +104,12 @@ def read_table(
         yield from _read_parquet(path, columns)
         return
     with _open_text(path, encoding) as lines:
-        rows = _read_jsonl(lines) if _format_of(path) == ".jsonl" else _read_csv(lines)
-        for row in rows:
+        is_jsonl = _format_of(path) == ".jsonl"
+        for row in _read_jsonl(lines) if is_jsonl else _read_csv(lines):
             counts.update(lines.mended)
             lines.mended.clear()
+            if is_jsonl and absent and lines.row > LOOKED_AT and not isinstance(row, BadRow):
+                _refuse_late_column(row, absent, lines)
             if columns is not None and not isinstance(row, BadRow):
                 row = {name: value for name, value in row.items() if name in columns}
             yield row
@@ -140,12 +147,27 @@ def column_names(path: str | Path, encoding: str = "utf-8") -> list[str]:
 
 
 def find_column(
-    where: str, there: Sequence[str], option: str, given: str | None, usual: str, needed: bool = True
+    where: str,
+    there: Sequence[str],
+    option: str,
+    given: str | None,
+    usual: str,
+    needed: bool = True,
+    named: Collection[str] = (),
 ) -> str | None:
     """Find a column by the name that an option gives, or by its usual ones.
 
+    Args:
+        where (`str`): The table, for the message, as is `option`.
+        there (`Sequence[str]`): The names of its columns.
+        given (`str`, *optional*): The name that the option gives.
+        usual (`str`): One of `USUAL_NAMES`, for when it gives none.
+        needed (`bool`): Whether there must be such a column; one that is given must be there in any case.
+        named (`Collection[str]`): Names that other options give; they help to tell names of columns from a row.
+
     Raises:
-        ValueError: where a name that is given, or a column that is needed, is missing; the message lists what is there.
+        ValueError: where a name that is given, or a column that is needed, is missing; the message lists what is there,
+            unless that may be a row: see [`list_columns`].
     """
     names = USUAL_NAMES[usual] if given is None else (given,)
     for name in names:
@@ -156,9 +178,27 @@ def find_column(
     if given is None and not needed:
         return None
     raise ValueError(
-        f"{where} has no column {' or '.join(map(repr, names))}: give `{option}` the name of one of its columns, which are "
-        f"{quote_names(there)}."
+        f"{where} has no column {' or '.join(map(repr, names))}: give `{option}` the name of one of its columns, "
+        f"{list_columns(there, named)}."
     )
+
+
+def list_columns(there: Sequence[str], named: Collection[str] = ()) -> str:
+    """Say which columns a table has, as the end of a sentence; only how many, where their names may be values of a row.
+
+    A table that lacks its header begins with a row. So the names are shown only if all of them look like names, and one
+    of them is a usual one or among those that options give (`named`).
+    """
+    if are_names(there, named):
+        return f"which are {', '.join(map(repr, there))}"
+    return (
+        f"of which there are {len(there)}; the first line does not look like the names of columns, so it is not shown"
+    )
+
+
+def are_names(there: Sequence[str], named: Collection[str] = ()) -> bool:
+    known = {name.lower() for name in (*chain(*USUAL_NAMES.values()), *named)}
+    return all(map(NAME.fullmatch, there)) and any(name.lower() in known for name in there)
 
 
 def join_texts(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
@@ -185,17 +225,30 @@ def is_missing(value: Any) -> bool:
 
 
 def read_id(value: Any) -> str:
-    """An id as a string, `""` if there is none: data frames make `17.0` of a whole number beside a missing one."""
+    """An id as a string, `""` if there is none.
+
+    Data frames make `17.0` of a whole number in a column where one is missing, and write it so into a csv: it is read as
+    `17`, as in the tables where none is missing.
+    """
     if is_missing(value) or isinstance(value, (bytes, list, dict)):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    match = WHOLE_NUMBER.fullmatch(text)
+    return match[1] if match else text
 
 
 def is_table(path: Path) -> bool:
     """Whether a file's name ends as that of a table that can be read."""
     return _format_of(path) is not None
+
+
+def table_stem(path: Path) -> str:
+    """The name of a table without what says its format, in lower case: `train` of `Train.csv.gz`."""
+    name = path.name.lower()
+    kind = _format_of(path) or ""
+    return (name.removesuffix(".gz") if kind in TEXT_FORMATS else name).removesuffix(kind)
 
 
 def _format_of(path: Path) -> str | None:
@@ -307,16 +360,13 @@ def _read_header(lines: _Lines) -> tuple[list[str], str]:
         raise ValueError(f"{lines.path}: the first line must name the columns, and cannot be read as their names.")
     twice = [name for name, count in Counter(filter(None, header)).items() if count > 1]
     if twice:
-        raise ValueError(f"{lines.path}: the first line names {quote_names(twice)} twice. Rename one of the columns.")
+        listed = ", ".join(map(repr, twice)) if are_names([*filter(None, header)]) else "a value"
+        raise ValueError(
+            f"{lines.path}: the first line must name the columns, and names {listed} twice. Rename one of the two, or add "
+            "the line if there is none."
+        )
     lines.mended.clear()
     return header, delimiter
-
-
-def quote_names(names: Iterable[str]) -> str:
-    """Show names of columns, without those too long to be one: a table that lacks its header begins with a note."""
-    return ", ".join(
-        repr(name) if len(name) <= LONGEST_NAME else f"a name of {len(name)} characters" for name in names
-    )
 
 
 def _read_csv(lines: _Lines) -> Iterator[dict[str, Any] | BadRow]:
@@ -354,6 +404,15 @@ def _explain(message: str) -> str:
     return "has a quote within a value that is not doubled"
 
 
+def _refuse_late_column(row: Mapping[str, Any], absent: Collection[str], lines: _Lines) -> None:
+    late = next((name for name in row if name.lower() in absent), None)
+    if late is not None:
+        raise ValueError(
+            f"{lines.path}: row {lines.row} has a column {late!r}, which none of the first {LOOKED_AT} rows has, so that it "
+            f"would not be read. Give the first row a {late!r}, too, null if it has none."
+        )
+
+
 def _read_jsonl(lines: _Lines) -> Iterator[dict[str, Any] | BadRow]:
     for line in lines:
         if not line.strip():
@@ -382,7 +441,7 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[
         while not is_damaged:
             try:
                 batch = next(batches, None)
-                rows = None if batch is None else batch.to_pylist()
+                rows = None if batch is None else to_rows(batch)
             except (pa.ArrowException, OSError, UnicodeDecodeError):
                 is_damaged = True
                 continue
@@ -391,6 +450,26 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[
             yield from rows
             row += len(rows)
     raise ValueError(f"{path} is damaged after row {row}: make the file again.")
+
+
+def to_rows(batch: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """The rows of a batch; a date that Python cannot hold is None, and one in a zone that is not known here is in UTC."""
+    with suppress(OverflowError, pa.ArrowInvalid):
+        return batch.to_pylist()
+    columns = [_to_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _to_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+        column = column.cast(pa.timestamp(column.type.unit))  # the same points in time, in UTC
+    values = []
+    for scalar in column:
+        value = None
+        with suppress(OverflowError):
+            value = scalar.as_py()
+        values.append(value)
+    return values
 
 
 @contextmanager

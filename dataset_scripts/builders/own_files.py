@@ -30,18 +30,18 @@ from ..tables import find_column
 from . import own_index, own_rows, own_sources
 from .own_index import Index, IndexedNote, divide_in_order, hash_id
 from .own_rows import CodeReader, Columns, NoteReader, read_codings, read_titles
-from .own_sources import SPLITS, Source, find_given_sources, find_sources, is_hub_id
+from .own_sources import SPLITS, NotRead, Source, find_given_sources, find_sources, is_hub_id
 from .records import ICDBuilder, ICDConfig, check_positive, find_given_file, most_frequent, record_features
 from .sources import absolute_path
 from .stratify import EVERY_DOCUMENT, Shares, stratify_groups
 
 
 FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-VALIDATION_FRACTIONS = {"train": 0.9, "validation": 0.1}  # of a train split that comes without one
+VALIDATION_FRACTIONS = {"train": 0.9, "validation": 0.1}  # of train notes that come with a test split alone
 LEAST_TO_STRATIFY = 10  # notes of a code; a tenth of fewer is no whole note
 SUBJECTS_AT_ONCE = 2_000  # more of them make the shares hardly more even, and take memory
 FEWEST_NOTES = 10  # that are divided
-FILE_OPTIONS = ("train_file", "validation_file", "test_file", "codes_file", "descriptions_file")
+PATH_OPTIONS = ("train_file", "validation_file", "test_file", "codes_file", "descriptions_file")
 
 
 @dataclass
@@ -61,10 +61,14 @@ class OwnFilesConfig(ICDConfig):
             A column with the codes of procedures beside those of diagnoses, which ICD-9-CM cannot tell apart without dots.
         id_column, subject_column (`str`, *optional*):
             The columns of the note's id and of its patient; if left out, `note_id`, `hadm_id` or `id`, and `subject_id` or
-            `patient_id`. Without an id, it is the number of the row; without a subject, each note is one of its own.
+            `patient_id`. Without an id, it is the number of the row, `5`, where all notes are in one file, and else it names
+            the split, the file (counted from 0, train before validation before test) and the row, `train-0-5`; without a
+            subject, each note is one of its own.
         codes_file (`str`, *optional*):
             A second table with a row for each code of a note, which `id_column` and `codes_column` name.
-        code_kind_column (`str`, *optional*): A column of `codes_file` that says `diagnosis` or `procedure` (or d, p).
+        code_kind_column (`str`, *optional*):
+            A column of `codes_file` that says `diagnosis` (or diagnoses, d, dx, cm) or `procedure` (or procedures, proc, p,
+            px, pcs); rows that say something else are left out.
         code_system (`str`):
             `icd9cm`, `icd10cm` (with ICD-10-PCS in `procedures_column`), `icd10pcs`, or `other`: any strings.
         descriptions_file (`str`, *optional*): A table with the columns `code` and `description`.
@@ -129,7 +133,7 @@ class OwnFilesConfig(ICDConfig):
                 raise ValueError(
                     f"`codes` has {len(wrong)} that are not written as {self.system.name} writes them: {wrong[:3]}."
                 )
-        for option in FILE_OPTIONS:
+        for option in PATH_OPTIONS:
             if getattr(self, option) is not None:
                 setattr(self, option, absolute_path(getattr(self, option)))
 
@@ -148,14 +152,16 @@ class OwnFiles(ICDBuilder):
     `data_dir` is one of these; or it is left out, and `train_file`, `validation_file` and `test_file` give tables:
 
     - a table of notes: .csv, .tsv or .jsonl, each with `.gz` or without, or .parquet;
-    - a folder with such tables, one, or some named `train`, `validation` (`valid`, `val`, `dev`) and `test`;
+    - a folder with such tables, one, or some named `train`, `validation` (`valid`, `val`, `dev`) and `test`; others beside
+      them are not read, which is counted, and no table may be there in two formats;
     - a folder that `datasets` wrote with `save_to_disk`;
     - the id of a data set of the Hub, `OWNER/NAME`.
 
-    **Splits.** Notes that come as one table are divided into train, validation and test (80 / 10 / 10 %). A train split that
-    comes without a validation split is divided into the two (90 / 10 %); a test split that is missing stays so. Subjects,
-    not notes, are divided, stratified by code (see [`stratify_groups`]) or by date. The result depends on the subjects, the
-    codes and the seed, not on the order of the rows.
+    **Splits.** Notes that come without splits, or as train notes alone, are divided into train, validation and test
+    (80 / 10 / 10 %): a table is divided alike whether `data_dir` is the table or the folder that it is in, or it is given as
+    `train_file`. Train notes that come with a test split but without a validation split are divided into train and
+    validation (90 / 10 %). Subjects, not notes, are divided, stratified by code (see [`stratify_groups`]) or by date. The
+    result depends on the subjects, the codes and the seed, not on the order of the rows.
 
     **Records.** `hadm_id` is the note's id and `subject_id` that of its subject, both strings. A row without a text, id or
     code, one that cannot be read, and a code that is not in the form of `code_system` are left out and counted; where they
@@ -186,13 +192,15 @@ class OwnFiles(ICDBuilder):
                 "Give the notes either by `data_dir` or by `train_file`, `validation_file` and `test_file`."
             )
         tables_apart = [path for path in apart if path is not None]
-        self.sources = given or find_sources(
-            str(config.data_dir), config.encoding, tables_apart, self.downloads_dir.parent / "hub-private"
-        )
+        self.sources, self.not_read = given, NotRead()
+        if not given:
+            hub_cache = self.downloads_dir.parent / "hub-private"
+            self.sources, self.not_read = find_sources(str(config.data_dir), config.encoding, tables_apart, hub_cache)
         by_date = config.split_by == "date" and not config.unsplit
         divided = {None, "train"} if self._fractions else set()
         self.columns = [find_columns(source, config, by_date and source.split in divided) for source in self.sources]
-        return [*(file for source in self.sources for file in source.files), *tables_apart]
+        # Those that are not read are in the report, which has to be made anew when there are others.
+        return [*(file for source in self.sources for file in source.files), *tables_apart, *self.not_read.files]
 
     @property
     def classification(self) -> Classification | None:
@@ -222,9 +230,9 @@ class OwnFiles(ICDBuilder):
     def _fractions(self) -> dict[str, float]:
         """The splits that have to be made, and their shares; none if all are there."""
         there = {source.split for source in self.sources}
-        if there == {None}:
+        if there <= {None, "train"}:
             return FRACTIONS
-        return VALIDATION_FRACTIONS if "train" in there and "validation" not in there else {}
+        return VALIDATION_FRACTIONS if "validation" not in there and "train" in there else {}
 
     def download_and_prepare(self, *args, **kwargs):
         streamed, self._scratch[:] = list(self._scratch), []
@@ -264,7 +272,7 @@ class OwnFiles(ICDBuilder):
         """Read, check and divide the notes; returns the generators of the splits' records."""
         _ = self.code_descriptions  # what is wrong with their file is said before the notes are read
         codes = CodeReader(self.config.system, self.config.code_separator)
-        counts: Counter[str] = Counter()
+        counts: Counter[str] = Counter(self.not_read.counts)
         if self.config.codes_file is not None:
             counts["left out, code rows that repeat another one"] = self._index_codings(index, codes, counts)
         index.add_notes(self._read_notes(index, codes, counts))
@@ -453,10 +461,12 @@ def find_columns(source: Source, config: OwnFilesConfig, needs_date: bool) -> Co
     there = source.column_names()
 
     def find(option: str, usual: str, needed: bool = True) -> str | None:
-        return find_column(source.name, there, option, getattr(config, option), usual, needed)
+        return find_column(source.name, there, option, getattr(config, option), usual, needed, named)
 
-    named: list[str | None] = [*config.text_column] if config.text_column else [None]
-    texts = [find_column(source.name, there, "text_column", name, "text") for name in named]
+    options = ("codes_column", "procedures_column", "id_column", "subject_column", "date_column")
+    named = [*(config.text_column or ()), *filter(None, (getattr(config, option) for option in options))]
+    text_columns: list[str | None] = [*config.text_column] if config.text_column else [None]
+    texts = [find_column(source.name, there, "text_column", name, "text", named=named) for name in text_columns]
     has_codes_file = config.codes_file is not None
     return Columns(
         texts=tuple(text for text in texts if text is not None),

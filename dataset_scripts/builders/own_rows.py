@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 from ..codes.icd9 import Kind
 from ..codes.systems import CodeSystem, split_codes
-from ..tables import BadRow, column_names, find_column, is_missing, join_texts, quote_names, read_id, read_table
+from ..tables import (
+    USUAL_NAMES,
+    BadRow,
+    column_names,
+    find_column,
+    is_missing,
+    join_texts,
+    list_columns,
+    read_id,
+    read_table,
+)
 from .own_sources import Source
 
 
@@ -17,9 +27,15 @@ NOT_READ = "rows that cannot be read"
 NO_ID = "rows without an id"
 NO_TEXT = "rows without a text"
 NO_DATE = "rows without a date in ISO's form (2026-11-26)"
+NO_KIND = "code rows that are neither of a diagnosis nor of a procedure"
 NO_SUBJECT = "notes without a patient, each taken for one of its own"
 PROCEDURE: Kind = "procedure"
-KIND_STARTS: dict[str, Kind] = {"d": "diagnosis", "cm": "diagnosis", "p": "procedure"}
+DIAGNOSIS: Kind = "diagnosis"
+# What a cell may say, whatever the case of its letters. "Primary" or "PDX" is the rank of a diagnosis, and no kind.
+KINDS = {
+    **dict.fromkeys(("d", "dx", "cm", "diagnosis", "diagnoses"), DIAGNOSIS),
+    **dict.fromkeys(("p", "px", "pcs", "proc", "procedure", "procedures"), PROCEDURE),
+}
 
 
 class Note(NamedTuple):
@@ -54,6 +70,12 @@ class Columns:
     def all(self) -> set[str]:
         return {*self.texts, *filter(None, (self.codes, self.procedures, self.id, self.subject, self.date))}
 
+    @property
+    def absent(self) -> set[str]:
+        """Usual names of columns that were looked for and not found."""
+        found = {"id": self.id, "subject": self.subject}
+        return {name for usual, column in found.items() if column is None for name in USUAL_NAMES[usual]}
+
 
 def read_date(value: Any) -> str | None:
     """A point in time in ISO's form and without a zone, so that strings sort by time; None if there is none."""
@@ -66,7 +88,10 @@ def read_date(value: Any) -> str | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat()
+    try:
+        return (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat()
+    except OverflowError:  # in UTC, it is before the year 1 or after the year 9999
+        return None
 
 
 class CodeReader:
@@ -166,7 +191,7 @@ class NoteReader:
                 yield number, note
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-        return enumerate(self.source.read(self.columns.all, self.counts), start=1)
+        return enumerate(self.source.read(self.columns.all, self.columns.absent, self.counts), start=1)
 
     def read(self, row: dict[str, Any] | BadRow, number: int) -> Note | None:
         """Make a note of a row."""
@@ -229,16 +254,22 @@ def read_codings(
     Args:
         options (`Mapping[str, str]`): `id_column`, `codes_column` and `code_kind_column`, None where none is given.
         counts (`Counter[str]`): Takes up what is left out.
+
+    Raises:
+        ValueError: where a column is missing, a code is a number, or most rows do not say their kind in `code_kind_column`.
     """
     there = column_names(path, encoding)
-    id_column = find_column(str(path), there, "id_column", options["id_column"], "id")
-    code_column = find_column(str(path), there, "codes_column", options["codes_column"], "code")
+    named = [name for name in options.values() if name is not None]
+    id_column = find_column(str(path), there, "id_column", options["id_column"], "id", named=named)
+    code_column = find_column(str(path), there, "codes_column", options["codes_column"], "code", named=named)
     kind_column = options["code_kind_column"]
     if kind_column is not None:
-        kind_column = find_column(str(path), there, "code_kind_column", kind_column, "code")
+        kind_column = find_column(str(path), there, "code_kind_column", kind_column, "code", named=named)
     assert id_column is not None and code_column is not None
     columns = {id_column, code_column, *filter(None, (kind_column,))}
+    num_rows = 0
     for number, row in enumerate(read_table(path, encoding, columns=columns, counts=counts), start=1):
+        num_rows = number
         if isinstance(row, BadRow):
             counts["left out, code rows that cannot be read"] += 1
             continue
@@ -246,7 +277,7 @@ def read_codings(
         if kind_column is not None:
             kind = read_kind(row.get(kind_column))
             if kind is None:
-                counts["left out, code rows that are neither of a diagnosis nor of a procedure"] += 1
+                counts[f"left out, {NO_KIND}"] += 1
                 continue
         codes = reader.read(row.get(code_column), kind, str(path), number)
         if not note_id or is_missing(row.get(code_column)) or not str(row.get(code_column)).strip():
@@ -254,12 +285,17 @@ def read_codings(
             continue
         for code in codes:
             yield note_id, code
+    if counts[f"left out, {NO_KIND}"] * 2 > num_rows:
+        raise ValueError(
+            f"{path}: {counts[f'left out, {NO_KIND}']:,} of {num_rows:,} rows do not say in column {kind_column!r} whether the "
+            f"code is of a diagnosis or of a procedure. Expected one of {', '.join(KINDS)}; leave `code_kind_column` out "
+            "where it says something else, such as which diagnosis is the first."
+        )
 
 
 def read_kind(value: Any) -> Kind | None:
-    """Whether a cell says that a code is of a diagnosis or of a procedure; None if it says neither."""
-    said = str(value).strip().lower()
-    return next((kind for start, kind in KIND_STARTS.items() if said.startswith(start)), None)
+    """Whether a cell says that a code is of a diagnosis or of a procedure, in a word of `KINDS`; None if it says neither."""
+    return KINDS.get(str(value).strip().lower())
 
 
 def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]:
@@ -276,10 +312,11 @@ def read_titles(path: Path, encoding: str, system: CodeSystem) -> dict[str, str]
         for name in ("code", "description")
     )
     if code_column is None or title_column is None:
-        raise ValueError(f"{path} must have the columns `code` and `description`, and has {quote_names(there)}.")
+        raise ValueError(f"{path} must have `code` and `description` among its columns, {list_columns(there)}.")
     kind_column = find_column(str(path), there, "descriptions_file", None, "kind", needed=False)
     titles = {}
-    for row in read_table(path, encoding):
+    absent = USUAL_NAMES["kind"] if kind_column is None else ()
+    for row in read_table(path, encoding, absent=absent):
         if isinstance(row, BadRow):
             continue
         code, title = row.get(code_column), row.get(title_column)

@@ -3,10 +3,13 @@
 import csv
 import gzip
 import hashlib
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -240,12 +243,12 @@ def test_build(corpus, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--option", "num_codes=many"], "build: `--option num_codes=many` must be a whole number."),
-        (["--option", "code_kinds=1"], "build: `--option code_kinds=1` must be true or false."),
-        (["--option", "text"], "build: `--option text` must be NAME=VALUE"),
-        (["--option", "colour=red"], "build: MIMIC3 has no option colour"),
-        (["--option", "codes=401.9,4019"], "build: '4019' is not a dotted ICD-9-CM code"),
-        (["--config", "top10"], "build: MIMIC3 has no configuration 'top10'"),
+        (["--option", "num_codes=many"], "error: `--option num_codes=many` must be a whole number."),
+        (["--option", "code_kinds=1"], "error: `--option code_kinds=1` must be true or false."),
+        (["--option", "text"], "error: `--option text` must be NAME=VALUE"),
+        (["--option", "colour=red"], "error: MIMIC3 has no option colour"),
+        (["--option", "codes=401.9,4019"], "error: '4019' is not a dotted ICD-9-CM code"),
+        (["--config", "top10"], "error: MIMIC3 has no configuration 'top10'"),
     ],
 )
 def test_a_fault_is_one_line(corpus, tmp_path, capsys, arguments, message):
@@ -255,11 +258,38 @@ def test_a_fault_is_one_line(corpus, tmp_path, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "message"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "error: ended by SIGTERM."),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "error: interrupted."),
+        (lambda: int("x"), 2, "error: invalid literal for int()"),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "wrapped"],
+)
+def test_what_ends_a_build_is_one_line_and_leaves_nothing(
+    corpus, tmp_path, capsys, monkeypatch, fault, status, message
+):
+    """Also an error that `datasets` wraps in one that does not say what it was."""
+
+    def generate(self, *args, **options):
+        fault()
+        time.sleep(10)
+        yield from ()
+
+    monkeypatch.setattr(MIMIC3, "_generate_examples", generate)
+    assert main(["build", "--data_dir", str(corpus), "--cache_dir", str(tmp_path)]) == status
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith(message) and not any("Traceback" in line for line in error)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert list(tmp_path.rglob("*.incomplete")) == []
+
+
 def test_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "dataset_scripts", "build", "--data_dir", str(tmp_path / "nowhere")]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 2
-    assert process.stderr.startswith("build: `data_dir` ") and "Traceback" not in process.stderr
+    assert process.stderr.startswith("error: `data_dir` ") and "Traceback" not in process.stderr
 
 
 # ---- real counts and lists

@@ -6,6 +6,8 @@ import logging
 import sqlite3
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from faults import SECRET, assert_clean, cached_files
 from own_tables import ids_of, make_rows, records_of, write_table
@@ -63,9 +65,26 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path, build_own
 
 
 def test_a_table_without_a_header_shows_no_note(tmp_path, build_own):
-    path = tmp_path / "a.csv"
-    path.write_text(f'"{SECRET} {"and more " * 10}","X"\n' * 3)
-    refuse(build_own, tmp_path, "which are a name of .* characters, 'X'", path)
+    path, notes = tmp_path / "a.csv", write_table(tmp_path / "notes.csv", secret_rows())
+    for row in (
+        f'"{SECRET} {"and more " * 10}","X"',
+        f"17,{SECRET} Smith,1950-02-03,I10",
+        f"Pt {SECRET},HIV positive",
+    ):
+        path.write_text(f"{row}\n" * 3)
+        columns = 1 + row.count(",")
+        message = (
+            f"of which there are {columns}; the first line does not look like the names of columns, so it is not shown"
+        )
+        refuse(build_own, tmp_path, message, path)
+        refuse(
+            build_own,
+            tmp_path,
+            f"`code` and `description` among its columns, {message}",
+            path,
+            notes,
+            descriptions_file=path,
+        )
 
 
 def test_two_notes_with_one_id_are_refused(tmp_path, build_own):
@@ -221,7 +240,7 @@ def test_a_table_that_changes_during_the_build(tmp_path, build_own, monkeypatch)
         ({"train_file": "a.csv", "codes_file": "no.csv"}, r"`codes_file` \(.*\) is not a file"),
         (
             {"train_file": "a.csv", "descriptions_file": "a.csv"},
-            "must have the columns `code` and `description`, and has 'letter', 'description'",
+            "must have `code` and `description` among its columns, which are 'letter', 'description'",
         ),
         ({"test_file": "a.csv", "num_codes": 2}, "count train notes, and there are none: give `codes`"),
         ({"train_file": "a.csv", "num_codes": 0}, r"`num_codes` \(0\) must be at least 1"),
@@ -260,10 +279,68 @@ def test_a_folder_of_tables_that_are_no_splits(tmp_path, build_own):
     refuse(build_own, tmp_path, r"holds 2 tables \(february.csv, january.csv\), and none is named as a split", data)
 
 
+def test_one_table_in_two_formats_is_refused(tmp_path, build_own):
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [{"text": SECRET, "codes": row["codes"]} for row in secret_rows()]  # without ids, nothing else would tell
+    for name in ("train.csv", "Train.parquet", "test.csv"):
+        write_table(data / name, rows)
+    refuse(build_own, tmp_path, r"holds 'train' in 2 formats \(Train\.parquet, train\.csv\)", data)
+
+
+def test_tables_and_splits_that_are_not_read_are_counted(tmp_path, build_own):
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, start in {"train": 0, "validation": 20, "test": 30}.items():
+        write_table(data / f"{split}.csv", make_rows(10, start=start))
+    assert "not read" not in build_own(data).info.description
+    write_table(data / "notes_2020.csv", make_rows(10, start=40))  # after a build, too
+    write_table(data / "codes.csv", [{"code": "I10", "description": "x"}])
+    builder = build_own(data, descriptions_file=data / "codes.csv")
+    said = "tables that are not read, since no split has their name (notes_2020.csv): 1"
+    assert said in builder.info.description
+    assert {split: len(ids) for split, ids in ids_of(builder).items()} == {"train": 10, "validation": 10, "test": 10}
+
+    rows = {
+        name: datasets.Dataset.from_list(make_rows(5, start=i * 5)) for i, name in enumerate(("train", "dev", "test2"))
+    }
+    datasets.DatasetDict(rows).save_to_disk(tmp_path / "saved")
+    description = build_own(tmp_path / "saved").info.description
+    assert "splits that are not read, since no split has their name (test2): 1" in description
+
+
 def test_splits_of_a_data_set_that_are_none(tmp_path, build_own):
     rows = datasets.Dataset.from_list(secret_rows())
     datasets.DatasetDict({"a": rows, "b": rows}).save_to_disk(tmp_path / "saved")
     refuse(build_own, tmp_path, "has the splits a, b: expected train, validation and test", tmp_path / "saved")
+
+
+def test_most_rows_that_do_not_say_their_kind_are_refused(tmp_path, build_own):
+    """`PDX` is the principal diagnosis: as a procedure, 4019 would be another valid code, 40.19."""
+    notes = write_table(tmp_path / "notes.csv", [{"id": row["id"], "text": SECRET} for row in make_rows()])
+    rows = [
+        {"id": row["id"], "code": "4019", "kind": kind} for row in make_rows() for kind in ("PDX", "Principal", "dx")
+    ]
+    codes = write_table(tmp_path / "codes.csv", rows)
+    options = {"codes_file": codes, "code_kind_column": "kind", "code_system": "icd9cm"}
+    message = (
+        r"80 of 120 rows do not say in column 'kind' .* Expected one of d, dx, cm, .* leave `code_kind_column` out"
+    )
+    refuse(build_own, tmp_path, message, codes, notes, **options)
+
+
+def test_a_subject_that_comes_too_late_to_be_found_is_refused(tmp_path, build_own):
+    """Else its notes would be divided as those of many subjects, and one be in train and in test."""
+    rows = [{"text": SECRET, "codes": "X"} for _ in range(100)] + [
+        {"text": SECRET, "codes": "X", "patient_id": "1"}
+    ] * 20
+    path = write_table(tmp_path / "a.jsonl", rows)
+    refuse(build_own, tmp_path, "row 101 has a column 'patient_id', which none of the first 100 rows has", path)
+    rows[0]["patient_id"] = None
+    write_table(path, rows)
+    assert "each taken for one of its own: 100" in build_own(path, unsplit=True).info.description
+    named = write_table(tmp_path / "b.jsonl", [{**row, "who": "2"} for row in rows[1:]])
+    assert len(ids_of(build_own(named, subject_column="who", unsplit=True))["unsplit"]) == 119
 
 
 # ---- counts: some rows are wrong
@@ -319,8 +396,8 @@ def test_rows_of_the_second_table_that_are_not_used_are_counted(tmp_path, build_
         ("1", "4019", "d"),
         ("", "4019", "d"),
         ("2", "", "d"),
-        ("2", "4019", "drug?"),
-        ("2", "4019", "x"),
+        ("2", "4019", " Dx "),
+        ("2", "4019", "Primary"),
         ("2", "A", "d"),
         ("2", "486", "d"),
     ]
@@ -341,6 +418,25 @@ def test_rows_without_a_date_are_counted(tmp_path, build_own):
     rows = make_rows(20)
     rows[0]["date"], rows[1]["date"] = "", "03/04/2020"
     builder = build_own(write_table(tmp_path / "a.csv", rows), split_by="date")
+    assert "rows without a date in ISO's form (2026-11-26): 2" in builder.info.description
+    assert sum(map(len, ids_of(builder).values())) == 18
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ""])
+def test_dates_that_python_does_not_have_are_counted_as_missing(tmp_path, build_own, suffix):
+    rows, path = make_rows(20), tmp_path / f"a{suffix}"
+    if suffix == ".jsonl":
+        rows[0]["date"], rows[1]["date"] = "0001-01-01T00:00:00+23:00", "9999-12-31T23:00:00-23:00"
+        write_table(path, rows)
+    else:
+        days = pa.array([10**7, 10**8, *range(18)], pa.int32()).cast(pa.date32())
+        table = pa.Table.from_pylist([{**row, "date": None} for row in rows]).drop("date").append_column("date", days)
+        pq.write_table(table, tmp_path / "b.parquet")
+        if suffix:
+            (tmp_path / "b.parquet").rename(path)
+        else:
+            datasets.Dataset(table).save_to_disk(path)
+    builder = build_own(path, split_by="date")
     assert "rows without a date in ISO's form (2026-11-26): 2" in builder.info.description
     assert sum(map(len, ids_of(builder).values())) == 18
 

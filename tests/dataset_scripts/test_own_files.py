@@ -18,6 +18,7 @@ from own_tables import CODES, expected_of, ids_of, make_rows, records_of, write_
 
 from dataset_scripts import load_split, parse_options
 from dataset_scripts.__main__ import main
+from dataset_scripts.builders.own_sources import is_hub_id
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.evaluation.model_data import builder_for
 from modeling_icd.training.run import main as train
@@ -66,6 +67,11 @@ def test_one_table_is_divided(tmp_path, build_own):
     assert {split: len(records) for split, records in by_file.items()} == {"train": 80, "validation": 10, "test": 10}
     assert sorted(record for records in by_file.values() for record in records) == sorted(expected_of(rows))
     assert records_of(build_own(tmp_path)) == by_file
+    # However the table is given: else one would be evaluated on notes that were trained on.
+    assert records_of(build_own(train_file=path)) == by_file
+    beside = write_table(tmp_path / "predicted.csv", make_rows(1))
+    assert records_of(build_own(tmp_path)) == by_file
+    beside.unlink()
     assert records_of(build_own(path, unsplit=True)) == {"unsplit": expected_of(rows)}
     assert [row["hadm_id"] for row in load_split("files", "all", data_dir=path, cache_dir=tmp_path / "c")] == [
         row["id"] for row in rows
@@ -74,10 +80,6 @@ def test_one_table_is_divided(tmp_path, build_own):
 
 def test_a_missing_validation_split_is_cut_from_train(tmp_path, build_own):
     write_table(tmp_path / "train.csv", make_rows(100))
-    assert {split: len(ids) for split, ids in ids_of(build_own(train_file=tmp_path / "train.csv")).items()} == {
-        "train": 90,
-        "validation": 10,
-    }
     write_table(tmp_path / "test.csv", make_rows(10, start=100))
     ids = ids_of(build_own(tmp_path))
     assert {split: len(of_split) for split, of_split in ids.items()} == {"train": 90, "validation": 10, "test": 10}
@@ -156,13 +158,28 @@ def test_a_data_set_of_the_hub(tmp_path, monkeypatch):
         commit("b", make_rows(12))
         other_folder, splits = load()
         assert other_folder != folder and {split: len(ids) for split, ids in splits.items()}["train"] == 10
-        assert "someone/nothing cannot be found" in load("someone/nothing")
+        message = load("someone/nothing")
+        assert "someone/nothing is no path here: asking the Hub" in message
+        assert "someone/nothing cannot be found" in message and "Correct the path, or the name" in message
+        assert [request for request in hub.requests if "nothing" in request] == ["GET /api/datasets/someone/nothing"]
     finally:
         hub.close()
+    message = load("someone/nothing")  # no server answers
+    assert "the Hub could not be asked for a data set of this name" in message and "Retry" not in message
     arrows = list((tmp_path / "cache").rglob("*.arrow"))
     blobs = [path for path in (tmp_path / "home").rglob("blobs/*") if path.is_file()]
     assert len(arrows) > 4 and len(blobs) > 1
     assert {stat.S_IMODE(path.stat().st_mode) for path in arrows + blobs} == {0o600}
+
+
+def test_a_path_is_not_taken_for_the_id_of_a_data_set(tmp_path, build_own, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ward7").mkdir()
+    ids = ["someone/notes", "someone/notes-v1.0", "ward7/johnson_notes", "ward8/notes.xlsx", "a/b/c", "notes", "/a/b"]
+    assert [name for name in ids if is_hub_id(name)] == ids[:2]
+    with pytest.raises(FileNotFoundError, match=r"`data_dir` \(.*ward7/johnson_notes\) does not exist"):
+        build_own("ward7/johnson_notes")
+    assert capsys.readouterr().err == ""  # nobody was asked
 
 
 # ---- the columns
@@ -215,6 +232,18 @@ def test_ids_may_be_numbers(tmp_path, build_own):
     builder = build_own(test_file=write_table(tmp_path / "a.parquet", rows))
     assert records_of(builder)["test"] == [("12", "3", "a", ["X"]), ("13", "13", "b", ["X"])]
     assert "each taken for one of its own: 1" in builder.info.description
+
+
+def test_ids_of_data_frames_are_those_of_the_other_tables(tmp_path, build_own):
+    """A column of whole numbers of which one is missing is written as 0.0, 1.0, ... into a csv."""
+    rows = [{"id": f"{i}", "subject_id": f"{i}.0", "text": "a", "codes": ""} for i in range(10)]
+    train = write_table(tmp_path / "train.csv", rows)
+    valid = write_table(tmp_path / "valid.csv", [{**rows[0], "id": "10", "subject_id": "0"}])
+    codings = [{"id": f"{i}.0", "code": "X"} for i in range(11)]
+    codes = write_table(tmp_path / "codes.csv", codings)
+    builder = build_own(train_file=train, validation_file=valid, codes_file=codes)
+    assert "patients with notes in two of the given splits: 1" in builder.info.description
+    assert records_of(builder)["train"][3] == ("3", "3", "a", ["X"])
 
 
 @pytest.mark.parametrize(
@@ -353,7 +382,7 @@ def test_a_model_is_trained_on_them_and_evaluated_on_others(tmp_path, backbone, 
     assert train([*arguments, "--dataset_options", "num_codes=3", "code_system=icd10cm"]) == 0, capsys.readouterr().err
     assert evaluate([str(tmp_path / "model"), "--test_file", str(test_file)]) == 0, capsys.readouterr().err
     results = json.loads((tmp_path / "model" / "evaluation" / "test" / "results.json").read_text())
-    assert (results["num_notes"], results["num_codes"]) == (16, 3)  # four of the 20 notes have none of the three codes
+    assert (results["num_notes"], results["num_codes"]) == (14, 3)  # six of the 20 notes have none of the three codes
 
 
 # ---- the same records in other ways
@@ -407,7 +436,7 @@ def test_it_is_built_and_described_by_the_command_line(tmp_path, capsys):
     assert main(["describe", str(tmp_path), "--png", str(tmp_path / "files.png"), *arguments]) == 0
     assert "Essential (primary) hypertension" in capsys.readouterr().out
     assert main(["build", *arguments, "--option", f"train_file={path}"]) == 0
-    assert "train 28, validation 2." in capsys.readouterr().out
+    assert "train 24, validation 4, test 2." in capsys.readouterr().out
     assert main(["describe", *arguments]) == 2
     assert "Give the notes either by `data_dir` or by `train_file`" in capsys.readouterr().err
 

@@ -141,8 +141,9 @@ def test_dates_are_compared_as_points_in_time(tmp_path, build_own):
 
 
 def test_validation_is_cut_from_the_newest_of_train(tmp_path, build_own):
-    path = write_table(tmp_path / "a.csv", make_rows(20, per_subject=1))
-    assert ids_of(build_own(train_file=path, split_by="date"))["validation"] == ["n18", "n19"]
+    train = write_table(tmp_path / "a.csv", make_rows(20, per_subject=1))
+    test = write_table(tmp_path / "b.csv", make_rows(5, start=20))
+    assert ids_of(build_own(train_file=train, test_file=test, split_by="date"))["validation"] == ["n18", "n19"]
 
 
 def test_notes_that_are_not_divided_need_no_date(tmp_path, build_own):

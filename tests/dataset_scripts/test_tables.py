@@ -6,6 +6,7 @@ import io
 import json
 import tracemalloc
 from collections import Counter
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset_scripts.tables import LONGEST_VALUE, MIXED, NULS, BadRow, column_names, is_table, quote_names, read_table
+from dataset_scripts.tables import (
+    LONGEST_VALUE,
+    MIXED,
+    NULS,
+    BadRow,
+    column_names,
+    find_column,
+    is_table,
+    list_columns,
+    read_id,
+    read_table,
+    table_stem,
+)
 
 
 ROWS = [
@@ -155,7 +168,7 @@ FAULTS = {
     "empty lines": ("a.csv", b"\n\n", ValueError, "must name the columns"),
     "header": ("a.csv", b'id,"text\n1,Xylophonia\n', ValueError, "must name the columns"),
     "twice": ("a.csv", b"id,text,id\n", ValueError, "names 'id' twice"),
-    "a note for a header": ("a.csv", b'"%s","%s"\n' % ((b"Xylophonia " * 9,) * 2), ValueError, "a name of 98 characters"),
+    "a note for a header": ("a.csv", b'"%s","%s"\n' % ((b"Xylophonia " * 9,) * 2), ValueError, "must name the columns, and names a value twice"),
     "gzip": ("a.csv.gz", b"id,text\n1,Xylophonia\n", ValueError, "a gzip stream that is cut short or damaged after row 0"),
     "gzip cut": ("a.csv.gz", gzip.compress(b"id,text\n1,Xylophonia\n")[:-4], ValueError, "cut short or damaged after row 1"),
     "list": ("a.jsonl", b'[{"text": "Xylophonia"}]', ValueError, "expected one JSON object a line"),
@@ -215,7 +228,113 @@ def test_names_of_tables():
 
     names = ["a.csv", "a.CSV.GZ", "a.tsv.gz", "a.jsonl", "a.parquet", "a.parquet.gz", "a.csv.zip", "csv", "a.txt"]
     assert [name for name in names if is_table(Path(name))] == names[:5]
-    assert quote_names(["text", "x" * 41]) == "'text', a name of 41 characters"
+    stems = ["Train.csv", "train.csv.gz", "train.jsonl.gz", "train.parquet", "train-00000-of-00002.tsv"]
+    assert [table_stem(Path(name)) for name in stems] == ["train"] * 4 + ["train-00000-of-00002"]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ["17", "John Smith", "1950-02-03", "401.9"],
+        ["17", "text"],  # a row that says a usual name
+        ["Pt John Smith", "HIV positive"],
+        ["note", "icd"],  # names, but nothing tells them from a row
+        ["text", "x" * 41],
+    ],
+)
+def test_names_that_may_be_a_row_are_counted_and_not_shown(there):
+    says = (
+        f"of which there are {len(there)}; the first line does not look like the names of columns, so it is not shown"
+    )
+    assert list_columns(there) == says
+    with pytest.raises(ValueError) as error:
+        find_column("a.csv", there, "text_column", "history", "text")
+    assert str(error.value).endswith(f"give `text_column` the name of one of its columns, {says}.")
+
+
+def test_names_of_columns_are_shown_where_one_is_known():
+    assert list_columns(["Note", "CODES"]) == "which are 'Note', 'CODES'"
+    assert list_columns(["note", "icd"], named=["history", "ICD"]) == "which are 'note', 'icd'"
+
+
+def test_a_row_that_repeats_a_value_is_not_shown_in_place_of_the_header(tmp_path):
+    path = written(tmp_path / "a.csv", b"17,John Smith,John Smith\n18,a,b\n")
+    with pytest.raises(ValueError, match="must name the columns, and names a value twice") as error:
+        column_names(path)
+    assert "Smith" not in str(error.value)
+    path = written(tmp_path / "b.csv", b"text,codes,codes\n")
+    with pytest.raises(ValueError, match="names 'codes' twice"):
+        column_names(path)
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("17.0", "17"),
+        (" 17.00 ", "17"),
+        (17.0, "17"),
+        (17, "17"),
+        ("-3.0", "-3"),
+        ("007.0", "007"),
+        ("17.5", "17.5"),
+        ("n17.0", "n17.0"),
+        ("1.0.0", "1.0.0"),
+        (".0", ".0"),
+        (float("nan"), ""),
+        (None, ""),
+    ],
+)
+def test_whole_numbers_are_one_id_however_they_were_written(value, expected):
+    assert read_id(value) == expected
+
+
+def late_rows(first):
+    return [{"text": "a"} for _ in range(first - 1)] + [{"text": "b", "Subject_ID": "1"}]
+
+
+def test_a_column_that_comes_too_late_to_be_found_is_refused(tmp_path):
+    path = write(tmp_path / "a.jsonl", late_rows(101))
+    assert column_names(path) == ["text"]
+    with pytest.raises(ValueError, match="row 101 has a column 'Subject_ID', which none of the first 100 rows has"):
+        list(read_table(path, columns=["text"], absent=["subject_id"]))
+    assert len(list(read_table(path, columns=["text"], absent=["note_id"]))) == 101
+    assert column_names(write(tmp_path / "b.jsonl", late_rows(100))) == ["text", "Subject_ID"]
+
+
+# ---- dates of a parquet file that Python does not have
+
+
+@pytest.mark.parametrize(
+    "kind, far",
+    [
+        (pa.date32(), 10**7),
+        (pa.date64(), 86_400_000 * 10**8),
+        (pa.timestamp("us"), 10**18),
+        (pa.timestamp("ms"), 10**18),
+        (pa.timestamp("us", "America/New_York"), 10**18),
+        (pa.duration("ms"), 2**62),
+        (pa.list_(pa.date32()), [10**7]),
+    ],
+    ids=str,
+)
+def test_a_date_out_of_range_is_none(tmp_path, kind, far):
+    near = [0] if pa.types.is_list(kind) else 0
+    integers = pa.array([near, far], pa.list_(pa.int32()) if pa.types.is_list(kind) else None)
+    if kind == pa.date32():
+        integers = integers.cast(pa.int32())
+    pq.write_table(pa.table({"when": integers.cast(kind), "text": ["a", "b"]}), tmp_path / "a.parquet")
+    first, second = read_table(tmp_path / "a.parquet")
+    assert first["when"] is not None
+    assert (second["when"], second["text"]) == (None, "b")
+
+
+def test_a_zone_that_is_not_known_is_no_damage(tmp_path):
+    # Nor is the first hour of the year 1, which is still the year 0 in New York.
+    for microseconds, zone in ((10**15, "Mars/Phobos"), (-62_135_596_800_000_000, "America/New_York")):
+        when = pa.array([microseconds], pa.int64()).cast(pa.timestamp("us", zone))
+        pq.write_table(pa.table({"when": when}), tmp_path / "a.parquet")
+        in_utc = datetime(1970, 1, 1) + timedelta(microseconds=microseconds)
+        assert list(read_table(tmp_path / "a.parquet")) == [{"when": in_utc}]
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
