@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dataset_scripts.tables import (
     FORMATS,
+    USUAL_NAMES,
     BadRow,
     column_names,
     find_column,
@@ -68,7 +69,8 @@ class Notes:
 
     def _table(self, counts: Counter[str] | None) -> Iterator[Row]:
         columns = {*self.text_columns, *([] if self.id_column is None else [self.id_column])}
-        table = read_table(self.path, self.encoding, columns=columns, counts=counts)
+        absent = USUAL_NAMES["id"] if self.id_column is None else ()
+        table = read_table(self.path, self.encoding, columns=columns, counts=counts, absent=absent)
         for number, row in enumerate(table, start=1):
             if isinstance(row, BadRow):
                 yield Row(number, "", "", row.reason)
