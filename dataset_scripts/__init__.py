@@ -13,6 +13,7 @@ from .builders.cmc2007 import CMC2007
 from .builders.codiesp import CodiEsp
 from .builders.mimic3 import MIMIC3
 from .builders.mimic4 import MIMIC4
+from .builders.own_files import OwnFiles
 from .builders.records import ICDBuilder, record_features
 from .codes.icd9 import add_dot, kind_of
 
@@ -23,6 +24,7 @@ __all__ = [
     "MIMIC4",
     "CodiEsp",
     "ICDBuilder",
+    "OwnFiles",
     "add_dot",
     "kind_of",
     "load_builder",
@@ -37,6 +39,7 @@ BUILDERS: dict[str, type[ICDBuilder]] = {
     "mimic4": MIMIC4,
     "cmc2007": CMC2007,
     "codiesp": CodiEsp,
+    "files": OwnFiles,
 }
 
 
@@ -44,7 +47,7 @@ def load_builder(
     dataset: str,
     config: str | None = None,
     *,
-    data_dir: str | Path,
+    data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     **options: Any,
 ) -> ICDBuilder:
@@ -53,7 +56,7 @@ def load_builder(
     Args:
         dataset (`str`): A name in `BUILDERS`, such as `"mimic3"`.
         config (`str`, *optional*): A configuration of it, the first of `BUILDER_CONFIGS` if left out.
-        data_dir (`str` or `Path`): The source files.
+        data_dir (`str` or `Path`, *optional*): The source files; left out where options give them, as of `files`.
         cache_dir (`str` or `Path`, *optional*): Where the built data set, text included, is kept; see [`ICDBuilder`].
         **options: The fields of the builder's `BUILDER_CONFIG_CLASS`.
 
@@ -70,7 +73,7 @@ def load_split(
     split: str,
     config: str | None = None,
     *,
-    data_dir: str | Path,
+    data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     streaming: bool = False,
     **options: Any,

@@ -1,8 +1,8 @@
 """Build a data set, count what is in it, or compare a build of MIMIC-III with the published counts.
 
-    python -m dataset_scripts build --data_dir DIR --config top50
-    python -m dataset_scripts describe DIR --config top50
-    python -m dataset_scripts verify --data_dir DIR --published_dir DIR
+    modeling-icd build --data_dir DIR --config top50
+    modeling-icd describe DIR --config top50
+    modeling-icd verify --data_dir DIR --published_dir DIR
 
 The built data set, with the text of the notes, is stored in the cache: with `--cache_dir`, choose a folder where it may be.
 """
@@ -12,11 +12,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets.exceptions import DatasetsError
 from rich.console import Console
 
 from . import BUILDERS, load_builder, parse_options
+from .arguments import PROGRAM, HelpFormatter
 from .builders.mimic3 import MIMIC3
 from .builders.records import ICDBuilder
 from .describe import describe, draw_description, print_description
@@ -25,14 +27,17 @@ from .verify import PUBLISHED, verify
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 if all is well, 1 if `verify` finds a difference, 2 (and a message on stderr) on a fault."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset_scripts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="build a data set into the cache")
-    build.add_argument("--data_dir", required=True, help="the source files")
-    described = commands.add_parser("describe", help="count what a data set holds, and plot it into a PNG file")
-    described.add_argument("data_dir", metavar="FOLDER", help="the source files")
+    options: dict[str, Any] = {"description": __doc__, "formatter_class": HelpFormatter}
+    build = commands.add_parser("build", help="build a data set into the cache", **options)
+    build.add_argument("--data_dir", help="the source files; left out where options give them")
+    described = commands.add_parser(
+        "describe", help="count what a data set holds, and plot it into a PNG file", **options
+    )
+    described.add_argument(
+        "data_dir", metavar="FOLDER", nargs="?", help="the source files; left out where options give them"
+    )
     described.add_argument("--png", type=Path, help="file to draw into; DATASET_CONFIG.png if left out")
     for command in (build, described):
         command.add_argument("--dataset", default="mimic3", choices=list(BUILDERS))
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument(
             "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the configuration"
         )
-    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts")
+    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts", **options)
     verified.add_argument("--data_dir", required=True, help="the tables of MIMIC-III")
     verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in `data_dir`")
     verified.add_argument("--published_dir", help="tables of the counts per code and split")
@@ -61,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(args: argparse.Namespace, console: Console) -> int:
     builder = _load(args)
     sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
-    console.print(builder.info.description, highlight=False)
+    console.print(builder.info.description, highlight=False, markup=False)
     codes = len(builder.info.features["codes"].feature.names)
     console.print(f"\n{codes:,} codes; records: {sizes}. Kept in {builder.cache_dir}", soft_wrap=True)
     return 0

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .builders.records import ICDBuilder
@@ -85,7 +86,7 @@ def describe(builder: ICDBuilder) -> Description:
 
 def print_description(description: Description, builder: ICDBuilder, console: Console) -> None:
     """Print tables of the splits, of the long tail, and of the most frequent codes."""
-    console.print(builder.info.description, highlight=False)
+    console.print(builder.info.description, highlight=False, markup=False)
     table = Table(title=description.title)
     for column in ("", *description.splits):
         table.add_column(column, justify="left" if not column else "right")
@@ -123,7 +124,7 @@ def print_description(description: Description, builder: ICDBuilder, console: Co
     for code_id in np.argsort(-reference, kind="stable")[:MOST_FREQUENT]:
         name = description.names[code_id]
         numbers = (f"{split.counts[code_id]:,}" for split in description.splits.values())
-        table.add_row(name, descriptions.get(name, ""), *numbers)
+        table.add_row(escape(name), escape(descriptions.get(name, "")), *numbers)
     console.print(table)
 
 

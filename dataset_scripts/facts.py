@@ -163,6 +163,17 @@ FACTS = {
         is_open=True,
         marks_evidence=True,
     ),
+    # Whoever has them knows more of them than can be said here.
+    "files": Facts(
+        name="notes of its maker's own",
+        hub_id="files",
+        note_kind="note",
+        code_system="ICD",
+        license="unknown",
+        terms="notes of whoever trained it, unknown to this project, so counted as restricted",
+        limits="The notes and who coded them are unknown.",
+        description="Notes of the user's own files and their codes.",
+    ),
 }
 
 # Corpora in the format of a data set, by its name.
@@ -173,7 +184,7 @@ INVENTED = {
         note_kind="discharge summary",
         code_system="ICD-9-CM",
         license="none needed",
-        terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic` writes it again from its seed",
+        terms="no patient, hospital or note in it is real; `modeling-icd synthetic` writes it again from its seed",
         limits="The codes were drawn first and the notes were written to show them: results do not carry over to real notes.",
     )
 }
@@ -182,6 +193,6 @@ INVENTED["mimic4"] = INVENTED["mimic3"]._replace(
     hub_id="synthetic-mimic4-format",
     code_system="ICD-10",
     code_systems={"icd9": "ICD-9-CM"},
-    terms="no patient, hospital or note in it is real; `python -m dataset_scripts.synthetic --format mimic4` writes it again from its "
+    terms="no patient, hospital or note in it is real; `modeling-icd synthetic --format mimic4` writes it again from its "
     "seed",
 )

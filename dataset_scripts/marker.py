@@ -24,8 +24,13 @@ def write_marker(folder: Path, release: str, tables: Iterable[str], version: str
     (folder / MARKER_FILE).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
-def is_synthetic(folder: str | Path) -> bool:
-    """Whether a folder holds a corpus as it was written here, and no table beside it, which would not be invented."""
+def is_synthetic(folder: str | Path | None) -> bool:
+    """Whether a folder holds a corpus as it was written here, and no table beside it, which would not be invented.
+
+    No folder, where the data set was made from files that options gave, holds none.
+    """
+    if folder is None:
+        return False
     marker = Path(folder, MARKER_FILE)
     if not marker.is_file():
         return False

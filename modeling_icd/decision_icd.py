@@ -1,7 +1,7 @@
 """From logits to predicted codes: calibrated scores, the rules that choose codes by them, and which to review.
 
 The configuration, fitting on validation, the pipeline, evaluation, the report and the card all use these functions. A way to
-choose codes is one subclass of `ThresholdRule`, entered in `RULES`: options of `train.py`, fields of the configuration, checks
+choose codes is one subclass of `ThresholdRule`, entered in `RULES`: options of `modeling-icd train`, fields of the configuration, checks
 and descriptions follow from that class.
 """
 
@@ -45,7 +45,7 @@ def calibrated_scores(logits: torch.Tensor, calibration: Mapping[str, Any] | Non
 
 @dataclass(frozen=True)
 class RuleOption:
-    """An option of a rule: an argument of `train.py` and of `python -m modeling_icd.evaluation.decide`.
+    """An option of a rule: an argument of `modeling-icd train` and of `modeling-icd decide`.
 
     An option whose default is `None` must be given with its rule, and may not be given with any other.
     """
@@ -64,7 +64,7 @@ class ThresholdRule:
     name = ""
     """Its key in `RULES`, and the `threshold_rule` of a configuration."""
     help = ""
-    """A few words for the help of `train.py`."""
+    """A few words for the help of `modeling-icd train`."""
     options: Mapping[str, RuleOption] = {}
     """What `fit` may be asked for."""
     fields: tuple[str, ...] = ()

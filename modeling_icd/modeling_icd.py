@@ -582,4 +582,4 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
 
 
 MODELS = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD, "generic": ModelForICDCoding}
-"""Every model, by the word that `train.py` has for it."""
+"""Every model, by the word that `modeling-icd train` has for it."""

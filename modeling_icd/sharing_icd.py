@@ -1,7 +1,7 @@
 """Refuses to push models of restricted data to a Hub, going by the sealed record of training data in their configuration.
 
 Models, configurations and pipelines push themselves to a Hub only where their record shows that they were not trained on
-licensed notes. All others are published by `python -m modeling_icd.publishing`, which checks what is uploaded, leaves out
+licensed notes. All others are published by `modeling-icd publish`, which checks what is uploaded, leaves out
 what is confidential and gates the repository.
 """
 
@@ -20,7 +20,7 @@ Access = Literal["synthetic", "open", "restricted"]
 ACCESSES: tuple[Access, ...] = ("restricted", "open", "synthetic")
 SEAL, WEIGHTS = "seal", "weights"
 REMEDY = (
-    "Save it to a folder and publish that: `python -m modeling_icd.publishing FOLDER --repo_id OWNER/NAME` compares what "
+    "Save it to a folder and publish that: `modeling-icd publish FOLDER --repo_id OWNER/NAME` compares what "
     "goes out with the training notes, leaves out the weights where the notes are restricted, and makes the repository "
     "private and gated."
 )

@@ -1,7 +1,9 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -117,3 +119,18 @@ def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     write_corpus(folder, num_admissions=60, length="short", show_progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Path:
+    """The `bin` folder of a new environment with the project, as `pip install .` brings it, and the packages of this one."""
+    root = Path(__file__).resolve().parents[1]
+    place = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
+    # A path in a .pth file is searched, but not for further .pth files, so that a project installed in place is not found.
+    (own,) = (place / "env/lib").glob("python*/site-packages")
+    (own / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "env/bin/python"), "--quiet"]
+    options = ["--disable-pip-version-check", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+    subprocess.run([*pip, "install", *options, root], check=True)
+    return place / "env/bin"

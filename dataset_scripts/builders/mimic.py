@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ..codes.classification import ICD9, Classification
 from ..codes.icd9 import Kind
 from .caml_splits import check_subjects
-from .records import ICDBuilder, ICDConfig, most_frequent, record_features
+from .records import ICDBuilder, ICDConfig, check_positive, most_frequent, record_features
 from .sources import absolute_path, has_text
 from .stratify import stratify_groups
 
@@ -87,20 +87,6 @@ class MIMICConfig(ICDConfig):
     def splits_note(self) -> str:
         """How splits of our own are made."""
         return f"`min_count` is {self.min_count or MIN_COUNT}, `seed` {self.seed or 0}."
-
-
-def check_positive(config: MIMICConfig, option: str) -> None:
-    value = getattr(config, option)
-    if value is not None and value < 1:
-        raise ValueError(f"`{option}` ({value}) must be at least 1.")
-
-
-def find_given_file(config: MIMICConfig, option: str) -> Path | None:
-    """Find the file that an option gives; None if it gives none."""
-    path = getattr(config, option)
-    if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(f"`{option}` ({path}) is not a file.")
-    return None if path is None else Path(path)
 
 
 class MIMICBuilder(ICDBuilder):

@@ -41,12 +41,11 @@ from .mimic import (
     Gathering,
     MIMICBuilder,
     MIMICConfig,
-    check_positive,
     choose_frequent,
     choose_most_frequent,
-    find_given_file,
     stratify_by_subject,
 )
+from .records import check_positive, find_given_file
 from .sources import absolute_path, find_tables, read_choices, read_dotted_codes, read_ids, read_table
 
 

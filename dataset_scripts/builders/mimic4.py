@@ -33,9 +33,9 @@ from .mimic import (
     MIMICConfig,
     choose_frequent,
     choose_most_frequent,
-    find_given_file,
     stratify_by_subject,
 )
+from .records import find_given_file
 from .sources import find_tables, has_text, read_choices, read_dotted_codes, read_ids, read_table
 
 

@@ -34,12 +34,17 @@ SHARED_CODE = [
 ]
 
 
-def record_features(codes: Iterable[str]) -> datasets.Features:
-    """Describe a record: one admission's text and its codes, as ids into the sorted `codes` of the data set."""
+def record_features(codes: Iterable[str], id_type: str = "int64") -> datasets.Features:
+    """Describe a record: one admission's text and its codes, as ids into the sorted `codes` of the data set.
+
+    Args:
+        codes (`Iterable[str]`): The codes of the data set, in any order.
+        id_type (`str`): What `subject_id` and `hadm_id` are: `"int64"`, or `"string"` in the user's own notes.
+    """
     return datasets.Features(
         {
-            "subject_id": datasets.Value("int64"),
-            "hadm_id": datasets.Value("int64"),
+            "subject_id": datasets.Value(id_type),
+            "hadm_id": datasets.Value(id_type),
             "text": datasets.Value("large_string"),
             "codes": datasets.List(datasets.ClassLabel(names=sorted(codes))),
         }
@@ -58,6 +63,20 @@ class ICDConfig(datasets.BuilderConfig):
     unsplit: bool = False
 
 
+def check_positive(config: ICDConfig, option: str) -> None:
+    value = getattr(config, option)
+    if value is not None and value < 1:
+        raise ValueError(f"`{option}` ({value}) must be at least 1.")
+
+
+def find_given_file(config: ICDConfig, option: str) -> Path | None:
+    """Find the file that an option gives; None if it gives none."""
+    path = getattr(config, option)
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"`{option}` ({path}) is not a file.")
+    return None if path is None else Path(path)
+
+
 class ICDBuilder(datasets.GeneratorBasedBuilder):
     """A builder over files on the user's disk, whose cache is as fresh as they are.
 
@@ -67,7 +86,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 
     Args:
         config_name (`str`, *optional*): One of the names in `BUILDER_CONFIGS`; the first if left out.
-        data_dir (`str` or `Path`): Where the source files are.
+        data_dir (`str` or `Path`): Where the source files are. A data set whose files are given by options needs none.
         cache_dir (`str` or `Path`, *optional*):
             Where the built data set, text included, is kept; `~/.cache/huggingface/datasets` (or `HF_DATASETS_CACHE`)
             if left out. Text under a data use agreement must stay on a disk that the agreement allows. Each change of
@@ -86,7 +105,7 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         self,
         config_name: str | None = None,
         *,
-        data_dir: str | Path,
+        data_dir: str | Path | None = None,
         cache_dir: str | Path | None = None,
         **options: Any,
     ):
@@ -107,7 +126,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         # Saying what is the default anyway names the same data set, and so the same folder of the cache.
         options = {name: value for name, value in options.items() if value is not None and value != defaults[name]}
         self.options = options
-        config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=absolute_path(data_dir), **options)
+        place = self._find_data_dir(data_dir)
+        config = self.BUILDER_CONFIG_CLASS(name=config_name, data_dir=place, **options)
         self.downloads_dir = Path(absolute_path(cache_dir or datasets.config.HF_DATASETS_CACHE), "downloads")
         if cache_dir:
             files.make_folder(absolute_path(cache_dir), private=True)
@@ -118,6 +138,11 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
             hash=fingerprint([*SHARED_CODE, *self.own_code()], self._find_sources(config)),
             **{name: getattr(config, name) for name in options},
         )
+
+    def _find_data_dir(self, data_dir: str | Path | None) -> str | None:
+        if not data_dir:
+            raise ValueError(f"{type(self).__name__} needs `data_dir`, the folder or file that it is built from.")
+        return absolute_path(data_dir)
 
     @classmethod
     def own_code(cls) -> list[Path]:
@@ -134,8 +159,8 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
         raise NotImplementedError
 
     @property
-    def classification(self) -> Classification:
-        """What the codes are of."""
+    def classification(self) -> Classification | None:
+        """What the codes are of; None where that is not known."""
         return ICD9
 
     def _describe(self) -> str:
@@ -159,8 +184,9 @@ class ICDBuilder(datasets.GeneratorBasedBuilder):
 
     @cached_property
     def code_families(self) -> dict[str, CodeFamily]:
-        """Chapter, block and category of each code of the data set, once it is built."""
-        return {code: self.classification.family_of(code) for code in self.code2id}
+        """Chapter, block and category of each code of the data set, once it is built; none where no classification is known."""
+        family_of = None if self.classification is None else self.classification.family_of
+        return {code: family_of(code) for code in self.code2id} if family_of else {}
 
     @cached_property
     def code_counts(self) -> dict[str, dict[str, int]]:

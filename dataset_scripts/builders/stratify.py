@@ -40,8 +40,26 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
     return np.sort(kept), np.sort(held_out)
 
 
+class Shares:
+    """What each split is due of each code, and what it still lacks of it.
+
+    Args:
+        counts (`Mapping[str, int]`): Documents of each code; of `EVERY_DOCUMENT`, all of them.
+        fractions (`Mapping[str, float]`): For each split, its share of the documents, above 0; together 1.
+    """
+
+    def __init__(self, counts: Mapping[str, int], fractions: Mapping[str, float]):
+        self.due = {
+            code: {split: count * share for split, share in fractions.items()} for code, count in counts.items()
+        }
+        self.lacking = {code: dict(of_split) for code, of_split in self.due.items()}
+
+
 def stratify_groups(
-    groups: Mapping[int, Sequence[Collection[str]]], fractions: Mapping[str, float], seed: int
+    groups: Mapping[int, Sequence[Collection[str]]],
+    fractions: Mapping[str, float],
+    seed: int,
+    shares: Shares | None = None,
 ) -> dict[int, str]:
     """Give each group a split.
 
@@ -53,6 +71,8 @@ def stratify_groups(
         groups (`Mapping[int, Sequence[Collection[str]]]`): For each group, the codes of each of its documents.
         fractions (`Mapping[str, float]`): For each split, its share of the documents, above 0; together 1.
         seed (`int`): Makes the order in which groups with equally many documents of a code are given away.
+        shares (`Shares`, *optional*): Of all documents, where the groups are some of many that are given away part by
+            part; what these take is taken off it. If left out, the groups are all that there are.
     """
     order = sorted(groups)
     random.Random(seed).shuffle(order)
@@ -63,8 +83,8 @@ def stratify_groups(
         for code, count in counts[group].items():
             groups_of[code].append(group)
             left[code] += count
-    due = {code: {split: count * share for split, share in fractions.items()} for code, count in left.items()}
-    lacking = {code: dict(of_split) for code, of_split in due.items()}
+    shares = shares or Shares(left, fractions)
+    due, lacking = shares.due, shares.lacking
 
     split_of: dict[int, str] = {}
     queue = [(count, code) for code, count in left.items()]

@@ -1,7 +1,6 @@
 """An invented corpus in the shape of MIMIC-III v1.4 or MIMIC-IV v2.2, with the words that justify each code.
 
-    python -m dataset_scripts.synthetic --output_dir DIR --num_admissions 1000 --seed 0
-    python -m dataset_scripts.synthetic --format mimic4 --output_dir DIR
+    modeling-icd synthetic --output_dir DIR --num_admissions 1000 --seed 0
 
 The folder then holds the tables that the builder of that data set reads (same names, columns, quoting and compression),
 and `evidence.jsonl.gz`: for each discharge summary and addendum, the character spans of its text that justify each code,

@@ -1,10 +1,17 @@
-"""The command `python -m dataset_scripts.synthetic`, which writes an invented corpus."""
+"""Writes an invented corpus in the shape of MIMIC-III v1.4, or of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.
+
+    modeling-icd synthetic --output_dir runs/invented --num_admissions 1000 --seed 0
+    modeling-icd synthetic --format mimic4 --output_dir runs/invented
+
+No patient, hospital or note in it is real.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from inspect import signature
 
+from ..arguments import command_parser
 from . import mimic3, mimic4
 from .notes import LENGTHS
 
@@ -15,11 +22,8 @@ ONLY_OF = {"split_fractions": "mimic3", "other_rows_rate": "mimic3", "icd10_rate
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when the corpus was written, 2 (and one line on stderr) when it was not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset_scripts.synthetic",
-        description="Write an invented corpus in the shape of MIMIC-III v1.4, or of MIMIC-IV v2.2 and MIMIC-IV-Note v2.2.",
-        argument_default=argparse.SUPPRESS,  # what is left out is the function's own default
-    )
+    # What is left out is the function's own default.
+    parser = command_parser("synthetic", __doc__, argument_default=argparse.SUPPRESS)
     parser.add_argument("--output_dir", required=True, help="folder for the corpus")
     parser.add_argument(
         "--format", choices=("mimic3", "mimic4"), default="mimic3", help="format of the tables (mimic3)"

@@ -24,7 +24,7 @@ def read_content(folder: Path = FOLDER) -> Content:
     if missing:
         raise FileNotFoundError(
             f"What the synthetic corpus says is not in {folder} ({', '.join(missing)}): the installed package does not "
-            "carry it. Write the corpus in a checkout of the project, where `python -m dataset_scripts.synthetic` finds it."
+            "carry it. Write the corpus in a checkout of the project, where `modeling-icd synthetic` finds it."
         )
     listed = read_yaml(folder / CONCEPTS_FILE, ConceptFile)
     measured = read_yaml(folder / LABS_FILE, LabsAndDrugs)

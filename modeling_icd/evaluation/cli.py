@@ -1,6 +1,10 @@
-"""`python evaluate.py MODEL --dataset NAME --data_dir DIR --split NAME --output_dir R`: evaluates a model on a split.
+"""Measures a model on a split of a data set, and writes results, a report and predictions.
 
-`python evaluate.py --compare R1 R2 ...`: compares runs that were evaluated before.
+    modeling-icd evaluate runs/mine --data_dir DIR --split test
+    modeling-icd evaluate runs/mine --test_file test.csv
+    modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+
+The data set is by default the one that the model was trained on, read in the same way.
 """
 
 import argparse
@@ -12,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dataset_scripts import BUILDERS
+from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
+from dataset_scripts.files import read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
 from .icd_metrics.metrics import shown_in
-from .model_data import builder_for, private_cache
+from .model_data import builder_for, name_data, private_cache
 from .predictions import write_predictions
 from .report import bounds_text, write_report
 from .results import summarize
@@ -47,48 +53,37 @@ def print_table(results: dict) -> None:
     Console().print(table)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__)
+def main(arguments: list[str] | None = None, name: str = "evaluate", description: str | None = __doc__) -> int:
+    """The command line; `audit` is the same under another name, with a description of its own."""
+    parser = command_parser(name, description, "MODEL [--data_dir DIR] [--split SPLIT] [options]")
     parser.add_argument("model", nargs="?", help="a model folder or Hub id")
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RUN", help="compare runs: folders with results.json"
     )
-    parser.add_argument("--dataset", help=f"one of {', '.join(BUILDERS)}")
-    parser.add_argument("--data_dir", help="the folder that holds the data set's own files")
-    parser.add_argument("--split", default="test", help="train, validation, test, or all: every record of the folder")
-    parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
-    parser.add_argument(
-        "--dataset_options",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of that configuration, as in training",
-    )
+    add_data_options(parser, list(BUILDERS))
+    parser.add_argument("--split", default="test", help="train, validation, test, or all: every record; default: test")
     parser.add_argument(
         "--output_dir",
         type=Path,
-        help="where results.json, the report and predictions.parquet go; default: MODEL/evaluation/SPLIT, and for the "
-        "predictions, which are patient data, MODEL-private/evaluation/SPLIT; with --compare: where the comparison goes",
+        metavar="DIR",
+        help="default: MODEL/evaluation/SPLIT, and for the predictions, which are patient data, "
+        "MODEL-private/evaluation/SPLIT; with --compare: where the comparison goes",
     )
     add_shared_options(parser)
-    parser.add_argument(
-        "--threshold", type=float, help="predict codes with a higher score than this, in place of the model's own rule"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random resamples for intervals and tests")
+    parser.add_argument("--threshold", type=float, metavar="T", help="in place of the model's own rule")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples for intervals and tests")
     parser.add_argument(
         "--audit",
         nargs="?",
         const=True,
         metavar="FILE",
-        help="write audit.csv beside the predictions: the likely missed and the likely unsupported codes of each note, given "
-        "those that a coder assigned: the data set's own or, with FILE, lines `hadm_id|code|code...`",
+        help="also write audit.csv: likely missed and likely unsupported codes, given those that a coder assigned: the "
+        "data set's own, or lines `hadm_id|code|code...` of a file",
     )
-    parser.add_argument("--trust_remote_code", action="store_true")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that came with the model")
     args = parser.parse_args(arguments)
     if (args.model is None) == (args.compare is None):
         parser.error("give a model, or --compare and two or more folders")
-    if args.model is not None and not (args.dataset and args.data_dir):
-        parser.error("a model needs --dataset and --data_dir")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
@@ -100,15 +95,14 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
     """Reads the codes to audit, before a note is scored: a mistake in the file shows at once."""
     from ..extras.audit import read_assigned
 
-    path = Path(args.audit)
-    if not path.is_file():
-        raise FileNotFoundError(f"No file of assigned codes at {path}.")
     config = load_coder_config(args.model, args.trust_remote_code)
     builder = builder_for(
         config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
     codes = [config.id2label[i] for i in range(config.num_labels)]
-    assigned, num_unknown = read_assigned(path, list(builder.as_dataset(split=args.split)["hadm_id"]), codes)
+    assigned, num_unknown = read_assigned(
+        Path(args.audit), list(builder.as_dataset(split=args.split)["hadm_id"]), codes
+    )
     print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
     return assigned
 
@@ -116,6 +110,9 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
 def report(args: argparse.Namespace) -> int:
     """Evaluates a model and writes everything about it."""
     cache_dir = args.cache_dir or private_cache(args.model)
+    if isinstance(args.audit, str) and not Path(args.audit).is_file():
+        raise FileNotFoundError(f"No file of assigned codes at {args.audit}.")
+    name_data(args, load_coder_config(args.model, args.trust_remote_code).training_data)
     assigned = read_audit_file(args, cache_dir) if isinstance(args.audit, str) else None
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
     scored = score_split(
@@ -147,10 +144,20 @@ def report(args: argparse.Namespace) -> int:
             descriptions=scored.descriptions,
         )
         print(write_audit(found, private_dir))
+    warn_of_other_results(output_dir, results)
     predictions = write_predictions(private_dir, scored, outcomes)
     for path in (predictions, *write_report(results, output_dir), write_results(results, output_dir)):
         print(path)
     return 0
+
+
+def warn_of_other_results(output_dir: Path, results: dict) -> None:
+    """Say that results of other notes are replaced: those in a model's folder are the ones that its card shows."""
+    path = output_dir / "results.json"
+    if path.is_file():
+        earlier = read_json(path, "evaluate again.").get("data_fingerprint")
+        if earlier not in (None, results["data_fingerprint"]):
+            print(f"warning: {path} held results of other notes, and is replaced.", file=sys.stderr)
 
 
 def compare(args: argparse.Namespace) -> int:

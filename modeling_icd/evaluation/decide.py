@@ -1,21 +1,23 @@
-"""`python -m modeling_icd.evaluation.decide MODEL --data_dir DIR --threshold_rule per_code`: fits a model's decision again.
+"""Fits again how scores become codes, on the validation split, and writes it into the model's config.json.
 
-`train.py` fits calibration, thresholds and what is to be reviewed on the validation split after training. This command fits
-them again on the same split, with the options given here, and writes them into the model's `config.json`. The weights do
-not change, and no other split is read. Results measured before belong to the old decision: run `evaluate.py` again.
+    modeling-icd decide runs/mine --data_dir DIR --threshold_rule per_code
+
+Training has fitted calibration, thresholds and what is to be reviewed; this replaces them. The weights do not change, and no
+other split is read. Results measured before belong to the old decision: evaluate the model again.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 from datasets.exceptions import DatasetsError
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from dataset_scripts.arguments import PROGRAM, HelpFormatter, add_data_options, with_files
 from dataset_scripts.command import run_command
 from dataset_scripts.files import read_json, write_json
 
@@ -24,9 +26,10 @@ from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
 from ..inference.loop import logits_of_notes
 from ..inference.model_folder import RUN_FILE, read_run
-from ..inference.tokens import empty_notes
+from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
+from .learned_notes import warn_of_learned
 from .model_data import builder_for, private_cache
 from .scoring import add_shared_options, gold_columns
 
@@ -68,26 +71,15 @@ def refit_decision(
             f"{folder} has learned from its validation notes (`refit_on_validation`): a decision that is fitted on them now "
             "would take them for easier than new ones. Train again with the options given here."
         )
-    counts = trained_on.get("code_counts")
-    if args.calibration == "platt" and not counts:
+    if args.calibration == "platt" and not training_counts(config):
         raise ValueError(f"{folder} does not say how many training notes each code had, which `platt` needs.")
     cache_dir = cache_dir or private_cache(folder)
     builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
-    records = builder.as_dataset(split="validation")
-    records = leave_out_empty(records, args)
-    columns, _ = gold_columns(records, config.label2id)
-    gold = ClassIds([column for column in of_note if column < config.num_labels] for of_note in columns)
-    num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
-    check_notes(gold, args, num_unknown)  # now, not after scoring
+    notes = notes_to_decide_on(builder.as_dataset(split="validation"), config.label2id, args)  # now, not after scoring
+    warn_of_learned(folder, notes.texts)
     model, tokenizer = load_model(folder, reader=reader)
     store = make_store(model) if make_store is not None and config.freeze_backbone else None
-    decision = fit_decision(
-        logits_of_notes(model, tokenizer, list(records["text"]), batch_size, store),
-        gold,
-        args,
-        training_counts=counts and [counts.get(config.id2label[i], 0) for i in range(config.num_labels)],
-        num_unknown=num_unknown,
-    )
+    decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)
     if run:  # which says how to train such a model
         run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}
         write_json(run, folder / RUN_FILE)
@@ -95,41 +87,102 @@ def refit_decision(
     return decision
 
 
-def leave_out_empty(records, args: DecisionArguments):
-    """The notes that have text: of the others a model knows nothing, and a decision must not be fitted to that.
+class NotesToDecideOn(NamedTuple):
+    """Validation notes that have text, as [`notes_to_decide_on`] finds them fit for a decision."""
+
+    texts: list[str]
+    gold: ClassIds  # codes of each note that the model knows
+    num_unknown: list[int]  # codes of each note that it does not know
+
+
+def notes_to_decide_on(notes: datasets.Dataset, label2id: dict[str, int], args: DecisionArguments) -> NotesToDecideOn:
+    """Choose the notes that have text, and see that a decision can be fitted on them.
+
+    Of notes without text a model knows nothing, and a decision must not be fitted to that.
+
+    Args:
+        notes (`datasets.Dataset`): with `text`, and `codes` as strings or ids; see
+            [`~modeling_icd.inference.tokens.code_reader`].
 
     Raises:
-        ValueError: where none is left, or the rule promises something, which an empty note would break.
+        ValueError: where no note has text, no code is one that the model knows, or the rule promises what these notes cannot
+            show.
     """
-    is_empty = empty_notes(list(records["text"]))
+    texts = texts_of_notes(notes)
+    is_empty = empty_notes(texts)
     num_empty = int(is_empty.sum())
-    if not num_empty:
-        return records
-    if RULES[args.threshold_rule].promises or num_empty == len(records):
+    check_readable(num_empty, len(texts), args)
+    if num_empty:
+        print(f"{num_empty} of {len(texts)} validation notes are empty; the decision is fitted without them.")
+    rows = np.flatnonzero(~is_empty)
+    columns, _ = gold_columns(notes.select(rows), label2id)
+    gold = ClassIds([column for column in of_note if column < len(label2id)] for of_note in columns)
+    num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
+    check_notes(gold, args, num_unknown)
+    return NotesToDecideOn([texts[row] for row in rows], gold, num_unknown)
+
+
+def check_readable(num_empty: int, num_notes: int, args: DecisionArguments) -> None:
+    """Raise a `ValueError` where no note has text, or where the rule promises something, which an empty note would break."""
+    if num_empty and (RULES[args.threshold_rule].promises or num_empty == num_notes):
         raise ValueError(
-            f"{num_empty} of {len(records)} validation notes are empty, so no decision with `threshold_rule` "
+            f"{num_empty} of {num_notes} validation notes are empty, so no decision with `threshold_rule` "
             f"{args.threshold_rule!r} can be fitted: take them out of the data set."
         )
-    print(f"{num_empty} of {len(records)} validation notes are empty; the decision is fitted without them.")
-    return records.select(np.flatnonzero(~is_empty))
+
+
+def fit_decision_on(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    notes: datasets.Dataset | NotesToDecideOn,
+    args: DecisionArguments | None = None,
+    *,
+    batch_size: int = 8,
+    store: HiddenStates | None = None,
+) -> dict[str, Any]:
+    """Fit how a model decides on any notes with codes that it has not learned from, and write it into its configuration.
+
+    Save the model afterwards, or its `config` alone, to keep the decision.
+
+    Args:
+        notes (`datasets.Dataset`): see [`notes_to_decide_on`], also on what is raised.
+        args (`DecisionArguments`, *optional*): what to fit; by default one threshold, for the best micro F1.
+        batch_size (`int`): notes scored together.
+        store (`HiddenStates`, *optional*): where hidden states of a frozen backbone are kept from run to run.
+
+    Returns:
+        The fields that [`~modeling_icd.evaluation.decisions.fit_decision`] gives.
+    """
+    args = DecisionArguments() if args is None else args
+    if not isinstance(notes, NotesToDecideOn):
+        notes = notes_to_decide_on(notes, model.config.label2id, args)
+    decision = fit_decision(
+        logits_of_notes(model, tokenizer, notes.texts, batch_size, store),
+        notes.gold,
+        args,
+        training_counts=training_counts(model.config),
+        num_unknown=notes.num_unknown,
+    )
+    model.config.update(decision)
+    return decision
+
+
+def training_counts(config: PretrainedConfig) -> list[int] | None:
+    """How many training notes each code of a model had, `(C,)`; `None` where its configuration does not say."""
+    counts = (getattr(config, "training_data", None) or {}).get("code_counts")
+    return counts and [counts.get(config.id2label[i], 0) for i in range(config.num_labels)]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = HfArgumentParser(
         DecisionArguments,
-        prog="python -m modeling_icd.evaluation.decide",
+        prog=f"{PROGRAM} decide",
+        usage=f"{PROGRAM} decide MODEL [--data_dir DIR] [--threshold_rule RULE] [options]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
-    parser.add_argument(
-        "--dataset_options",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of that data set which the model does not record, such as paths",
-    )
+    add_data_options(parser, files=("train_file", "validation_file"))
     add_shared_options(parser)
     return run_command(lambda: decide(parser, arguments), DatasetsError)
 
@@ -141,13 +194,13 @@ def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:
         paths.model,
         paths.data_dir,
         args,
-        options=paths.dataset_options,
+        options=with_files(paths.dataset_options, paths),
         cache_dir=paths.cache_dir,
         batch_size=paths.batch_size,
         reader=reader_arguments(paths),
     )
     print(f"{paths.model / 'config.json'}: rule {decision['threshold_rule']}, threshold {threshold_value(decision)}")
-    print("Results measured before are of the old decision: run `evaluate.py` again.")
+    print("Results measured before are of the old decision: evaluate the model again.")
     return 0
 
 

@@ -57,7 +57,7 @@ RuleArguments: Any = make_dataclass(
 
 @dataclass
 class DecisionArguments(RuleArguments):
-    """How codes are decided on; options of `train.py` and of `python -m modeling_icd.evaluation.decide`."""
+    """How codes are decided on; options of `modeling-icd train` and of `modeling-icd decide`."""
 
     calibration: str = field(
         default="none",

@@ -2,7 +2,8 @@
 
 `predictions.parquet` has one row a note:
 
-- `hadm_id`, `num_words` (length of the note), `gold` (class ids) and `gold_ranks` (rank of each in the note, from 0);
+- `hadm_id` (int64; a string where the data set's ids are), `num_words` (length of the note), `gold` (class ids) and
+  `gold_ranks` (rank of each in the note, from 0);
 - `predicted`: class ids of the codes that the model decided for;
 - `codes` and `scores`: class ids and their scores. All codes of a small set; of a large one the 100 best above 0, the predicted
   and the gold ones, so that every count, rank and metric of the decision can be made again, but not the AUCs.
@@ -10,7 +11,8 @@
 Its metadata hold the code vocabulary, the threshold, and what was scored. Gold codes by admission are patient data: the file
 is as confidential as the data set, and its place is not the folder of a model that is published.
 
-`preds_test.psv` is CAML's format: `hadm_id|code|code...`, one line a note (`write_preds` in jamesmullenbach/caml-mimic).
+`preds_test.psv` is CAML's format: `hadm_id|code|code...`, one line a note (`write_preds` in jamesmullenbach/caml-mimic). An id
+with a `|`, a quote or a line break in it is quoted, as in csv.
 """
 
 import csv
@@ -41,7 +43,7 @@ CAML_FOLDS = {"validation": "dev"}
 class Predictions(NamedTuple):
     """What `read_predictions` finds."""
 
-    hadm_ids: np.ndarray  # (N,)
+    hadm_ids: np.ndarray  # (N,), whole numbers or strings
     num_words: np.ndarray  # (N,)
     codes: list[str]  # by class id
     outcomes: Outcomes
@@ -62,7 +64,7 @@ def write_predictions(folder: Path, split: ScoredSplit, outcomes: Outcomes) -> P
     }
     table = pa.table(
         {
-            "hadm_id": pa.array(split.hadm_ids, pa.int64()),
+            "hadm_id": pa.array(split.hadm_ids, pa.string() if are_strings(split.hadm_ids) else pa.int64()),
             "num_words": pa.array(split.num_words, pa.int32()),
             "gold": _lists(outcomes.gold_codes, gold_per_note, pa.int32()),
             "gold_ranks": _lists(outcomes.gold_ranks, gold_per_note, pa.int32()),
@@ -79,7 +81,12 @@ def write_predictions(folder: Path, split: ScoredSplit, outcomes: Outcomes) -> P
     return path
 
 
-def write_psv(path: Path, hadm_ids: Sequence[int], codes: Sequence[str], outcomes: Outcomes) -> None:
+def are_strings(hadm_ids: Sequence[int] | Sequence[str]) -> bool:
+    """Whether the ids of a split are strings, as those of the user's own notes are."""
+    return len(hadm_ids) > 0 and isinstance(hadm_ids[0], str)
+
+
+def write_psv(path: Path, hadm_ids: Sequence[int] | Sequence[str], codes: Sequence[str], outcomes: Outcomes) -> None:
     """Write the predicted codes of each note in CAML's format; a note without any has an empty second field."""
     bounds = np.searchsorted(outcomes.predicted_notes, np.arange(outcomes.num_notes + 1))
     with whole_file(path, private=True, newline="") as file:
@@ -91,14 +98,16 @@ def write_psv(path: Path, hadm_ids: Sequence[int], codes: Sequence[str], outcome
 def read_predictions(path: Path) -> Predictions:
     """Read `predictions.parquet`."""
     if not path.is_file():
-        raise FileNotFoundError(f"No {path}: write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+        raise FileNotFoundError(
+            f"No {path}: write it with `modeling-icd evaluate MODEL ... --output_dir {path.parent}`."
+        )
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid:
         raise ValueError(f"{path} is cut short or damaged: evaluate again.") from None
     packed = (table.schema.metadata or {}).get(METADATA_KEY)
     if packed is None or "predicted" not in table.column_names:
-        raise ValueError(f"{path} was not written by this evaluate.py: evaluate again.")
+        raise ValueError(f"{path} was not written by this version: evaluate again.")
     about = json.loads(packed)
     codes = about.pop("codes")
     ranks = _flat(table["gold_ranks"]).astype(np.int64)

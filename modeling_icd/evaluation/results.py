@@ -28,7 +28,7 @@ class ScoredSplit(NamedTuple):
     scores: np.ndarray  # (N, C) float32
     gold: ClassIds  # of each note
     codes: list[str]  # by class id
-    hadm_ids: list[int]
+    hadm_ids: list[int] | list[str]
     num_words: list[int]
     decision: Mapping[str, Any]  # the fields of `decision_fields`, or some of them; thresholds per code are C
     training_counts: dict[str, int] | None

@@ -106,7 +106,7 @@ def write_results(results: dict, output_dir: Path) -> Path:
 
 def read_results(path: Path) -> dict[str, Any]:
     """Reads `results.json` and checks it."""
-    results = read_json(path, f"write it with `evaluate.py MODEL ... --output_dir {path.parent}`.")
+    results = read_json(path, f"write it with `modeling-icd evaluate MODEL ... --output_dir {path.parent}`.")
     check_results(results)
     return results
 
@@ -114,7 +114,7 @@ def read_results(path: Path) -> dict[str, Any]:
 # Where figures come from
 
 
-def data_fingerprint(hadm_ids: Iterable[int], texts: Iterable[str], codes: Iterable[Sequence[str]]) -> str:
+def data_fingerprint(hadm_ids: Iterable[int | str], texts: Iterable[str], codes: Iterable[Sequence[str]]) -> str:
     """Hash what was scored: ids, text and gold codes of each note, in order. Equal on every machine, and of no use to
     find a note."""
     digest = hashlib.sha256()

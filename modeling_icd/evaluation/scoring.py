@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dataset_scripts import ICDBuilder, OwnFiles
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.marker import is_synthetic
 
@@ -14,8 +15,9 @@ from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
 from ..inference.loop import logits_of_notes
-from ..inference.tokens import empty_notes
+from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from .icd_metrics.inputs import ClassIds
+from .learned_notes import warn_of_learned
 from .model_data import builder_for
 from .results import ScoredSplit
 from .results_file import data_fingerprint
@@ -37,14 +39,16 @@ def scores_of_logits(logits: np.ndarray, calibration: Any, is_empty: np.ndarray)
 def gold_columns(split, label2id: dict[str, int]) -> tuple[ClassIds, list[str]]:
     """Gold codes as columns of the score matrix; codes that the model does not know get columns behind its own.
 
+    Args:
+        split (`datasets.Dataset`): with `codes` as strings or as ids; see [`~modeling_icd.inference.tokens.code_reader`].
+
     Returns:
-        The columns of each note, and the unknown codes in the order of theirs.
+        The columns of each note, and the unknown codes, sorted, in the order of theirs.
     """
-    names = split.features["codes"].feature.names
-    used = sorted({code for codes in split["codes"] for code in codes})
-    unknown = [names[i] for i in used if names[i] not in label2id]
+    gold = codes_of_notes(split)
+    unknown = sorted({code for codes in gold for code in codes} - label2id.keys())
     columns = {**label2id, **{code: len(label2id) + i for i, code in enumerate(unknown)}}
-    return ClassIds([columns[names[code]] for code in codes] for codes in split["codes"]), unknown
+    return ClassIds([columns[code] for code in codes] for codes in gold), unknown
 
 
 def score_split(
@@ -80,7 +84,9 @@ def score_split(
     builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
     records = builder.as_dataset(split=split)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
-    notes = list(records["text"])
+    notes = texts_of_notes(records)
+    if split not in ("train", "all"):
+        warn_of_learned(model_id, notes)
     is_empty = empty_notes(notes)
     if is_empty.any():
         print(
@@ -92,10 +98,18 @@ def score_split(
         "dataset": dataset,
         "config": builder.config.name,
         "split": split,
-        "synthetic": is_synthetic(builder.config.data_dir),
+        "synthetic": is_invented(builder),
         "reader": describe_reader(model),
     }
     return scored_split(model.config, records, logits, is_empty, about, threshold)
+
+
+def is_invented(builder: ICDBuilder) -> bool:
+    """Whether a data set is read from an invented corpus, as this project wrote it.
+
+    The user's own files are none: the marker of a corpus says nothing of other files that lie beside it.
+    """
+    return not isinstance(builder, OwnFiles) and is_synthetic(builder.config.data_dir)
 
 
 def scored_split(
@@ -110,7 +124,7 @@ def scored_split(
         return np.pad(scores_of_logits(logits, calibration, is_empty), ((0, 0), (0, len(unknown))))
 
     codes = [config.id2label[i] for i in range(config.num_labels)] + unknown
-    notes, hadm_ids = list(records["text"]), list(records["hadm_id"])
+    notes, hadm_ids = texts_of_notes(records), list(records["hadm_id"])
     trained_on = config.training_data or {}
     chosen = "fixed" if config.threshold_rule == "fixed" else "chosen on validation"
     return ScoredSplit(
@@ -168,11 +182,9 @@ def code_attributes(codes: list[str]) -> dict[str, dict[str, str]]:
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that scores notes; the first two are taken under `train.py`'s name, too."""
-    parser.add_argument(
-        "--cache_dir", "--data_cache_dir", help="where the built data set goes; default: MODEL-private/cache"
-    )
-    parser.add_argument(
-        "--batch_size", "--per_device_eval_batch_size", type=int, default=8, help="notes scored together; default: 8"
-    )
+    """Options of every command that scores notes; the first two are taken under `modeling-icd train`'s name, too."""
+    where = "where the built data set goes; default: MODEL-private/cache"
+    parser.add_argument("--cache_dir", "--data_cache_dir", metavar="DIR", help=where)
+    names = ("--batch_size", "--per_device_eval_batch_size")
+    parser.add_argument(*names, type=int, default=8, metavar="N", help="notes scored together; default: 8")
     add_reader_options(parser)

@@ -1,8 +1,9 @@
-"""`python -m modeling_icd.extras.audit MODEL --dataset NAME --data_dir DIR`: codes that a coder likely missed or got wrong.
+"""Lists for each note the codes that a coder likely missed, and the assigned ones that the note does not support.
 
-It lists for each note the codes that a coder likely missed, and the assigned ones that the note does not support. It is the
-same as `evaluate.py MODEL ... --audit [FILE]` and takes the same options. Without a file of assigned codes, those of the
-data set are audited. Every evaluation also measures how good such lists are (`evaluation/audit_quality.py`).
+    modeling-icd audit runs/mine --data_dir DIR --audit assigned.psv
+
+It is the same as `modeling-icd evaluate ... --audit [FILE]` and takes the same options. Without a file of assigned codes, those
+of the data set are audited. Every evaluation also measures how good such lists are (`evaluation/audit_quality.py`).
 """
 
 import csv
@@ -16,6 +17,7 @@ import numpy as np
 from dataset_scripts.files import write_csv
 
 from ..evaluation.outcomes import Outcomes
+from ..evaluation.predictions import are_strings
 
 
 AUDIT_FILE = "audit.csv"
@@ -44,7 +46,7 @@ def audit(
     assigned: Mapping[int, Sequence[int]],
     *,
     num_known: int,
-    hadm_ids: Sequence[int],
+    hadm_ids: Sequence[int] | Sequence[str],
     codes: Sequence[str],
     descriptions: Mapping[str, str],
 ) -> list[dict[str, Any]]:
@@ -78,17 +80,22 @@ def write_audit(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return write_csv(rows, COLUMNS, folder / AUDIT_FILE, private=True)
 
 
-def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> tuple[dict[int, list[int]], int]:
+def read_assigned(
+    path: Path, hadm_ids: Sequence[int] | Sequence[str], codes: Sequence[str]
+) -> tuple[dict[int, list[int]], int]:
     """Read assigned codes from a file with a line `hadm_id|code|code...` for each admission, as in `preds_*.psv`.
 
+    An id that is a string is taken as it stands, `007` is not `7`; one with a `|`, a quote or a line break in it is quoted.
+
     Args:
-        hadm_ids (`Sequence[int]`): Of the split; a line of another admission is an error.
+        hadm_ids (`Sequence[int]` or `Sequence[str]`): Of the split; a line of another admission is an error.
         codes (`Sequence[str]`): That the model knows, by class id.
 
     Returns:
         Class ids by row of the split, and how many assigned codes the model does not know.
     """
-    row_of = {hadm_id: row for row, hadm_id in enumerate(hadm_ids)}
+    row_of: dict[Any, int] = {hadm_id: row for row, hadm_id in enumerate(hadm_ids)}
+    is_text = are_strings(hadm_ids)
     id_of = {code: i for i, code in enumerate(codes)}
     assigned: dict[int, list[int]] = {}
     num_unknown = 0
@@ -97,9 +104,9 @@ def read_assigned(path: Path, hadm_ids: Sequence[int], codes: Sequence[str]) -> 
             if not fields:
                 continue
             where = f"{path.name}, line {number}"
-            if not fields[0].strip().isdecimal():
+            if not is_text and not fields[0].strip().isdecimal():
                 raise ValueError(f"{where}: expected `hadm_id|code|code...`, and a whole number as hadm_id.")
-            row = row_of.get(int(fields[0]))
+            row = row_of.get(fields[0], row_of.get(fields[0].strip())) if is_text else row_of.get(int(fields[0]))
             if row is None:
                 raise ValueError(f"{where}: this admission is not in the split that is scored: see --split.")
             if row in assigned:
@@ -114,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     from ..evaluation.cli import main as evaluate  # which imports this module for `--audit`
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    return evaluate(arguments if "--audit" in arguments else [*arguments, "--audit"])
+    return evaluate(arguments if "--audit" in arguments else [*arguments, "--audit"], "audit", __doc__)
 
 
 if __name__ == "__main__":

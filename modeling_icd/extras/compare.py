@@ -1,6 +1,6 @@
-"""`python -m modeling_icd.extras.compare RUN RUN ...`: compares evaluated runs, and published figures.
+"""Compares evaluated runs with each other and with published figures, as `modeling-icd evaluate --compare` does.
 
-The same as `evaluate.py --compare RUN RUN ...`.
+    modeling-icd compare runs/A/evaluation/test runs/B/evaluation/test
 
 Figures compare where data set, code set, split, kind of macro F1 and threshold rule are the same, and only there does this
 module rank. A published row of which one of these is not known is shown, and never ranked.
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json, write_text
 
@@ -23,7 +24,6 @@ from ..evaluation.outcomes import Outcomes, renumber_codes
 from ..evaluation.predictions import PREDICTIONS_FILE, Predictions, read_predictions
 from ..evaluation.report import bounds_text, markdown_cell
 from ..evaluation.results_file import read_results
-from . import command_parser
 
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 def compare_runs(folders: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
-    """Compare runs that `evaluate.py` wrote.
+    """Compare runs that `modeling-icd evaluate` wrote.
 
     Args:
         folders (`Sequence[Path]`): Each with `results.json`, and `predictions.parquet` there or in the private neighbour

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.evidence MODEL --dataset NAME --data_dir DIR --split NAME`: measures evidence spans.
+"""Measures evidence spans against those that an annotator marked.
+
+    modeling-icd evidence runs/mine --dataset codiesp --data_dir DIR --split test
 
 The spans that `pipeline("icd-coding")` gives for a code are compared with the gold spans that an annotator, or the
 synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the synthetic corpora (read as
@@ -19,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.facts import FACTS
@@ -32,7 +35,6 @@ from ..inference.batches import padded_inputs
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
 from ..pipeline_icd import encode_note
-from . import command_parser
 
 
 NUM_SPANS = (1, 3, 5, 10)

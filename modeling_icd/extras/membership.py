@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.membership MODEL --data_dir DIR`: measures membership inference.
+"""Measures membership inference: how much a model's scores reveal of which notes it was trained on.
+
+    modeling-icd membership runs/mine --data_dir DIR
 
 Can one tell from a model's scores which notes it was trained on? Two attacks are tried by someone who has a note, its codes
 and the model's scores. Loss-based (arXiv 1709.01604): a note with a low loss is taken for a training note. Reference-based
@@ -17,16 +19,16 @@ import numpy as np
 from datasets.exceptions import DatasetsError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from dataset_scripts import ICDBuilder
+from dataset_scripts import BUILDERS, ICDBuilder
+from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_json
 
-from ..evaluation.model_data import builder_for, private_cache
+from ..evaluation.model_data import builder_for, name_data, private_cache
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..evaluation.scoring import add_shared_options, gold_columns, score_notes
 from ..inference.loading import load_model, reader_arguments
 from ..inference.model_folder import read_run, weights_digest
-from . import command_parser
 
 
 NUM_FOLDS, NUM_RESAMPLES = 5, 1000
@@ -90,11 +92,11 @@ def measure_membership(args: argparse.Namespace) -> dict[str, Any]:
     """
     digest = weights_digest(args.model)
     model, tokenizer = load_model(args.model, reader=reader_arguments(args))
-    dataset = args.dataset or (model.config.training_data or {}).get("dataset")
-    if dataset is None:
-        raise ValueError(f"{args.model} does not say what it was trained on: name it with `--dataset`.")
+    name_data(args, model.config.training_data)
     cache_dir = args.cache_dir or private_cache(args.model)
-    builder = builder_for(model.config, dataset, args.data_dir, "train", args.dataset_config, cache_dir=cache_dir)
+    builder = builder_for(
+        model.config, args.dataset, args.data_dir, "train", args.dataset_config, args.dataset_options, cache_dir
+    )
     groups = draw_notes(builder, args.split, read_run(args.model), args.num_notes, args.seed)
     sizes = [len(group) for group in groups]
     notes = [note for group in groups for note in group["text"]]
@@ -103,7 +105,7 @@ def measure_membership(args: argparse.Namespace) -> dict[str, Any]:
         labels[row, [c for c in columns if c < model.config.num_labels]] = 1  # other codes have no score
     losses = note_losses(score_notes(model, tokenizer, notes, args.batch_size), labels)
     calibrated = losses - reference_losses(notes, labels, args.seed)
-    results: dict[str, Any] = {"dataset": dataset, "config": builder.config.name, "split": args.split}
+    results: dict[str, Any] = {"dataset": args.dataset, "config": builder.config.name, "split": args.split}
     results |= {"num_members": sizes[0], "num_unseen": sizes[1], "seed": args.seed, "weights": digest}
     for name, values in (("loss", losses), ("reference", calibrated)):
         auc, interval = auc_with_interval(-values[: sizes[0]], -values[sizes[0] :], args.seed)
@@ -134,9 +136,7 @@ def draw_notes(
 def main(arguments: list[str] | None = None) -> int:
     parser = command_parser("membership", __doc__)
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run; membership.json goes there")
-    parser.add_argument("--data_dir", required=True, help="the files of the data set that the model was trained on")
-    parser.add_argument("--dataset", help="name of that data set; default: as the model records it")
-    parser.add_argument("--dataset_config", help="configuration of that data set; default: as the model records it")
+    add_data_options(parser, list(BUILDERS))
     parser.add_argument(
         "--split", default="test", help="split of the notes that the model has not seen; default: test"
     )

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.onnx MODEL --output_dir DIR`: exports a model and its head to ONNX, and checks them.
+"""Exports a model and its head to ONNX, and checks them.
+
+    modeling-icd onnx runs/mine --output_dir runs/onnx
 
 They hold the weights, so they are for your own use and never a part of a release.
 
@@ -18,11 +20,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import whole_folder
 
 from ..modeling_icd import LlamaICDPreTrainedModel
-from . import command_parser
 
 
 TOLERANCE = 1e-4

@@ -1,4 +1,6 @@
-"""`python -m modeling_icd.extras.physionet MODEL --output_dir DIR --data_dir DIR`: writes a model's package for PhysioNet.
+"""Writes a model's package for PhysioNet.
+
+    modeling-icd physionet runs/mine --output_dir runs/package --data_dir DIR
 
 On PhysioNet, models of restricted data are shared under the data use agreement of those data. The
 package holds weights, card, licenses, checksums and provenance, and goes through the same privacy check as a push.
@@ -89,7 +91,7 @@ def sha256(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = model_parser("python -m modeling_icd.extras.physionet", __doc__)
+    parser = model_parser("physionet", __doc__)
     parser.add_argument("--output_dir", required=True, help="a folder that does not exist yet")
     args = parser.parse_args(arguments)
     return run_command(lambda: package(args), interrupted="Nothing has changed here; the same command goes on.")

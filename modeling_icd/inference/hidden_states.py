@@ -24,6 +24,7 @@ from dataset_scripts.files import make_folder
 
 from ..modeling_icd import LlamaICDPreTrainedModel
 from .batches import batches_by_length, padded_inputs
+from .linear import fast_linear_layers
 
 
 # Tokens of one padded batch through the backbone: large enough to keep two cores or a GPU busy.
@@ -183,7 +184,8 @@ class HiddenStates:
         """States of notes (key, position, `input_ids`), in the form in which they are written to disk."""
         inputs = padded_inputs([ids for _, _, ids in notes])
         inputs = {name: values.to(self.model.device) for name, values in inputs.items()}
-        rows = self.model.read_hidden_states(**inputs).float().cpu().numpy()
+        with fast_linear_layers(self.model.device):
+            rows = self.model.read_hidden_states(**inputs).float().cpu().numpy()
         states = []
         for (_, position, ids), row in zip(notes, rows, strict=True):
             found = row[: len(ids)]

@@ -33,19 +33,17 @@ class ReaderArguments:
     dtype: str | None = field(
         default=None,
         metadata={
-            "help": f"Type of the weights: {', '.join(DTYPES)}; auto: as they were saved. Default: float32 in training, auto elsewhere."
+            "help": f"Weights in {', '.join(DTYPES[1:])}, or auto: as saved. Default: float32 in training, else auto."
         },
     )
     attn_implementation: str | None = field(
-        default=None, metadata={"help": "Attention: sdpa, eager, flash_attention_2 ... Default: the library's choice."}
+        default=None, metadata={"help": "Attention: sdpa, eager, flash_attention_2 ..."}
     )
     load_in_4bit: bool = field(
         default=False,
-        metadata={"help": "Quantise the backbone to 4 bits (NF4) while loading; the head is left as it is."},
+        metadata={"help": "Quantise the backbone, not the head, to 4 bits (NF4) while loading."},
     )
-    load_in_8bit: bool = field(
-        default=False, metadata={"help": "Quantise the backbone to 8 bits while loading; the head is left as it is."}
-    )
+    load_in_8bit: bool = field(default=False, metadata={"help": "The same to 8 bits."})
 
     def __post_init__(self):
         if self.dtype not in (None, *DTYPES):

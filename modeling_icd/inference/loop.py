@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .batches import batches_by_length, padded_inputs
 from .hidden_states import HiddenStates
+from .linear import fast_linear_layers
 from .tokens import empty_notes, tokenize_notes
 
 
@@ -77,7 +78,8 @@ def predict_logits(
     for number in tqdm(own, desc="Scoring", unit="batch", disable=process > 0 or not show_progress):
         inputs = padded_inputs([notes[i] for i in batches[number]], read)
         try:
-            output = model(**{name: values.to(model.device) for name, values in inputs.items()})
+            with fast_linear_layers(model.device):
+                output = model(**{name: values.to(model.device) for name, values in inputs.items()})
         except ValueError as error:  # which knows the rows of a batch alone
             raise ValueError(f"{error} The batch holds the notes {batches[number]} of the split.") from None
         found[number] = output.logits.float().cpu().numpy()

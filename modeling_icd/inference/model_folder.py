@@ -55,7 +55,7 @@ def check_weights(
     if not is_sealed(training_data):
         raise ValueError(
             f"`training_data` in config.json has no seal that fits: it was edited, or written by modeling-icd before models "
-            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `train.py` "
+            f"were sealed. So what the model in {folder} was trained on is not known: restore config.json as `modeling-icd train` "
             "wrote it, or train again."
         )
     if data_access(training_data) != "restricted" and (training_data or {}).get(key) != weights_digest(
@@ -63,5 +63,5 @@ def check_weights(
     ):
         raise ValueError(
             f"{pattern} in {folder} are not the weights that `training_data` in config.json speaks of, so what they were "
-            "trained on is not known: use the folder as `train.py` wrote it, or train again."
+            "trained on is not known: use the folder as training wrote it, or train again."
         )

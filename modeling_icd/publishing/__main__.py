@@ -1,4 +1,4 @@
-"""Runs `python -m modeling_icd.publishing`; the commands themselves are in `cli.py`."""
+"""Runs `modeling-icd publish`; the commands themselves are in `cli.py`."""
 
 import sys
 

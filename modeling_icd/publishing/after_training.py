@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub`: evaluates the trained model, and publishes it as `python -m modeling_icd.publishing` does.
+"""`modeling-icd train --push_to_hub`: evaluates the trained model, and publishes it as `modeling-icd publish` does.
 
 The Trainer's own upload is never used: it takes checkpoints and whatever else lies in the output folder, and its
 repository is neither gated nor checked for notes.
@@ -14,6 +14,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from dataset_scripts import BUILDERS, parse_options
+from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.files import read_json
 
 from ..evaluation import cli as evaluation
@@ -34,7 +36,7 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
         What evaluates and pushes the model in a folder, or `None` without `push_to_hub`.
 
     Raises:
-        ValueError: where `hub_model_id` or the name of the pretrained backbone is missing, or where an argument asks
+        ValueError: where `hub_model_id`, `test_file` or the name of the pretrained backbone is missing, or where an argument asks
             for what only the Trainer's own upload does; where there is no token, the Hub does not know it, or it cannot
             be reached.
     """
@@ -49,6 +51,8 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
     for name in ("hub_always_push", "hub_revision"):
         if getattr(args, name):
             raise ValueError(f"`{name}` has no effect: the model is pushed once, when it is trained. Leave it out.")
+    if data_args.dataset == "files":
+        check_test_notes(data_args)
     name_base_model([*earlier_runs(model_args.backbone), {"model": asdict(model_args)}])
     is_private, token = args.hub_private_repo is not False, args.hub_token
     try:
@@ -61,6 +65,14 @@ def plan_push(model_args: Any, data_args: Any, args: TrainingArguments) -> Calla
     )
 
 
+def check_test_notes(data_args: Any) -> None:
+    """Raise a `ValueError` unless the user's own files give test notes, which the model is measured on for its card."""
+    options = parse_options("files", data_args.all_options(), "--dataset_options")
+    builder = BUILDERS["files"](data_args.dataset_config, data_dir=data_args.data_dir or None, **options)
+    if "test" not in builder._splits:  # type: ignore[attr-defined]
+        raise ValueError("`push_to_hub` measures the model for its card on notes of their own: give `test_file`, too.")
+
+
 def evaluate_and_push(
     output_dir: Path, repo_id: str, is_private: bool, token: str | None, data_args: Any, batch_size: int
 ) -> int:
@@ -71,9 +83,11 @@ def evaluate_and_push(
         in any case, and the message says how to go on.
     """
     cache = ["--cache_dir", data_args.data_cache_dir] if data_args.data_cache_dir else []
-    data = ["--dataset", data_args.dataset, "--data_dir", data_args.data_dir, *cache]
+    folder = ["--data_dir", data_args.data_dir] if data_args.data_dir else []
+    data = ["--dataset", data_args.dataset, *folder, *cache]
     config = ["--dataset_config", data_args.dataset_config] if data_args.dataset_config else []
-    config += ["--dataset_options", *data_args.dataset_options] if data_args.dataset_options else []
+    options = data_args.all_options()
+    config += ["--dataset_options", *options] if options else []
     evaluate = [str(output_dir), *data, *config, "--split", "test", "--batch_size", str(batch_size)]
     training_data = read_json(output_dir / "config.json", "did the training end?").get("training_data")
     # Invented notes need no comparison, and notes of another data set do not lie in this folder.
@@ -87,7 +101,7 @@ def evaluate_and_push(
     if code:
         print(
             f"The model is in {output_dir} and was not pushed. Once the cause is gone:\n"
-            f"    python evaluate.py {shlex.join(evaluate)}\n    {publishing.PROGRAM} {shlex.join(push)}",
+            f"    {PROGRAM} evaluate {shlex.join(evaluate)}\n    {publishing.COMMAND} {shlex.join(push)}",
             file=sys.stderr,
         )
     return code

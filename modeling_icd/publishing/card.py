@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.facts import (
     FACTS,
     INVENTED,
@@ -15,6 +16,7 @@ from dataset_scripts.facts import (
     PHYSIONET_LICENSE_URL,
     Facts,
 )
+from dataset_scripts.licenses import OPEN_LICENSES
 
 from ..configuration_icd import head_of
 from ..decision_icd import describe_rule, threshold_value
@@ -26,6 +28,7 @@ from .folder import ModelFolder, project_file
 from .release import Release, training_configs
 
 
+OWN_NOTES = "files"  # the data set of the user's own files
 OTHER_FIGURES = ("exact_match", "ece", "brier")
 RESULT_FIELDS = (
     *("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source"),
@@ -56,6 +59,8 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     name = record.get("dataset", "unknown")
     if record.get("synthetic") is True:
         return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"))
+    if name == OWN_NOTES:
+        return describe_own_notes(record)
     is_known = name in FACTS
     if is_known and not (record.get("open") is False and FACTS[name].is_open):
         return FACTS[name].of_config(record.get("config"))
@@ -70,6 +75,23 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
         terms=f"{why}, so counted as restricted",
         limits="The data are unknown.",
     )
+
+
+def describe_own_notes(record: Mapping[str, Any]) -> Facts:
+    """How to speak of notes that are their trainer's own: of the license as that person states it, and else of nothing that a
+    record does not hold."""
+    given = record.get("license")
+    if given is None:
+        license, terms = "not stated", "not stated by whoever trained the model, so counted as restricted"
+    elif given in OPEN_LICENSES:
+        license, url = OPEN_LICENSES[given]
+        terms = f"{license} ([{given}]({url})), as whoever trained the model states"
+    else:
+        license = in_code(given)
+        terms = f"{license}, as whoever trained the model states; not known to let anyone have and use them, so counted as restricted"
+    kind = classification_of(record.get("code_counts") or ())
+    facts = FACTS[OWN_NOTES]._replace(hub_id="own-notes", license=license, terms=terms)
+    return facts if kind is None else facts._replace(code_system=kind.name)
 
 
 def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] | None) -> None:
@@ -88,7 +110,7 @@ def check_reported(results: Mapping[str, Any], training_data: Mapping[str, Any] 
         missing.append("strata.frequency")
     if missing:
         raise ValueError(
-            f"results.json lacks {', '.join(missing)}: the card would have holes. Run `evaluate.py` again."
+            f"results.json lacks {', '.join(missing)}: the card would have holes. Run `modeling-icd evaluate` again."
         )
     if metrics["f1_micro"] is None:
         raise ValueError("`f1_micro` of results.json is undefined: evaluate on a split with notes and codes.")
@@ -105,7 +127,7 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     own = config.get("threshold", 0.5)
     per_code = dict(zip(folder.codes, own, strict=True)) if isinstance(own, list) else {}
     measured = results.get("thresholds") or {}
-    again = "than config.json has: run `evaluate.py` again."
+    again = "than config.json has: run `modeling-icd evaluate` again."
     if str(results["threshold_source"]).startswith("model configuration") and (
         results["threshold"] != threshold_value(config)
         or any(measured.get(code) != value for code, value in per_code.items())
@@ -117,9 +139,7 @@ def check_they_belong_together(folder: ModelFolder) -> None:
     if [(band["slope"], band["intercept"]) for band in bands] != list(curves):
         raise ValueError(f"results.json was measured with another calibration {again}")
     if folder.membership is not None and folder.membership["weights"] != weights_digest(folder.path):
-        raise ValueError(
-            "membership.json was measured with other weights: run `python -m modeling_icd.extras.membership` again."
-        )
+        raise ValueError("membership.json was measured with other weights: run `modeling-icd membership` again.")
 
 
 def build_card(folder: ModelFolder, release: Release) -> str:
@@ -139,15 +159,18 @@ def build_card(folder: ModelFolder, release: Release) -> str:
 
 def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
     """The front matter: what the Hub shows, filters by and asks of those who want access."""
-    data, results = describe_data(folder.config.get("training_data")), folder.results
+    training_data = folder.config.get("training_data") or {}
+    data, results = describe_data(training_data), folder.results
     measured_on = describe_results(folder)
     arguments: dict[str, Any] = {"license": release.license}
     if release.holds_restricted_weights:
         arguments = {"license": "other", "license_name": PHYSIONET_LICENSE_ID, "license_link": PHYSIONET_LICENSE_URL}
+        if release.is_of_own_notes:
+            arguments |= {"license_name": "by-written-permission", "license_link": "LICENSE"}
     if release.gated != "no" and not release.on_physionet:
         arguments |= access_questions(release)
     return ModelCardData(
-        language="es" if "_es_" in f"_{results['config']}_" else "en",
+        language=language_of(training_data, results),
         library_name="peft" if release.is_adapter else "transformers",
         pipeline_tag="text-classification",
         base_model=release.base_model,
@@ -159,7 +182,7 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
             "clinical",
             "custom_code",
         ],
-        datasets=[data.hub_id],
+        datasets=[data.hub_id] if training_data.get("dataset") != OWN_NOTES else None,
         metrics=sorted({metric.hub_id for metric in shown_in("card") if metric.hub_id is not None}),
         model_name=model_name(release, folder),
         eval_results=[
@@ -180,6 +203,13 @@ def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
         widget=[{"text": " ".join(INVENTED_NOTE), "example_title": "An invented note"}],
         **arguments,
     )
+
+
+def language_of(training_data: Mapping[str, Any] | None, results: Mapping[str, Any]) -> str | None:
+    """The language of the notes, by the name of the configuration; that of one's own notes is not known."""
+    if OWN_NOTES in {record.get("dataset") for record in records_of(training_data)}:
+        return None
+    return "es" if "_es_" in f"_{results['config']}_" else "en"
 
 
 def reported_metrics(results: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -204,7 +234,11 @@ def access_questions(release: Release) -> dict[str, Any]:
         "A trained coder reviews every code before it is used": "checkbox",
         "I will not try to find out who a note is about, or recover training notes": "checkbox",
     }
-    if release.holds_restricted_weights:
+    if release.holds_restricted_weights and release.is_of_own_notes:
+        fields[
+            "I use the weights only as far as the permission goes that the card names, and pass them on to nobody"
+        ] = "checkbox"
+    elif release.holds_restricted_weights:
         fields["PhysioNet user name"] = "text"
         fields["I am credentialed for the source data and bound by their data use agreement"] = "checkbox"
     return {
@@ -260,12 +294,19 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.hidden_size,
         "note_lines": INVENTED_NOTE,
         "physionet_license": PHYSIONET_LICENSE,
-        "data_citation": "\n".join(citations),
+        "data_citation": "\n".join(citations) or describe_missing_citation(training_data),
     }
 
 
+def describe_missing_citation(record: Mapping[str, Any]) -> str:
+    """A comment in BibTeX, where no data set of the card has a citation."""
+    if record.get("synthetic") is True:
+        return "% The training corpus is generated by this project's own code."
+    return "% Of the training data, this project knows no citation."
+
+
 def figure(value: float | None) -> str:
-    """Four decimals, as in `evaluate.py`'s table; a figure that the split does not define says so."""
+    """Four decimals, as in `modeling-icd evaluate`'s table; a figure that the split does not define says so."""
     return "undefined" if value is None else f"{value:.4f}"
 
 

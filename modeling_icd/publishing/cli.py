@@ -1,12 +1,11 @@
-"""Publish a model: the commands of `python -m modeling_icd.publishing`.
+"""Checks a model for patient data, and pushes it to a Hub, private and gated.
 
-    python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME     push to a Hub, private and gated
-    python -m modeling_icd.publishing MODEL --repo_id OWNER/NAME --dry_run     show what would be pushed
-    python -m modeling_icd.publishing privacy MODEL                  the check alone
-    python -m modeling_icd.publishing dataset --repo_id OWNER/NAME     the data set's card, builders and metric, no data
+    modeling-icd publish MODEL --repo_id OWNER/NAME --data_dir DIR --dry_run     shows what would be pushed
+    modeling-icd publish MODEL --repo_id OWNER/NAME --data_dir DIR               pushes it
+    modeling-icd publish privacy MODEL --data_dir DIR                            checks it alone
+    modeling-icd publish dataset --repo_id OWNER/NAME     the data set's card, builders and metric, no data
 
-A model that was trained on restricted data, or on unknown data, goes to a Hub without its weights. For PhysioNet, where it may
-go with them: `python -m modeling_icd.extras.physionet`.
+A model of restricted or unknown data goes to a Hub without its weights. For PhysioNet: `modeling-icd physionet`.
 """
 
 import argparse
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dataset_scripts.arguments import FILE_OPTIONS, PROGRAM, command_parser, with_files
 from dataset_scripts.command import run_command
 
 from .card import access_questions, build_card
@@ -29,7 +29,7 @@ from .release import GATES, Release, left_out, outgoing_files, plan_release
 from .vocabulary import drop_rare_words
 
 
-PROGRAM = "python -m modeling_icd.publishing"
+COMMAND = f"{PROGRAM} publish"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,11 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_push(arguments: list[str], token: str | None = None) -> int:
     """Check, show or push a model; `token` in place of the one that `hf auth login` or HF_TOKEN left."""
-    parser = model_parser(PROGRAM, __doc__)
+    parser = model_parser("publish", __doc__, "MODEL --repo_id OWNER/NAME [--data_dir DIR] [--dry_run] [options]")
     parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
     _add_terms(parser)
     parser.add_argument("--dry_run", action="store_true", help="show files, sizes, settings and card; push nothing")
     args = parser.parse_args(arguments)
+    args.dataset_options = with_files(args.dataset_options, args)
     folder, release = _plan(args)
     with TemporaryDirectory() as work_dir:
         files, notes = prepare(folder, release, args, work_dir, is_dry_run=args.dry_run)
@@ -77,10 +78,11 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
 
 def run_privacy(arguments: list[str]) -> int:
     """Check what a push would upload."""
-    parser = model_parser(f"{PROGRAM} privacy", run_privacy.__doc__)
+    parser = model_parser("publish privacy", run_privacy.__doc__, "MODEL [--data_dir DIR] [options]")
     parser.add_argument("--repo_id", default="owner/name", help="where the model will go")
     _add_terms(parser)
     args = parser.parse_args(arguments)
+    args.dataset_options = with_files(args.dataset_options, args)
     folder, release = _plan(args)
     with TemporaryDirectory() as work_dir:
         files, notes = prepare(folder, release, args, work_dir)
@@ -89,7 +91,7 @@ def run_privacy(arguments: list[str]) -> int:
 
 def run_dataset(arguments: list[str]) -> int:
     """Push the data set's repository: its card, the builders and the metric, and no data at all."""
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} dataset", description=run_dataset.__doc__)
+    parser = command_parser("publish dataset", run_dataset.__doc__)
     parser.add_argument("--repo_id", required=True, help="OWNER/NAME")
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--data_dir", help="your own copy of the data, to compare the files with its notes and ids")
@@ -144,41 +146,35 @@ def print_files(files: Mapping[str, Path | bytes]) -> None:
         print(f"  {size:>15,}  {name}")
 
 
-def model_parser(program: str, description: str | None) -> argparse.ArgumentParser:
+def model_parser(name: str, description: str | None, usage: str | None = None) -> argparse.ArgumentParser:
     """The arguments of every command that checks a model folder against its training notes."""
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(name, description, usage)
     parser.add_argument("model", help="the `output_dir` of a training run that was evaluated")
-    parser.add_argument(
-        "--results",
-        help="results of the evaluation; default: MODEL/results.json or MODEL/evaluation/test/results.json",
-    )
-    parser.add_argument(
-        "--base_model", help="Hub id of the pretrained backbone; default: as the training run names it"
-    )
+    results = "default: MODEL/results.json or MODEL/evaluation/test/results.json"
+    parser.add_argument("--results", metavar="FILE", help=f"of the evaluation; {results}")
+    parser.add_argument("--base_model", metavar="ID", help="Hub id of the backbone; default: as in training")
     parser.add_argument(
         "--data_dir",
         action="append",
         metavar="DIR",
-        help="the folder of the training data, which the privacy check compares with; for several data sets, once for each as NAME=DIR",
+        help="the training data, which the privacy check compares with; of several data sets, once for each as NAME=DIR",
     )
-    parser.add_argument("--dataset", help="name of that data set; default: as the model records it")
-    parser.add_argument("--dataset_config", help="configuration of that data set; default: as the model records it")
+    for option, text in FILE_OPTIONS.items():
+        parser.add_argument(f"--{option}", metavar="FILE", help=text)
+    parser.add_argument("--dataset", metavar="NAME", help="of the training data; default: as the model records it")
     parser.add_argument(
-        "--dataset_options",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="options of that configuration, as in training",
+        "--dataset_config", metavar="NAME", help="their configuration; default: as the model records it"
     )
-    parser.add_argument("--cache_dir", help="where the built data set goes; default: MODEL-private/cache")
+    parser.add_argument(
+        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="options of it, as in training"
+    )
+    parser.add_argument("--cache_dir", metavar="DIR", help="of the built data set; default: MODEL-private/cache")
     parser.add_argument(
         "--min_notes_of_word",
         type=int,
         default=MIN_NOTES_OF_WORD,
-        help="remove words that fewer training notes than this have from a vocabulary of whole words; default: "
-        f"{MIN_NOTES_OF_WORD}",
+        metavar="N",
+        help=f"leave out words of a vocabulary that fewer training notes have; default: {MIN_NOTES_OF_WORD}",
     )
     return parser
 
@@ -186,18 +182,19 @@ def model_parser(program: str, description: str | None) -> argparse.ArgumentPars
 def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
-    parser.add_argument("--license", default="apache-2.0", help="license of the published files; default: apache-2.0")
+    license_help = "of the published files; default: apache-2.0"
+    parser.add_argument("--license", default="apache-2.0", metavar="ID", help=license_help)
     parser.add_argument(
         "--adapter",
         dest="is_adapter",
         action="store_true",
-        help="push LoRA's adapter and the head in place of the merged weights",
+        help="push LoRA's adapter and the head, not the merged weights",
     )
     parser.add_argument(
         "--i_have_written_permission",
         dest="permission",
         metavar="REFERENCE",
-        help="push weights of restricted data, privately and gated by hand; the reference goes into the card",
+        help="push weights of restricted data, private and gated; the card quotes REFERENCE",
     )
 
 

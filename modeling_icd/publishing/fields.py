@@ -109,11 +109,14 @@ YARDSTICKS = record_of(
     ("model", "frequencies", "below"),
     NOTHING,
 )
-OPTION = text(r"\w{1,60}=[\w.,+-]{0,500}", "NAME=VALUE")
+# A value may be the name of a column of the user's own files, or what stands between two codes.
+OPTION = text(r"\w{1,60}=[\w .,:;|&()#+-]{0,500}", "NAME=VALUE")
+LICENSE_ID = text(r"[a-z0-9.-]{1,60}", "the id of a license")
 TRAINING_DATA_FIELDS = {
     **dict.fromkeys(("dataset", "config"), NAME),
     "options": list_of(OPTION),
     **dict.fromkeys(("synthetic", "open"), FLAG),
+    "license": LICENSE_ID,
     "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
     "seed": optional(WHOLE),
     "yardsticks": YARDSTICKS,
@@ -226,7 +229,11 @@ RUN: dict[str, Kind] = {
         "an object with `backbone`, `freeze_backbone`, `lora_r` and single words, numbers or lists of numbers"
     ),
     "data": record_of(
-        {"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)}, ("dataset",)
+        {
+            **{"dataset": WORD, "dataset_config": optional(WORD), "max_train_notes": optional(WHOLE)},
+            "data_license": optional(LICENSE_ID),
+        },
+        ("dataset",),
     ),
     "training": record_of({"seed": WHOLE}, ("seed",)),
     "reader": READER,

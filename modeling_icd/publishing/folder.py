@@ -42,7 +42,7 @@ def check_repo_id(repo_id: str) -> None:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What `train.py` and `evaluate.py` wrote: the JSON files of a folder, by their names."""
+    """What `modeling-icd train` and `modeling-icd evaluate` wrote: the JSON files of a folder, by their names."""
 
     path: Path
     config: dict[str, Any]
@@ -70,7 +70,7 @@ class ModelFolder:
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
         found = max(present, key=lambda file: file.stat().st_mtime_ns, default=candidates[-1])
-        remedy = f"run `python evaluate.py {path} --dataset NAME --data_dir DIR --split test` first"
+        remedy = f"run `modeling-icd evaluate {path} --dataset NAME --data_dir DIR --split test` first"
         measured = path / MEMBERSHIP_FILE
         membership = None
         if measured.is_file():
@@ -97,6 +97,15 @@ class ModelFolder:
     def access(self) -> Access:
         return data_access(self.config.get("training_data"))
 
+    @property
+    def is_of_own_notes(self) -> bool:
+        """Whether the weights are restricted, and by nothing but its trainer's own notes (data set `files`)."""
+        record = self.config.get("training_data")
+        if self.access != "restricted" or not is_sealed(record):
+            return False
+        alone = [{**of_run, "earlier": {"open": True}} for of_run in records_of(record)]
+        return all(of_run.get("dataset") == "files" for of_run in alone if claimed_access(of_run) == "restricted")
+
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
@@ -121,7 +130,7 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    remedy = "only a model that `train.py` trained can be published."
+    remedy = "only a model that `modeling-icd train` trained can be published."
     run = read_json(path / "run.json", remedy)
     check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])

@@ -29,7 +29,8 @@ from .credentials import find_credentials
 from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
 from .record_ids import Number, candidates, find_labelled_ids, matched
-from .tokens import added_numbers, words_of_base, words_of_tokens
+from .text_ids import as_number, find_candidates, key_of, matched_places
+from .tokens import added_tokens, numbers_in, words_of_base, words_of_tokens
 from .views import VOCABULARY_FILES, WORD, Decoder, FileText, View, clean_text, fold, read_file, views
 
 
@@ -101,7 +102,8 @@ def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNam
     if folder is not None:
         paths |= {str(folder.path), str(folder.path.resolve())}
     for run in folder.runs if folder is not None else ():
-        paths |= {str(value) for key, value in run["data"].items() if key.endswith("_dir") and value}
+        paths |= {str(value) for key, value in run["data"].items() if key.endswith(("_dir", "_file")) and value}
+        paths |= {pair.partition("=")[2] for pair in run["data"].get("dataset_options") or []}
         paths.add(run["training"]["output_dir"])
     users = {os.environ.get(variable, "") for variable in ("LOGNAME", "USER", "USERNAME")} | {Path.home().name}
     users |= {name for path in paths for name in re.findall(r"(?:^|/)(?:home|Users)/([^/]+)", path)}
@@ -223,7 +225,8 @@ class Comparison:
         self.outgoing = np.setdiff1d(np.concatenate(outgoing), np.concatenate(public))
         codes = frozenset(code.replace(".", "") for code in notes.codes)
         self.numbers: dict[str, list[Number]] = {text.name: candidates(text, codes) for text in texts}
-        self.added_numbers = added_numbers(files)
+        added = added_tokens(files)
+        self.added_numbers = {name: numbers_in(tokens) for name, tokens in added.items()}
         self.bags = [bag for text in texts for bag in find_bags(text)]
         self.words = words_of_tokens(files)
         self.is_base_known = True
@@ -233,6 +236,9 @@ class Comparison:
             self.words = {name: words - (base or set()) for name, words in self.words.items()}
         self.found_spans = _NO_SPANS
         self.found_ids: set[int] = set()
+        self.text_ids = {text.name: find_candidates(text, added.get(text.name, ())) for text in texts}
+        self.no_ids = _words_of_the_project() | {code.lower() for code in codes}
+        self.found_text_ids: set[str] = set()
         self.found_bags: set[int] = set()
         self.notes_of_word: Counter[str] = Counter()
         self.num_notes = 0
@@ -249,6 +255,7 @@ class Comparison:
         """Go through the notes once."""
         wanted = {number.value for numbers in self.numbers.values() for number in numbers}
         wanted = wanted.union(*self.added_numbers.values())
+        wanted_texts: set[str] = set().union(*self.text_ids.values())
         counted = set().union(*self.words.values(), *(bag.words for bag in self.bags))
         found = [_NO_SPANS]
         # Most spans of notes are told by their last bits to be none of these, before they are searched for.
@@ -262,7 +269,12 @@ class Comparison:
                 place = np.minimum(np.searchsorted(self.outgoing, likely), len(self.outgoing) - 1)
                 if (is_found := self.outgoing[place] == likely).any():
                     found.append(np.unique(likely[is_found]))
-            self.found_ids |= wanted & {record["hadm_id"], record["subject_id"]}
+            for record_id in (record[name] for name in ("hadm_id", "subject_id") if name in record):
+                number = as_number(record_id) if isinstance(record_id, str) else record_id
+                if number is not None:
+                    self.found_ids |= wanted & {number}
+                elif (key := key_of(record_id)) in wanted_texts:
+                    self.found_text_ids.add(key)
             if counted:
                 of_note = counted.intersection(words)
                 self.notes_of_word.update(of_note)
@@ -276,9 +288,15 @@ class Comparison:
         for name, numbers in self.numbers.items():
             yield from ((name, RECORD_ID, number.line) for number in matched(numbers, self.found_ids))
         raw = {text.name: text.raw for text in self.texts}
+
+        def line_of(name: str, token: str) -> int:
+            return raw[name].count("\n", 0, max(0, raw[name].find(token))) + 1
+
+        for name, candidate_ids in self.text_ids.items():
+            for place in matched_places(candidate_ids, self.found_text_ids, self.no_ids):
+                yield name, RECORD_ID, place.line or line_of(name, place.token)
         for name, added in self.added_numbers.items():
-            for number in added & self.found_ids:
-                yield name, RECORD_ID, raw[name].count("\n", 0, raw[name].find(str(number))) + 1
+            yield from ((name, RECORD_ID, line_of(name, str(number))) for number in added & self.found_ids)
         common = max(self.num_notes / 2, MIN_NOTES_OF_WORD)
         for i in sorted(self.found_bags):
             bag = self.bags[i]

@@ -1,4 +1,4 @@
-"""Finds ids of admissions and subjects among the numbers in outgoing files.
+"""Finds ids of admissions and subjects among the numbers in outgoing files; for ids that are text see `text_ids.py`.
 
 An id is a number of four to eight digits, and so are seeds, counts, sizes, years and codes: of the numbers from 100001 to 199999
 more than half are admissions of MIMIC-III. So what is written beside a number decides: a word for a record makes it an id, a
@@ -114,7 +114,7 @@ def _in_text(text: str, line_of) -> Iterator[Number]:  # type: ignore[no-untyped
     breaks, at = 0, 0
     for match in NUMBER.finditer(text):
         breaks, at = breaks + text.count("\n", at, match.start()), match.start()
-        kind = _kind_beside(text, match)
+        kind = kind_beside(text, match.start(), match.end())
         is_grouped = "," in match[1]
         if kind == "record" or (kind != "figure" and not is_grouped):
             yield Number(int(match[1].replace(",", "")), line_of(breaks), kind == "record")
@@ -122,7 +122,7 @@ def _in_text(text: str, line_of) -> Iterator[Number]:  # type: ignore[no-untyped
         yield Number(int(match[1]), line_of(text.count("\n", 0, match.start())), True)
     for pattern in (RANGE, POWER):
         for match in pattern.finditer(text):
-            if (kind := _kind_beside(text, match, pattern is RANGE)) != "figure":
+            if (kind := kind_beside(text, match.start(), match.end(), pattern is RANGE)) != "figure":
                 line = line_of(text.count("\n", 0, match.start()))
                 yield from (
                     Number(int(value), line, kind == "record")
@@ -131,11 +131,12 @@ def _in_text(text: str, line_of) -> Iterator[Number]:  # type: ignore[no-untyped
                 )
 
 
-def _kind_beside(text: str, number: re.Match[str], is_range: bool = False) -> str:
-    """What the word behind a number, if it is one for a figure, or else the words before it say that it is."""
-    before = text[max(0, number.start() - 60) : number.start()].rpartition("\n\n")[2]
+def kind_beside(text: str, start: int, end: int, is_range: bool = False) -> str:
+    """What the word behind a number or id, if it is one for a figure, or else the words before it say that it is: `record`,
+    `figure` or neither."""
+    before = text[max(0, start - 60) : start].rpartition("\n\n")[2]
     before = ESCAPE.sub(" ", before)
-    after = LETTERS.match(text[number.end() : number.end() + 24].lstrip(" *_`\"'-"))
+    after = LETTERS.match(text[end : end + 24].lstrip(" *_`\"'-"))
     kind = _kind_of([after[0]]) if after and after[0].lower() in FIGURE_WORDS else ""
     return kind or _kind_of(reversed(LETTERS.findall(before)[-3:]), is_range)
 

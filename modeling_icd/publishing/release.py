@@ -95,6 +95,7 @@ class Release:
     permission: str | None = None  # reference of the written permission to share weights of restricted data
     license: str = "apache-2.0"  # its id
     on_physionet: bool = False  # whether this is the package for PhysioNet
+    is_of_own_notes: bool = False  # whether all that restricts it are its trainer's own notes
     is_adapter: bool = False  # whether LoRA's matrices and the head go out, in place of the merged weights
     dropped_words: int = 0  # which left the vocabulary since few training notes have them
     min_notes_of_word: int = 0  # how many notes have each word that stayed, at least
@@ -142,6 +143,7 @@ def plan_release(
         permission=permission if folder.access == "restricted" else None,
         license=license,
         base_model=base_model or name_base_model(folder.runs),
+        is_of_own_notes=folder.is_of_own_notes,
         is_adapter=is_adapter,
     )
     if is_adapter:
@@ -219,10 +221,16 @@ def outgoing_files(
 def _license(release: Release) -> Path | bytes:
     if not release.holds_restricted_weights:
         return project_file("LICENSE")
+    what = "The weights, the thresholds and calibration in config.json and the figures in results.json derive from"
+    code = "The Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
+    if release.is_of_own_notes:
+        return (
+            f"{what} notes of their trainer's own.\nThey may be used as far as the written permission goes that README.md names, and "
+            f"must not be passed on.\n\n{code}"
+        ).encode()
     return (
-        f"The weights, the thresholds and calibration in config.json and the figures in results.json derive from MIMIC-III v1.4 or from "
-        f"other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of the source data:\n"
-        f"{PHYSIONET_LICENSE_URL}\n\nThe Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
+        f"{what} MIMIC-III v1.4 or from other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of "
+        f"the source data:\n{PHYSIONET_LICENSE_URL}\n\n{code}"
     ).encode()
 
 
@@ -300,7 +308,8 @@ def _names_of_data(training_data: Mapping[str, Any] | None) -> dict[str, Any] | 
     """Which data a model was trained on, without anything counted in them."""
     if not training_data:
         return None
-    names = {key: training_data[key] for key in ("dataset", "config", "synthetic", "open") if key in training_data}
+    kept = ("dataset", "config", "synthetic", "license", "open")
+    names = {key: training_data[key] for key in kept if key in training_data}
     if "earlier" in training_data:
         names["earlier"] = _names_of_data(training_data["earlier"])
     return names
@@ -316,7 +325,7 @@ def public_results(results: Mapping[str, Any], release: Release) -> dict[str, An
 
 
 def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
-    """The runs that made the model, as files for `train.py` by name, the first one first; no path of this machine is in them.
+    """The runs that made the model, as files for `modeling-icd train` by name, the first one first; no path of this machine is in them.
 
     The first run starts from the pretrained backbone, each other one from the run before it.
     """
@@ -326,6 +335,7 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
         if not model.get("lora_r"):
             model = {key: value for key, value in model.items() if not key.startswith("lora_")}
         model["backbone"] = release.base_model if number == 1 else f"OUTPUT_{number - 1}"
+        # Not `data_license`: it speaks of the notes of this run, and the file is for others.
         data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
         training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}
         fields = {key: value for key, value in {**model, **data, **training}.items() if value is not None}

@@ -41,13 +41,14 @@ def words_of_tokens(files: Mapping[str, Path | bytes]) -> dict[str, set[str]]:
     return {name: words for name, words in found.items() if words}
 
 
-def added_numbers(files: Mapping[str, Path | bytes]) -> dict[str, set[int]]:
-    """Numbers that were added to a tokenizer as tokens, which may be ids of records, by the file that has them."""
-    added = {
-        name: " ".join(_added_tokens(name, read_content(files[name]))) for name in TOKENIZER_FILES if name in files
-    }
-    numbers = {name: set(map(int, re.findall(r"(?<!\d)\d{6,18}(?!\d)", tokens))) for name, tokens in added.items()}
-    return {name: found for name, found in numbers.items() if found}
+def added_tokens(files: Mapping[str, Path | bytes]) -> dict[str, list[str]]:
+    """Tokens that were added to a tokenizer, which may be ids of records, by the file that has them."""
+    return {name: list(_added_tokens(name, read_content(files[name]))) for name in TOKENIZER_FILES if name in files}
+
+
+def numbers_in(tokens: Iterable[str]) -> set[int]:
+    """Long numbers in tokens."""
+    return set(map(int, re.findall(r"(?<!\d)\d{6,18}(?!\d)", " ".join(tokens))))
 
 
 def words_of_base(base_model: str) -> set[str] | None:

@@ -1,4 +1,4 @@
-"""The arguments of `train.py`: the fields of a YAML file in `configs/`, each of which the command line may override."""
+"""The arguments of `modeling-icd train`: the fields of a YAML file in `configs/`, each of which the command line may override."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,8 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from dataset_scripts import BUILDERS
+from dataset_scripts.arguments import FILE_OPTIONS, with_files
+from dataset_scripts.licenses import read_license
 
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
@@ -55,7 +57,7 @@ class ModelArguments(ReaderArguments):
     window_stride: int | None = None
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
-    freeze_backbone: bool = False
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
     score_bias: bool | None = field(default=None, metadata={"help": "Bias of a pooled head."})
     architecture: str | None = field(
         default=None, metadata={"help": f"Of a MultiResCNN: {' or '.join(ARCHITECTURES)}."}
@@ -174,12 +176,24 @@ def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:
 class DataArguments:
     """The data set, and where its files and caches are."""
 
-    dataset: str = field(metadata={"help": f"One of {', '.join(BUILDERS)}."})
+    dataset: str = field(
+        default="", metadata={"help": f"One of {', '.join(BUILDERS)}; by default `files` where a file is given."}
+    )
     data_dir: str = field(default="", metadata={"help": "The folder that holds the data set's own files."})
+    train_file: str | None = field(default=None, metadata={"help": "Your own notes to train on (data set `files`)."})
+    validation_file: str | None = field(default=None, metadata={"help": "Your own notes to validate on."})
+    test_file: str | None = field(default=None, metadata={"help": "Your own notes to test on."})
     dataset_config: str | None = field(default=None, metadata={"help": "E.g. `full`, `top50`, `icd10`, `fold0`."})
     dataset_options: list[str] | None = field(
         default=None,
         metadata={"help": "Options of the configuration as NAME=VALUE, e.g. `num_codes=100` of `custom`."},
+    )
+    data_license: str | None = field(
+        default=None,
+        metadata={
+            "help": "License of your own notes (data set `files`), as the Hub names it, e.g. cc-by-4.0. Without one that lets "
+            "anyone have them, the model counts as one of restricted data."
+        },
     )
     data_cache_dir: str | None = field(
         default=None,
@@ -195,10 +209,28 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        if not self.data_dir:
-            raise ValueError("`data_dir` is missing: --data_dir names the folder that holds the data set's files.")
+        has_files = any(getattr(self, name) is not None for name in FILE_OPTIONS)
+        self.dataset = self.dataset or ("files" if has_files else "")
+        if not self.dataset:
+            raise ValueError(f"`dataset` is missing: choose from {', '.join(BUILDERS)}.")
+        if not self.data_dir and not has_files:
+            own = "; of your own notes, --train_file names one" if self.dataset == "files" else ""
+            raise ValueError(
+                f"`data_dir` is missing: --data_dir names the folder that holds the data set's files{own}."
+            )
+        if self.data_license is not None:
+            if self.dataset != "files":
+                raise ValueError(
+                    f"`data_license` is for your own notes, the data set `files`; what the license of {self.dataset!r} is, this "
+                    "project knows: leave it out."
+                )
+            self.data_license = read_license(self.data_license)
         if self.hidden_states_dtype not in ("float16", "float32"):
             raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")
+
+    def all_options(self) -> list[str]:
+        """Options of the data set's configuration, NAME=VALUE, its files among them."""
+        return with_files(self.dataset_options, self)
 
 
 @dataclass

@@ -22,6 +22,12 @@ def padded_evidence(evidence: list[list[list[int]]]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(pairs, batch_first=True, padding_value=-1)
 
 
+def padded_ids(ids: list[list[int]]) -> torch.Tensor:
+    """Class ids of each note, `(B, K)`, -1 where a note has fewer than K."""
+    rows = [torch.tensor(of_note, dtype=torch.long) for of_note in ids]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
+
 @dataclass
 class ICDCollator:
     """Pads a batch on the right.
@@ -37,7 +43,8 @@ class ICDCollator:
     hidden_states: HiddenStates | None = None
 
     def __call__(self, notes: list[dict]) -> dict[str, torch.Tensor]:
-        """`notes` hold `input_ids` and `label_ids`, and `evidence`, pairs of a code and a token, where it is learned from.
+        """`notes` hold `input_ids` and `label_ids`; `evidence`, pairs of a code and a token, where it is learned from; and
+        `unknown_ids`, codes that the model does not know, where it is evaluated with them (`ICDTrainer.prediction_step`).
 
         Raises:
             ValueError: where a note has no token.
@@ -53,4 +60,6 @@ class ICDCollator:
         batch = {**inputs, "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels)}
         if "evidence" in notes[0]:
             batch["evidence"] = padded_evidence([note["evidence"] for note in notes])
+        if "unknown_ids" in notes[0]:
+            batch["unknown_ids"] = padded_ids([note["unknown_ids"] for note in notes])
         return batch

@@ -15,35 +15,45 @@ from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.builders.public_files import is_public
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.files import make_folder
-from dataset_scripts.marker import is_synthetic
+from dataset_scripts.licenses import OPEN_LICENSES
 
-from ..inference.tokens import tokenize_split
+from ..evaluation.scoring import gold_columns, is_invented
+from ..inference.tokens import codes_of_notes, tokenize_split
 from .arguments import DataArguments, ModelArguments
 
 
 def build_dataset(data_args: DataArguments, default_cache: Path) -> ICDBuilder:
     """The data set, built unless it is in the cache. The cache holds the notes, so only its owner may read it."""
     cache = make_folder(data_args.data_cache_dir or default_cache, private=True)
-    options = parse_options(data_args.dataset, data_args.dataset_options or [], "--dataset_options")
+    options = parse_options(data_args.dataset, data_args.all_options(), "--dataset_options")
     umask = os.umask(0o077)
     try:
         return load_builder(
-            data_args.dataset, data_args.dataset_config, data_dir=data_args.data_dir, cache_dir=cache, **options
+            data_args.dataset,
+            data_args.dataset_config,
+            data_dir=data_args.data_dir or None,
+            cache_dir=cache,
+            **options,
         )
     finally:
         os.umask(umask)
 
 
 def code_vocabulary(*splits: datasets.Dataset) -> list[str]:
-    """The codes that occur in the training splits, in the order of the data set's classes."""
+    """The codes that occur in the training splits: in the order of the data set's classes, or sorted where codes are strings."""
     return list(count_codes(*splits))
 
 
 def count_codes(*splits: datasets.Dataset) -> dict[str, int]:
-    """How many notes of these splits have each code, so that evaluation can tell frequent codes from rare ones."""
-    names = splits[0].features["codes"].feature.names
-    counts = Counter(code for split in splits for codes in split["codes"] for code in codes)
-    return {names[i]: counts[i] for i in sorted(counts)}
+    """How many notes of these splits have each code, so that evaluation can tell frequent codes from rare ones.
+
+    The order is that of [`code_vocabulary`]; [`~modeling_icd.inference.tokens.code_reader`] says which data sets it takes, and
+    what is raised.
+    """
+    counts = Counter(code for split in splits for codes in codes_of_notes(split) for code in codes)
+    classes = getattr(splits[0].features["codes"], "feature", None)
+    names = classes.names if isinstance(classes, datasets.ClassLabel) else sorted(counts)
+    return {name: counts[name] for name in names if counts[name]}
 
 
 def describe_training_data(
@@ -60,12 +70,27 @@ def describe_training_data(
         "config": builder.config.name,
         # Evaluation reads its notes in the same way. A path is of this machine alone.
         "options": [
-            pair for pair in data_args.dataset_options or [] if not pair.partition("=")[0].endswith(("_dir", "_file"))
+            pair for pair in data_args.all_options() if not pair.partition("=")[0].endswith(("_dir", "_file"))
         ],
-        "synthetic": is_synthetic(builder.config.data_dir),
-        "open": is_public(builder),
+        "synthetic": is_invented(builder),
+        **({} if data_args.data_license is None else {"license": data_args.data_license}),
+        "open": is_public(builder) or data_args.data_license in OPEN_LICENSES,
         "code_counts": count_codes(*splits),
     }
+
+
+def say_who_may_have(data_args: DataArguments) -> None:
+    """Print one line on what the license of the user's own notes, or that none was named, means for the model."""
+    if data_args.dataset != "files":
+        return
+    if data_args.data_license in OPEN_LICENSES:
+        name = OPEN_LICENSES[data_args.data_license].name
+        print(f"The notes are under {name}, as you state with `data_license`: anyone may have them, and so the model.")
+        return
+    why = "no `data_license` was named"
+    if data_args.data_license is not None:
+        why = f"`data_license` {data_args.data_license} is not known to let anyone have and use them"
+    print(f"The model will count as one of restricted data, which is published without its weights: {why}.")
 
 
 class TokenizedNotes(NamedTuple):
@@ -76,12 +101,15 @@ class TokenizedNotes(NamedTuple):
         num_unknown (`list[int]`): codes of each note that the model does not know.
         empty_gold (`list[list[int]]`): codes of each note without a token, which are not in `tokens`.
         rows (`np.ndarray`): which notes of the split `tokens` holds.
+        num_columns (`int`):
+            Codes of the model and of the split together, where `tokens` has a column `unknown_ids`; see [`evaluation_notes`].
     """
 
     tokens: datasets.Dataset
     num_unknown: list[int]
     empty_gold: list[list[int]]
     rows: np.ndarray
+    num_columns: int = 0
 
 
 def readable_notes(
@@ -105,14 +133,36 @@ def readable_notes(
         tokens = tokens.add_column("evidence", evidence_tokens(tokenizer, split["text"], evidence, label2id))
     is_empty = np.asarray(tokens["length"]) == 0
     if is_empty.all():
-        raise ValueError(f"No {name} note has text: see `python -m dataset_scripts` on what the data set holds.")
+        raise ValueError(
+            f"No {name} note has text: is this the right column, and the right file? `modeling-icd describe` says what a data "
+            "set of this project holds."
+        )
     rows = np.flatnonzero(~is_empty)
     readable = tokens.select(rows) if is_empty.any() else tokens
-    num_unknown = [
-        len(codes) - len(known)
-        for codes, known in zip(split.select(rows)["codes"], readable["label_ids"], strict=True)
-    ]
+    codes = codes_of_notes(split.select(rows))
+    num_unknown = [len(of_note) - len(known) for of_note, known in zip(codes, readable["label_ids"], strict=True)]
     return TokenizedNotes(readable, num_unknown, list(tokens.select(np.flatnonzero(is_empty))["label_ids"]), rows)
+
+
+def evaluation_notes(split: datasets.Dataset, tokenizer, label2id: dict[str, int], name: str) -> TokenizedNotes:
+    """Tokenize a split to evaluate on, where no gold code is lost: a code that the model does not know is a missed one.
+
+    Such codes get class ids behind the model's own. Those of a note are in the column `unknown_ids` of `tokens`, and those of
+    a note without a token among its `empty_gold`.
+
+    Raises:
+        ValueError: where no note has a token; names the split.
+    """
+    notes = readable_notes(split, tokenizer, label2id, name)
+    gold, unknown = gold_columns(split, label2id)
+    unread = np.setdiff1d(np.arange(len(split)), notes.rows)
+    unknown_ids = [[code for code in gold[row] if code >= len(label2id)] for row in notes.rows]
+    feature = datasets.List(datasets.Value("int64"))
+    return notes._replace(
+        tokens=notes.tokens.add_column("unknown_ids", unknown_ids, feature=feature),
+        empty_gold=[gold[row] for row in unread],
+        num_columns=len(label2id) + len(unknown),
+    )
 
 
 def notes_per_code(label_ids: Iterable[Sequence[int]], num_labels: int) -> np.ndarray:
@@ -169,10 +219,14 @@ def evidence_tokens(
 def warn_of_empty_notes(num_train: int, num_validation: int) -> None:
     """Log a warning with the number of notes that no model can read."""
     if num_train:
-        print(f"warning: {num_train} training notes have no text: they are left out.", file=sys.stderr)
+        warn(f"{num_train} training notes have no text: they are left out.")
     if num_validation:
-        print(
-            f"warning: {num_validation} validation notes have no text: no code is predicted for them, so each of theirs "
-            "counts as missed; thresholds are fitted on the other notes.",
-            file=sys.stderr,
+        warn(
+            f"{num_validation} validation notes have no text: no code is predicted for them, so each of theirs "
+            "counts as missed; thresholds are fitted on the other notes."
         )
+
+
+def warn(message: str) -> None:
+    """Print one line of warning, where a user sees it beside progress bars."""
+    print(f"warning: {message}", file=sys.stderr)

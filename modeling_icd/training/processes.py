@@ -3,13 +3,15 @@
 All processes call every function here, in the same order. With one process, a function only does its work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
 from transformers import TrainingArguments
+
+from ..inference.hidden_states import HiddenStates
 
 
 T = TypeVar("T")
@@ -69,6 +71,12 @@ def every_process(args: TrainingArguments, work: Callable[[], T]) -> T:
     if any(failure is not None for failure in failures):
         raise OtherProcessFailed(next(failure for failure in failures if failure is not None))
     return result
+
+
+def fill_states(states: HiddenStates, notes: Iterable[list[int]], args: TrainingArguments) -> None:
+    """Compute the hidden states of these notes, `input_ids` of each, that are missing: each process a share of them."""
+    every_process(args, lambda: states.fill(notes, args.process_index, args.world_size))
+    states.reload()
 
 
 def share_buffers(model: torch.nn.Module, args: TrainingArguments) -> None:

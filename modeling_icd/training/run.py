@@ -1,4 +1,12 @@
-"""`python train.py configs/NAME.yaml`: data set -> tokens -> model -> Trainer -> a folder that `from_pretrained` loads."""
+"""Trains a model: data set -> tokens -> model -> Trainer -> a folder that `from_pretrained` loads.
+
+    modeling-icd train files_direct --data_dir DIR --output_dir runs/mine
+    modeling-icd train files_direct --train_file train.csv --validation_file validation.csv --output_dir runs/mine
+    modeling-icd train my_own.yaml --num_train_epochs 5
+
+A configuration is a YAML file, or the name of one that comes with this project. Each of its fields, and each field of
+`TrainingArguments` of transformers, is an option, too, and the command line comes before the file.
+"""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -13,17 +21,21 @@ from transformers import AutoTokenizer, set_seed
 from trl import TrlParser
 
 from dataset_scripts import ICDBuilder
+from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.command import Ended, run_command
 from dataset_scripts.files import make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
+from ..evaluation.learned_notes import write_learned
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
 from ..inference.model_folder import SMOLLM2_DIR
+from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
+from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
 from .models import add_lora, build_model
 from .notes import (
@@ -32,12 +44,13 @@ from .notes import (
     describe_training_data,
     marked_evidence,
     readable_notes,
+    say_who_may_have,
     warn_of_empty_notes,
 )
 from .processes import (
     OtherProcessFailed,
     end_processes,
-    every_process,
+    fill_states,
     first_process_first,
     first_process_only,
     is_lost_process,
@@ -62,7 +75,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     Several processes (`torchrun`) share training, hidden states and prediction; the first one alone writes the rest.
     """
     if args.push_to_hub:
-        raise ValueError("`train` uploads nothing: push the model with `python -m modeling_icd.publishing`.")
+        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
     set_seed(args.seed)
     is_first = args.process_index == 0
@@ -83,10 +96,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
+        say_who_may_have(data_args)
         print(
             f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
         )
+        learned = splits.values() if args.refit_on_validation else [splits["training"]]
+        write_learned((text for split in learned for text in texts_of_notes(split)), private_dir)
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
@@ -202,8 +218,7 @@ def fill_store(
     to_device(model, args.device)
     store = HiddenStates(folder, model, dtype)
     notes = (ids for part in parts for ids in part.tokens["input_ids"])
-    every_process(args, lambda: store.fill(notes, args.process_index, args.world_size))
-    store.reload()
+    fill_states(store, notes, args)
     return store
 
 
@@ -226,11 +241,21 @@ def main(arguments: list[str] | None = None, plan_push: PlanPush | None = None) 
 
 def run(arguments: list[str], plan_push: PlanPush | None) -> int:
     """Parse the arguments, train, and publish if that was asked for; see [`main`] for the exit status."""
-    parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
+    if {"-h", "--help"} & {*arguments}:
+        print(help_text(__doc__), end="")
+        return 0
+    parser = TrlParser(
+        [ModelArguments, DataArguments, ICDTrainingArguments], prog=f"{PROGRAM} train", add_help=False, usage=USAGE
+    )
+    if "--help_all" in arguments:
+        parser.print_help()
+        return 0
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
-    if "--config" in arguments[:1] and not Path(arguments[1]).is_file():
-        raise FileNotFoundError(f"No configuration file {arguments[1]}; configs/ holds those of this project.")
+    if arguments and arguments[0].startswith("--config="):
+        arguments = ["--config", arguments[0].partition("=")[2], *arguments[1:]]
+    if arguments[:1] == ["--config"] and len(arguments) > 1:
+        arguments[1] = str(find_config(arguments[1]))
     model_args, data_args, args = parser.parse_args_and_config(arguments)
     after_training = None if plan_push is None else plan_push(model_args, data_args, args)
     try:

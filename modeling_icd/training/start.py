@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from ..heads import AttendingHead, HeadEnsemble, start_at_prior
+from ..inference.tokens import is_raw, tokenize_split
 from .notes import notes_per_code
 
 
@@ -35,6 +37,7 @@ SHRINKAGE = 0.01
 KEPT_BYTES = 1 << 30
 # Where the backbone must read the notes, their states are kept in memory, and so these must be few.
 UNCACHED_NOTES = 200
+MAX_START_NOTES = 2000
 ENSEMBLE_SHARE = 0.8
 
 Read = Callable[[list[int]], torch.Tensor]
@@ -234,28 +237,39 @@ def start_head(
     model,
     notes: datasets.Dataset,
     read: Read | None = None,
-    max_notes: int = 2000,
+    max_notes: int = MAX_START_NOTES,
     seed: int = 0,
     titles: Mapping[int, list[int]] | None = None,
     show_progress: bool = True,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
     from what sets the words of each code apart. A head with batch norm, whose features change as it learns, and one that
     does not attend get the biases alone. One that attends and is not to look at notes gets small random weights.
 
     Args:
-        notes (`datasets.Dataset`): tokenized training notes; those without a token are passed over.
+        notes (`datasets.Dataset`): training notes, tokenized or, with `tokenizer`, with `text` and `codes`; those without a
+            token are passed over.
         read (`Callable`, *optional*):
             Gives hidden states of the `input_ids` of a note. By default the backbone reads at most 200 notes, once.
         max_notes (`int`): to look at; 0: none.
         seed (`int`): chooses the notes; each head of an ensemble is started from other 80 % of them.
         titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads.
+        tokenizer (*optional*): the backbone's, for notes that are not tokenized.
 
     Raises:
-        ValueError: where the model's head was loaded: starting it would undo its training.
+        ValueError: where the model's head was loaded, or started before: starting it would undo its training; where notes are
+            to be tokenized, and there is no tokenizer.
     """
     if not getattr(model, "head_is_new", True):
-        raise ValueError("This model's head was loaded with it: starting it again would undo its training.")
+        raise ValueError(
+            "This model's head was loaded with it, or started before: starting it again would undo its training."
+        )
+    if is_raw(notes):
+        if tokenizer is None:
+            raise ValueError("These notes are not tokenized: give the backbone's `tokenizer`, too.")
+        notes = tokenize_split(notes, tokenizer, model.config.label2id)
+    model.head_is_new = False
     notes = notes.select(np.flatnonzero(notes["length"]))
     prior = log_odds(notes_per_code(notes["label_ids"], model.config.num_labels).tolist(), len(notes))
     start_at_prior(model.score, prior)

@@ -16,6 +16,7 @@ from pathlib import Path
 import datasets
 import pytest
 from faults import SECRET, assert_clean, cached_files
+from own_tables import make_rows, write_table
 from test_cmc2007 import write_document, write_file
 from test_codiesp import write_corpus as write_codiesp
 
@@ -29,9 +30,11 @@ ARGUMENTS = {
     "mimic4": {"config_name": "icd9", "min_count": 5},  # the titles of ICD-10 take seconds to load
     "cmc2007": {"config_name": "fold0"},
     "codiesp": {"config_name": "procedures_en"},
+    "files": {"seed": 2},
 }
 FILE = object()  # stands for the path of some file
-# For each option of a data set a value that is not the default, and the configuration that has it if not all do.
+# For each option of a data set a value that is not the default, and the configuration that has it if not all do, or the
+# other arguments that it needs.
 OPTIONS = {
     "mimic3": {
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
@@ -44,6 +47,13 @@ OPTIONS = {
     },
     "cmc2007": {"unsplit": (True,)},
     "codiesp": {"min_count": (1,), "unsplit": (True,)},
+    "files": {
+        "text_column": (["codes"],), "codes_column": ("text",), "code_separator": (" ",), "procedures_column": ("codes",),
+        "id_column": ("date",), "subject_column": ("id",), "codes_file": (FILE,), "code_kind_column": ("id", {"codes_file": FILE}),
+        "code_system": ("icd10cm",), "descriptions_file": (FILE,), "encoding": ("cp1252",), "codes": (["I10"],),
+        "num_codes": (2,), "min_count": (2,), "split_by": ("date",), "date_column": ("date", {"split_by": "date"}), "seed": (1,),
+        "unsplit": (True,), **dict.fromkeys(("train_file", "validation_file", "test_file"), (FILE, {"data_dir": None})),
+    },
 }  # fmt: skip
 
 
@@ -55,7 +65,9 @@ def sources(corpus, tmp_path_factory):
     train = {f"S1-{i:02}": (["r50.9"] if i % 3 else ["r50.9", "n23"], ["bw20"] if i % 2 else []) for i in range(20)}
     write_codiesp(folder / "codiesp", train, {"S2-1": (["r50.9"], ["bw20"])})
     documents = [write_document(i, ["786.2"] if i % 2 else ["486"]) for i in range(1, 21)]
-    (folder / "cmc2007").mkdir()
+    for name in ("cmc2007", "files"):
+        (folder / name).mkdir()
+    write_table(folder / "files" / "notes.tsv", make_rows(30))
     write_file(folder / "cmc2007" / "reports.xml", *documents)
     return {name: corpus if name == "mimic3" else folder / name for name in BUILDERS}
 
@@ -151,15 +163,20 @@ def test_follows_options(dataset, sources, make, tmp_path):
     assert OPTIONS[dataset].keys() == own - {field.name for field in fields(datasets.BuilderConfig)}
     file = tmp_path / "file.txt"
     file.write_text("401.9\tHypertension\n")
+    if dataset == "files":
+        file = shutil.copy(sources["files"] / "notes.tsv", tmp_path)
     seen = {
         make(config_name=config.name).cache_dir
         for config in BUILDERS[dataset].BUILDER_CONFIGS
         if config.name != "custom"
     }
-    for option, (value, *config) in OPTIONS[dataset].items():
-        if value is FILE:
-            value = sources[dataset] if option == "splits_dir" else file
-        builder = make(**{**dict.fromkeys(["config_name"][: len(config)], *config), option: value})
+    for option, (value, *needed) in OPTIONS[dataset].items():
+        arguments = {option: value}
+        for of_option in needed:
+            arguments.update(of_option if isinstance(of_option, dict) else {"config_name": of_option})
+        for name in [name for name, value in arguments.items() if value is FILE]:
+            arguments[name] = sources[dataset] if name == "splits_dir" else file
+        builder = make(**arguments)
         assert builder.cache_dir not in seen, option
         seen.add(builder.cache_dir)
 

@@ -44,7 +44,7 @@ def test_metadata(card):
 def test_sections(card):
     headings = re.findall(r"^## (.+)$", card.text, re.MULTILINE)
     assert headings == [
-        "Access", "This repository", "Build", "Configurations and splits", "Fields", "Licence and data use agreement", "Limits",
+        "Access", "This repository", "Build", "Your own notes", "Configurations and splits", "Fields", "Licence and data use agreement", "Limits",
         "Citation",
     ]  # fmt: skip
     assert "**Never share**" in card.text

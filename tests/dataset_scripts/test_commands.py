@@ -1,4 +1,4 @@
-"""`python -m dataset_scripts build | describe | verify`."""
+"""`modeling-icd build | describe | verify`."""
 
 import csv
 import gzip

@@ -94,7 +94,7 @@ def test_help_names_it(folder, capsys):
     for command in (lambda: main(["build", "--help"]), lambda: evaluate(["--help"])):
         with pytest.raises(SystemExit):
             command()
-        assert "codiesp,letters" in "".join(capsys.readouterr().out.split())
+        assert "files,letters" in "".join(capsys.readouterr().out.split())
 
 
 def test_a_model_is_trained_on_it(folder, backbone, capsys):

@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.builders.stratify import stratify_groups
+from dataset_scripts.builders.stratify import EVERY_DOCUMENT, Shares, stratify_groups
 
 
 HALVES = {"train": 0.5, "test": 0.5}
@@ -41,8 +41,16 @@ def test_every_group_once_in_any_order(groups, seed):
     assert stratify_groups(dict(reversed(groups.items())), HALVES, seed) == split_of
 
 
+def test_what_one_part_took_the_next_one_makes_up_for():
+    # Of four documents of a, two are due to each half. Group 1 takes both of one half: the other two go to the other.
+    shares = Shares({"a": 4, EVERY_DOCUMENT: 4}, HALVES)
+    first = stratify_groups({1: [{"a"}] * 2}, HALVES, 0, shares)[1]
+    second = stratify_groups({2: [{"a"}], 3: [{"a"}]}, HALVES, 0, shares)
+    assert set(second.values()) == HALVES.keys() - {first}
+
+
 def test_shares_of_every_code():
-    """A long tail of codes, subjects of one to four admissions: far nearer to the shares than a random split."""
+    """A long tail of codes, subjects of one to four admissions: far nearer to the shares than a random split, and also in parts."""
     rng = random.Random(0)
     weights = [1 / rank for rank in range(1, 201)]
     groups = {
@@ -64,3 +72,14 @@ def test_shares_of_every_code():
 
     shuffled = {subject: rng.choices(list(fractions), list(fractions.values()))[0] for subject in groups}
     assert error(stratify_groups(groups, fractions, seed=0)) < error(shuffled) / 4
+
+    counts = Counter(
+        code for admissions in groups.values() for codes in admissions for code in (*codes, EVERY_DOCUMENT)
+    )
+    shares = Shares(counts, fractions)
+    in_parts = {}
+    for start in range(0, 2000, 300):
+        part = {subject: groups[subject] for subject in range(start, min(start + 300, 2000))}
+        in_parts |= stratify_groups(part, fractions, 0, shares)
+    assert in_parts.keys() == groups.keys()
+    assert error(in_parts) < error(shuffled) / 3

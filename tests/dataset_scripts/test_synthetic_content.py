@@ -5,11 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from dataclasses import fields
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from dataset_scripts.synthetic.__main__ import main
 from dataset_scripts.synthetic.content import FILES, FOLDER, read_content
@@ -170,10 +170,12 @@ def test_an_option_of_the_other_format_is_refused(tmp_path, capsys):
 
 def test_the_wheel_holds_every_package_and_not_what_the_synthetic_corpus_says():
     root = FOLDER.parents[1]
-    options = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    found = [
-        path.parent for name in ("dataset_scripts", "modeling_icd") for path in (root / name).rglob("__init__.py")
-    ]
-    assert sorted(options["packages"]) == sorted(".".join(path.relative_to(root).parts) for path in found)
-    assert not any("dataset_scripts" in package or package == "*" for package in options["package-data"])
-    assert not (root / "MANIFEST.in").exists()  # setuptools would take into the wheel what it names
+    files = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
+    modules = {
+        path.relative_to(root) for name in ("dataset_scripts", "modeling_icd") for path in (root / name).rglob("*.py")
+    }
+    assert {path.as_posix() for path in modules} <= files
+    assert not [name for name in files if name.startswith("dataset_scripts/") and not name.endswith(".py")]
+    assert {name.split("/")[0] for name in files} == {"dataset_scripts", "modeling_icd"}
+    configs = {f"modeling_icd/configs/{path.name}" for path in (root / "configs").glob("*.yaml")}
+    assert configs < files and "modeling_icd/publishing/model_card.md" in files

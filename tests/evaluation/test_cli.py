@@ -1,4 +1,4 @@
-"""`evaluate.py` as a subprocess, on an invented corpus and a model of two layers."""
+"""`modeling-icd evaluate` as a subprocess, on an invented corpus and a model of two layers."""
 
 import csv
 import gzip
@@ -91,7 +91,7 @@ def test_options_of_training_count_where_the_configuration_is_that_of_training()
     [
         ([], "give a model"),
         (["model", "--compare", "a", "b"], "give a model"),
-        (["model"], "--dataset and --data_dir"),
+        (["model"], "model is not a folder"),
         (["--compare", "nowhere", "neither"], "nowhere"),
         (["--compare", "nowhere"], "at least 2"),
         (["--compare", "nowhere", "neither", "--audit"], "--audit"),
@@ -188,7 +188,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         assert fitted["predict_top_k"] >= 1
     else:
         assert fitted["threshold"] != 0.5
-    # `evaluate.py` decides by the configuration.
+    # `modeling-icd evaluate` decides by the configuration.
     scored = score_split(str(output), "mimic3", str(corpus), "validation", cache_dir=str(tmp_path / "cache"))
     results, outcomes = summarize(scored)
     assert results["synthetic"]

@@ -134,7 +134,7 @@ def test_codes_are_checked_where_a_model_brings_a_configuration_class_of_its_own
 
 @pytest.fixture
 def options(corpus, tmp_path_factory):
-    """Of a data set that is built once, under `train.py`'s names."""
+    """Of a data set that is built once, under `modeling-icd train`'s names."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     return ["--dataset=mimic3", f"--data_dir={corpus}", f"--data_cache_dir={cache}", "--per_device_eval_batch_size=16"]
 

@@ -322,7 +322,7 @@ def test_a_validation_split_is_caml_s_dev(tmp_path):
 
 
 def test_a_file_of_another_origin_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"evaluate\.py"):
+    with pytest.raises(FileNotFoundError, match="modeling-icd evaluate MODEL"):
         read_predictions(tmp_path / PREDICTIONS_FILE)
 
 

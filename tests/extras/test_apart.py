@@ -22,4 +22,4 @@ def test_no_other_part_loads_a_side_feature_when_it_is_imported():
 
 def test_every_side_feature_is_a_command():
     for path in (PACKAGE / "extras").glob("[a-z]*.py"):
-        assert f"python -m modeling_icd.extras.{path.stem} " in ast.get_docstring(ast.parse(path.read_text()))
+        assert f"    modeling-icd {path.stem} " in ast.get_docstring(ast.parse(path.read_text()))

@@ -6,6 +6,7 @@ import pytest
 from modeling_icd.evaluation import audit_quality
 from modeling_icd.evaluation.audit_quality import planted_found, recall_of_removed
 from modeling_icd.evaluation.outcomes import outcomes_of
+from modeling_icd.evaluation.predictions import write_psv
 from modeling_icd.extras.audit import audit, likely_missed, read_assigned, write_audit
 
 
@@ -44,6 +45,20 @@ def test_assigned_codes_come_from_a_file_as_evaluation_writes_it(tmp_path):
     path = tmp_path / "assigned.psv"
     path.write_text("12|486|V99|486\n11|\n")
     assert read_assigned(path, [11, 12], CODES) == ({1: [2], 0: []}, 1)
+
+
+def test_ids_that_are_text_are_read_as_they_were_written(tmp_path):
+    ids = ["007", "7", "A|1", 'say "x"', " padded", "Köln-12"]
+    scores = np.tile(SCORES, (3, 1))
+    outcomes = outcomes_of(scores, [[]] * 6, scores > 0.5)
+    write_psv(tmp_path / "preds_test.psv", ids, CODES, outcomes)
+    assigned, num_unknown = read_assigned(tmp_path / "preds_test.psv", ids, CODES)
+    assert assigned == {row: [0, 1] if row % 2 == 0 else [2, 3] for row in range(6)} and num_unknown == 0
+    (tmp_path / "own.psv").write_text("007 |486\n")
+    assert read_assigned(tmp_path / "own.psv", ids, CODES) == ({0: [2]}, 0)
+    (tmp_path / "own.psv").write_text("07|486\n")
+    with pytest.raises(ValueError, match="line 1: this admission is not in the split"):
+        read_assigned(tmp_path / "own.psv", ids, CODES)
 
 
 @pytest.mark.parametrize(

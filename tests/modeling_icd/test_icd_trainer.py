@@ -126,7 +126,7 @@ def test_notes_without_text_are_counted_and_missed_not_left_out(
 
 
 def test_codes_of_a_note_without_text_count_as_missed():
-    compute = count_as_missed(make_compute_metrics(3, tune_threshold=True), [[0, 1]], ICDCollator(3, pad_token_id=0))
+    compute = count_as_missed(make_compute_metrics(3, tune_threshold=True), [[0, 1]], 3)
     for _ in range(2):  # in every evaluation of a run
         prediction = EvalPrediction(predictions=np.array([[5.0, -5, -5]]), label_ids=np.array([[1, 0, 0]]))
         figures = compute(prediction, True)

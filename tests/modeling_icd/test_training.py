@@ -1,4 +1,4 @@
-"""`train.py` and `evaluate.py` as a user runs them, on a tiny Llama and an invented corpus."""
+"""`modeling-icd train` and `modeling-icd evaluate` as a user runs them, on a tiny Llama and an invented corpus."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def flags(**options) -> list[str]:
 
 
 def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
-    """Arguments of `train.py` for a mean-pooled model over the cached states of the tiny Llama."""
+    """Arguments of `modeling-icd train` for a mean-pooled model over the cached states of the tiny Llama."""
     frozen = {"model": "direct", "pooling": "mean", "freeze_backbone": True, "window_size": 32, "learning_rate": 0.01}
     return flags(backbone=backbone, dataset="mimic3", data_dir=corpus, use_cpu=True, **frozen, **options)
 

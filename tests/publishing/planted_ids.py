@@ -186,7 +186,7 @@ HARMLESS = [
         "https://huggingface.co/hannah/tiny-icd and git clone https://github.com/a/b",
     ),
     ("slashes between words", "README.md", "and/or either/or path/to/this/folder, km/h, 5/10 and n/a"),
-    ("a module's path", "README.md", "python -m modeling_icd.publishing and modeling_icd/evaluation/icd_metrics"),
+    ("a module's path", "README.md", "modeling-icd publish and modeling_icd/evaluation/icd_metrics"),
     ("a relative path", "README.md", "see ./configs/train.yaml and ../shared/x"),
     ("a key and its value", "train.yaml", "model: /\nratio: 1:2\ntime: 12:30\n"),
     ("a port of this machine", "README.md", "the server listens on port 8080"),

@@ -17,7 +17,7 @@ from modeling_icd.sharing_icd import data_access, seal_training_data
 
 
 REPO = "someone/raw"
-COMMAND = "python -m modeling_icd.publishing FOLDER --repo_id OWNER/NAME"
+COMMAND = "modeling-icd publish FOLDER --repo_id OWNER/NAME"
 ITEMS = [{"input_ids": [2, 3, 4], "attention_mask": [1, 1, 1], "labels": [1.0, 0.0, 0.0]}] * 2
 
 

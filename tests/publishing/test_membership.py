@@ -53,7 +53,7 @@ def test_taking_off_the_reference_finds_members_that_are_harder_notes():
 
 
 def test_the_command_writes_figures_and_the_card_shows_those_of_these_weights(model_dir, notes, edit, capsys):
-    assert "Not measured. `python -m modeling_icd.extras.membership MODEL" in card_of(model_dir)
+    assert "Not measured. `modeling-icd membership MODEL" in card_of(model_dir)
     edit("config.json", training_data={"dataset": "mimic3", "config": "full", "synthetic": True})
     assert main([str(model_dir), "--data_dir", str(notes), "--split", "train"]) == 0
     measured = json.loads((model_dir / "membership.json").read_text())

@@ -83,7 +83,7 @@ def test_weights_that_changed_since_they_were_trained_are_of_unknown_data(model_
     model = LlamaForICDCoding.from_pretrained(model_dir)
     with torch.no_grad():
         model.model.embed_tokens.weight.add_(1)
-    model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `train.py` wrote
+    model.save_pretrained(model_dir)  # as after training of one's own, over the folder that `modeling-icd train` wrote
     with pytest.raises(ValueError, match="what they were trained on is not known"):
         ModelFolder.read(model_dir)
     assert data_access(seal_training_data(trained_further(model_dir))) == "restricted"

@@ -250,7 +250,7 @@ def test_the_list_of_flat_files_is_what_saving_a_model_writes(backbone, tmp_path
     LlamaForICDCoding.from_pretrained(backbone, num_labels=2).save_pretrained(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.py")) == sorted(FLAT_FILES)
     in_package = {path.name for path in PACKAGE.glob("*.py")}
-    assert in_package == {*FLAT_FILES, "__init__.py", "handler.py"}
+    assert in_package == {*FLAT_FILES, "__init__.py", "__main__.py", "handler.py"}
 
 
 def test_publishing_imports_no_training_code():

@@ -1,4 +1,4 @@
-"""`train.py --push_to_hub` against a server that speaks the Hub's protocol."""
+"""`modeling-icd train --push_to_hub` against a server that speaks the Hub's protocol."""
 
 import json
 import shutil
@@ -106,7 +106,7 @@ def test_a_finding_of_the_privacy_check_stops_the_push_and_keeps_the_model(
     assert train_and_push(data_dir=real_corpus) == 1
     error = capsys.readouterr().err
     assert "README.md: user name" in error
-    assert f"python -m modeling_icd.publishing {tmp_path / 'model'} --repo_id {REPO}" in error
+    assert f"modeling-icd publish {tmp_path / 'model'} --repo_id {REPO}" in error
     assert hub.repos == {}
     assert (tmp_path / "model" / "model.safetensors").is_file()
 

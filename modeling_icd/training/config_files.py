@@ -1,0 +1,67 @@
+"""Finds the configuration files that come with this project by their names, and prints the help of `modeling-icd train`."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from dataset_scripts.arguments import PROGRAM, HelpFormatter
+
+from ..decision_icd import RULES
+from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
+
+
+# Of a checkout, and of an installed package.
+FOLDERS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
+USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
+# The options that most users need, some in words of their own; `--help_all` lists the others.
+SHOWN = {
+    **dict.fromkeys(("dataset", "data_dir", "train_file", "validation_file", "test_file", "dataset_config")),
+    "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
+    "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
+    **dict.fromkeys(("backbone", "model", "freeze_backbone", "lora_r")),
+    "num_train_epochs": "how often all notes are read",
+    "learning_rate": "its highest value",
+    "per_device_train_batch_size": "notes of a step, on each device",
+    "threshold_rule": f"how codes are decided on: {', '.join(RULES)}",
+    "calibration": None,
+    "resume_from_checkpoint": "`last`: go on with an interrupted run",
+}
+
+
+def configs() -> dict[str, Path]:
+    """The configuration files of this project by their names."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(given: str) -> Path:
+    """The file that is meant by a path, or by the name of a configuration of this project.
+
+    Raises:
+        FileNotFoundError: where there is neither; it lists the names that there are.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    known = configs()
+    if given in known:
+        return known[given]
+    raise FileNotFoundError(f"No configuration file {given}, and none of that name: choose from {', '.join(known)}.")
+
+
+def help_text(description: str | None) -> str:
+    """What `modeling-icd train --help` prints."""
+    parser = argparse.ArgumentParser(
+        usage=USAGE, description=description, formatter_class=HelpFormatter, add_help=False
+    )
+    parser.add_argument("CONFIG", help=f"a YAML file, or one of {', '.join(configs())}")
+    options = {
+        option.name: option
+        for arguments in (ModelArguments, DataArguments, ICDTrainingArguments)
+        for option in fields(arguments)
+    }
+    for name, text in SHOWN.items():
+        shown = text or str(options[name].metadata["help"]).rstrip(".")
+        parser.add_argument(f"--{name}", metavar="X", help=shown.replace("%", "%%"))
+    parser.add_argument("--help_all", action="store_true", help="list every option")
+    return parser.format_help()

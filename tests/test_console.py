@@ -1,0 +1,66 @@
+"""The command `modeling-icd`, as `pip install` brings it: its help and its messages. tests/test_readme.py runs it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from modeling_icd.__main__ import COMMANDS, main
+
+
+SCREEN = 48  # lines, of 100 characters
+
+
+@pytest.fixture
+def console(installed, tmp_path):
+    """Runs the installed command in an empty folder."""
+
+    def run(*arguments) -> subprocess.CompletedProcess:
+        command = [str(installed / "modeling-icd"), *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_each_command_fits_a_screen_and_has_an_example(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    try:
+        status = main([name, "--help"])
+    except SystemExit as end:
+        status = end.code
+    assert not status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: modeling-icd {name}")
+    assert any(line.startswith(f"    modeling-icd {name} ") for line in lines)
+    assert len(lines) <= SCREEN
+
+
+def test_the_list_of_commands(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"\n  {name} " not in printed] == []
+    assert main([]) == 2
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err.startswith("error: no command 'trian': choose from train, evaluate,")
+
+
+def test_configurations_are_found_by_name_and_a_wrong_name_lists_them(console):
+    run = console("train", "files_indirect")
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: No configuration file files_indirect, and none of that name: choose from "
+        f"{', '.join(sorted(path.stem for path in (Path(__file__).parents[1] / 'configs').glob('*.yaml')))}.\n"
+    )
+    run = console("train", "files_direct")
+    assert (run.returncode, run.stderr) == (
+        2,
+        "error: `data_dir` is missing: --data_dir names the folder that holds the data set's files; of your own notes, "
+        "--train_file names one.\n",
+    )
+
+
+def test_every_option_of_train_is_listed_where_it_is_asked_for(capsys):
+    assert main(["train", "--help_all"]) == 0
+    printed = capsys.readouterr().out
+    assert all(option in printed for option in ("--gradient_checkpointing", "--head_start", "--data_cache_dir"))
