@@ -405,9 +405,9 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         super()._check_head()
-        for name in ("projection_size", "context_size"):
-            if getattr(self, name) is not None and name not in self.head_options:
-                raise ValueError(f"`{name}` ({getattr(self, name)}) is of label attention, got {self.head!r}.")
+        for name, size in {"projection_size": self.projection_size, "context_size": self.context_size}.items():
+            if size is not None and name not in self.head_options:
+                raise ValueError(f"`{name}` ({size}) is of label attention, got {self.head!r}.")
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):

@@ -1,7 +1,9 @@
 """Finds the configuration files that come with this project by their names, and prints the help of `modeling-icd train`."""
 
 import argparse
+from contextlib import suppress
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 from dataset_scripts.arguments import PROGRAM, HelpFormatter
@@ -10,8 +12,7 @@ from ..decision_icd import RULES
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 
-# Of a checkout, and of an installed package.
-FOLDERS = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
+CHECKOUT = Path(__file__).parents[2] / "configs"
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
@@ -30,8 +31,12 @@ SHOWN = {
 
 def configs() -> dict[str, Path]:
     """The configuration files of this project by their names."""
-    folder = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    files = list(CHECKOUT.glob("*.yaml"))
+    if not files:
+        with suppress(metadata.PackageNotFoundError):
+            listed = metadata.files("modeling-icd") or ()
+            files = [Path(str(file.locate())) for file in listed if file.match("modeling-icd/configs/*.yaml")]
+    return {path.stem: path for path in sorted(files)}
 
 
 def find_config(given: str) -> Path:

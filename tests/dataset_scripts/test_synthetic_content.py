@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
@@ -177,5 +178,8 @@ def test_the_wheel_holds_every_package_and_not_what_the_synthetic_corpus_says():
     assert {path.as_posix() for path in modules} <= files
     assert not [name for name in files if name.startswith("dataset_scripts/") and not name.endswith(".py")]
     assert {name.split("/")[0] for name in files} == {"dataset_scripts", "modeling_icd"}
-    configs = {f"modeling_icd/configs/{path.name}" for path in (root / "configs").glob("*.yaml")}
-    assert configs < files and "modeling_icd/publishing/model_card.md" in files
+    shared = WheelBuilder(str(root)).config.shared_data
+    assert {Path(source).name: target for source, target in shared.items()} == {
+        "configs": "share/modeling-icd/configs",
+        "model_card.md": "share/modeling-icd/model_card.md",
+    }

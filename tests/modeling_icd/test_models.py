@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 import torch
@@ -357,10 +358,11 @@ print(json.dumps({"logits": logits, "text": len(text), "coded": len(coded)}))
 
 def run_clean(program, folder, note, working_dir) -> dict:
     """What a program prints as JSON in a process that has the libraries, and not this project."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    # Without `site` (-S), no .pth file adds the project that is installed in place.
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(working_dir / "cache")}
     run = subprocess.run(
-        [sys.executable, "-c", program, str(folder), note],
+        [sys.executable, "-S", "-c", program, str(folder), note],
         cwd=working_dir,
         env=environment,
         capture_output=True,

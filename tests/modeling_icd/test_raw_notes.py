@@ -6,6 +6,7 @@ import random
 import stat
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import datasets
@@ -129,9 +130,9 @@ def test_fifteen_lines_make_a_coder_that_loads_where_this_package_is_not(backbon
     assert run.returncode == 0, run.stderr[-3000:]
     (tmp_path / "elsewhere").mkdir()
     clean = subprocess.run(
-        [sys.executable, "-I", "-c", CLEAN, str(tmp_path / "my-coder")],
+        [sys.executable, "-S", "-c", CLEAN, str(tmp_path / "my-coder")],
         cwd=tmp_path / "elsewhere",
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": sysconfig.get_path("purelib")},
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,11 @@ open(output, "w").write(json.dumps(logits.tolist()))
 
 def load(hub, tmp_path, repo_id):
     """Logits of the note, by the snippet of the card, in a process that does not know this project."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", LOAD, repo_id, str(tmp_path / "logits.json")],
+        [sys.executable, "-S", "-c", LOAD, repo_id, str(tmp_path / "logits.json")],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

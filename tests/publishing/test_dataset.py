@@ -5,6 +5,7 @@ import gzip
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pyarrow as pa
 import pytest
@@ -73,9 +74,14 @@ def test_what_was_published_builds_and_measures_without_the_project(notes, hub, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     run = subprocess.run(
-        [sys.executable, "-c", USE.replace("DATA", str(notes))],
+        [sys.executable, "-S", "-c", USE.replace("DATA", str(notes))],
         cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(tmp_path)},
+        env={
+            **os.environ,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": f"{tmp_path}{os.pathsep}{sysconfig.get_path('purelib')}",
+        },
         capture_output=True,
         text=True,
     )

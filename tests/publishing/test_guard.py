@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 import torch
@@ -222,10 +223,14 @@ for push in (model.push_to_hub, model.model.push_to_hub, model.config.push_to_hu
 
 def test_remote_code_refuses_too(model_dir, restricted, hub, tmp_path):
     load(model_dir).save_pretrained(model_dir)  # brings the code
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
     run = subprocess.run(
-        [sys.executable, "-c", REMOTE, str(model_dir)], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "-S", "-c", REMOTE, str(model_dir)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.count(COMMAND) == 4

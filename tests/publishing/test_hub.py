@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -204,13 +205,13 @@ open(output, "w").write(json.dumps({"logits": logits, "text": len(text[0]) if is
 def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_and_then_offline(finished_run, hub, tmp_path):
     assert push(finished_run) == 0
     revision = hub.repos[REPO]["commits"][0][0]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
     def load(**variables):
         run = subprocess.run(
-            [sys.executable, "-c", LOAD, REPO, revision, str(tmp_path / "loaded.json")],
+            [sys.executable, "-S", "-c", LOAD, REPO, revision, str(tmp_path / "loaded.json")],
             cwd=tmp_path,
             env={**environment, **variables},
             capture_output=True,
@@ -259,9 +260,9 @@ def test_the_published_folder_serves_an_endpoint_in_a_clean_process(finished_run
     folder.mkdir()
     for name, data in hub.files(REPO).items():
         (folder / name).write_bytes(data)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     run = subprocess.run(
-        [sys.executable, "-c", ENDPOINT, str(folder), str(tmp_path / "answers.json")],
+        [sys.executable, "-S", "-c", ENDPOINT, str(folder), str(tmp_path / "answers.json")],
         cwd=tmp_path,
         env={**environment, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,

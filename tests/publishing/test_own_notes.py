@@ -192,7 +192,9 @@ def test_notes_to_test_on_are_asked_for_before_a_training_that_pushes(own_files,
     args = ICDTrainingArguments(str(tmp_path), push_to_hub=True, hub_model_id="someone/mine", use_cpu=True)
     model_args = ModelArguments(model="direct", backbone=letters, base_model="someone/tiny")
     with pytest.raises(ValueError, match="give `test_file`, too"):
-        plan_push(model_args, DataArguments(train_file=str(own_files / "train.csv")), args)
+        names = ("train", "validation")
+        given = {f"{name}_file": str(own_files / f"{name}.csv") for name in names}
+        plan_push(model_args, DataArguments(**given), args)
 
 
 def card_of(folder, **options):
