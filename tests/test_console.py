@@ -64,3 +64,23 @@ def test_every_option_of_train_is_listed_where_it_is_asked_for(capsys):
     assert main(["train", "--help_all"]) == 0
     printed = capsys.readouterr().out
     assert all(option in printed for option in ("--gradient_checkpointing", "--head_start", "--data_cache_dir"))
+
+
+def test_a_mistake_in_the_options_of_train_is_one_message(capsys):
+    assert main(["train"]) == 2
+    assert "Give a configuration: `modeling-icd train files_direct" in capsys.readouterr().err
+    assert main(["train", "files_direct", "--data_dir", "x", "--code_system", "icd9cm"]) == 2
+    said = capsys.readouterr().err
+    assert "no option --code_system" in said and "`--dataset_options NAME=VALUE`" in said and "icd9cm" not in said
+
+
+def test_a_mistyped_path_is_not_asked_for_at_the_hub(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    (tmp_path / "runs/ward7").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name, message in (
+        ("runs/nothere", "is not a folder: is the path right?"),
+        ("runs/ward7", "has no config.json"),
+    ):
+        assert main(["evaluate", name, "--data_dir", "x"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {name} {message}")

@@ -11,11 +11,13 @@ from .icd9 import Kind
 
 SEPARATORS = re.compile(r"[;,|\s]+")
 BRACKETS = ("[]", "()", "{}")  # of a list, tuple or set that was printed
+MISSING = {"nan", "none", "null", "<na>"}  # what data frames write for no value
 LONGEST_CODE = 100  # characters; what is longer is a text from another column, and no code
 
 
 def split_codes(cell: str, separator: str | None = None) -> list[str]:
-    """Divide a cell into codes, in its order, without white space around them; empty ones are left out.
+    """Divide a cell into codes, in its order, without white space around them; empty ones, and what data frames write for no
+    value (`nan`), are left out.
 
     Args:
         cell (`str`): Such as `"401.9; 250.00"`. Without a separator, the brackets and quotes of a printed list are taken
@@ -28,7 +30,7 @@ def split_codes(cell: str, separator: str | None = None) -> list[str]:
         codes = [code.strip("'\"") for code in SEPARATORS.split(printed)]
     else:
         codes = [code.strip() for code in cell.split(separator)]
-    return [code for code in codes if code]
+    return [code for code in codes if code and code.lower() not in MISSING]
 
 
 @dataclass(frozen=True)

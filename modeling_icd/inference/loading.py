@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import CONFIG_NAME
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -111,6 +112,12 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         FileNotFoundError: where there is no such folder, and no such model of the Hub within reach.
         ValueError: where the configuration is invalid.
     """
+    path = Path(model_id)
+    if path.is_dir() and not (path / CONFIG_NAME).is_file():
+        raise FileNotFoundError(f"{model_id} has no {CONFIG_NAME}, so it is no folder of a model.")
+    if not path.exists() and (path.is_absolute() or (len(path.parts) > 1 and Path(path.parts[0]).exists())):
+        # The Hub is not asked: what someone calls a folder stays here.
+        raise FileNotFoundError(f"{model_id} is not a folder: is the path right?")
     try:
         return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:

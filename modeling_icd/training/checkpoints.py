@@ -70,6 +70,8 @@ def whole_checkpoint(checkpoint: Path, is_writer: bool) -> Iterator[None]:
     try:
         with clear_write_errors(checkpoint):
             yield
+        if is_writer and checkpoint.is_dir():
+            checkpoint.chmod(0o700)  # the optimizer's state is learned from the notes, too
     except BaseException as error:
         if is_writer and finished_steps(checkpoint) is None:
             shutil.rmtree(checkpoint, ignore_errors=True)

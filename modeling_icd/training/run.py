@@ -8,6 +8,7 @@ A configuration is a YAML file, or the name of one that comes with this project.
 `TrainingArguments` of transformers, is an option, too, and the command line comes before the file.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -256,7 +257,18 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         arguments = ["--config", arguments[0].partition("=")[2], *arguments[1:]]
     if arguments[:1] == ["--config"] and len(arguments) > 1:
         arguments[1] = str(find_config(arguments[1]))
-    model_args, data_args, args = parser.parse_args_and_config(arguments)
+    if not arguments:
+        raise ValueError("Give a configuration: `modeling-icd train files_direct --data_dir DIR`, or see `--help`.")
+    try:
+        model_args, data_args, args = parser.parse_args_and_config(arguments)
+    except ValueError as error:
+        unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
+        if not unknown:
+            raise
+        raise ValueError(
+            f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
+            "`code_system`, are given as `--dataset_options NAME=VALUE`."
+        ) from None
     after_training = None if plan_push is None else plan_push(model_args, data_args, args)
     try:
         output_dir = train(model_args, data_args, args)
