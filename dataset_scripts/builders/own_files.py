@@ -319,7 +319,7 @@ class OwnFiles(ICDBuilder):
         if repeated:
             first, second = (f"row {row} of {self.sources[place].name}" for place, row in places)
             raise ValueError(
-                f"{repeated:,} times a note has the id of an earlier one, such as {second} that of {first}. Remove one of the two, "
+                f"{repeated:,} notes have the id of an earlier one, such as {second} that of {first}. Remove one of the two, "
                 "or give `id_column` a column that tells notes apart."
             )
 

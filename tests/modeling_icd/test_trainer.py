@@ -97,6 +97,8 @@ updates = [one_update(PLAIN, backbone, folder, size, steps) for size, steps in (
 if torch.distributed.get_rank() == 0:
     assert torch.distributed.get_world_size() == 2
     torch.save(updates, folder + "/updates.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # or gloo's threads may still run at the end, which aborts the process
 """
 
 
