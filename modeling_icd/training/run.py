@@ -102,8 +102,6 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
             f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
             f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
         )
-        learned = splits.values() if args.refit_on_validation else [splits["training"]]
-        write_learned((text for split in learned for text in texts_of_notes(split)), private_dir)
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
@@ -165,6 +163,8 @@ def gather(
     splits = learning_splits(builder, data_args)
     learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
+    texts = (text for split in learned_splits for text in texts_of_notes(split))
+    first_process_only(args, lambda: write_learned(texts, private_dir))
     backbone = find_backbone(model_args, args)
     codes = list(training_data["code_counts"])
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)

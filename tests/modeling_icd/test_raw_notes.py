@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_trainer import run_in_two_processes
 from transformers import AutoTokenizer, TrainingArguments
 
 from modeling_icd import LlamaForICDCoding
@@ -360,18 +361,7 @@ def figures_of(backbone, folder):
 
 @pytest.mark.slow
 def test_two_processes_come_to_the_same_as_one(backbone, tmp_path):
-    (tmp_path / "script.py").write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
-    run = subprocess.run(
-        [*command, tmp_path / "script.py", backbone, str(tmp_path)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    run = run_in_two_processes(TWO_PROCESSES, tmp_path, backbone, str(tmp_path))
     assert run.stderr.count("none that the model knows") == 1
     assert json.loads((tmp_path / "figures.json").read_text()) == pytest.approx(
         figures_of(backbone, str(tmp_path / "one")), abs=1e-4

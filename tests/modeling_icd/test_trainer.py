@@ -102,18 +102,25 @@ torch.distributed.destroy_process_group()  # or gloo's threads may still run at 
 """
 
 
-def test_two_processes_make_the_update_of_one(backbone, tmp_path):
-    (tmp_path / "script.py").write_text(TWO_PROCESSES)
+def run_in_two_processes(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a program in two processes that talk over gloo; it finds the tests of this folder, and the project."""
+    (folder / "script.py").write_text(program)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
     run = subprocess.run(
-        [*command, tmp_path / "script.py", backbone, str(tmp_path)],
-        cwd=tmp_path,
+        [*command, folder / "script.py", *arguments],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
+    return run
+
+
+def test_two_processes_make_the_update_of_one(backbone, tmp_path):
+    run_in_two_processes(TWO_PROCESSES, tmp_path, backbone, str(tmp_path))
     expected, loss = one_update(PLAIN, backbone, tmp_path, 4, 1)
     for weights, logged in torch.load(tmp_path / "updates.pt"):
         torch.testing.assert_close(weights, expected, atol=1e-6, rtol=1e-5)
