@@ -36,10 +36,9 @@ from benchmarks.pipeline_batches import NUM_WORDS, make_coder
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.tables import BadRow, read_table
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.extras.gguf import convert_gguf, find_smollm2
 from modeling_icd.inference import linear
+from modeling_icd.inference.gguf import convert_smollm2
 from modeling_icd.inference.loading import load_model
-from modeling_icd.inference.model_folder import SMOLLM2_DIR
 from modeling_icd.inference.predict import main as predict
 
 
@@ -52,7 +51,7 @@ BATCH_SIZE = 8
 
 def save_model(folder: Path) -> str:
     """A model of the size that one trains, which nobody has trained."""
-    backbone = convert_gguf(find_smollm2(), SMOLLM2_DIR)
+    backbone = convert_smollm2()
     torch.manual_seed(0)
     codes = [f"{400 + i}.9" for i in range(NUM_CODES)]
     model = LlamaForICDCoding.from_pretrained(

@@ -5,7 +5,6 @@ adds any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's o
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
 from typing import Any
@@ -14,7 +13,8 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
-from .heads import ARCHITECTURES, HEADS, HeadRow, find_head, require_positive
+from .heads import HEADS, HeadRow, find_head, require_positive
+from .labels_icd import check_labels, with_new_labels, with_new_words
 from .loss_icd import complete_loss_options
 from .sharing_icd import PushGuard
 from .versions_icd import VERSION, check_version, with_older_meaning
@@ -23,10 +23,12 @@ from .versions_icd import VERSION, check_version, with_older_meaning
 logger = logging.get_logger(__name__)
 
 FLAT_FILES = (
+    "backbone_icd.py",
     "configuration_icd.py",
     "decision_icd.py",
     "evidence_icd.py",
     "heads.py",
+    "labels_icd.py",
     "loss_icd.py",
     "modeling_icd.py",
     "pipeline_icd.py",
@@ -64,60 +66,6 @@ _NOT_INHERITED = (
 )
 
 
-def _check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
-    if sorted(id2label) != list(range(len(id2label))):
-        raise ValueError(
-            f"`id2label` must number {len(id2label)} codes from 0 to {len(id2label) - 1}, one for each logit; its numbers run "
-            f"from {min(id2label)} to {max(id2label)}."
-        )
-    codes = list(id2label.values())
-    no_code = [i for i, code in id2label.items() if not isinstance(code, str) or not code.strip()]
-    if no_code:
-        raise ValueError(f"`id2label` must hold codes as text: {no_code[0]} is {id2label[no_code[0]]!r}.")
-    if len(set(codes)) != len(codes):
-        repeated = [code for code, count in Counter(codes).items() if count > 1]
-        raise ValueError(
-            f"`id2label` holds codes twice: {repeated[:3]}. Every code has one logit: leave the others out."
-        )
-    wrong = [code for i, code in id2label.items() if label2id.get(code) != i]
-    if wrong or len(label2id) != len(id2label):
-        named = wrong[0] if wrong else next(code for code in label2id if code not in set(codes))
-        raise ValueError(
-            f"`label2id` is not the reverse of `id2label`, e.g. for {named!r}: leave `label2id` out, and it is made from "
-            "`id2label`."
-        )
-
-
-def _with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
-    stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
-    count = len(stored) if stored else fields.get("num_labels")
-    labels = given.get("id2label")
-    if labels is not None:
-        changed = {int(i): code for i, code in labels.items()} != stored
-    else:
-        changed = given.get("num_labels") not in (None, count)
-    if not changed:
-        return fields
-    decided = [name for name, default in decision_fields().items() if fields.get(name) not in (None, default)]
-    if decided:
-        logger.warning(
-            f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "
-            "back to the defaults."
-        )
-    left_out = ("id2label", "label2id", "num_labels", *decision_fields())
-    kept = {name: value for name, value in fields.items() if name not in left_out}
-    return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
-
-
-def _with_new_words(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a saved configuration, without those that another loss or architecture, if one is given, sets anew."""
-    for word, settings in (("loss", ("loss_options",)), ("architecture", tuple(ARCHITECTURES["paper"]))):
-        if word in given and given[word] != fields.get(word):
-            fields = {name: value for name, value in fields.items() if name not in settings} | {word: given[word]}
-    return fields
-
-
 class ICDBaseConfig(PushGuard, PreTrainedConfig):
     """Base class of all configurations: the fields of every ICD coding model, beside those of its backbone.
 
@@ -145,6 +93,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             layer have a few very large components; the last layer is normalised by the backbone already.
         freeze_backbone (`bool`, defaults to `False`):
             Whether the backbone is kept as it is (no gradient, no dropout).
+        backbone_source (`dict`, *optional*):
+            Where the folder holds the head alone: `name` (a Hub id, a folder, or `smollm2`), `revision` and `digest` of the
+            backbone that belongs under it. `save_pretrained(..., head_only=True)` sets it, any other saving clears it.
         loss (`str`, defaults to `"bce"`):
             What the model learns from, a word of the table in loss_icd.py: `"bce"` (binary cross-entropy), `"focal"`,
             `"asymmetric"` or `"class_balanced"`.
@@ -198,6 +149,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
     freeze_backbone: bool = False
+    backbone_source: dict[str, str | None] | None = None
     loss: str = "bce"
     loss_options: dict[str, Any] | None = None
     loss_reduction: str = "sum"
@@ -234,7 +186,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
-        fields = _with_new_words(_with_new_labels(with_older_meaning(config_dict), kwargs), kwargs)
+        fields = with_new_words(with_new_labels(with_older_meaning(config_dict), kwargs), kwargs)
         loaded = super().from_dict(fields, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
         return loaded
@@ -255,7 +207,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`num_labels` must be at least 1, got {self.num_labels}: a model needs the codes it may predict."
             )
-        _check_labels(self.id2label, self.label2id or {})
+        check_labels(self.id2label, self.label2id or {})
         self._check_pad_token()
         self._check_head()
         self._check_windows()

@@ -579,17 +579,10 @@ def find_head(word: Any, name: str = "head") -> HeadRow:
     return HEADS[word]
 
 
-def make_head(
-    word: str,
-    hidden_size: int,
-    num_labels: int,
-    dropout: float = 0.0,
-    ensemble_size: int = 1,
-    options: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """Build a head, or an ensemble of several, from the settings of a configuration."""
-    row, options = find_head(word), dict(options or {})
+def head_of_config(config) -> nn.Module:
+    """Build the head, or the ensemble of several, that a configuration describes."""
+    row, options = find_head(config.head), dict(config.head_options or {})
     if row.architectures:
         options.pop("architecture", None)  # it chose the values of other options, which are given, too
-    make = partial(row.make, hidden_size, num_labels, dropout=dropout, **options)
-    return make() if ensemble_size == 1 else HeadEnsemble(make() for _ in range(ensemble_size))
+    make = partial(row.make, config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+    return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

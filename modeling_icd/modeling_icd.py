@@ -5,7 +5,6 @@
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import (
-    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     LlamaModel,
@@ -24,8 +22,16 @@ from transformers import (
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import PooledHead, make_head
+from .backbone_icd import (
+    check_backbone_weights,
+    check_head_weights,
+    load_head_only,
+    mismatched_keys,
+    names_of_weights,
+    source_of,
+)
+from .configuration_icd import CUSTOM_PIPELINES, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .heads import PooledHead, head_of_config
 from .loss_icd import coding_loss, evidence_loss, values_are_known
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
@@ -75,9 +81,6 @@ def flat_notes(given: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, l
 
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
-# Of a checkpoint, what belongs to the backbone; a bare one has its weights without the name of the model in front.
-_BACKBONE_WEIGHT = re.compile(r"model\.|(encoder\.|decoder\.)?(layers?\.|embed_tokens\.|embeddings\.|norm\.)")
-
 # What `forward` takes beside the arguments of its signature, with the value that each has where it is left out.
 # Trainer takes every argument of the signature whose name holds "label" for labels, so that the first cannot stand there.
 # peft names all of the last four; tokenizers without a class of their own give `token_type_ids`, which a Llama does not read.
@@ -122,61 +125,6 @@ def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
-def _names_of_weights(backbone_config: PreTrainedConfig) -> dict[str, str] | None:
-    """Maps names of weights in checkpoints to their names in our models, where these differ: a `BertFor...` calls its
-    backbone `bert`, which is `model` here, as it is in most decoders."""
-    model_class = MODEL_MAPPING[type(backbone_config)]
-    prefix = model_class.base_model_prefix
-    return None if prefix == "model" else {rf"^{prefix}\.": "model."}
-
-
-def _mismatched_keys(info) -> list[str]:
-    """Names of the weights that a checkpoint has in another shape; `info` is what `from_pretrained` gives on loading."""
-    return [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
-
-
-def _check_backbone_weights(config: ICDBaseConfig, source, info) -> None:
-    """Refuse a checkpoint that is not exactly the backbone: missing weights would silently stay random, and further ones
-    would silently be ignored.
-
-    Args:
-        config (`ICDBaseConfig`): of the model that was loaded.
-        source: folder or Hub id, for the message.
-        info (`dict`): what `from_pretrained` gives with `output_loading_info`.
-    """
-    faults = {
-        "lack": info["missing_keys"],
-        "hold, beyond the model's own,": info["unexpected_keys"],
-        "have in another shape": _mismatched_keys(info),
-    }
-    for fault, keys in faults.items():
-        found = sorted(key for key in keys if _BACKBONE_WEIGHT.match(key))
-        if not found:
-            continue
-        layers = sorted({int(number) for key in found for number in re.findall(r"\blayers?\.(\d+)\.", key)})
-        depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
-        raise ValueError(
-            f"The weights in {source} {fault} {len(found)} weights of the backbone, e.g. {found[0]}"
-            + (f" (of the layers {', '.join(map(str, layers))})" if layers else "")
-            + f". The configuration describes {config.num_hidden_layers} layers, of which the model has the first {depth}: "
-            "take the configuration and the weights of the same backbone."
-        )
-
-
-def _check_head_weights(source, info) -> None:
-    """Refuse a saved model of ours whose weights are not those of the head that the configuration describes: what is lost
-    would be random, and its codes made up."""
-    for fault, kind in (("lack", "missing_keys"), ("hold, beyond the model's own,", "unexpected_keys")):
-        found = sorted(key for key in info[kind] if key.startswith("score."))
-        if found:
-            named = ", ".join(found[:3]) + (" ..." if found[3:] else "")
-            raise ValueError(
-                f"The weights in {source} {fault} {len(found)} weights of the head: {named}. Take config.json and the weights "
-                "from the same trained model. To train a new head on this backbone instead, load it with "
-                "`ignore_mismatched_sizes=True`, or save `model.model` to a folder and give that."
-            )
-
-
 class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     """Reads notes with a backbone, in windows, and hands the stitched hidden states to the head `self.score`.
 
@@ -200,6 +148,11 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     tokens_per_pass = 8192
     # Whether `from_pretrained` found no head in the checkpoint, so that this one is yet to be trained.
     head_is_new = True
+    # Which backbone `from_pretrained` took: its `name`, `place` (folder or Hub id) and `revision`; `None` where a whole model
+    # of ours was loaded, which does not say.
+    backbone_loaded: dict[str, Any] | None = None
+    # Whether `save_pretrained` leaves out the backbone unless it is told otherwise, also for a Trainer's checkpoints.
+    saves_head_only = False
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
@@ -213,17 +166,12 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if getattr(config, "quantization_config", None) is not None:
             # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
             self._keep_in_fp32_modules = ["score"]
-        self.score = make_head(
-            config.head,
-            config.hidden_size,
-            config.num_labels,
-            config.head_dropout,
-            config.head_ensemble_size,
-            config.head_options,
-        )
+        self.score = head_of_config(config)
         self._head_modules = frozenset() if isinstance(self.score, PooledHead) else frozenset(self.score.modules())
         if config.freeze_backbone:
             self.model.requires_grad_(False)
+        if config.backbone_source:  # the head comes from a file of its own, so that these files do not lack it
+            self._keys_to_ignore_on_load_missing = [r"^score\."]
         guard_parts(self)
         self.post_init()
 
@@ -270,18 +218,22 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return self
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, backbone=None, **kwargs):
         """Loads one of our checkpoints, or takes the backbone of another checkpoint and initialises only the head.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): a folder or Hub id; ours, a bare backbone, or a
                 backbone with the head of another task, such as a `LlamaForCausalLM`.
+            backbone (`str` or `os.PathLike`, *optional*): for a head-only folder, where its backbone is; by default where
+                its configuration says.
             kwargs: those of [`~transformers.PreTrainedModel.from_pretrained`], and fields of the configuration, such
                 as `num_labels`, `id2label` or `window_size`.
 
         Raises:
             ValueError: where the weights are not those of the whole backbone that the configuration describes; where the
-                folder is one of ours, also where they are not those of the whole head, unless `ignore_mismatched_sizes`.
+                folder is one of ours, also where they are not those of the whole head, unless `ignore_mismatched_sizes`;
+                where the backbone of a head-only folder is not the one that the head was trained over.
+            FileNotFoundError: where that backbone is not to be found.
         """
         hub = {
             k: kwargs[k]
@@ -295,26 +247,35 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             except OSError:  # weights alone, for which the caller has a configuration
                 if config is None:
                     raise
-            if config is None and saved.get("model_type") != cls.config_class.model_type:
-                ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
-                backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-                config = cls.config_class.from_backbone(backbone, **ours)
-                if getattr(backbone, "quantization_config", None) is not None:
-                    # It says how the weights in this file are stored.
-                    config.quantization_config = backbone.quantization_config
+        is_ours = saved.get("model_type") == cls.config_class.model_type
+        if pretrained_model_name_or_path is not None and config is None and not is_ours:
+            ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
+            of_backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+            config = cls.config_class.from_backbone(of_backbone, **ours)
+            if getattr(of_backbone, "quantization_config", None) is not None:
+                # It says how the weights in this file are stored.
+                config.quantization_config = of_backbone.quantization_config
+        if saved.get("backbone_source"):
+            return load_head_only(cls, pretrained_model_name_or_path, saved, config, backbone, hub, kwargs)
+        if backbone is not None:
+            raise ValueError(
+                f"`backbone` is for a head-only folder, and {pretrained_model_name_or_path} is none: leave it out."
+            )
         if isinstance(config, ICDConfig):
-            kwargs = {"key_mapping": _names_of_weights(config.backbone_config), **kwargs}
+            kwargs = {"key_mapping": names_of_weights(config.backbone_config), **kwargs}
         with_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, config=config, output_loading_info=True, **kwargs
         )
-        _check_backbone_weights(model.config, pretrained_model_name_or_path, info)
-        is_ours = saved.get("model_type") == cls.config_class.model_type
+        check_backbone_weights(model.config, pretrained_model_name_or_path, info)
         # Its backbone, saved by itself, has the same configuration, and no head.
         is_backbone = saved.get("architectures") == [type(model.model).__name__]
-        if is_ours and not is_backbone and not kwargs.get("ignore_mismatched_sizes"):
-            _check_head_weights(pretrained_model_name_or_path, info)
-        random = (*info["missing_keys"], *_mismatched_keys(info))
+        if not is_ours or is_backbone:
+            name = str(pretrained_model_name_or_path)
+            model.backbone_loaded = {"name": name, "place": name, "revision": saved.get("_commit_hash")}
+        elif not kwargs.get("ignore_mismatched_sizes"):
+            check_head_weights(pretrained_model_name_or_path, info)
+        random = (*info["missing_keys"], *mismatched_keys(info))
         model.head_is_new = any(key.startswith("score.") for key in random)
         if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
@@ -330,9 +291,28 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def shared_record(self):
         return self.config.training_data
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(
+        self, save_directory, *args, head_only: bool | None = None, backbone: str | None = None, **kwargs
+    ):
         """Saves weights, configuration and the code that both need, for `AutoModel` and
-        `AutoModelForSequenceClassification` with `trust_remote_code=True`."""
+        `AutoModelForSequenceClassification` with `trust_remote_code=True`.
+
+        Args:
+            head_only (`bool`, defaults to the model's `saves_head_only`, `False` unless set):
+                whether to leave out the backbone, which must be frozen: the configuration then names it in
+                `backbone_source`, with a digest of its weights, and `from_pretrained` takes it from there.
+            backbone (`str`, *optional*): with `head_only`, the folder or Hub id to name; by default the one that this model
+                was loaded from.
+
+        Raises:
+            ValueError: with `head_only`, where the backbone learns, has changed, or where it is not known which one it is.
+        """
+        head_only = self.saves_head_only if head_only is None else head_only
+        self.config.backbone_source = source_of(self, backbone) if head_only else None
+        if head_only:
+            kwargs = options_by_name(PreTrainedModel.save_pretrained, args, kwargs)
+            state, args = kwargs.get("state_dict") or self.state_dict(), ()
+            kwargs["state_dict"] = {name: weight for name, weight in state.items() if name.startswith("score.")}
         name = f"modeling_icd.{type(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",

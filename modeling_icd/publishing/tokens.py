@@ -13,7 +13,8 @@ from typing import Any
 from huggingface_hub import constants, try_to_load_from_cache
 from tokenizers import Tokenizer
 
-from ..inference.model_folder import SMOLLM2, SMOLLM2_DIR
+from ..backbone_icd import SMOLLM2_DIR
+from ..inference.model_folder import SMOLLM2
 from .fields import TOKENIZER_FILE, check_fields
 from .folder import read_content
 from .views import BYTE_LETTERS, VOCABULARY_FILES, WORD, fold

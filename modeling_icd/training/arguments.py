@@ -58,6 +58,10 @@ class ModelArguments(ReaderArguments):
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
+    head_only: bool = field(
+        default=False,
+        metadata={"help": "Save a frozen backbone by its name: checkpoints and the model hold the head alone."},
+    )
     score_bias: bool | None = field(default=None, metadata={"help": "Bias of a pooled head."})
     architecture: str | None = field(
         default=None, metadata={"help": f"Of a MultiResCNN: {' or '.join(ARCHITECTURES)}."}
@@ -136,6 +140,10 @@ class ModelArguments(ReaderArguments):
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
         if self.is_quantised and not (self.lora_r or self.freeze_backbone):
             raise ValueError("A quantised backbone cannot be trained whole: give `lora_r`, or `freeze_backbone`.")
+        if self.head_only and not self.freeze_backbone:
+            raise ValueError(
+                "`head_only` saves the backbone by its name, so it must stay as it is: give `freeze_backbone`."
+            )
         if self.save_adapter and not self.lora_r:
             raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
 

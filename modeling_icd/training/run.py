@@ -28,9 +28,9 @@ from dataset_scripts.files import make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
+from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, to_device
-from ..inference.model_folder import SMOLLM2_DIR
 from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
@@ -183,9 +183,7 @@ def find_backbone(model_args: ModelArguments, args: ICDTrainingArguments) -> str
     """Folder or Hub id of the backbone, whose configuration can be read; `smollm2` is converted first."""
     backbone = model_args.backbone
     if backbone == "smollm2":
-        from ..extras.gguf import convert_gguf, find_smollm2
-
-        backbone = first_process_first(args, lambda: str(convert_gguf(find_smollm2(), SMOLLM2_DIR)))
+        backbone = first_process_first(args, lambda: str(convert_smollm2()))
     load_config(backbone)
     return backbone
 

