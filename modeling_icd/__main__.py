@@ -35,6 +35,7 @@ COMMANDS = {
     "train": Command(train, "train a model, from a configuration file or by its name"),
     "evaluate": Command("modeling_icd.evaluation.cli", "measure a model on a split: results, report, predictions"),
     "predict": Command("modeling_icd.inference.predict", "code a file of notes, or a folder of text files"),
+    "try": Command("modeling_icd.coders.try_note", "code one note, and see which words each code was read from"),
     "decide": Command("modeling_icd.evaluation.decide", "fit again how scores become codes"),
     "compare": Command("modeling_icd.extras.compare", "compare runs that were evaluated"),
     "describe": Command("dataset_scripts.__main__", "count what a data set holds", ("describe",)),

@@ -17,6 +17,7 @@ PARTS = {
     "inference": {"flat", "dataset_scripts"},
     # `train` and `evaluate` offer a side feature each as an option, and import it where it is asked for; no module
     # of theirs imports one at its top (tests/extras/test_apart.py).
+    "coders": {"flat", "inference", "dataset_scripts"},
     "training": {"flat", "inference", "evaluation", "extras", "dataset_scripts"},
     "evaluation": {"flat", "inference", "extras", "dataset_scripts"},
     "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
@@ -27,6 +28,7 @@ LEFT_OUT = {
     "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "dataset_scripts"),
     "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
     "modeling_icd.inference.predict": ("training", "evaluation", "publishing", "extras"),
+    "modeling_icd.coders.try_note": ("training", "evaluation", "publishing", "extras"),
     "modeling_icd.evaluation.cli": ("training", "publishing", "extras"),
     "modeling_icd.evaluation.decide": ("training", "publishing", "extras"),
     "modeling_icd.training.run": ("publishing", "extras"),

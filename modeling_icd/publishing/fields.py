@@ -182,6 +182,17 @@ READER = record_of(
 )
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
 DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
+# A folder of one machine says nothing to others, so a head goes out alone only over a backbone that anyone can get.
+BACKBONE_SOURCE = whole(
+    {
+        "name": text(r"smollm2|[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "a Hub id or `smollm2`"),
+        "revision": optional(text(r"[0-9a-f]{40}", "a commit")),
+        "digest": DIGEST,
+    },
+    others=NOTHING,
+).called(
+    "the backbone under the head: `name`, a Hub id or `smollm2` and no folder, `revision`, a commit, and `digest`"
+)
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
@@ -190,6 +201,7 @@ CONFIG: dict[str, Kind] = {
     ),
     "model_type": one_of(*(model.config_class.model_type for model in MODELS.values())),
     "backbone_config": Kind("an object of numbers, switches and single words", _is_plain),
+    "backbone_source": optional(BACKBONE_SOURCE),
     "head": one_of(*HEADS),
     "head_options": optional(map_of(either(SCALAR, list_of(SCALAR)), key=r"[a-z]\w{0,60}")),
     "auto_map": AUTO_MAP,
