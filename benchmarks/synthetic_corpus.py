@@ -45,6 +45,13 @@ def show_note(model: Path, builder: ICDBuilder) -> None:
     console.print(f"Gold codes that it missed: {', '.join(sorted(gold - {code['code'] for code in coded})) or 'none'}")
 
 
+def say(started: float, name: str, metrics: dict[str, float]) -> None:
+    """One line for a model that is done, with the minutes and seconds since the start."""
+    minutes, seconds = divmod(int(time.perf_counter() - started), 60)
+    figures = ", ".join(f"{metric} {metrics[metric]:.3f}" for metric in METRICS[:2])
+    console.print(f"[bold]{minutes}:{seconds:02}  {name}: {figures}[/bold]")
+
+
 def folder_of(output_dir: Path, config: str, seed: int) -> Path:
     """Where the model of a configuration and a training seed lies; that of seed 0 has the configuration's name."""
     return output_dir / (f"{config}-seed{seed}" if seed else config)
@@ -63,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--show_note", metavar="CONFIG", help="code one test note with the model of this configuration"
     )
     args = parser.parse_args(arguments)
+    beginning = time.perf_counter()
     corpus = args.output_dir / f"corpus-{args.num_admissions}-{args.length}-{args.seed}"
     if not corpus.exists():
         write_corpus(corpus, args.num_admissions, args.seed, args.length, split_fractions=(0.7, 0.1, 0.2))
@@ -72,11 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.perf_counter()
         metrics = evaluate_tfidf(builder, tune_threshold=True, strong=strong)
         figures[name] = [{**metrics, "seconds": time.perf_counter() - started}]
+        say(beginning, name, metrics)
     folders = {config: [folder_of(args.output_dir, config, seed) for seed in args.seeds] for config in args.configs}
     for config in args.configs:
         for folder, seed in zip(folders[config], args.seeds, strict=True):
             results = train_and_score(config, folder, str(corpus), args.code_set, seed)
             figures.setdefault(config, []).append({**results["metrics"], "seconds": results["training_seconds"]})
+            say(beginning, folder.name, results["metrics"])
         if len(args.seeds) > 1:
             figures[f"{config} x {len(args.seeds)}"] = [score_ensemble(folders[config], config, str(corpus))]
     sizes = {name: split.num_examples for name, split in builder.info.splits.items()}
