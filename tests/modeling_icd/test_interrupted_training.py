@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM, TrainerCallback
+from transformers import AutoModel, LlamaForCausalLM, TrainerCallback
 
 from modeling_icd.training import run, trainer
 from modeling_icd.training.run import main
@@ -82,6 +82,25 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_from_its_last_epoch(
     assert f"resuming from {checkpoint}" in capsys.readouterr().out
     assert main(arguments("whole", **options)) == 0
     assert_same_weights(tmp_path / "model", tmp_path / "whole")
+
+
+def test_checkpoints_and_models_of_the_head_alone_go_on_as_whole_ones_do(arguments, at_epoch, tmp_path, monkeypatch):
+    options = {"freeze_backbone": True, "hidden_states_dir": tmp_path / "states", "learning_rate": 0.01}
+    at_epoch(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(arguments(**options, head_only=True)) == 143
+    checkpoints = list((tmp_path / "model").glob("checkpoint-*"))
+    assert checkpoints
+    for folder in checkpoints:
+        assert all(name.startswith("score.") for name in load_file(folder / "model.safetensors"))
+    monkeypatch.undo()
+    assert main([*arguments(**options, head_only=True), "--resume_from_checkpoint=last"]) == 0
+    assert main(arguments("whole", **options)) == 0
+    head, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "whole"))
+    assert set(head) == {name for name in whole if name.startswith("score.")} < set(whole)
+    loaded = AutoModel.from_pretrained(tmp_path / "model").state_dict()
+    for name, weight in whole.items():
+        torch.testing.assert_close(loaded[name], weight, msg=name)
+    assert main(arguments("wrong", head_only=True)) == 2  # the backbone learns
 
 
 @pytest.mark.parametrize("limit", [20_000, 40_000], ids=["weights", "optimizer"])
