@@ -151,8 +151,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     # Which backbone `from_pretrained` took: its `name`, `place` (folder or Hub id) and `revision`; `None` where a whole model
     # of ours was loaded, which does not say.
     backbone_loaded: dict[str, Any] | None = None
-    # Whether `save_pretrained` leaves out the backbone unless it is told otherwise, also for a Trainer's checkpoints.
-    saves_head_only = False
+    saves_head_only = False  # see `save_head_only`
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
 
@@ -291,6 +290,15 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def shared_record(self):
         return self.config.training_data
 
+    def save_head_only(self) -> None:
+        """Make `save_pretrained` leave out the backbone unless it is told otherwise, also for a Trainer's checkpoints."""
+        self.saves_head_only = True
+        self._leave_out_backbone(True)
+
+    def _leave_out_backbone(self, is_left_out: bool) -> None:
+        # Trainer, too, looks at these names, and does not warn that a checkpoint lacks them.
+        self._keys_to_ignore_on_save = {f"model.{name}" for name in self.model.state_dict()} if is_left_out else set()
+
     def save_pretrained(
         self, save_directory, *args, head_only: bool | None = None, backbone: str | None = None, **kwargs
     ):
@@ -309,10 +317,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         """
         head_only = self.saves_head_only if head_only is None else head_only
         self.config.backbone_source = source_of(self, backbone) if head_only else None
-        if head_only:
-            kwargs = options_by_name(PreTrainedModel.save_pretrained, args, kwargs)
-            state, args = kwargs.get("state_dict") or self.state_dict(), ()
-            kwargs["state_dict"] = {name: weight for name, weight in state.items() if name.startswith("score.")}
+        self._leave_out_backbone(head_only)
         name = f"modeling_icd.{type(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",

@@ -69,7 +69,8 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
         ) from None
     model.score.float()
-    model.saves_head_only = args.head_only
+    if args.head_only:
+        model.save_head_only()
     return model
 
 
