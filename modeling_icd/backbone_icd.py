@@ -267,8 +267,8 @@ def load_head(model: PreTrainedModel, folder, info: dict[str, Any], must_fit: bo
     if must_fit:
         check_head_weights(folder, found)
     left_out = {*found["missing_keys"], *mismatched_keys(found)}
-    weights = {name: weight for name, weight in head.state_dict().items() if name not in left_out}
-    model.load_state_dict(weights, strict=False)
+    weights = {name: weight for name, weight in head.score.state_dict().items() if f"score.{name}" not in left_out}
+    model.score.load_state_dict(weights, strict=False)
     for kind in ("missing_keys", "mismatched_keys"):
         info[kind] = {*info[kind], *found[kind]}
 
@@ -292,6 +292,11 @@ def load_head_only(cls: type[PreTrainedModel], folder, saved, config, backbone, 
     place = find_backbone(source, folder) if backbone is None else str(backbone)
     options = backbone_options({**kwargs, **hub}, source, is_given=backbone is not None)
     try:
+        of_backbone, _ = PreTrainedConfig.get_config_dict(place, **options)
+        if getattr(config, "quantization_config", None) is not None and "quantization_config" not in of_backbone:
+            # The backbone was quantised while it was loaded, which must happen again.
+            options = {"quantization_config": config.quantization_config, **options}
+            del config.quantization_config
         model, info = cls.from_pretrained(place, config=config, output_loading_info=True, **options)
     except OSError as error:
         raise FileNotFoundError(

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from transformers import pipeline
+from transformers.utils.logging import disable_progress_bar
 
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
@@ -58,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 def try_note(args: argparse.Namespace) -> int:
     """Reads the note, codes it and prints the codes."""
     note = read_note(args.text, args.file)
+    disable_progress_bar()
     model, tokenizer = load_model(find_coder(args.model), args.trust_remote_code)
     coder = pipeline(TASK, model=model, tokenizer=tokenizer)
     rule = {name: value for name in ("threshold", "top_k") if (value := getattr(args, name)) is not None}

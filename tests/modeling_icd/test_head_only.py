@@ -7,7 +7,15 @@ import sysconfig
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, BertModel, LlamaConfig, LlamaModel
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertModel,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaModel,
+)
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
 from modeling_icd.configuration_icd import FLAT_FILES
@@ -186,6 +194,20 @@ def test_an_encoder_as_backbone(tmp_path):
     model = ModelForICDCoding.from_pretrained(tmp_path / "bert", head="label_attention", window_size=16, **FROZEN)
     model.save_pretrained(tmp_path / "head", head_only=True)
     torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "head")), logits(model), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"load_in_4bit": True}, {"load_in_8bit": True}], ids=["4 bits", "8 bits"])
+def test_over_a_quantised_backbone(settings, tmp_path):
+    sizes = {**SIZES, "hidden_size": 64, "intermediate_size": 64}
+    LlamaModel(LlamaConfig(**sizes)).save_pretrained(tmp_path / "backbone")
+    model = make("direct", tmp_path / "backbone", quantization_config=BitsAndBytesConfig(**settings))
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    loaded = AutoModel.from_pretrained(tmp_path / "head")
+    assert loaded.is_quantized and loaded.score.output.weight.dtype == torch.float32
+    torch.testing.assert_close(logits(loaded), logits(model))
+    make("direct", tmp_path / "backbone").save_pretrained(tmp_path / "whole", head_only=True)
+    again = AutoModel.from_pretrained(tmp_path / "whole", quantization_config=BitsAndBytesConfig(**settings))
+    assert again.is_quantized
 
 
 def test_it_loads_by_its_own_code_in_a_clean_process(backbone, tmp_path):
