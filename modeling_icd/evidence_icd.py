@@ -5,7 +5,8 @@ run again. So a weight belongs to the place of a state, which may hold what stan
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ from .heads import HeadEnsemble, LabelAttentionHead, LabelOutput, LabelQueries, 
 
 EVIDENCE_METHODS = ("attention", "input_x_gradient", "attingrad", "integrated_gradients")
 """`attention`: the weight that the code's attention gives to a token.
-`input_x_gradient`: the state of a token times the gradient of the code's logit with respect to it, summed over the state's
-entries; where the sum is below 0, the token speaks against the code and has the weight 0.
-`attingrad`: the product of the two, after AttInGrad (Edin et al., arXiv 2406.08958).
-`integrated_gradients`: as `input_x_gradient`, with the mean of the gradients on the way from states of 0 to the note's
-(arXiv 1703.01365)."""
+`input_x_gradient`: the entries of a token's state times the gradient of the code's logit with respect to them; of these
+products the Euclidean norm, as in AttInGrad (Edin et al., arXiv 2406.08958). It does not tell for from against.
+`attingrad`: attention times `input_x_gradient`, after the same.
+`integrated_gradients`: the same products with the mean gradient on the way from states of 0 to those of the note, and of them
+the sum, which is what the token adds to the logit; a token that takes from it has the weight 0 (arXiv 1703.01365)."""
 DEFAULT_METHOD = "attention"
-"""Where the head attends; see docs/experiments/evidence.md. For mean pooling it is `input_x_gradient`."""
+"""Where the head attends; see docs/experiments/evidence.md. Where it does not, `integrated_gradients`."""
 INTEGRATION_STEPS = 8
 
 
@@ -44,7 +45,7 @@ def token_weights(
         class_ids (`Sequence[int]`): the codes. With a head of this project, time and memory grow with their number, and not
             with that of all codes of the model.
         method (`str`, *optional*): one of `EVIDENCE_METHODS`; by default `DEFAULT_METHOD` where the head attends, else
-            `input_x_gradient`.
+            `integrated_gradients`.
 
     Returns:
         `torch.FloatTensor` of shape `(codes, L)`, nothing below 0; attention sums to 1. `None` where no method is given and
@@ -58,37 +59,54 @@ def token_weights(
         if method is None:
             return None
         raise ValueError(f"This head reads the last token alone: {method} cannot say what a code was read from.")
-    # The states may come from inference mode, in which no gradient is known: hence the copy.
+    if not len(class_ids):
+        return torch.zeros(0, len(hidden_states), device=hidden_states.device)
+    # The caller's states may come from inference mode, in which no gradient is known: hence the copy.
     with torch.inference_mode(False), torch.no_grad():
         states = hidden_states.detach().clone()
         _, attentions = read_codes(head, states, class_ids)
-        method = method or ("input_x_gradient" if attentions is None else DEFAULT_METHOD)
-        if method in ("input_x_gradient", "integrated_gradients"):
-            return input_x_gradient(
-                head, states, class_ids, INTEGRATION_STEPS if method == "integrated_gradients" else 1
-            )
+        method = method or ("integrated_gradients" if attentions is None else DEFAULT_METHOD)
+        if method == "input_x_gradient":
+            return input_x_gradient(head, states, class_ids)
+        if method == "integrated_gradients":
+            return integrated_gradients(head, states, class_ids)
         if attentions is None:
-            raise ValueError(f"This head does not attend, so it has no {method}: choose input_x_gradient.")
+            raise ValueError(f"This head does not attend, so it has no {method}: choose integrated_gradients.")
         attentions = attentions.float()
         return attentions if method == "attention" else attentions * input_x_gradient(head, states, class_ids)
 
 
-def input_x_gradient(head: nn.Module, states: torch.Tensor, class_ids: Sequence[int], steps: int = 1) -> torch.Tensor:
-    """States `(L, D)` times the gradients of the codes' logits, summed over D and not below 0: `(codes, L)`.
+def input_x_gradient(head: nn.Module, states: torch.Tensor, class_ids: Sequence[int]) -> torch.Tensor:
+    """See `EVIDENCE_METHODS`: `(codes, L)`."""
+    return gradient_products(head, states, 1.0, class_ids, lambda products: products.norm(dim=-1))
 
-    With several steps the gradient is the mean of those at the middles of as many equal parts of the way from 0 to the
-    states. One code's gradient, `(L, D)`, is held at a time.
-    """
-    weights = torch.zeros(len(class_ids), len(states), device=states.device)
-    for step in range(steps):
-        scale = 1.0 if steps == 1 else (step + 0.5) / steps
-        with torch.enable_grad():
-            point = (states * scale).detach().requires_grad_()
-            logits, _ = read_codes(head, point, class_ids)
-            for i, logit in enumerate(logits):
-                (gradient,) = torch.autograd.grad(logit, point, retain_graph=True)
-                weights[i] += (gradient.float() * states.float()).sum(dim=-1) / steps
-    return weights.clamp(min=0)
+
+def integrated_gradients(head: nn.Module, states: torch.Tensor, class_ids: Sequence[int]) -> torch.Tensor:
+    """See `EVIDENCE_METHODS`: `(codes, L)`. The way is cut in equal parts, with the gradient at the middle of each."""
+    scales = [(step + 0.5) / INTEGRATION_STEPS for step in range(INTEGRATION_STEPS)]
+    added = [gradient_products(head, states, scale, class_ids, lambda products: products.sum(-1)) for scale in scales]
+    return torch.stack(added).mean(dim=0).clamp(min=0)
+
+
+def gradient_products(
+    head: nn.Module,
+    states: torch.Tensor,
+    scale: float,
+    class_ids: Sequence[int],
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """States `(L, D)` times the gradients of the codes' logits with respect to states that are scaled, each reduced to
+    `(L,)` by `reduce`: `(codes, L)`. The products of one code are held at a time."""
+    # cuDNN knows no gradient of a recurrent layer in evaluation mode.
+    is_recurrent = any(isinstance(layer, nn.RNNBase) for layer in head.modules())
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if is_recurrent else nullcontext():
+        point = (states * scale).detach().requires_grad_()
+        logits, _ = read_codes(head, point, class_ids)
+        rows = []
+        for logit in logits:
+            (gradient,) = torch.autograd.grad(logit, point, retain_graph=True)
+            rows.append(reduce(states.float() * gradient.float()))
+    return torch.stack(rows)
 
 
 def read_codes(
