@@ -258,28 +258,51 @@ def read_note(model, tokenizer, note: str) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 def print_evidence(rows: list[dict[str, Any]], title: str) -> None:
-    """Prints the figures: a table for all gold codes, and one for those of them that the model predicts."""
-    names = ("method", "num_spans", "precision", "recall", "f1", "hit_rate", "chance", "auprc", "ms_per_code")
-    console = Console()
-    for codes, which in (("gold", "all gold codes"), ("found", "the gold codes that the model predicts")):
+    """Prints the figures and their differences, within 80 columns: for all gold codes, and for those of them that the model
+    predicts."""
+    figures = ("method", "num_spans", "precision", "recall", "f1", "hit_rate", "auprc", "ms_per_code")
+    for codes, which in (("gold", "all gold codes"), ("found", "gold codes that the model predicts")):
         chosen = [row for row in rows if row["codes"] == codes]
-        words = f"{chosen[0]['pairs']} pairs of a note and a code, {chosen[0]['gold_words']:.1f} gold words each"
-        table = Table(title=f"{title}\n{which}: {words}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # within 80 columns
-        for name in names:
-            table.add_column(name.replace("_", "\n", 1), justify="left" if name == "method" else "right", no_wrap=True)
-        for row in chosen:
-            table.add_row(*(f"{row[n]:.3f}" if isinstance(row[n], float) else str(row[n]) for n in names))
-        console.print(table)
-        others = [row for row in chosen if row["auprc_difference"] is not None]
-        for row in others:
-            console.print(
-                f"{row['method']} less {chosen[0]['method']}, {row['num_spans']} spans: "
-                + ", ".join(
-                    f"{figure} {value:+.3f} ({low:+.3f} to {high:+.3f})"
-                    for figure, (value, low, high) in ((n, row[f"{n}_difference"]) for n in ("f1", "auprc"))
-                ),
-                soft_wrap=True,
-            )
+        first = chosen[0]
+        pairs = f"{which}: {first['pairs']} pairs of note and code"
+        pairs += f"\n{first['gold_words']:.1f} gold words a pair; by chance a word is right in {first['chance']:.1%}"
+        print_table(f"{title}\n{pairs}", figures, [[shown(row[name], name) for name in figures] for row in chosen])
+        compared = [row for row in chosen if row["auprc_difference"] is not None]
+        differences = [
+            [
+                row["method"],
+                str(row["num_spans"]),
+                *(difference(row[f"{name}_difference"]) for name in ("f1", "auprc")),
+            ]
+            for row in compared
+        ]
+        if differences:
+            caption = f"less {first['method']}, with the {LEVEL:.0%} interval over notes"
+            print_table(caption, ("method", "num_spans", "f1", "auprc"), differences)
+
+
+def print_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
+    """Prints a table whose first column is of words."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        justify: Any = "left" if column == "method" else "right"
+        table.add_column(column.replace("ms_per", "ms a").replace("_", "\n"), justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def shown(value: Any, name: str) -> str:
+    """A figure as it is printed; times have few digits, since they vary from run to run."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if name == "ms_per_code" else f"{value:.3f}"
+    return str(value)
+
+
+def difference(bounds: Sequence[float]) -> str:
+    """A difference and its interval as they are printed."""
+    value, low, high = bounds
+    return f"{value:+.3f} ({low:+.3f}, {high:+.3f})"
 
 
 def main(arguments: list[str] | None = None) -> int:
