@@ -37,7 +37,9 @@ def pdf_document(*pages: str, password: str | None = None) -> bytes:
     font[NameObject("/BaseFont")] = NameObject("/Helvetica")
     for text in pages:
         page = writer.add_blank_page(300, 300)
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})})
+        page[NameObject("/Resources")] = DictionaryObject(
+            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
+        )
         stream = DecodedStreamObject()
         stream.set_data(f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode())
         page[NameObject("/Contents")] = writer._add_object(stream)
@@ -92,7 +94,9 @@ def test_a_pdf_with_text_and_a_page_without():
     text, warnings = read_document("note.pdf", pdf_document("Fever and cough", "", "Sepsis"))
     assert [page.strip() for page in text.split("\n\n") if page.strip()] == ["Fever and cough", "Sepsis"]
     assert warnings == ["1 of 3 pages have no text: they may be scanned, and were left out."]
-    assert read_document("note.pdf", pdf_document("Fever", password=""))[0].strip() == "Fever"  # one that anyone may open
+    assert (
+        read_document("note.pdf", pdf_document("Fever", password=""))[0].strip() == "Fever"
+    )  # one that anyone may open
 
 
 FAULTS = {
