@@ -53,10 +53,9 @@ def pdf_document(*pages: str, password: str | None = None) -> bytes:
 def bomb(declared: int | None = None) -> bytes:
     """A Word document that unpacks to 200 MB; with `declared`, its directory says that it has fewer bytes."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("word/document.xml", "w") as stream:
-            for _ in range(200):
-                stream.write(b"\0" * (1 << 20))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("word/document.xml", "w") as stream:
+        for _ in range(200):
+            stream.write(b"\0" * (1 << 20))
     content = file.getvalue()
     if declared is not None:
         content = content.replace((200 << 20).to_bytes(4, "little"), declared.to_bytes(4, "little"))
@@ -126,7 +125,7 @@ def test_what_cannot_be_read_is_one_message_that_names_the_file(fault):
         read_document("C:\\ward\\my note.pdf", content)
     message = str(error.value)
     assert message.endswith(".") and "\n" not in message
-    assert error.value.__cause__ is None and error.value.__suppress_context__ or not error.value.__context__
+    assert error.value.__cause__ is None and (error.value.__suppress_context__ or error.value.__context__ is None)
 
 
 def test_a_zip_that_is_no_word_document():
