@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.__main__ import COMMANDS
+from dataset_scripts.console import COMMANDS
 
 
 ROOT = Path(__file__).resolve().parents[1]
