@@ -1,6 +1,7 @@
 """The stage of prediction: codes one chunk of notes, and writes its part. The same class works in the process of the command,
 in worker processes, and as an actor of Ray Data."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,8 @@ class NoteCoder:
 
     def __init__(self, job: Job):
         self.job = job
+        # Of each note it says how it is cast, and that `kernels`, which nothing here needs, is not installed.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         model, tokenizer = load_model(job.model, job.trust_remote_code, job.reader)
         is_on_cpu = model.device.type == "cpu"
         if is_on_cpu and hasattr(model, "tokens_per_pass"):

@@ -66,6 +66,7 @@ class ModelFolder:
         remedy = "save the model again with `save_pretrained`."
         check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
         check_fields("config.json", config.get("backbone_config", config), BACKBONE, remedy, tuple(BACKBONE))
+        runs = _read_runs(path)
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
@@ -78,7 +79,7 @@ class ModelFolder:
             check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", tuple(MEMBERSHIP))
         measurements = read_json(found, remedy)
         check_fields(found.name, measurements, RESULTS, f"{remedy}.")
-        return cls(path, config, _read_runs(path), measurements, membership)
+        return cls(path, config, runs, measurements, membership)
 
     @cached_property
     def weights(self) -> list[Path]:
@@ -130,7 +131,11 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    remedy = "only a model that `modeling-icd train` trained can be published."
+    remedy = (
+        "a model that was trained from Python has none, so that nothing says what it learned from, and it cannot be checked. "
+        "Train it with `modeling-icd train` (`--train_file`, `--validation_file` and `--test_file` take your notes, and each "
+        "field of `TrainingArguments` is an option), evaluate it, and publish that."
+    )
     run = read_json(path / "run.json", remedy)
     check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])
