@@ -21,6 +21,10 @@ from .fields import BACKBONE, CONFIG, CONFIG_REQUIRED, MEMBERSHIP, RESULTS, RUN,
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+OF_ICD = (
+    "a model of other codes is not published, since nothing tells its codes from words of a note. If they are of ICD, train it with "
+    "`--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them and puts their dots in."
+)
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
@@ -63,6 +67,8 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
+        check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
         check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
         check_fields("config.json", config.get("backbone_config", config), BACKBONE, remedy, tuple(BACKBONE))

@@ -24,7 +24,7 @@ from trl import TrlParser
 from dataset_scripts import ICDBuilder
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.command import Ended, run_command
-from dataset_scripts.files import make_folder
+from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
@@ -80,14 +80,17 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+    output_dir = Path(args.output_dir)
+    # What can be turned back into notes never lies in the folder that is published.
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
     first_process_only(args, lambda: check_output_dir(run, args))
     set_seed(args.seed)
     is_first = args.process_index == 0
     if not is_first:
         datasets.disable_progress_bars()
-    output_dir = make_folder(args.output_dir)
-    # What can be turned back into notes never lies in the folder that is published.
-    private_dir = Path(f"{output_dir}-private")
+    make_folder(output_dir)
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()

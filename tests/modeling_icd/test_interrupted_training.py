@@ -221,6 +221,19 @@ def test_a_report_to_what_is_not_installed_is_an_error_before_anything_is_read(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_read(arguments, tmp_path, capsys, monkeypatch):
+    (tmp_path / "model").write_text("")
+    assert main(arguments(data_dir=tmp_path / "none")) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'model'}: a file is there, where a folder is expected."
+    )
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who may run the tests, may write everywhere
+    assert main(arguments(data_dir=tmp_path / "none")) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'model'}: you have no permission for it.")
+
+
 def test_help_is_printed_by_the_module_too():
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "modeling_icd.training.run", "--help"]

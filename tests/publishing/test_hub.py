@@ -102,6 +102,19 @@ def test_a_dry_run_ends_with_what_blocks_the_push(model_dir, restricted, edit, b
     assert hub.requests == []
 
 
+def test_a_model_of_other_codes_is_refused_with_what_to_do(model_dir, edit, hub, capsys):
+    codes = {str(i): code for i, code in enumerate(["ward-7/a", "ward-7/b", "ward-7/c"])}
+    record = {"dataset": "files", "config": "default", "synthetic": False, "open": True}
+    edit("config.json", id2label=codes, training_data={**record, "code_counts": dict.fromkeys(codes.values(), 3)})
+    assert push(model_dir, "--dry_run") == 2
+    assert capsys.readouterr().err == (
+        "error: `id2label` of config.json must be the codes of the model, dotted and all of one edition of ICD, by their class ids "
+        "from 0 on, got another object: a model of other codes is not published, since nothing tells its codes from words of a "
+        "note. If they are of ICD, train it with `--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them "
+        "and puts their dots in.\n"
+    )
+
+
 def test_a_model_that_was_trained_from_python_is_refused_with_what_to_do(model_dir, edit, hub, capsys):
     (model_dir / "run.json").unlink()
     (model_dir / "results.json").unlink()  # to measure it first would be in vain
