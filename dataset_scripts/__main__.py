@@ -132,10 +132,13 @@ def _load(args: argparse.Namespace) -> ICDBuilder:
         if args.dataset is not None or has_file or data_dir is None:
             raise
         if looks_like_own_notes(data_dir):
-            fault = f"{data_dir} holds tables, and none of MIMIC-III: if they are notes of your own, give `--dataset files`"
+            tables = "is a table" if Path(data_dir).is_file() else "holds tables"
+            fault = (
+                f"{data_dir} {tables}, and none of MIMIC-III: if they are notes of your own, give `--dataset files`"
+            )
         else:
             fault = f"{error} This is what the data set {dataset}, the default, is built from: for another one give `--dataset`"
-        raise FileNotFoundError(f"{fault}, which can be {', '.join(BUILDERS)}.") from None
+        raise FileNotFoundError(f"{fault} (one of {', '.join(BUILDERS)}).") from None
 
 
 def _data_dir(args: argparse.Namespace) -> str | None:

@@ -184,7 +184,7 @@ class CodeReader:
         """
         if self.num_damaged and self.system.classification is not None:
             raise ValueError(
-                f"{self.num_damaged:,} codes were changed by a spreadsheet or a data frame that took them for numbers or dates; the "
+                f"{self.num_damaged:,} {'code was' if self.num_damaged == 1 else 'codes were'} changed by a spreadsheet or a data frame that took them for numbers or dates; the "
                 f"first, {self.first_damaged}. Others may have lost zeros unseen. Export the table again from where its "
                 "codes are whole, and have that column read as text; or give `codes_column` the column that holds the codes."
             )

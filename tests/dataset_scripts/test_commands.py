@@ -265,11 +265,11 @@ def test_notes_of_ones_own_are_recognised(command, tmp_path, capsys):
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "train.csv").write_text("text,codes\nInvented,A\n")
-    for path in (folder, folder / "train.csv"):
+    for path, what in ((folder, "holds tables"), (folder / "train.csv", "is a table")):
         assert main([command, str(path), "--cache_dir", str(tmp_path / "cache")]) == 2
         assert capsys.readouterr().err == (
-            f"error: {path} holds tables, and none of MIMIC-III: if they are notes of your own, give `--dataset files`, which "
-            "can be mimic3, mimic4, cmc2007, codiesp, files.\n"
+            f"error: {path} {what}, and none of MIMIC-III: if they are notes of your own, give `--dataset files` (one of mimic3, "
+            "mimic4, cmc2007, codiesp, files).\n"
         )
     (folder / "train.csv").rename(folder / "NOTEEVENTS.csv")
     assert main([command, str(folder), "--cache_dir", str(tmp_path / "cache")]) == 2
