@@ -2,7 +2,7 @@
 
 import sys
 
-from modeling_icd.__main__ import main
+from dataset_scripts.console import main
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ def train_and_score(
         "output_dir": folder,
         "seed": seed,
         "tfidf_yardstick": False,  # the tables have it beside the models
+        **({"resume_from_checkpoint": "last"} if any(folder.glob("checkpoint-*")) else {}),
         **differing,
     }
     if (Path("configs") / f"{Path(settings['backbone']).name}.yaml").exists():

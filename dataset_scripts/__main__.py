@@ -1,8 +1,8 @@
 """Build a data set, count what is in it, or compare a build of MIMIC-III with the published counts.
 
-    modeling-icd build --data_dir DIR --config top50
-    modeling-icd describe DIR --config top50
-    modeling-icd verify --data_dir DIR --published_dir DIR
+    modeling-icd build DIR --config top50
+    modeling-icd describe notes.csv --dataset files
+    modeling-icd verify DIR --published_dir DIR
 
 The built data set, with the text of the notes, is stored in the cache: with `--cache_dir`, choose a folder where it may be.
 """
@@ -18,12 +18,17 @@ from datasets.exceptions import DatasetsError
 from rich.console import Console
 
 from . import BUILDERS, load_builder, parse_options
-from .arguments import PROGRAM, HelpFormatter
+from .arguments import FILE_OPTIONS, PROGRAM, HelpFormatter
 from .builders.mimic3 import MIMIC3
+from .builders.own_sources import looks_like_own_notes
 from .builders.records import ICDBuilder
 from .command import run_command
 from .describe import describe, draw_description, print_description
+from .files import check_writable
 from .verify import PUBLISHED, verify
+
+
+DEFAULT_DATASET = "mimic3"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,23 +37,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     options: dict[str, Any] = {"description": __doc__, "formatter_class": HelpFormatter}
     build = commands.add_parser("build", help="build a data set into the cache", **options)
-    build.add_argument("--data_dir", help="the source files; left out where options give them")
-    described = commands.add_parser(
-        "describe", help="count what a data set holds, and plot it into a PNG file", **options
-    )
-    described.add_argument(
-        "data_dir", metavar="FOLDER", nargs="?", help="the source files; left out where options give them"
-    )
-    described.add_argument("--png", type=Path, help="file to draw into; DATASET_CONFIG.png if left out")
+    described = commands.add_parser("describe", help="count what a data set holds", **options)
+    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts", **options)
+    for command in (build, described, verified):
+        is_verify = command is verified
+        left_out = "" if is_verify else "; left out where options give them"
+        source = "the tables of MIMIC-III" if is_verify else "the source files: a folder, or a file"
+        command.add_argument("source", metavar="DATA", nargs="?", help=f"{source}{left_out}")
+        command.add_argument("--data_dir", metavar="DATA", help="the same, as `train` and `evaluate` call it")
+    described.add_argument("--png", type=Path, metavar="FILE", help="also draw the counts into this PNG file")
     for command in (build, described):
-        command.add_argument("--dataset", default="mimic3", choices=list(BUILDERS))
-        command.add_argument("--config", help="configuration of the data set; its first if left out")
+        command.add_argument(
+            "--dataset",
+            metavar="NAME",
+            choices=list(BUILDERS),
+            help=f"{', '.join(BUILDERS)}; default: {DEFAULT_DATASET}",
+        )
+        command.add_argument(
+            "--config", "--dataset_config", metavar="NAME", help="configuration of the data set; its first if left out"
+        )
         command.add_argument(
             "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the configuration"
         )
-    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts", **options)
-    verified.add_argument("--data_dir", required=True, help="the tables of MIMIC-III")
-    verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in `data_dir`")
+        command.add_argument(
+            "--dataset_options",
+            nargs="+",
+            action="extend",
+            dest="option",
+            metavar="NAME=VALUE",
+            help="several of them",
+        )
+    verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in DATA")
     verified.add_argument("--published_dir", help="tables of the counts per code and split")
     verified.add_argument("--config", choices=list(PUBLISHED), help="both if left out")
     verified.add_argument("--max_lines", type=int, default=50, help="how many differences of a configuration to print")
@@ -70,20 +89,24 @@ def _build(args: argparse.Namespace, console: Console) -> int:
 
 
 def _describe(args: argparse.Namespace, console: Console) -> int:
+    if args.png is not None:
+        check_writable(args.png)
     builder = _load(args)
     description = describe(builder)
     print_description(description, builder, console)
-    path = args.png or Path(f"{args.dataset}_{builder.config.name}.png")
-    draw_description(description, path)
-    console.print(f"Drawn into {path}", soft_wrap=True)
+    if args.png is not None:
+        draw_description(description, args.png)
+        console.print(f"Drawn into {args.png}", soft_wrap=True)
     return 0
 
 
 def _verify(args: argparse.Namespace, console: Console) -> int:
-    differs = False
+    differs, data_dir = False, _data_dir(args)
+    if data_dir is None:
+        raise ValueError("Name the folder with the tables of MIMIC-III: `modeling-icd verify DIR`.")
     for config in [args.config] if args.config else PUBLISHED:
         options = {} if args.splits_dir is None else {"splits_dir": args.splits_dir}
-        builder = load_builder("mimic3", config, data_dir=args.data_dir, cache_dir=args.cache_dir, **options)
+        builder = load_builder("mimic3", config, data_dir=data_dir, cache_dir=args.cache_dir, **options)
         assert isinstance(builder, MIMIC3)
         result = verify(builder, args.published_dir)
         depth = "counts of each code and split" if args.published_dir else "numbers of admissions and codes"
@@ -99,8 +122,30 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
 
 def _load(args: argparse.Namespace) -> ICDBuilder:
-    options = parse_options(args.dataset, args.option)
-    return load_builder(args.dataset, args.config, data_dir=args.data_dir, cache_dir=args.cache_dir, **options)
+    data_dir = _data_dir(args)
+    has_file = any(pair.partition("=")[0] in FILE_OPTIONS for pair in args.option)
+    dataset = args.dataset or ("files" if has_file else DEFAULT_DATASET)
+    options = parse_options(dataset, args.option)
+    try:
+        return load_builder(dataset, args.config, data_dir=data_dir, cache_dir=args.cache_dir, **options)
+    except FileNotFoundError as error:
+        if args.dataset is not None or has_file or data_dir is None:
+            raise
+        if looks_like_own_notes(data_dir):
+            tables = "is a table" if Path(data_dir).is_file() else "holds tables"
+            fault = (
+                f"{data_dir} {tables}, and none of MIMIC-III: if they are notes of your own, give `--dataset files`"
+            )
+        else:
+            fault = f"{error} This is what the data set {dataset}, the default, is built from: for another one give `--dataset`"
+        raise FileNotFoundError(f"{fault} (one of {', '.join(BUILDERS)}).") from None
+
+
+def _data_dir(args: argparse.Namespace) -> str | None:
+    """Where the source files are, given with or without the name of the option."""
+    if None not in (args.source, args.data_dir) and args.source != args.data_dir:
+        raise ValueError(f"The data are given twice, as {args.source} and as `--data_dir {args.data_dir}`: give one.")
+    return args.data_dir if args.source is None else args.source
 
 
 if __name__ == "__main__":

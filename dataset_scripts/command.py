@@ -10,6 +10,21 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+# What a message says of an error of the system, by its number, behind the path.
+OF_SYSTEM = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "you have no permission for it. Give another path, or have it opened to you"
+    ),
+    errno.EROFS: "it lies on a disk that can only be read. Give another path",
+    errno.EISDIR: "it is a folder, where a file is expected. Give the path of a file",
+    errno.ENOTDIR: "a part of this path is a file, where a folder is expected. Give another path",
+    errno.EEXIST: "a file is there, where a folder is expected. Give another path",
+    errno.ENOTEMPTY: "it is a folder that holds files. Give another path",
+    errno.ENOENT: "it does not exist. Is the path right?",
+    errno.ENAMETOOLONG: "its name is too long. Give a shorter one",
+}
+
+
 class Ended(BaseException):
     """A signal that asks the process to end; raised in its place, so that what is half written is removed on the way out."""
 
@@ -50,7 +65,15 @@ def run_command(
             return _fail(
                 f"the disk is full{place}. What was there before is as it was: free some space, and try again.", 2
             )
-        return _fail(str(error), 2)
+        return _fail(_explain(error), 2)
+
+
+def _explain(error: Exception) -> str:
+    """The message of an error; one of the system, which has a number and a path, in words that say what to do."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | os.PathLike):
+        return str(error)
+    said = OF_SYSTEM.get(error.errno or 0, f"{error.strerror}")
+    return f"{os.fspath(error.filename)}: {said}{'' if said.endswith('?') else '.'}"
 
 
 def _fail(message: str, status: int) -> int:

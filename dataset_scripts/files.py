@@ -5,6 +5,7 @@ too.
 """
 
 import csv
+import errno
 import glob
 import json
 import os
@@ -35,7 +36,8 @@ def whole_file(
         options: Those of `open`; text is UTF-8 unless they say otherwise.
 
     Raises:
-        OSError: where it cannot be written, e.g. on a full disk; what was there before is left as it is.
+        OSError: where it cannot be written, e.g. on a full disk; it names the file, and what was there before is left as
+            it is.
     """
     path = Path(path)
     make_folder(path.parent, private=private)
@@ -45,10 +47,11 @@ def whole_file(
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
-        with open(descriptor, mode, **options) as file:
-            yield file
-        os.replace(partial, path)
+        with _errors_name(path, partial):
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
+            with open(descriptor, mode, **options) as file:
+                yield file
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -67,13 +70,52 @@ def whole_folder(path: str | Path, *, private: bool = False) -> Iterator[Path]:
     partial = _partial(path)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(mode=0o700 if private else 0o777)
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        with _errors_name(path, partial):
+            partial.mkdir(mode=0o700 if private else 0o777)
+            yield partial
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _errors_name(path: Path, partial: Path) -> Iterator[None]:
+    """Let errors of the system name what is to be written, and not the place where it lies until it is complete."""
+    try:
+        yield
+    except OSError as error:
+        place = None if error.filename is None else Path(os.fsdecode(error.filename))
+        if error.errno is not None and (place is None or place.is_relative_to(partial)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def check_writable(path: str | Path, *, is_folder: bool = False) -> None:
+    """See that a file, or files in a folder, can be written, so that what stands against it shows before hours of work.
+
+    Args:
+        path (`str` or `Path`): What is to be written; neither it nor its folder need be there.
+        is_folder (`bool`): Whether it is a folder.
+
+    Raises:
+        OSError: where something else is there, or its place is not the user's to write to; it has the number that the
+            system would give, and the path.
+    """
+    path = Path(path)
+    if path.exists() and path.is_dir() != is_folder:
+        raise _system_error(errno.EEXIST if is_folder else errno.EISDIR, path)
+    place = next(above for above in (path if is_folder else path.parent, *path.absolute().parents) if above.exists())
+    if not place.is_dir():
+        raise _system_error(errno.ENOTDIR, path)
+    if not os.access(place, os.W_OK | os.X_OK):
+        is_read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        raise _system_error(errno.EROFS if is_read_only else errno.EACCES, path)
+
+
+def _system_error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _partial(path: Path) -> Path:

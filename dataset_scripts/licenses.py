@@ -2,9 +2,10 @@
 
 A license is open here if anyone may have the data and may use and pass on what is made of them, for any purpose. One that
 forbids commercial use or derived works (`-nc`, `-nd`) is not: what was learned from such notes could not be given out under
-a license of its own. What stands in no row here, `other` among them, is not known to be open.
+a license of its own. Nor is any license that has no row here, which is given as `other`.
 """
 
+import difflib
 import re
 from typing import NamedTuple
 
@@ -48,6 +49,15 @@ OPEN_LICENSES: dict[str, License] = {
     "bsd-3-clause": License("BSD 3-Clause License", f"{_SPDX}/BSD-3-Clause.html"),
     "unlicense": License("Unlicense", f"{_SPDX}/Unlicense.html"),
 }
+# Those that are known and not open, and what the Hub calls any other.
+CLOSED_LICENSES = (
+    *(
+        f"cc-by-{kind}-{version}"
+        for kind in ("nc", "nd", "nc-sa", "nc-nd")
+        for version in ("2.0", "2.5", "3.0", "4.0")
+    ),
+    *("other", "unknown"),
+)
 # What SPDX calls them, where the Hub has another id.
 _OTHER_NAMES = {"pddl-1.0": "pddl", "odc-by-1.0": "odc-by", "odbl-1.0": "odbl"}
 
@@ -56,11 +66,20 @@ def read_license(given: str) -> str:
     """The id of a license as the Hub writes it, of one that may be written in capitals or as SPDX does.
 
     Raises:
-        ValueError: where it is no id, but e.g. a sentence.
+        ValueError: where it is no id, but e.g. a sentence, or none that is known: a mistyped one would close an open model.
     """
     name = given.strip().lower()
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,59}", name):
         raise ValueError(
             f"`data_license` must be the id of a license, as the Hub names it, such as cc-by-4.0, got {given[:60]!r}."
         )
-    return _OTHER_NAMES.get(name, name)
+    name = _OTHER_NAMES.get(name, name)
+    if name not in OPEN_LICENSES and name not in CLOSED_LICENSES:
+        near = difflib.get_close_matches(name, [*OPEN_LICENSES, *CLOSED_LICENSES], 1, 0.7)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"`data_license` {name} is not known.{meant} Licenses that let anyone have the notes: {', '.join(OPEN_LICENSES)}. Known, "
+            f"and they leave the model one of restricted data: {', '.join(CLOSED_LICENSES)}. Give `other` for any other "
+            "license, or one that only a URL names."
+        )
+    return name

@@ -1,13 +1,16 @@
 """The command `modeling-icd`, as `pip install` brings it: its help and its messages. tests/test_readme.py runs it."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from modeling_icd.__main__ import COMMANDS, main
+from dataset_scripts.console import COMMANDS, main
+from modeling_icd.versions_icd import VERSION
 
 
+ROOT = Path(__file__).parents[1]
 SCREEN = 48  # lines, of 100 characters
 
 
@@ -43,6 +46,27 @@ def test_the_list_of_commands(capsys):
     assert main([]) == 2
     assert main(["trian"]) == 2
     assert capsys.readouterr().err.startswith("error: no command 'trian': choose from train, evaluate,")
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"modeling-icd {VERSION}\n"
+
+
+def test_the_list_of_commands_and_the_data_commands_do_without_torch(corpus, tmp_path):
+    """They print before torch could be read, which takes seconds."""
+    data = [f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}"]
+    written = ["synthetic", f"--output_dir={tmp_path / 'corpus'}", "--num_admissions=20", "--length=short"]
+    given = [["--help"], ["--version"], ["build", *data], ["describe", *data], ["verify", *data], written]
+    code = (
+        "import sys; from dataset_scripts.console import main; "
+        f"print([main(arguments) for arguments in {given!r}]); "
+        "print({'torch', 'transformers', 'modeling_icd'} & sys.modules.keys())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    *_, statuses, loaded = run.stdout.splitlines()
+    assert (statuses, loaded) == ("[0, 0, 0, 0, 1, 0]", "set()")  # `verify` finds that this is not MIMIC-III
 
 
 def test_configurations_are_found_by_name_and_a_wrong_name_lists_them(console):

@@ -14,22 +14,22 @@ PACKAGE = ROOT / "modeling_icd"
 # Of each part of `modeling_icd` the parts that it may import beside itself; `flat` stands for the files of its top folder.
 PARTS = {
     "flat": set(),
-    "inference": {"flat", "dataset_scripts"},
+    "coders": set(),  # models that come with the package, as files
+    "inference": {"flat", "coders", "dataset_scripts"},
     # `train` and `evaluate` offer a side feature each as an option, and import it where it is asked for; no module
     # of theirs imports one at its top (tests/extras/test_apart.py).
-    "coders": {"flat", "inference", "dataset_scripts"},
     "training": {"flat", "inference", "evaluation", "extras", "dataset_scripts"},
     "evaluation": {"flat", "inference", "extras", "dataset_scripts"},
     "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
     "extras": {"flat", "inference", "evaluation", "publishing", "dataset_scripts"},
-    "space": {"flat", "inference", "extras", "dataset_scripts"},
+    "space": {"flat", "coders", "inference", "extras", "dataset_scripts"},
 }
 # What is run from the outside, and what must not have been imported once it is.
 LEFT_OUT = {
     "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "space", "dataset_scripts"),
     "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
     "modeling_icd.inference.predict": ("training", "evaluation", "publishing", "extras"),
-    "modeling_icd.coders.try_note": ("training", "evaluation", "publishing", "extras"),
+    "modeling_icd.inference.try_note": ("training", "evaluation", "publishing", "extras"),
     "modeling_icd.evaluation.cli": ("training", "publishing", "extras"),
     "modeling_icd.evaluation.decide": ("training", "publishing", "extras"),
     "modeling_icd.training.run": ("publishing", "extras"),

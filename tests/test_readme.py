@@ -15,8 +15,8 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
+from dataset_scripts.console import COMMANDS
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.__main__ import COMMANDS
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,6 @@ from xml.parsers.expat import ErrorString
 
 import datasets
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from ..codes.icd9 import add_dot
 from ..facts import FACTS
@@ -149,6 +148,8 @@ class CMC2007(ICDBuilder):
 
     def _divide(self, documents: "Sequence[Document]", names: Sequence[str]) -> dict[str, np.ndarray]:
         """Give each split the indices of its documents."""
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # here: it brings scikit-learn
+
         check_enough(f"{self.xml_file}: {len(documents)} documents", len(documents), len(names), 2 * FOLDS)
         labels = np.array([[name in document.codes for name in names] for document in documents], dtype=int)
         rest, splits = np.arange(len(documents)), {}

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..codes.damage import WITH_COMMA, damage_of, find_decimal_commas
 from ..codes.icd9 import Kind
 from ..codes.systems import CodeSystem, split_codes
 from ..tables import (
@@ -105,17 +106,24 @@ class CodeReader:
         names (`dict[str, int]`): The number of each code, in the order in which they came.
         num_codes, num_wrong (`int`): How many codes the cells held, and how many of these are none of the system.
         first_wrong (`str`): Where the first of them is.
+        num_damaged (`int`): How many were changed by what took them for numbers or dates; see [`damage_of`].
+        first_damaged (`str`): Where the first of them is, and how it was changed.
     """
 
     def __init__(self, system: CodeSystem, separator: str | None):
         self.system, self.separator = system, separator
         self.names: dict[str, int] = {}
-        self.num_codes = self.num_wrong = 0
-        self.first_wrong = ""
+        self.num_codes = self.num_wrong = self.num_damaged = 0
+        self.first_wrong = self.first_damaged = ""
         self._known: dict[tuple[str, Kind | None], int | None] = {}
 
-    def read(self, cell: Any, kind: Kind | None, where: str, row: int) -> list[int]:
+    def read(self, cell: Any, kind: Kind | None, where: str, row: int, column: str) -> list[int]:
         """Read the codes of a cell, each once.
+
+        Args:
+            cell: A string, a list of strings, or nothing.
+            kind (`str`, *optional*): What the codes are if their form does not say it.
+            where, row, column: The file, the number of the row and the name of the column, for messages.
 
         Raises:
             ValueError: where the cell holds a number.
@@ -125,21 +133,41 @@ class CodeReader:
         cells = cell if isinstance(cell, list) else [cell]
         if not all(isinstance(item, str) or is_missing(item) for item in cells):
             raise ValueError(
-                f"{where}: the codes of row {row} are not strings. As numbers, 401.90 and 401.9 or 038 and 38 are one code: "
+                f"{where}: the codes of row {row} are not strings (column {column!r}). As numbers, 401.90 and 401.9 or 038 and 38 are one code: "
                 "write the codes as strings, from where they are not yet numbers."
             )
         texts = [item for item in cells if isinstance(item, str)]
-        codes = split_codes(texts[0], self.separator) if isinstance(cell, str) else [text.strip() for text in texts]
+        place = f"row {row} of {where}, column {column!r}"
         found = []
-        for code in filter(None, codes):
-            number = self._number_of(code, kind)
+        for code in filter(None, self._divide(texts, isinstance(cell, str), place)):
             self.num_codes += 1
+            if damage := damage_of(code):
+                self._note_damage(1, place, damage)
+                if self.system.classification is not None:
+                    continue
+            number = self._number_of(code, kind)
             if number is not None:
                 found.append(number)
                 continue
             self.num_wrong += 1
-            self.first_wrong = self.first_wrong or f"row {row} of {where}"
+            self.first_wrong = self.first_wrong or place
         return list(dict.fromkeys(found))
+
+    def _divide(self, texts: list[str], is_cell: bool, place: str) -> list[str]:
+        """The codes of a cell, or of a list; damaged ones that cannot be told from two codes are counted here."""
+        if not is_cell:
+            return [text.strip() for text in texts]
+        (cell,) = texts
+        if self.separator is None and "," in cell:
+            rest, number = find_decimal_commas(cell, self.system.classification)
+            self._note_damage(number, place, WITH_COMMA)
+            cell = cell if self.system.classification is None else rest
+        return split_codes(cell, self.separator)
+
+    def _note_damage(self, number: int, place: str, damage: str) -> None:
+        self.num_damaged += number
+        if number:
+            self.first_damaged = self.first_damaged or f"in {place}, {damage}"
 
     def _number_of(self, code: str, kind: Kind | None) -> int | None:
         if (code, kind) not in self._known:
@@ -148,18 +176,30 @@ class CodeReader:
         return self._known[code, kind]
 
     def check(self) -> dict[str, int]:
-        """Count the codes that were left out.
+        """Count the codes that were left out, or that look damaged where nothing is known of the codes.
 
         Raises:
-            ValueError: where they are more than those that were read.
+            ValueError: where a code of a known system is damaged, since others will have lost zeros unseen; where more codes
+                were left out than read.
         """
+        if self.num_damaged and self.system.classification is not None:
+            raise ValueError(
+                f"{self.num_damaged:,} {'code was' if self.num_damaged == 1 else 'codes were'} changed by a spreadsheet or a data frame that took them for numbers or dates; the "
+                f"first, {self.first_damaged}. Others may have lost zeros unseen. Export the table again from where its "
+                "codes are whole, and have that column read as text; or give `codes_column` the column that holds the codes."
+            )
         if self.num_wrong * 2 > self.num_codes:
             raise ValueError(
                 f"{self.num_wrong:,} of {self.num_codes:,} codes are not in the form of {self.system.name}, the first in "
                 f"{self.first_wrong}. Check `codes_column`, `code_separator` and `code_system`; leading zeros are lost where a "
                 "spreadsheet has read codes as numbers."
             )
-        return {f"left out, codes that are not of {self.system.name}": self.num_wrong}
+        first = f" (the first: {self.first_wrong})" if self.num_wrong else ""
+        changed = f" (the first, {self.first_damaged})" if self.num_damaged else ""
+        return {
+            f"left out, codes that are not of {self.system.name}{first}": self.num_wrong,
+            f"codes that look as if a spreadsheet had changed them{changed}": self.num_damaged,
+        }
 
 
 class NoteReader:
@@ -221,7 +261,7 @@ class NoteReader:
         found: dict[int, None] = {}
         for column, kind in ((self.columns.codes, None), (self.columns.procedures, PROCEDURE)):
             if self.codes is not None and column is not None:
-                codes = self.codes.read(row.get(column), kind, self.source.name, number)
+                codes = self.codes.read(row.get(column), kind, self.source.name, number, column)
                 found.update(dict.fromkeys(codes))
         return list(found)
 
@@ -268,29 +308,36 @@ def read_codings(
     assert id_column is not None and code_column is not None
     columns = {id_column, code_column, *filter(None, (kind_column,))}
     num_rows = 0
-    for number, row in enumerate(read_table(path, encoding, columns=columns, counts=counts), start=1):
-        num_rows = number
+    left_out: Counter[str] = Counter()
+    first: dict[str, str] = {}
+
+    def leave_out(what: str, why: str = "") -> None:
+        left_out[what] += 1
+        first.setdefault(what, f"row {num_rows} of {path}{why}")
+
+    for num_rows, row in enumerate(read_table(path, encoding, columns=columns, counts=counts), start=1):
         if isinstance(row, BadRow):
-            counts["left out, code rows that cannot be read"] += 1
+            leave_out("code rows that cannot be read", f" {row.reason}")
             continue
         note_id, kind = read_id(row.get(id_column)), None
         if kind_column is not None:
             kind = read_kind(row.get(kind_column))
             if kind is None:
-                counts[f"left out, {NO_KIND}"] += 1
+                leave_out(NO_KIND)
                 continue
-        codes = reader.read(row.get(code_column), kind, str(path), number)
+        codes = reader.read(row.get(code_column), kind, str(path), num_rows, code_column)
         if not note_id or is_missing(row.get(code_column)) or not str(row.get(code_column)).strip():
-            counts["left out, code rows without an id or a code"] += 1
+            leave_out("code rows without an id or a code")
             continue
         for code in codes:
             yield note_id, code
-    if counts[f"left out, {NO_KIND}"] * 2 > num_rows:
+    if left_out[NO_KIND] * 2 > num_rows:
         raise ValueError(
-            f"{path}: {counts[f'left out, {NO_KIND}']:,} of {num_rows:,} rows do not say in column {kind_column!r} whether the "
-            f"code is of a diagnosis or of a procedure. Expected one of {', '.join(KINDS)}; leave `code_kind_column` out "
-            "where it says something else, such as which diagnosis is the first."
+            f"{path}: {left_out[NO_KIND]:,} of {num_rows:,} rows do not say in column {kind_column!r} whether the "
+            f"code is of a diagnosis or of a procedure (the first: {first[NO_KIND]}). Expected one of {', '.join(KINDS)}; leave "
+            "`code_kind_column` out where it says something else, such as which diagnosis is the first."
         )
+    counts.update({f"left out, {what} (the first: {first[what]})": number for what, number in left_out.items()})
 
 
 def read_kind(value: Any) -> Kind | None:

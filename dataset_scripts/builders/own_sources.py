@@ -33,6 +33,8 @@ FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # `.txt`, and not what is behind the
 HUB_SECONDS = 10  # to wait for the Hub's first answer
 BATCH_ROWS = 64
 SHOWN = 5  # names of tables in a message
+SAVED_FILES = ("dataset_dict.json", "state.json")  # one of which is in a folder of `save_to_disk`
+MIMIC3_STEMS = {"noteevents", "diagnoses_icd", "procedures_icd", "d_icd_diagnoses", "d_icd_procedures", "admissions"}
 REMEDY = "Name the files train, validation and test, or give them as `train_file`, `validation_file` and `test_file`."
 
 
@@ -153,7 +155,7 @@ def find_sources(
     path = Path(data_dir)
     if path.is_file():
         return [Source(None, data_dir, encoding, path=path)], NotRead()
-    if path.is_dir() and ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
+    if path.is_dir() and any((path / name).is_file() for name in SAVED_FILES):
         return _as_sources(_load_from_disk(path), data_dir)
     if path.is_dir():
         return _find_tables(path, encoding, apart)
@@ -171,6 +173,19 @@ def is_hub_id(data_dir: str | Path) -> bool:
     path = Path(data_dir)
     looks_like_file = FILE_SUFFIX.fullmatch(path.suffix) is not None
     return HUB_ID.fullmatch(str(data_dir)) is not None and not path.parent.exists() and not looks_like_file
+
+
+def looks_like_own_notes(data_dir: str | Path) -> bool:
+    """Whether a path is a table, or a folder that holds tables (or a data set of `save_to_disk`) and none named as one of
+    MIMIC-III's."""
+    path = Path(data_dir)
+    if path.is_file():
+        return is_table(path)
+    if not path.is_dir():
+        return False
+    tables = [file for file in path.iterdir() if file.is_file() and is_table(file)]
+    saved = any((path / name).is_file() for name in SAVED_FILES)
+    return saved or (bool(tables) and not any(table_stem(file) in MIMIC3_STEMS for file in tables))
 
 
 def _find_tables(folder: Path, encoding: str, apart: Collection[Path]) -> tuple[list[Source], NotRead]:

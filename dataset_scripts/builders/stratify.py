@@ -13,7 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
 
 EVERY_DOCUMENT = ""  # stands for a code that each document has, so that a split's size counts like a code
@@ -35,6 +34,8 @@ def hold_out(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, n
         labels (`np.ndarray` of shape `(N, C)`): 1 where a document has a code.
         share (`float`): How much of the documents is held out.
     """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # here: it brings scikit-learn
+
     halves = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
     kept, held_out = next(halves.split(labels, labels))
     return np.sort(kept), np.sort(held_out)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from inspect import signature
 
 from ..arguments import command_parser
+from ..command import run_command
+from ..files import check_writable
 from . import mimic3, mimic4
 from .notes import LENGTHS
 
@@ -58,14 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = vars(parser.parse_args(arguments))
     form = options.pop("format")
-    try:
-        for name in options:
-            if ONLY_OF.get(name, form) != form:
-                raise ValueError(f"`--{name}` is for `--format {ONLY_OF[name]}` alone.")
-        print(_write(form, options))
-    except (ValueError, OSError) as error:
-        print(f"synthetic: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: write(form, options), interrupted="No table was written.")
+
+
+def write(form: str, options: dict) -> int:
+    """What the command line asks for."""
+    for name in options:
+        if ONLY_OF.get(name, form) != form:
+            raise ValueError(f"`--{name}` is for `--format {ONLY_OF[name]}` alone.")
+    check_writable(options["output_dir"], is_folder=True)
+    print(_write(form, options))
     return 0
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
-from dataset_scripts.files import read_json
+from dataset_scripts.files import check_writable, read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
 from .icd_metrics.metrics import shown_in
@@ -115,6 +115,9 @@ def report(args: argparse.Namespace) -> int:
     name_data(args, load_coder_config(args.model, args.trust_remote_code).training_data)
     assigned = read_audit_file(args, cache_dir) if isinstance(args.audit, str) else None
     output_dir = args.output_dir or Path(args.model) / "evaluation" / args.split
+    private_dir = predictions_dir_of(output_dir, args.model)
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
     scored = score_split(
         args.model,
         args.dataset,
@@ -130,7 +133,6 @@ def report(args: argparse.Namespace) -> int:
     )
     results, outcomes = summarize(scored, args.seed)
     print_table(results)
-    private_dir = predictions_dir_of(output_dir, args.model)
     if args.audit is not None:
         from ..extras.audit import audit, write_audit
 

@@ -19,7 +19,7 @@ from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, Pr
 
 from dataset_scripts.arguments import PROGRAM, HelpFormatter, add_data_options, with_files
 from dataset_scripts.command import run_command
-from dataset_scripts.files import read_json, write_json
+from dataset_scripts.files import check_writable, read_json, write_json
 
 from ..decision_icd import RULES, threshold_value
 from ..inference.hidden_states import HiddenStates
@@ -61,6 +61,7 @@ def refit_decision(
     """
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"No {folder / 'config.json'}: give the `output_dir` of a training run.")
+    check_writable(folder / "config.json")
     config = load_coder_config(folder)
     trained_on = config.training_data or {}
     if "dataset" not in trained_on:

@@ -4,11 +4,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 
 from dataset_scripts import ICDBuilder, OwnFiles
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.icd9 import quote_code
 from dataset_scripts.marker import is_synthetic
 
 from ..decision_icd import calibrated_scores, decision_fields
@@ -51,6 +53,17 @@ def gold_columns(split, label2id: dict[str, int]) -> tuple[ClassIds, list[str]]:
     return ClassIds([columns[code] for code in codes] for codes in gold), unknown
 
 
+def check_codes_are_known(split: datasets.Dataset, label2id: dict[str, int], name: str) -> None:
+    """Raise a `ValueError` where a model knows no code of a split, so that each of its figures would be 0; `name` is the split's."""
+    gold, unknown = gold_columns(split, label2id)
+    if unknown and min(column for of_note in gold for column in of_note) >= len(label2id):
+        known = next(iter(label2id), "")
+        raise ValueError(
+            f"The model knows none of the {len(unknown):,} codes of the split {name!r}, such as {quote_code(unknown[0])}; it knows codes "
+            f"such as {quote_code(known)}. Are these the notes that it is meant for, and is `code_system` that of its training?"
+        )
+
+
 def score_split(
     model_id: str,
     dataset: str,
@@ -79,10 +92,14 @@ def score_split(
         make_store (`Callable`, *optional*):
             Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
         reader (`ReaderArguments`, *optional*): how the model is loaded; by default as it was saved.
+
+    Raises:
+        ValueError: where the model knows no code of the split.
     """
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
     builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
     records = builder.as_dataset(split=split)
+    check_codes_are_known(records, model.config.label2id, split)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
     notes = texts_of_notes(records)
     if split not in ("train", "all"):

@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from dataset_scripts import BUILDERS, ICDBuilder
 from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
-from dataset_scripts.files import write_json
+from dataset_scripts.files import check_writable, write_json
 
 from ..evaluation.model_data import builder_for, name_data, private_cache
 from ..evaluation.results import MEMBERSHIP_FILE
@@ -151,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Measures, and writes what was measured."""
+    check_writable(args.model / MEMBERSHIP_FILE)
     results = measure_membership(args)
     write_json(results, args.model / MEMBERSHIP_FILE)
     print(f"{results['num_members']} training notes, {results['num_unseen']} of {args.split}; AUC, 95% interval:")

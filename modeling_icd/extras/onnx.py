@@ -12,6 +12,7 @@ model's; `head.onnx` takes the stitched states of a note of any length.
 import argparse
 import copy
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import AutoModelForSequenceClassification
 
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
-from dataset_scripts.files import whole_folder
+from dataset_scripts.files import check_writable, whole_folder
 
 from ..modeling_icd import LlamaICDPreTrainedModel
 
@@ -88,8 +89,7 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
             `model.onnx` does not refuse a note that is longer than the window.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists():
-        raise FileExistsError(f"`output_dir` ({output_dir}) exists: give another one.")
+    check_new_folder(output_dir)
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - which torch exports with
@@ -120,20 +120,31 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
     return differences
 
 
+def check_new_folder(output_dir: Path) -> None:
+    """Raise an `OSError` where the folder is there, or cannot be made."""
+    if output_dir.exists():
+        raise FileExistsError(f"`output_dir` ({output_dir}) exists: give another one.")
+    check_writable(output_dir, is_folder=True)
+
+
 def _export(wrapped: _Logits, path: Path) -> None:
     dimensions = {
         0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
         1: torch.export.Dim("length", min=1, max=wrapped.longest),
     }
-    program = torch.onnx.export(
-        wrapped,
-        wrapped.random_notes(*SHAPES[0]),
-        dynamo=True,
-        dynamic_shapes={"notes": dimensions, "attention_mask": dimensions},
-        input_names=[wrapped.input_name, "attention_mask"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "# The axis name", UserWarning
+        )  # notes and mask share theirs, as they should
+        program = torch.onnx.export(
+            wrapped,
+            wrapped.random_notes(*SHAPES[0]),
+            dynamo=True,
+            dynamic_shapes={"notes": dimensions, "attention_mask": dimensions},
+            input_names=[wrapped.input_name, "attention_mask"],
+            output_names=["logits"],
+            verbose=False,
+        )
     if zeros := program.model.graph.initializers.get(REFUSAL):  # type: ignore[union-attr]
         for cut, _ in zeros.uses():
             for product, _ in cut.outputs[0].uses():
@@ -174,6 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def convert(args: argparse.Namespace) -> int:
     """What the command line asks for."""
+    check_new_folder(args.output_dir)
     model = AutoModelForSequenceClassification.from_pretrained(args.model)
     for file, difference in export_onnx(model, args.output_dir).items():
         print(f"{args.output_dir / file}: logits within {difference:.1e} of the model's")

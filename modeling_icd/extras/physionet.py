@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dataset_scripts.command import run_command
-from dataset_scripts.files import whole_folder
+from dataset_scripts.files import check_writable, whole_folder
 
 from ..publishing.cli import check, model_parser, prepare
 from ..publishing.folder import ModelFolder, name_base_model
@@ -65,6 +65,13 @@ def describe_provenance(folder: ModelFolder, release: Release, files: Mapping[st
     return as_json(provenance)
 
 
+def check_empty_folder(output_dir: Path) -> None:
+    """Raise an `OSError` where the folder is there and not empty, or cannot be made."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"`output_dir` ({output_dir}) exists and is not an empty folder: give another one.")
+    check_writable(output_dir, is_folder=True)
+
+
 def write_package(files: Mapping[str, Path | bytes], output_dir: str | Path) -> Path:
     """Write files and `SHA256SUMS`, all of them or none.
 
@@ -72,8 +79,7 @@ def write_package(files: Mapping[str, Path | bytes], output_dir: str | Path) -> 
         FileExistsError: where `output_dir` is there and not empty.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"`output_dir` ({output_dir}) exists and is not an empty folder: give another one.")
+    check_empty_folder(output_dir)
     with whole_folder(output_dir) as partial:
         for name, content in files.items():
             if isinstance(content, Path):
@@ -99,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def package(args: argparse.Namespace) -> int:
     """What the command line asks for; 1 where the privacy check found something."""
+    check_empty_folder(Path(args.output_dir))
     folder = ModelFolder.read(args.model, args.results)
     release = plan_physionet_release(folder, args.base_model)
     with TemporaryDirectory() as work_dir:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
-from dataset_scripts.files import whole_folder
+from dataset_scripts.files import check_writable, whole_folder
 
 from ..backbone_icd import SMOLLM2_DIR
 from .loading import first_line
@@ -50,13 +50,15 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
 
     Raises:
         FileNotFoundError: where `gguf_file` is not there.
-        ValueError: where it is damaged, or does not hold a whole Llama.
+        OSError: where `output_dir` cannot be written.
+        ValueError: where the file is damaged, or does not hold a whole Llama.
     """
     gguf_file, output_dir = Path(gguf_file), Path(output_dir)
     if (output_dir / "config.json").exists():
         return output_dir
     if not gguf_file.is_file():
         raise FileNotFoundError(f"No GGUF file at {gguf_file}.")
+    check_writable(output_dir, is_folder=True)
     if output_dir.exists() and any(output_dir.iterdir()):
         raise ValueError(f"{output_dir} holds other files: name a new folder.")
     try:

@@ -113,6 +113,8 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
         ValueError: where the configuration is invalid.
     """
     path = Path(model_id)
+    if path.is_file():
+        raise FileNotFoundError(f"{model_id} is a file: give the folder of a model, or a Hub id.")
     if path.is_dir() and not (path / CONFIG_NAME).is_file():
         raise FileNotFoundError(f"{model_id} has no {CONFIG_NAME}, so it is no folder of a model.")
     if not path.exists() and (path.is_absolute() or (len(path.parts) > 1 and Path(path.parts[0]).exists())):

@@ -3,7 +3,7 @@
 Example:
     modeling-icd predict runs/my_model notes.csv --text_column note -o codes.parquet
 
-MODEL is a model folder or Hub id. NOTES is a csv, tsv, jsonl (each also .gz) or parquet file, or a
+MODEL is a model folder, a Hub id, or a coder that comes with the package, such as codiesp-en. NOTES is a csv, tsv, jsonl (each also .gz) or parquet file, or a
 folder of .txt files. OUTPUT gets a row for each code: row, id, code, description, score, decision,
 evidence; a note without codes has one row without a code. In jsonl a line is a note with its codes.
 If the run is ended, the same command goes on from the folder OUTPUT.parts. Rows that cannot be read
@@ -15,6 +15,7 @@ may read them.
 import argparse
 import sys
 import time
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,12 +23,16 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from huggingface_hub.constants import CONFIG_NAME
 from tqdm.auto import tqdm
 
 from dataset_scripts.arguments import command_parser
+from dataset_scripts.builders.own_index import hash_id
 from dataset_scripts.command import run_command
+from dataset_scripts.files import check_writable
 
+from ..coders import find_coder
 from ..pipeline_icd import check_number
 from ..sharing_icd import files_digest
 from ..versions_icd import VERSION
@@ -87,6 +92,7 @@ def parts_of(output: Path) -> Parts:
 
 def predict(args: argparse.Namespace) -> int:
     """Codes a file of notes as the command line says."""
+    args.model = find_coder(args.model)
     check_options(args)
     load_coder_config(args.model, args.trust_remote_code)
     notes = open_notes(args.notes, args.text_column, args.id_column, args.encoding, args.chunk_rows)
@@ -116,6 +122,7 @@ def predict(args: argparse.Namespace) -> int:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raises a `ValueError` for a wrong option, before anything is read."""
+    check_order(args.model, args.notes)
     check_output(args.output)
     check_number("--threshold", args.threshold, Real, "a number in [0, 1]", 0, 1)
     check_number("--num_spans", args.num_spans, Integral, "a whole number of at least 0", 0)
@@ -124,8 +131,23 @@ def check_options(args: argparse.Namespace) -> None:
     for path in (args.output, rejected_path(args.output)):
         if args.notes.resolve() == path.resolve():
             raise ValueError(f"--output ({args.output}) would replace the file of notes, {path}: give another name.")
+        check_writable(path)
     if args.ray is not None:
         import_ray()
+
+
+def check_order(model: str, notes: Path) -> None:
+    """Raises a `ValueError` where what is given as the model is none, and may well be the notes."""
+    folder, fault = Path(model), ""
+    if folder.is_file():
+        fault = "a file"
+    elif folder.is_dir() and not (folder / CONFIG_NAME).is_file() and (notes / CONFIG_NAME).is_file():
+        fault = f"a folder without {CONFIG_NAME}"
+    if fault:
+        raise ValueError(
+            f"{model} is given as the model, and is {fault}. The model, a folder or Hub id, comes first, then the notes: "
+            "`modeling-icd predict MODEL NOTES -o OUTPUT`."
+        )
 
 
 def check_nothing_is_replaced(output: Path, parts: Parts) -> None:
@@ -172,6 +194,7 @@ class Plan(NamedTuple):
         notes (`int`): how many can be coded.
         done (`int`): how many of them are in finished chunks.
         mended (`Counter[str]`): rows that were mended on reading.
+        repeated_ids (`int`): how many notes have the id of an earlier one.
     """
 
     chunks: int
@@ -179,6 +202,7 @@ class Plan(NamedTuple):
     notes: int
     done: int
     mended: Counter[str]
+    repeated_ids: int
 
 
 def make_plan(notes: Notes, parts: Parts) -> Plan:
@@ -191,9 +215,12 @@ def make_plan(notes: Notes, parts: Parts) -> Plan:
     todo: list[int] = []
     chunks = num_notes = done = 0
     rejected: Row | None = None
+    ids = array("q")  # 8 bytes a note: what is read at once stays small
     with tqdm(desc="Reading", unit=" rows", delay=2) as progress:
         for number, rows in enumerate(notes.chunks(mended)):
             codable = sum(not row.reason for row in rows)
+            if notes.id_column is not None:
+                ids.extend(hash_id(row.id) for row in rows if not row.reason)
             rejected = rejected or next((row for row in rows if row.reason), None)
             part = parts.check(number)
             if part is None or (part.rows, part.notes) != (len(rows), codable):
@@ -206,7 +233,7 @@ def make_plan(notes: Notes, parts: Parts) -> Plan:
         parts.remove()
         why = "it has no rows" if rejected is None else f"row {rejected.row} {rejected.reason}"
         raise ValueError(f"{notes.path} has no note that can be coded: {why}. Is it the right file and column?")
-    return Plan(chunks, todo, num_notes, done, mended)
+    return Plan(chunks, todo, num_notes, done, mended, len(ids) - len(np.unique(np.frombuffer(ids, np.int64))))
 
 
 def code(job: Job, plan: Plan, args: argparse.Namespace) -> None:
@@ -257,6 +284,8 @@ def write_results(args: argparse.Namespace, parts: Parts, plan: Plan, seconds: f
         print(f"{count:,} {what}.")
     if rejected:
         print(f"{rejected:,} rows were rejected: {rejected_path(args.output)} says why.")
+    if plan.repeated_ids:
+        print(f"{plan.repeated_ids:,} notes have the id of an earlier one: the column `row` tells them apart.")
     if changed_ids:
         print(f"{changed_ids:,} ids have an apostrophe in front of them in csv: take it off before you join by id.")
 

@@ -1,6 +1,7 @@
 """The stage of prediction: codes one chunk of notes, and writes its part. The same class works in the process of the command,
 in worker processes, and as an actor of Ray Data."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,8 @@ class NoteCoder:
 
     def __init__(self, job: Job):
         self.job = job
+        # Of each note it says how it is cast, and that `kernels`, which nothing here needs, is not installed.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         self.pipeline = load_pipeline(job.model, job.trust_remote_code, job.reader)
         self.batch_size = job.batch_size or (CPU_BATCH_SIZE if self.pipeline.device.type == "cpu" else BATCH_SIZE)
         self.chunks = ChunkReader(job.notes)

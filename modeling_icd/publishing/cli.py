@@ -10,7 +10,7 @@ A model of restricted or unknown data goes to a Hub without its weights. For Phy
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from dataset_scripts.command import run_command
 
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
-from .folder import ModelFolder, check_repo_id, read_content
+from .folder import ModelFolder, check_repo_id, read_content, real_datasets
 from .hub import PushError, push
 from .notes import TrainingNotes, load_notes, notes_of_model
 from .privacy import MIN_NOTES_OF_WORD, Finding, check_files, local_names
@@ -59,11 +59,12 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
         if args.dry_run:
             print_release(release, files)
             print(f"\nREADME.md:\n\n{read_content(files['README.md']).decode()}")
-        if check(folder, release, files, notes, args.min_notes_of_word):
-            return 1
+        findings = check(folder, release, files, notes, args.min_notes_of_word)
         if args.dry_run:
-            print("Dry run: nothing was pushed.")
-            return 0
+            needs_notes = notes is None and bool(real_datasets(folder.config.get("training_data")))
+            print_verdict(release.target, files, findings, release, needs_notes)
+        if findings or args.dry_run:
+            return int(bool(findings))
         revision = push(
             release.target,
             files,
@@ -113,11 +114,11 @@ def run_dataset(arguments: list[str]) -> int:
     notes = None
     if args.data_dir:
         notes = load_notes(args.dataset, args.dataset_config, args.data_dir, args.cache_dir)
-    if report_findings(check_dataset(files, local_names(public=args.repo_id), notes), len(files)):
-        return 1
+    findings = report_findings(check_dataset(files, local_names(public=args.repo_id), notes), len(files))
     if args.dry_run:
-        print("Dry run: nothing was pushed.")
-        return 0
+        print_verdict(args.repo_id, files, findings)
+    if findings or args.dry_run:
+        return int(bool(findings))
     message = "Publish the builders, without data"
     revision = push(args.repo_id, files, private=args.private, gated="no", message=message, repo_type="dataset")
     print(f"Pushed {len(files)} files to the data set {args.repo_id}, revision {revision}.")
@@ -136,11 +137,44 @@ def print_release(release: Release, files: Mapping[str, Path | bytes]) -> None:
     print_files(files)
 
 
-def print_files(files: Mapping[str, Path | bytes]) -> None:
-    """Show every file with its size."""
-    sizes = {
+def print_verdict(
+    target: str,
+    files: Mapping[str, Path | bytes],
+    findings: Sequence[Finding],
+    release: Release | None = None,
+    needs_notes: bool = False,
+) -> None:
+    """The last lines of a dry run: what would be pushed where, or why nothing would be.
+
+    Args:
+        release (`Release`, *optional*): of a model.
+        needs_notes (`bool`): whether the push would ask for training notes that were not given.
+    """
+    what = f"{len(files)} files, {sum(sizes_of(files).values()):,} bytes"
+    if release is not None:
+        what += ", with the model's weights" if release.with_weights else ", without the model's weights"
+    print("\nDry run: nothing was pushed.")
+    if findings:
+        number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        print(f"BLOCKED by {number} of the privacy check, listed above: nothing would be pushed to {target}.")
+    elif needs_notes:
+        print(
+            f"BLOCKED until the notes are compared: give `--data_dir`. Then {what} would be pushed to {target}, if nothing is found."
+        )
+    else:
+        print(f"READY: without `--dry_run`, {what}, would be pushed to {target}.")
+
+
+def sizes_of(files: Mapping[str, Path | bytes]) -> dict[str, int]:
+    """How many bytes each file has."""
+    return {
         name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()
     }
+
+
+def print_files(files: Mapping[str, Path | bytes]) -> None:
+    """Show every file with its size."""
+    sizes = sizes_of(files)
     print(f"{len(sizes)} files, {sum(sizes.values()):,} bytes:")
     for name, size in sizes.items():
         print(f"  {size:>15,}  {name}")

@@ -21,6 +21,10 @@ from .fields import BACKBONE, CONFIG, CONFIG_REQUIRED, MEMBERSHIP, RESULTS, RUN,
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+OF_ICD = (
+    "a model of other codes is not published, since nothing tells its codes from words of a note. If they are of ICD, train it with "
+    "`--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them and puts their dots in."
+)
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
 
@@ -63,9 +67,12 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
+        check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
         check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
         check_fields("config.json", config.get("backbone_config", config), BACKBONE, remedy, tuple(BACKBONE))
+        runs = _read_runs(path)
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
         present = [file for file in candidates if file.is_file()]
@@ -78,7 +85,7 @@ class ModelFolder:
             check_fields(MEMBERSHIP_FILE, membership, MEMBERSHIP, "measure it again.", tuple(MEMBERSHIP))
         measurements = read_json(found, remedy)
         check_fields(found.name, measurements, RESULTS, f"{remedy}.")
-        return cls(path, config, _read_runs(path), measurements, membership)
+        return cls(path, config, runs, measurements, membership)
 
     @cached_property
     def weights(self) -> list[Path]:
@@ -130,7 +137,11 @@ def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _read_runs(path: Path) -> tuple[dict[str, Any], ...]:
-    remedy = "only a model that `modeling-icd train` trained can be published."
+    remedy = (
+        "a model that was trained from Python has none, so that nothing says what it learned from, and it cannot be checked. "
+        "Train it with `modeling-icd train` (`--train_file`, `--validation_file` and `--test_file` take your notes, and each "
+        "field of `TrainingArguments` is an option), evaluate it, and publish that."
+    )
     run = read_json(path / "run.json", remedy)
     check_fields(f"run.json of {path}", run, RUN, remedy, RUN_REQUIRED)
     backbone = Path(run["model"]["backbone"])

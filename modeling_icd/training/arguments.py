@@ -258,6 +258,13 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
             "Needs a fixed number of epochs: no early stopping."
         },
     )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={
+            "help": "Replace the finished model in OUTPUT_DIR, whatever it was trained with, once the new one is complete, and "
+            "remove checkpoints of earlier runs."
+        },
+    )
     tfidf_yardstick: bool = field(
         default=True,
         metadata={
@@ -293,6 +300,10 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
         if self.score_storage not in SCORE_STORAGES:
             raise ValueError(
                 f"`score_storage` must be one of {', '.join(SCORE_STORAGES)}, got {self.score_storage!r}."
+            )
+        if self.overwrite_output_dir and self.resume_from_checkpoint:
+            raise ValueError(
+                "`overwrite_output_dir` starts again, `resume_from_checkpoint` goes on with what is there: choose one."
             )
         if self.refit_on_validation and self.early_stopping_patience is not None:
             raise ValueError(

@@ -49,10 +49,24 @@ def check_same_data(checkpoint: Path, training_data: dict) -> None:
         )
 
 
+def asks_for_last(args: TrainingArguments) -> bool:
+    """Whether a run is to go on from the last complete checkpoint, if there is one."""
+    resume = args.resume_from_checkpoint
+    return isinstance(resume, str) and resume.lower() in ("true", "last")
+
+
+def checkpoint_in(args: TrainingArguments) -> str | None:
+    """The checkpoint in the output folder that a run goes on from; `None` where it starts anew, or from another folder's."""
+    if asks_for_last(args):
+        return last_complete_checkpoint(Path(args.output_dir))
+    resume = args.resume_from_checkpoint
+    return resume if resume and Path(resume).resolve().parent == Path(args.output_dir).resolve() else None
+
+
 def checkpoint_to_resume(args: TrainingArguments, training_data: dict) -> str | None:
     """The checkpoint that `resume_from_checkpoint` names; `last` and `true` mean the last complete one, if any."""
     resume = args.resume_from_checkpoint
-    if isinstance(resume, str) and resume.lower() in ("true", "last"):
+    if asks_for_last(args):
         resume = last_complete_checkpoint(Path(args.output_dir))
         print(f"resuming from {resume}" if resume else f"no complete checkpoint in {args.output_dir}: starting anew")
     if resume:

@@ -26,6 +26,7 @@ SHOWN = {
     "threshold_rule": f"how codes are decided on: {', '.join(RULES)}",
     "calibration": None,
     "resume_from_checkpoint": "`last`: go on with an interrupted run",
+    "overwrite_output_dir": "replace what an earlier run left in OUTPUT_DIR",
 }
 
 

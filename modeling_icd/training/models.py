@@ -1,8 +1,10 @@
 """Builds the model of a training run: a pretrained backbone with a newly initialised head, with or without LoRA."""
 
+import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -60,7 +62,8 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         **given,
     )
     try:
-        model = model_class.from_pretrained(backbone, config=config, **{"dtype": "float32", **args.options()})
+        with _without_load_report():
+            model = model_class.from_pretrained(backbone, config=config, **{"dtype": "float32", **args.options()})
     except ImportError as error:  # a package that the attention or the quantisation needs
         raise ValueError(f"{backbone} cannot be loaded: {first_line(error)}") from None
     except RuntimeError:  # what the library makes of weights in other shapes
@@ -72,6 +75,24 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     if args.head_only:
         model.save_head_only()
     return model
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Keep off the console the table of missing weights that transformers prints of each backbone that gets a new head.
+
+    Weights of the backbone that are missing are an error of the model class.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def add_lora(model: ModelForICDCoding, args: ModelArguments):

@@ -24,7 +24,7 @@ from trl import TrlParser
 from dataset_scripts import ICDBuilder
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.command import Ended, run_command
-from dataset_scripts.files import make_folder
+from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
@@ -48,6 +48,7 @@ from .notes import (
     say_who_may_have,
     warn_of_empty_notes,
 )
+from .output_folder import check_output_dir, check_same_notes, remove_checkpoints
 from .processes import (
     OtherProcessFailed,
     end_processes,
@@ -78,13 +79,18 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.push_to_hub:
         raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
+    run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+    output_dir = Path(args.output_dir)
+    # What can be turned back into notes never lies in the folder that is published.
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
+    first_process_only(args, lambda: check_output_dir(run, args))
     set_seed(args.seed)
     is_first = args.process_index == 0
     if not is_first:
         datasets.disable_progress_bars()
-    output_dir = make_folder(args.output_dir)
-    # What can be turned back into notes never lies in the folder that is published.
-    private_dir = Path(f"{output_dir}-private")
+    make_folder(output_dir)
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()
@@ -108,6 +114,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         store = fill_store(folder, model, data_args.hidden_states_dtype, (training, validation), args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
+    if resume is None:
+        first_process_only(args, lambda: remove_checkpoints(output_dir))
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
     trainer = make_trainer(model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold)
     trainer.train(resume_from_checkpoint=resume)
@@ -132,8 +140,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     final.config.training_data["seed"] = args.seed
     if yardsticks is not None:
         final.config.training_data["yardsticks"] = yardsticks
-    run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict(), "log": log}
-    first_process_only(args, lambda: save_run(final, tokenizer, run, output_dir))
+    first_process_only(args, lambda: save_run(final, tokenizer, {**run, "log": log}, output_dir))
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
@@ -163,6 +170,7 @@ def gather(
     splits = learning_splits(builder, data_args)
     learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
+    first_process_only(args, lambda: check_same_notes(training_data, args))
     texts = (text for split in learned_splits for text in texts_of_notes(split))
     first_process_only(args, lambda: write_learned(texts, private_dir))
     backbone = find_backbone(model_args, args)

@@ -44,6 +44,24 @@ def wrapped(cause):
         (wrapped(OSError(errno.ENOSPC, "No space left on device")), "error: the disk is full. ", 2),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: the disk is full (/a/b). ", 2),
         (KeyboardInterrupt(), "error: interrupted. ", 130),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/a/b"),
+            "error: /a/b: you have no permission for it. ",
+            2,
+        ),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "/a/b"),
+            "error: /a/b: it is a folder, where a file is ",
+            2,
+        ),
+        (OSError(errno.EROFS, "Read-only", "/a/b"), "error: /a/b: it lies on a disk that can only be read. ", 2),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/a/b"),
+            "error: /a/b: it does not exist. Is the path right?",
+            2,
+        ),
+        (OSError(errno.EIO, "Input/output error", "/a/b"), "error: /a/b: Input/output error.\n", 2),
+        (FileNotFoundError("No run.json in /a."), "error: No run.json in /a.\n", 2),
     ],
 )
 def test_what_ends_a_command_is_one_line(error, message, status, capsys):

@@ -222,6 +222,63 @@ def test_a_split_without_codes_is_not_drawn_as_one_with_them(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
+def test_describe_draws_where_it_is_asked_to_alone(corpus, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["describe", str(corpus), "--cache_dir", str(tmp_path)]) == 0
+    assert list((tmp_path / "here").iterdir()) == [] and "Drawn" not in capsys.readouterr().out
+    assert (
+        main(["describe", str(corpus), "--cache_dir", str(tmp_path / "other"), "--png", str(tmp_path / "here")]) == 2
+    )
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'here'}: it is a folder, where a file is expected")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("command", ["build", "describe", "verify"])
+def test_the_data_are_given_with_or_without_the_name_of_the_option(command, corpus, tmp_path, capsys):
+    cache = ["--cache_dir", str(tmp_path)]
+    statuses = [main([command, *given, *cache]) for given in ([str(corpus)], ["--data_dir", str(corpus)])]
+    assert statuses[0] == statuses[1] != 2
+    printed = capsys.readouterr().out
+    assert printed[: len(printed) // 2] == printed[len(printed) // 2 :] != ""
+    assert main([command, str(corpus), "--data_dir", str(tmp_path), *cache]) == 2
+    assert "The data are given twice" in capsys.readouterr().err
+    assert main([command, *cache]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_options_are_given_as_to_train(tmp_path, capsys):
+    path = tmp_path / "notes.csv"
+    path.write_text("note,codes\n" + "".join(f"Invented {i},A{i % 5};B\n" for i in range(20)))
+    cache = ["--cache_dir", str(tmp_path / "cache")]
+    options = ["text_column=note", "min_count=2"]
+    separate = [word for option in options for word in ("--option", option)]
+    for given in (["--dataset_options", *options], separate):
+        assert main(["build", str(path), "--dataset", "files", *given, *cache]) == 0
+        assert "6 codes; records: train 16, validation 2, test 2" in capsys.readouterr().out
+    # A file of one's own is enough to say that the data are.
+    assert main(["build", "--dataset_options", f"train_file={path}", *options, *cache]) == 0
+
+
+@pytest.mark.parametrize("command", ["build", "describe"])
+def test_notes_of_ones_own_are_recognised(command, tmp_path, capsys):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,codes\nInvented,A\n")
+    for path, what in ((folder, "holds tables"), (folder / "train.csv", "is a table")):
+        assert main([command, str(path), "--cache_dir", str(tmp_path / "cache")]) == 2
+        assert capsys.readouterr().err == (
+            f"error: {path} {what}, and none of MIMIC-III: if they are notes of your own, give `--dataset files` (one of mimic3, "
+            "mimic4, cmc2007, codiesp, files).\n"
+        )
+    (folder / "train.csv").rename(folder / "NOTEEVENTS.csv")
+    assert main([command, str(folder), "--cache_dir", str(tmp_path / "cache")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: No DIAGNOSES_ICD.csv.gz, ") and "for another one give `--dataset`" in said
+    assert main([command, str(folder), "--dataset", "mimic3", "--cache_dir", str(tmp_path / "cache")]) == 2
+    assert "--dataset" not in capsys.readouterr().err
+
+
 def test_describe_prints_without_matplotlib(corpus, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["describe", str(corpus), "--cache_dir", str(tmp_path), "--png", str(tmp_path / "x.png")]) == 2

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from dataset_scripts.files import (
+    check_writable,
     make_folder,
     read_json,
     sweep_folder,
@@ -38,6 +39,50 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, error):
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "before"
+
+
+def test_an_error_of_the_system_names_what_was_to_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileExistsError) as beneath, whole_file(tmp_path / "file" / "a.txt"):
+        pass
+    with pytest.raises(IsADirectoryError) as replaced, whole_file(tmp_path / "folder") as file:
+        file.write("a")
+    with pytest.raises(OSError) as full, whole_file(tmp_path / "b.txt"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError) as inside, whole_folder(tmp_path / "c") as folder:
+        (folder / "none" / "d.txt").write_text("")
+    named = [error.value.filename for error in (beneath, replaced, full, inside)]
+    assert [str(name) for name in named] == [str(tmp_path / name) for name in ("file", "folder", "b.txt", "c")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_folder", "error"),
+    [
+        ("new.csv", False, None),
+        ("new/er/new.csv", False, None),
+        ("file", False, None),
+        ("folder", True, None),
+        ("new/folder", True, None),
+        ("folder", False, IsADirectoryError),
+        ("file", True, FileExistsError),
+        ("file/below.csv", False, NotADirectoryError),
+        ("file/below/folder", True, NotADirectoryError),
+    ],
+)
+def test_what_cannot_be_written_is_known_before(name, is_folder, error, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    if error is None:
+        check_writable(tmp_path / name, is_folder=is_folder)
+        # Root may write everywhere, so that no folder can be closed to whoever runs the tests.
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        error = PermissionError
+    with pytest.raises(error) as refused:
+        check_writable(tmp_path / name, is_folder=is_folder)
+    assert refused.value.filename == str(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 WRITE_AND_WAIT = """

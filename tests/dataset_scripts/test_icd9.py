@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_scripts.codes.damage import UNDIVIDED
 from dataset_scripts.codes.icd9 import add_dot, kind_of
 
 
@@ -89,3 +90,9 @@ def test_published_codes(shared_dir):
     assert len(codes) == 8929
     for code in codes:
         assert add_dot(code.replace(".", ""), kind_of(code)) == code
+
+
+def test_the_categories_without_a_digit_behind_a_dot_are_those_of_the_classification(shared_dir):
+    listed = (shared_dir / "data/icd9/CMS32_DESC_LONG_DX.txt").read_text(encoding="latin-1").splitlines()
+    codes = {line.split()[0] for line in listed if line.strip()}
+    assert {code for code in codes if len(code) == 3 and code.isdecimal()} == UNDIVIDED

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 import sqlite3
 
 import datasets
@@ -381,7 +382,92 @@ def test_codes_in_another_form_are_counted(tmp_path, build_own):
     rows[0]["codes"] = "E11.9; 99999; E119"
     builder = build_own(write_table(tmp_path / "a.csv", rows), code_system="icd10cm", unsplit=True)
     assert records_of(builder)["unsplit"][0][3] == ["E11.9"]
-    assert "left out, codes that are not of ICD-10-CM: 1" in builder.info.description
+    said = f"left out, codes that are not of ICD-10-CM (the first: row 1 of {tmp_path / 'a.csv'}, column 'codes'): 1"
+    assert said in builder.info.description
+
+
+DAMAGED = {
+    "486.0": "is a number with `.0` behind it (486.0 for 486)",
+    "4019.0": "is a number with `.0` behind it (486.0 for 486)",
+    "401,9": "has a comma in place of its dot (401,9 for 401.9)",
+    "V45,8": "has a comma in place of its dot (401,9 for 401.9)",
+    "4.28E+02": "is a number in scientific form (4.28E+02 for 428)",
+    "01-Sep": "is a date (01-Sep for 1.9 or 9-1)",
+    "Sep-01": "is a date (01-Sep for 1.9 or 9-1)",
+    "01-Mrz": "is a date (01-Sep for 1.9 or 9-1)",
+    "2024-09-01": "is a date (01-Sep for 1.9 or 9-1)",
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+@pytest.mark.parametrize("place", ["notes", "codes_file"])
+def test_codes_that_a_spreadsheet_damaged_are_refused(tmp_path, build_own, damaged, place):
+    rows = [{**row, "codes": "428.0;401.0;96.71"} for row in secret_rows()]
+    where = rows if place == "notes" else [{"id": row["id"], "codes": row["codes"]} for row in rows]
+    for number in (6, 8):
+        where[number]["codes"] = f"428.0; {damaged}"
+    notes, options = write_table(tmp_path / "a.csv", rows), {}
+    if place == "codes_file":
+        options["codes_file"] = write_table(tmp_path / "codes.csv", where)
+    path = options.get("codes_file", notes)
+    refuse(
+        build_own,
+        tmp_path,
+        re.escape(
+            "2 codes were changed by a spreadsheet or a data frame that took them for numbers or dates; the first, in row 7 "
+            f"of {path}, column 'codes', {DAMAGED[damaged]}. Others may have lost zeros unseen."
+        ),
+        path,
+        notes,
+        code_system="icd9cm",
+        **options,
+    )
+
+
+def test_damaged_codes_of_an_unknown_system_are_kept_and_counted(tmp_path, build_own):
+    rows = [{**row, "codes": "A1;B2"} for row in secret_rows()]
+    for number, damaged in enumerate(name for name in DAMAGED if name != "V45,8"):
+        rows[number + 3]["codes"] = f"{damaged};A1"
+    path = write_table(tmp_path / "a.csv", rows)
+    builder = build_own(path, unsplit=True)
+    assert records_of(builder)["unsplit"][3][3] == ["486.0", "A1"]
+    assert (
+        f"codes that look as if a spreadsheet had changed them (the first, in row 4 of {path}, column 'codes', is a number "
+        "with `.0` behind it (486.0 for 486)): 8"
+    ) in builder.info.description
+
+
+@pytest.mark.parametrize("system", ["icd9cm", "other"])
+def test_whole_codes_are_not_taken_for_damaged_ones(tmp_path, build_own, system):
+    """Also where a comma stands between two codes, and where a decimal is a zero: 401.0, 250.00, and the procedure 99.0."""
+    whole = "401.0,250.00,486,038.9,V45.81,E885.9,96.71,99.0,4019,E8859,V08"
+    rows = [{**row, "codes": whole if number % 2 else "401,428"} for number, row in enumerate(secret_rows())]
+    builder = build_own(write_table(tmp_path / "a.csv", rows), code_system=system, unsplit=True)
+    assert len(records_of(builder)["unsplit"][1][3]) >= 10
+    assert "changed" not in builder.info.description and "left out" not in builder.info.description
+
+
+def test_a_wrong_code_of_the_second_table_is_named_by_its_own_row(tmp_path, build_own):
+    notes = write_table(tmp_path / "notes.csv", secret_rows())
+    rows = [{"id": row["id"], "code": "I10"} for row in secret_rows()]
+    rows[11:11] = [{"id": "n3", "code": "none of it"}, {"id": "", "code": "I10"}]
+    codes = write_table(tmp_path / "codes.csv", rows)
+    edited(codes, lambda data: data.replace(b"n0,", b"\r\nn0,", 1) + b"n4,I10,more\n")  # an empty line is no row
+    builder = build_own(notes, codes_file=codes, code_system="icd10cm", unsplit=True)
+    for said in (
+        f"codes that are not of ICD-10-CM (the first: row 12 of {codes}, column 'code'): 2",
+        f"code rows without an id or a code (the first: row 13 of {codes}): 1",
+        f"code rows that cannot be read (the first: row 23 of {codes} has 3 columns, and the header 2",
+    ):
+        assert f"left out, {said}" in builder.info.description
+
+
+def test_most_wrong_codes_of_the_second_table_are_named_by_its_own_row(tmp_path, build_own):
+    notes = write_table(tmp_path / "notes.csv", secret_rows())
+    rows = [{"id": row["id"], "code": "4019" if number > 3 else "I10"} for number, row in enumerate(secret_rows())]
+    codes = write_table(tmp_path / "codes.csv", rows)
+    message = rf"16 of 20 codes are not .*, the first in row 5 of {re.escape(str(codes))}, column 'code'"
+    refuse(build_own, tmp_path, message, codes, notes, codes_file=codes, code_system="icd10cm")
 
 
 def test_subjects_of_two_given_splits_are_counted(tmp_path, build_own):
@@ -406,10 +492,10 @@ def test_rows_of_the_second_table_that_are_not_used_are_counted(tmp_path, build_
     builder = build_own(test_file=notes, codes_file=codes, code_kind_column="kind", code_system="icd9cm")
     assert [record[3] for record in records_of(builder)["test"]] == [["401.9"], ["401.9", "486"]]
     for said in (
-        "code rows without an id or a code: 2",
-        "code rows that are neither of a diagnosis nor of a procedure: 1",
-        "code rows that cannot be read: 1",
-        "codes that are not of ICD-9-CM: 1",
+        f"code rows without an id or a code (the first: row 2 of {codes}): 2",
+        f"code rows that are neither of a diagnosis nor of a procedure (the first: row 5 of {codes}): 1",
+        f"code rows that cannot be read (the first: row 8 of {codes} has 2 columns, and the header 3",
+        f"codes that are not of ICD-9-CM (the first: row 6 of {codes}, column 'code'): 1",
     ):
         assert f"left out, {said}" in builder.info.description
 

@@ -443,4 +443,4 @@ def test_command_line_writes_the_same_bytes_in_another_process(tmp_path):
 def test_command_line_says_in_one_line_what_is_wrong(tmp_path):
     failed = run_command("--output_dir", str(tmp_path), "--num_admissions", "0")
     assert failed.returncode == 2
-    assert failed.stderr == "synthetic: `num_admissions` (0) must be at least 1.\n"
+    assert failed.stderr == "error: `num_admissions` (0) must be at least 1.\n"

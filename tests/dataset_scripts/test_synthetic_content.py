@@ -165,7 +165,7 @@ def test_an_install_without_the_files_says_in_one_line_where_they_are(tmp_path):
 
 def test_an_option_of_the_other_format_is_refused(tmp_path, capsys):
     assert main(["--output_dir", str(tmp_path / "new"), "--icd10_rate", "0.5"]) == 2
-    assert capsys.readouterr().err == "synthetic: `--icd10_rate` is for `--format mimic4` alone.\n"
+    assert capsys.readouterr().err == "error: `--icd10_rate` is for `--format mimic4` alone.\n"
     assert not (tmp_path / "new").exists()
 
 

@@ -77,6 +77,37 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
     assert "## Paired tests" in compared.stdout
 
 
+def test_a_split_of_which_the_model_knows_no_code_is_refused(coder, tmp_path, capsys):
+    path = tmp_path / "notes.csv"
+    path.write_text("note_id,text,codes\n" + "".join(f"{i},invented note {i},I10;E11.9\n" for i in range(12)))
+    data = ["--test_file", str(path), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "out")]
+    assert evaluate_main([str(coder), *data]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: The model knows none of the 2 codes of the split 'test', such as 'E11.9'; it knows")
+    assert not (tmp_path / "out").exists()
+    path.write_text(path.read_text() + f"12,one that it knows,{LlamaICDConfig.from_pretrained(coder).id2label[0]}\n")
+    assert evaluate_main([str(coder), *data]) == 0
+
+
+def test_where_results_cannot_go_is_known_before_notes_are_scored(coder, corpus, tmp_path, capsys, monkeypatch):
+    (tmp_path / "out").write_text("")
+    monkeypatch.setattr("modeling_icd.evaluation.cli.score_split", None)  # which nothing here may call
+    for folder, why in (
+        ("out", "a file is there, where a folder is expected"),
+        ("out/in", "a part of this path is a file"),
+    ):
+        data = [f"--data_dir={corpus}", f"--output_dir={tmp_path / folder}"]
+        assert evaluate_main([str(coder), "--dataset=mimic3", *data]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {tmp_path / folder}: {why}")
+
+
+def test_a_file_in_the_place_of_the_model_is_recognised(tmp_path, capsys):
+    path = tmp_path / "notes.csv"
+    path.write_text("text\n")
+    assert evaluate_main([str(path), f"--data_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err == f"error: {path} is a file: give the folder of a model, or a Hub id.\n"
+
+
 def test_options_of_training_count_where_the_configuration_is_that_of_training():
     trained = {"dataset": "mimic3", "config": "custom", "options": ["num_codes=7"]}
     assert as_in_training(trained, "mimic3", None, ["text=caml"]) == ("custom", ["num_codes=7", "text=caml"])

@@ -1,9 +1,11 @@
 """Runs that end early: by a signal, a full disk, numbers that are none, or a mistake that is found before anything is read."""
 
+import gzip
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, LlamaForCausalLM, TrainerCallback
 
 from modeling_icd.training import run, trainer
@@ -133,12 +135,85 @@ def test_a_full_disk_at_the_end_keeps_the_earlier_model(arguments, tmp_path, cap
 
     monkeypatch.setattr(run, "fit_decision", full_from_here)
     try:
-        assert main(arguments(num_train_epochs=1, seed=1)) == 2
+        assert main(arguments(num_train_epochs=1, seed=1, overwrite_output_dir=True)) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert f"error: {tmp_path / 'model'} cannot be written" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir() if path.is_file()} == earlier
     assert not left_behind(tmp_path / "model")
+
+
+def test_a_new_head_is_no_news_and_a_missing_backbone_is(arguments, backbone, tmp_path, capfd):
+    assert main(arguments(num_train_epochs=1)) == 0
+    said = capfd.readouterr()
+    assert "LOAD REPORT" not in said.out + said.err and "warning: " not in said.err.replace(
+        "warning: on the valid", ""
+    )
+    shutil.copytree(backbone, tmp_path / "lacking")
+    weights = load_file(tmp_path / "lacking/model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "lacking/model.safetensors", {"format": "pt"})
+    assert main(arguments("second", num_train_epochs=1, backbone=tmp_path / "lacking")) == 2
+    said = capfd.readouterr().err
+    assert (
+        f"error: The weights in {tmp_path / 'lacking'} lack 1 weights of the backbone, e.g. model.norm.weight." in said
+    )
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_model_is_replaced_by_one_of_its_own_kind_alone(arguments, corpus, tmp_path, capsys):
+    assert main(arguments(num_train_epochs=1)) == 0
+    model, private = tmp_path / "model", tmp_path / "model-private"
+    earlier, digests = contents(model), (private / "learned-notes.txt").read_bytes()
+    capsys.readouterr()
+    for options, named in (
+        ({"learning_rate": 0.1, "pooling": "last"}, "`pooling`, `learning_rate`"),
+        ({"dataset_config": "top50"}, "`dataset_config`"),
+        ({"learning_rate": 0.1, "resume_from_checkpoint": tmp_path / "checkpoint-1"}, "`learning_rate`"),
+    ):
+        assert main(arguments(**({"num_train_epochs": 1} | options))) == 2
+        assert capsys.readouterr().err == (
+            f"error: {model} holds a finished model of another configuration: it differs from this run in {named}. Give another "
+            "`--output_dir`, or `--overwrite_output_dir` to replace it once this run is complete.\n"
+        )
+    shutil.copytree(corpus, tmp_path / "other")
+    for path in (tmp_path / "other").glob("DIAGNOSES_ICD*"):
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'"4019"', b'"4011"')))
+    assert main(arguments(num_train_epochs=1, data_dir=tmp_path / "other")) == 2
+    assert f"error: {model} holds a finished model of other data" in capsys.readouterr().err
+    assert (contents(model), (private / "learned-notes.txt").read_bytes()) == (earlier, digests)
+
+    assert main(arguments(num_train_epochs=1, disable_tqdm=True)) == 0
+    assert f"{model} holds a finished model of the same configuration and data" in capsys.readouterr().out
+    assert main(arguments(num_train_epochs=2, overwrite_output_dir=True)) == 0
+    assert {path.name for path in model.glob("checkpoint-*")} <= {"checkpoint-4", "checkpoint-8"}  # and none of before
+    assert json.loads((model / "run.json").read_text())["training"]["num_train_epochs"] == 2
+    assert main(arguments(num_train_epochs=3, resume_from_checkpoint="last")) == 0  # a finished run, longer
+
+    (model / "run.json").unlink()
+    assert main(arguments(num_train_epochs=1)) == 2
+    assert f"{model} holds a model and no run.json that says how it was trained." in capsys.readouterr().err
+
+
+def test_an_interrupted_run_is_not_started_again_unasked(arguments, at_epoch, tmp_path, capsys, monkeypatch):
+    at_epoch(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert main(arguments()) == 130
+    monkeypatch.undo()
+    checkpoints = contents(tmp_path / "model")
+    capsys.readouterr()
+    assert main(arguments()) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'model'} holds a run that was interrupted. Give `--resume_from_checkpoint last` to go on from "
+        f"{tmp_path / 'model' / 'checkpoint-8'}, `--overwrite_output_dir` to start again without it, or another `--output_dir`.\n"
+    )
+    assert contents(tmp_path / "model") == checkpoints
+    assert main(arguments(overwrite_output_dir=True, resume_from_checkpoint="last")) == 2
+    assert "choose one" in capsys.readouterr().err
+    assert main(arguments(num_train_epochs=1, overwrite_output_dir=True)) == 0
+    assert [path.name for path in (tmp_path / "model").glob("checkpoint-*")] == ["checkpoint-4"]
 
 
 @pytest.mark.parametrize("freeze_backbone", [True, False])
@@ -163,6 +238,19 @@ def test_a_report_to_what_is_not_installed_is_an_error_before_anything_is_read(
     printed = capsys.readouterr().err
     assert f"`report_to` {tool}: " in printed and "requires" in printed
     assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_anything_is_read(arguments, tmp_path, capsys, monkeypatch):
+    (tmp_path / "model").write_text("")
+    assert main(arguments(data_dir=tmp_path / "none")) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'model'}: a file is there, where a folder is expected."
+    )
+    (tmp_path / "model").unlink()
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, who may run the tests, may write everywhere
+    assert main(arguments(data_dir=tmp_path / "none")) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'model'}: you have no permission for it.")
 
 
 def test_help_is_printed_by_the_module_too():

@@ -53,6 +53,7 @@ def test_a_dry_run_shows_all_and_asks_nothing_of_the_hub(hub, capsys):
         and "dataset_scripts/builders/records.py" in shown
         and "nothing was pushed" in shown
     )
+    assert shown.splitlines()[-1].startswith("READY: without `--dry_run`, ")
     assert hub.requests == []
 
 

@@ -14,6 +14,7 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
+from dataset_scripts import load_split
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.publishing.cli import main
 
@@ -78,7 +79,52 @@ def test_a_dry_run_shows_all_and_asks_nothing_of_the_hub(finished_run, hub, caps
     assert "private, gated: manual" in shown
     assert "Affiliation (text)" in shown
     assert "## Who may use the weights" in shown
+    *_, pushed, verdict = shown.splitlines()
+    assert pushed == "Dry run: nothing was pushed."
+    assert verdict.startswith("READY: without `--dry_run`, ") and verdict.endswith(
+        f" bytes, with the model's weights, would be pushed to {REPO}."
+    )
     assert hub.requests == []
+
+
+def test_a_dry_run_ends_with_what_blocks_the_push(model_dir, restricted, edit, bpe, notes, tmp_path, hub, capsys):
+    assert push(model_dir, "--dry_run") == 0
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("BLOCKED until the notes are compared: give `--data_dir`. Then ")
+    assert "without the model's weights" in verdict
+    assert push(model_dir) == 2  # as it said
+    text = load_split("mimic3", "all", "top50", data_dir=notes, cache_dir=tmp_path / "cache")["text"][0]
+    edit("results.json", interval_method=" ".join(text.split()[20:40]))
+    assert push(model_dir, "--dry_run", "--data_dir", str(notes)) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"BLOCKED by 2 findings of the privacy check, listed above: nothing would be pushed to {REPO}."
+    )
+    assert hub.requests == []
+
+
+def test_a_model_of_other_codes_is_refused_with_what_to_do(model_dir, edit, hub, capsys):
+    codes = {str(i): code for i, code in enumerate(["ward-7/a", "ward-7/b", "ward-7/c"])}
+    record = {"dataset": "files", "config": "default", "synthetic": False, "open": True}
+    edit("config.json", id2label=codes, training_data={**record, "code_counts": dict.fromkeys(codes.values(), 3)})
+    assert push(model_dir, "--dry_run") == 2
+    assert capsys.readouterr().err == (
+        "error: `id2label` of config.json must be the codes of the model, dotted and all of one edition of ICD, by their class ids "
+        "from 0 on, got another object: a model of other codes is not published, since nothing tells its codes from words of a "
+        "note. If they are of ICD, train it with `--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them "
+        "and puts their dots in.\n"
+    )
+
+
+def test_a_model_that_was_trained_from_python_is_refused_with_what_to_do(model_dir, edit, hub, capsys):
+    (model_dir / "run.json").unlink()
+    (model_dir / "results.json").unlink()  # to measure it first would be in vain
+    edit("config.json", training_data=None)
+    assert push(model_dir, "--dry_run") == 2
+    assert capsys.readouterr().err == (
+        f"error: No run.json in {model_dir}: a model that was trained from Python has none, so that nothing says what it learned "
+        "from, and it cannot be checked. Train it with `modeling-icd train` (`--train_file`, `--validation_file` and `--test_file` "
+        "take your notes, and each field of `TrainingArguments` is an option), evaluate it, and publish that.\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,14 @@ def test_training_says_what_the_license_means(own_files, letters, tmp_path, caps
     [
         ({"dataset": "mimic3", "data_license": "mit"}, "`data_license` is for your own notes"),
         ({"dataset": "files", "data_license": "my hospital's"}, "must be the id of a license"),
+        (
+            {"dataset": "files", "data_license": "cc-by4.0"},
+            r"`data_license` cc-by4.0 is not known. Did you mean cc-by-4.0\?",
+        ),
+        (
+            {"dataset": "files", "data_license": "ours-2.0"},
+            r"not known. Licenses .*cc0-1.0.* Give `other` for any other",
+        ),
     ],
 )
 def test_a_license_that_cannot_be_meant_is_refused(options, message):
@@ -283,6 +291,8 @@ def test_a_license_that_cannot_be_meant_is_refused(options, message):
 
 def test_spdx_ids_are_those_of_the_hub():
     assert DataArguments(dataset="files", data_dir="x", data_license=" ODbL-1.0 ").data_license == "odbl"
+    for license in ("other", "unknown", "CC-BY-NC-SA-4.0"):  # known, though they open nothing
+        assert DataArguments(dataset="files", data_dir="x", data_license=license).data_license == license.lower()
 
 
 def test_own_notes_of_no_known_code_system_are_described_without_one():

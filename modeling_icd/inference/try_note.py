@@ -24,9 +24,9 @@ from transformers.utils.logging import disable_progress_bar
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 
+from ..coders import CODERS, DEFAULT_CODER, find_coder, notice_of
 from ..configuration_icd import TASK
-from ..inference.loading import load_model
-from . import CODERS, DEFAULT_CODER, find_coder, notice_of
+from .loading import load_model
 
 
 EXAMPLE = (
