@@ -107,7 +107,7 @@ def test_a_coder_of_the_package_is_whole(name):
         stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no dictionary
     own = {f"score.{key}": tuple(weight.shape) for key, weight in head_of_config(config).state_dict().items()}
     assert stored == own
-    assert set(config.code_descriptions) >= {*list(config.id2label.values())[:10]}
+    assert len(config.code_descriptions) > 0.9 * config.num_labels
     assert config.training_data["dataset"] == "codiesp" and config.training_data["open"] is True
     results = json.loads((folder / "results.json").read_text())
     card = (folder / "README.md").read_text()
