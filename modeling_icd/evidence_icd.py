@@ -22,9 +22,8 @@ products the Euclidean norm, as in AttInGrad (Edin et al., arXiv 2406.08958). It
 `attingrad`: attention times `input_x_gradient`, after the same.
 `integrated_gradients`: the same products with the mean gradient on the way from states of 0 to those of the note, and of them
 the sum, which is what the token adds to the logit; a token that takes from it has the weight 0 (arXiv 1703.01365)."""
-DEFAULT_METHOD = "attention"
-"""Where the head attends; see docs/experiments/evidence.md. Where it does not, `integrated_gradients`."""
-INTEGRATION_STEPS = 8
+INTEGRATION_STEPS = 2
+"""More did not find marked evidence better: docs/experiments/evidence.md."""
 
 
 def check_method(method: Any) -> None:
@@ -44,8 +43,8 @@ def token_weights(
         hidden_states (`torch.Tensor` of shape `(L, D)`): what the head read of the note, without padding.
         class_ids (`Sequence[int]`): the codes. With a head of this project, time and memory grow with their number, and not
             with that of all codes of the model.
-        method (`str`, *optional*): one of `EVIDENCE_METHODS`; by default `DEFAULT_METHOD` where the head attends, else
-            `integrated_gradients`.
+        method (`str`, *optional*): one of `EVIDENCE_METHODS`; by default the `evidence_method` of the head's class. Where it
+            names none: `attention`, or `integrated_gradients` of a head that does not attend.
 
     Returns:
         `torch.FloatTensor` of shape `(codes, L)`, nothing below 0; attention sums to 1. `None` where no method is given and
@@ -65,7 +64,9 @@ def token_weights(
     with torch.inference_mode(False), torch.no_grad():
         states = hidden_states.detach().clone()
         _, attentions = read_codes(head, states, class_ids)
-        method = method or ("integrated_gradients" if attentions is None else DEFAULT_METHOD)
+        first = head.members[0] if isinstance(head, HeadEnsemble) else head
+        method = method or getattr(first, "evidence_method", None)
+        method = method or ("integrated_gradients" if attentions is None else "attention")
         if method == "input_x_gradient":
             return input_x_gradient(head, states, class_ids)
         if method == "integrated_gradients":

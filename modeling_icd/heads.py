@@ -136,6 +136,8 @@ class AttendingHead(nn.Module):
         num_labels (`int`): C.
     """
 
+    evidence_method = "attention"  # what says best which words a code was read from; see evidence_icd.py
+
     def __init__(self, features: int, num_labels: int, dropout: float):
         super().__init__()
         self.queries = LabelQueries(features, num_labels)
@@ -297,6 +299,8 @@ class MultiResCNNHead(AttendingHead):
         projection_size (`int`): width of a layer norm, projection and tanh behind the filters, as in front of the
             attention of LAAT; 0: none.
     """
+
+    evidence_method = "integrated_gradients"  # what is attended over, the filters made of several tokens
 
     def __init__(
         self,

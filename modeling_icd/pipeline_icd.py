@@ -38,7 +38,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         top_k (`int`, *optional*): the k best codes, whatever their score, in place of a threshold.
         num_spans (`int`, defaults to 3): how many evidence spans a code gets at most.
         evidence_method (`str`, *optional*): how the words that speak for a code are found, one of `EVIDENCE_METHODS` of
-            evidence_icd.py; by default the one that found marked evidence best (docs/experiments/evidence.md).
+            evidence_icd.py; by default the one that found marked evidence best with such a head.
         batch_size (`int`, defaults to 1): how many notes the model reads together at most. A batch takes notes of about
             the same length, and its notes get what each would get alone. On a CPU it takes 512 tokens at most, since
             larger ones are slower there: only short notes are read together.

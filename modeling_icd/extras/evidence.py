@@ -45,6 +45,7 @@ from ..pipeline_icd import encode_note
 
 
 NUM_SPANS = (1, 3, 5, 10)
+GOLD_WORDS_PER_BLOCK = 4096  # bounds the memory that the intervals take
 TITLES = "titles"
 METHODS = (*EVIDENCE_METHODS, TITLES)
 
@@ -97,7 +98,7 @@ class MethodEvidence:
 
     def __init__(self, num_spans: Sequence[int]):
         self.counts = {k: EvidenceCounts() for k in num_spans}
-        self.notes: list[int] = []  # of each pair
+        self.notes: list[int] = []  # of each pair, rising
         self.weights: list[np.ndarray] = []  # (words,) of each pair
         self.is_gold: list[np.ndarray] = []
 
@@ -114,16 +115,22 @@ class MethodEvidence:
         """Average precision where note i counts `copies[:, i]` times; `copies` `(R, N)`, the result `(R,)`."""
         numbers = np.repeat(self.notes, [len(weights) for weights in self.weights])
         weights, is_gold = np.concatenate(self.weights), np.concatenate(self.is_gold)
-        # At the weight of every gold word: how many words of each note, and how many gold ones, weigh as much or more.
-        thresholds, gold_notes = weights[is_gold], numbers[is_gold]
-        above, gold_above = np.zeros((2, copies.shape[1], len(thresholds)), np.float32)
-        for note in np.unique(numbers):
-            for counts, chosen in ((above, numbers == note), (gold_above, (numbers == note) & is_gold)):
-                ordered = np.sort(weights[chosen])
-                counts[note] = len(ordered) - ordered.searchsorted(thresholds)
-        copies = copies.astype(np.float32)
-        drawn = copies[:, gold_notes]
-        return (drawn * divide(copies @ gold_above, copies @ above)).sum(axis=1) / drawn.sum(axis=1).clip(min=1)
+        thresholds, gold_notes = weights[is_gold], numbers[is_gold]  # of every gold word
+        notes = np.unique(numbers)
+        of_words, of_gold = (
+            [np.sort(part) for part in np.split(values, owners.searchsorted(notes[1:]))]
+            for values, owners in ((weights, numbers), (thresholds, gold_notes))
+        )
+        drawn, total = copies[:, notes].astype(np.float32), np.zeros(len(copies))
+        for start in range(0, len(thresholds), GOLD_WORDS_PER_BLOCK):
+            block = slice(start, start + GOLD_WORDS_PER_BLOCK)
+            # How many words of each note, and how many gold ones, weigh as much as a gold word or more.
+            above, gold_above = (
+                np.array([len(part) - part.searchsorted(thresholds[block]) for part in parts], np.float32)
+                for parts in (of_words, of_gold)
+            )
+            total += (copies[:, gold_notes[block]] * divide(drawn @ gold_above, drawn @ above)).sum(axis=1)
+        return total / (copies @ np.bincount(gold_notes, minlength=copies.shape[1])).clip(min=1)
 
     def f1(self, copies: np.ndarray, k: int) -> np.ndarray:
         """F1 of the `k` heaviest spans, as [`auprc`] takes its notes."""

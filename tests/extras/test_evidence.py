@@ -15,6 +15,7 @@ from dataset_scripts import load_split
 from dataset_scripts.evidence import gold_evidence, locate_evidence
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4_corpus
 from modeling_icd import LlamaForICDCoding
+from modeling_icd.extras import evidence
 from modeling_icd.extras.evidence import EvidenceCounts, MethodEvidence, judge_evidence, main, match_titles
 
 
@@ -82,7 +83,9 @@ def test_auprc_by_hand():
     np.testing.assert_allclose(given, expected, rtol=1e-6)
 
 
-def test_auprc_with_ties_is_that_of_scikit_learn_and_f1_that_of_the_counts():
+@pytest.mark.parametrize("block", [4096, 5])
+def test_auprc_with_ties_is_that_of_scikit_learn_and_f1_that_of_the_counts(block, monkeypatch):
+    monkeypatch.setattr(evidence, "GOLD_WORDS_PER_BLOCK", block)
     draw = np.random.default_rng(3)
     pairs = [
         (number, draw.integers(0, 4, 6) + (np.arange(6) == 0), draw.choice(6, 2, replace=False))

@@ -101,6 +101,17 @@ def test_mean_pooling_by_hand():
     torch.testing.assert_close(token_weights(head, states, [0], "input_x_gradient"), expected)
 
 
+def test_without_a_method_each_head_has_its_own():
+    states = states_of()
+    methods = {"mean": "integrated_gradients", "label_attention": "attention", "multirescnn": "integrated_gradients"}
+    for name, method in {**methods, "ensemble": "integrated_gradients", "own": "attention"}.items():
+        head = head_of(name)
+        assert torch.equal(token_weights(head, states, [2]), token_weights(head, states, [2], method))
+    head = head_of("own")
+    head.evidence_method = "attingrad"  # as an author of a head may set it
+    assert torch.equal(token_weights(head, states, [2]), token_weights(head, states, [2], "attingrad"))
+
+
 @pytest.mark.parametrize("name", ["mean", "label_attention"])
 def test_integrated_gradients_add_up_to_what_the_note_adds_to_the_logit(name):
     head, states = head_of(name), states_of() / 3  # few steps do where the head is not far from linear
