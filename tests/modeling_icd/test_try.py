@@ -112,7 +112,7 @@ def test_a_coder_of_the_package_is_whole(name):
     results = json.loads((folder / "results.json").read_text())
     card = (folder / "README.md").read_text()
     assert results["dataset"] == "codiesp" and results["split"] == "test" and results["num_notes"] == 125
-    assert f"{results['metrics']['f1_micro']:.3f}" in card
+    assert f"value: {round(results['metrics']['f1_micro'], 4)}" in card
     assert "cc-by-4.0" in card.casefold() or "CC BY 4.0" in card
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10 * 2**20
     assert notice_of(name) == NOTICE
