@@ -47,14 +47,14 @@ export class CodeRow {
   }
 
   #decideButton(status) {
-    const verb = status === STATUS.accepted ? "Accept" : "Reject";
+    const [verb, sign] = status === STATUS.accepted ? ["Accept", "✓"] : ["Reject", "✕"];
     return element(
       "button",
       {
         type: "button", class: verb.toLowerCase(), tabIndex: -1, "data-status": status, "aria-pressed": "false",
-        "aria-label": `${verb} ${this.code.code}`, onclick: () => this.toggle(status),
+        "aria-label": `${verb} ${this.code.code}`, title: verb, onclick: () => this.toggle(status),
       },
-      verb,
+      element("span", { "aria-hidden": "true" }, sign), element("span", { class: "verb" }, verb),
     );
   }
 

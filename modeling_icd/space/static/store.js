@@ -81,7 +81,7 @@ export function currentResult(state, modelId = state.modelId) {
 }
 
 /** Whether a code is predicted: by the slider's threshold where it is set, else as the model decides. */
-export const isPredicted = (code, threshold) => (threshold === null ? code.predicted : code.score >= threshold);
+export const isPredicted = (code, threshold) => (threshold === null ? code.predicted : code.score > threshold);
 
 /** How a code is marked: "confident" or "review" where the model tells them apart, else "predicted"; or "below". */
 export function codeState(code, threshold) {

@@ -1,0 +1,189 @@
+"""Looks at the page as a person does, with a real browser, and asks its server directly for what should be on it."""
+
+import contextlib
+import json
+import shutil
+import socket
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+
+BROWSERS = ("chromium", "google-chrome")
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+NOTE = (
+    "The patient has fever and cough.\n\nNo evidence of pneumonia, ruled out. Sepsis due to acute renal failure, "
+    "with fever and acute failure of the patient.\n"
+)
+MARKS = """() => [...CSS.highlights].flatMap(([name, highlight]) => [...highlight].map((range) => {
+    if (range.startContainer.parentNode.id !== "note" || range.endContainer !== range.startContainer) throw "elsewhere";
+    return [name, range.startOffset, range.endOffset, range.toString()];
+}))"""
+ROWS = """() => [...document.querySelectorAll("#results .row")].filter((row) => row.checkVisibility()).map((row) => ({
+    code: row.dataset.code, state: row.dataset.state, status: row.dataset.status,
+    score: row.querySelector(".number").lastChild.data, word: row.querySelector(".state").textContent,
+    kind: row.closest(".group").dataset.kind, title: row.querySelector(".title").textContent,
+}))"""
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def browser_path() -> str | None:
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serve(models: Sequence[str]) -> Iterator[str]:
+    """The page with one model or two, served in a thread of this process; gives its address."""
+    from modeling_icd.space.coding import Coder
+    from modeling_icd.space.server import Page, launch, make_server
+
+    page = Page([Coder(model, key) for model, key in zip(models, "ab", strict=False)])
+    server = make_server(page)
+    address = launch(server, page, "127.0.0.1", free_port())
+    try:
+        yield address.rstrip("/") + "/"
+    finally:
+        server.get_blocks().close()
+
+
+def ask(address: str, name: str, *data: Any) -> dict[str, Any]:
+    """The last message of a call in the server's queue, without the page."""
+    body = json.dumps({"data": data}).encode()
+    request = urllib.request.Request(
+        f"{address}gradio_api/call/{name}", body, {"Content-Type": "application/json"}, method="POST"
+    )
+    with DIRECT.open(request, timeout=60) as answer:
+        event = json.load(answer)["event_id"]
+    with DIRECT.open(f"{address}gradio_api/call/{name}/{event}", timeout=60) as answer:
+        messages = [json.loads(line[5:]) for line in answer.read().decode().splitlines() if line.startswith("data:")]
+    return [message for message in messages if message][-1][0]
+
+
+def result_of(address: str, text: str, model: str = "a", assigned: Sequence[str] = ()) -> dict[str, Any]:
+    """What the server says of a note, with the fields of its codes by code."""
+    result = ask(address, "code_note", text, model, list(assigned), "")["result"]
+    return {**result, "by_code": {code["code"]: code for code in result["codes"]}}
+
+
+class Visit:
+    """A window of the browser with the page, and a record of what it asked for and complained of.
+
+    Args:
+        browser: of Playwright.
+        address (`str`): of the page.
+        faults (`bool`): whether the server is to refuse something, of which the browser itself writes to its console.
+        script (`str`): runs before the page's own.
+        options: of the window, such as `color_scheme` and `viewport`.
+    """
+
+    def __init__(self, browser: Any, address: str, faults: bool = False, script: str = "", **options: Any):
+        self.address, self.faults = address, faults
+        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        if script:
+            self.context.add_init_script(script)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.requests: list[Any] = []
+        self.complaints: list[str] = []
+        self.typed: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._hear)
+        self.page.goto(address)
+        self.page.wait_for_function("document.querySelector('#version').textContent")
+
+    def _hear(self, message: Any) -> None:
+        of_network = message.text.startswith("Failed to load resource")
+        if message.type in ("error", "warning") and not (self.faults and of_network):
+            self.complaints.append(message.text)
+
+    def close(self) -> None:
+        self.kept = self.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.search]")
+        self.context.close()
+
+    def check(self) -> None:
+        """The page asked nobody but its server, put no text into an address, kept nothing, and complained of nothing."""
+        assert self.complaints == []
+        hosts = {urlsplit(request.url).netloc for request in self.requests if not request.url.startswith("blob:")}
+        assert hosts == {urlsplit(self.address).netloc}
+        words = {word for text in self.typed for word in text.split() if len(word) > 3 and word.isalpha()}
+        assert not [r.url for r in self.requests if any(word in r.url for word in words - {"code", "note"})]
+        assert self.kept == [0, 0, "", ""]
+
+    def count_requests(self) -> int:
+        return len(self.requests)
+
+    def paste(self, text: str, into: str = "#text") -> None:
+        """Put a text where a person would, as one input."""
+        self.typed.append(text)
+        self.page.locator(into).fill(text)
+
+    def code(self, text: str = NOTE) -> None:
+        """Paste a note, and code it."""
+        self.paste(text)
+        self.page.click("#run")
+        self.page.wait_for_selector("#results .row:visible")
+
+    def rows(self) -> list[dict[str, str]]:
+        """The codes that can be seen, from top to bottom."""
+        return self.page.evaluate(ROWS)
+
+    def row(self, code: str) -> Any:
+        return self.page.locator(f'#results .row[data-code="{code}"]')
+
+    def select(self, code: str) -> None:
+        """Select a code by a click; one that is selected already stays so."""
+        pick = self.row(code).locator(".pick")
+        if pick.get_attribute("aria-pressed") == "false":
+            pick.click()
+
+    def marks(self) -> list[tuple[str, int, int, str]]:
+        """What is marked in the note: name, start, end in UTF-16 code units, and the words, by place."""
+        return sorted((tuple(mark) for mark in self.page.evaluate(MARKS)), key=lambda mark: mark[1])
+
+    def final(self) -> list[tuple[str, str]]:
+        """The final list: code and status."""
+        items = "(items) => items.map((item) => [item.dataset.code, item.dataset.status])"
+        return [tuple(pair) for pair in self.page.eval_on_selector_all("#final li", items)]
+
+    def message(self) -> str:
+        """The one message that is on show, once there is one."""
+        self.page.wait_for_selector("#message .message p")
+        return self.page.inner_text("#message .message p")
+
+    def heard(self, words: str) -> None:
+        """Wait until the page has said something to people who hear it."""
+        self.page.wait_for_function("(words) => document.querySelector('#status').textContent.includes(words)", arg=words)
+
+    def select_words(self, start: int, end: int) -> None:
+        """Select a stretch of the note, as a mouse does."""
+        self.page.evaluate(
+            """([start, end]) => {
+                const range = document.createRange();
+                const node = document.querySelector("#note").firstChild;
+                range.setStart(node, start);
+                range.setEnd(node, end);
+                getSelection().removeAllRanges();
+                getSelection().addRange(range);
+            }""",
+            [start, end],
+        )
