@@ -57,6 +57,21 @@ WHOLE_NUMBER = re.compile(r"(-?[0-9]+)\.0+")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
+class TableBytes(NamedTuple):
+    """A table that is held in memory, and not in a file.
+
+    Args:
+        name (`str`): what it is called in messages; its ending says which format it has.
+        content (`bytes`): what the file would hold.
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class BadRow(NamedTuple):
     """A row that could not be read.
 
@@ -70,7 +85,7 @@ class BadRow(NamedTuple):
 
 
 def read_table(
-    path: str | Path,
+    path: str | Path | TableBytes,
     encoding: str = "utf-8",
     *,
     columns: Collection[str] | None = None,
@@ -83,8 +98,8 @@ def read_table(
     .csv or .tsv are strings, `""` where a cell is empty; those of a .jsonl or .parquet are what the file holds.
 
     Args:
-        path (`str` or `Path`): The file; its name ends in one of `FORMATS`, the text formats with `.gz` behind it or
-            without. The columns of a .csv are divided by the one of `DELIMITERS` that its header has most of.
+        path (`str`, `Path` or `TableBytes`): The file, or what it holds; its name ends in one of `FORMATS`, the text formats
+            with `.gz` behind it or without. The columns of a .csv are divided by the one of `DELIMITERS` that its header has most of.
         encoding (`str`): Of a text format. With `"utf-8"`, a byte order mark is heeded, also that of UTF-16, and a byte that
             is not UTF-8 is read as Windows-1252. With another encoding, a byte that does not belong to it is an error.
         columns (`Collection[str]`, *optional*): Leave out the other columns; a parquet file is then read the faster.
@@ -129,7 +144,7 @@ def read_text(path: str | Path, encoding: str = "utf-8", *, counts: Counter[str]
     return text
 
 
-def column_names(path: str | Path, encoding: str = "utf-8") -> list[str]:
+def column_names(path: str | Path | TableBytes, encoding: str = "utf-8") -> list[str]:
     """Name the columns of a table, without reading it: of a .jsonl, those of its first `LOOKED_AT` rows.
 
     Raises what [`read_table`] does.
@@ -239,7 +254,7 @@ def read_id(value: Any) -> str:
     return match[1] if match else text
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Path | TableBytes) -> bool:
     """Whether a file's name ends as that of a table that can be read."""
     return _format_of(path) is not None
 
@@ -251,26 +266,26 @@ def table_stem(path: Path) -> str:
     return (name.removesuffix(".gz") if kind in TEXT_FORMATS else name).removesuffix(kind)
 
 
-def _format_of(path: Path) -> str | None:
+def _format_of(path: Path | TableBytes) -> str | None:
     name = path.name.lower()
     names = (name, name.removesuffix(".gz"))
     return next((kind for kind in FORMATS if names[kind in TEXT_FORMATS].endswith(kind)), None)
 
 
-def _check_path(path: str | Path) -> Path:
-    path = Path(path)
+def _check_path(path: str | Path | TableBytes) -> Path | TableBytes:
+    path = Path(path) if isinstance(path, str) else path
     if _format_of(path) is None:
         raise ValueError(
             f"{path} has a name that ends in none of {', '.join(FORMATS)} (the first three also with .gz): save the table in "
             "one of these formats."
         )
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"{path} {'is not a file' if path.exists() else 'does not exist'}: expected a table.")
     return path
 
 
 @contextmanager
-def _open_text(path: Path, encoding: str) -> Iterator["_Lines"]:
+def _open_text(path: Path | TableBytes, encoding: str) -> Iterator["_Lines"]:
     errors, text = "strict", None
     with _open_bytes(path) as file:
         start = _look_ahead(file, path)
@@ -290,11 +305,15 @@ def _open_text(path: Path, encoding: str) -> Iterator["_Lines"]:
         yield _Lines(text, path, encoding)
 
 
-def _open_bytes(path: Path) -> io.BufferedReader | gzip.GzipFile:
-    return gzip.GzipFile(path) if path.name.lower().endswith(".gz") else path.open("rb")
+def _open_bytes(path: Path | TableBytes) -> io.BufferedReader | gzip.GzipFile:
+    is_packed = path.name.lower().endswith(".gz")
+    if isinstance(path, TableBytes):
+        held = io.BytesIO(path.content)
+        return gzip.GzipFile(fileobj=held) if is_packed else io.BufferedReader(held)  # type: ignore[type-var]
+    return gzip.GzipFile(path) if is_packed else path.open("rb")
 
 
-def _look_ahead(file: io.BufferedReader | gzip.GzipFile, path: Path) -> bytes:
+def _look_ahead(file: io.BufferedReader | gzip.GzipFile, path: Path | TableBytes) -> bytes:
     fault = None
     try:
         return file.peek(1 << 10)
@@ -308,10 +327,10 @@ class _Lines:
 
     Args:
         file (`IO[str]`): The file, at its beginning.
-        path (`Path`): For messages, as is the encoding.
+        path (`Path` or `TableBytes`): For messages, as is the encoding.
     """
 
-    def __init__(self, file: IO[str], path: Path, encoding: str):
+    def __init__(self, file: IO[str], path: Path | TableBytes, encoding: str):
         self.file, self.path, self.encoding = file, path, encoding
         self.mended: dict[str, int] = {}  # what was, since someone last cleared it
         self.row = 0  # that the reader of the lines is at
@@ -338,7 +357,7 @@ class _Lines:
         return line
 
 
-def _explain_stream(error: Exception, path: Path, encoding: str, row: int) -> str:
+def _explain_stream(error: Exception, path: Path | TableBytes, encoding: str, row: int) -> str:
     """Say what unpacking or decoding found wrong."""
     if isinstance(error, UnicodeError):
         remedy = "give `encoding` its true one, or convert the file to UTF-8"
@@ -433,7 +452,7 @@ def _read_jsonl(lines: _Lines) -> Iterator[dict[str, Any] | BadRow]:
         yield BadRow(lines.row, fault) if fault else row
 
 
-def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[dict[str, Any] | BadRow]:
+def _read_parquet(path: Path | TableBytes, columns: Collection[str] | None) -> Iterator[dict[str, Any] | BadRow]:
     row, is_damaged = 0, False
     with _open_parquet(path) as file:
         wanted = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
@@ -473,11 +492,12 @@ def _to_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
 
 
 @contextmanager
-def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: Path | TableBytes) -> Iterator[pq.ParquetFile]:
+    source: Path | pa.BufferReader = pa.BufferReader(path.content) if isinstance(path, TableBytes) else path
     file = None
     with suppress(pa.ArrowException):
         # A buffer, so that a column is read page by page and not a whole row group at once.
-        file = pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pq.ParquetFile(source, buffer_size=1 << 20, pre_buffer=False)
     if file is None:
         raise ValueError(f"{path} cannot be read as Parquet: it is cut short, damaged, or in another format.")
     with file:

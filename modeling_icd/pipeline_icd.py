@@ -14,7 +14,7 @@ from transformers import Pipeline
 
 from .configuration_icd import TASK
 from .decision_icd import calibrated_scores, flags_of, predicted_codes
-from .evidence_icd import evidence_spans
+from .evidence_icd import check_method, evidence_spans, token_weights
 from .sharing_icd import PushGuard, guard_tokenizer
 
 
@@ -37,6 +37,8 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         threshold (`float`, *optional*): in place of the model's own; a code is predicted when its score is greater.
         top_k (`int`, *optional*): the k best codes, whatever their score, in place of a threshold.
         num_spans (`int`, defaults to 3): how many evidence spans a code gets at most.
+        evidence_method (`str`, *optional*): how the words that speak for a code are found, one of `EVIDENCE_METHODS` of
+            evidence_icd.py; by default the one that found marked evidence best (docs/experiments/evidence.md).
         batch_size (`int`, defaults to 1): how many notes the model reads together at most. A batch takes notes of about
             the same length, and its notes get what each would get alone. On a CPU it takes 512 tokens at most, since
             larger ones are slower there: only short notes are read together.
@@ -46,9 +48,10 @@ class ICDCodingPipeline(PushGuard, Pipeline):
     `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
     calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where predictions
     with such scores were right less often on validation than `review_precision` asks for, or `None` where no review was
-    fitted. Evidence has character offsets into the note as given, and the share of the code's attention on the words inside
-    the span. `description` is `None` where the model has none, `evidence` is `None` where its head does not attend
-    (`pooling` `last` or `mean`).
+    fitted. Evidence has character offsets into the note as given, and the weight of the words inside the span: with
+    `evidence_method="attention"` the share of the code's attention, else a number that is comparable within one code of one
+    note alone. `description` is `None` where the model has none, `evidence` is `None` where its head reads the last token
+    alone (`pooling` `last`).
 
     A blank note, and one of which the tokenizer keeps no character, has no codes: it gets `[]`, and one warning counts
     such notes. Anything that is not a note, such as `None`, is a `ValueError` that names its position.
@@ -81,18 +84,18 @@ class ICDCodingPipeline(PushGuard, Pipeline):
             return []
         return super().__call__(notes, **options)
 
-    def _sanitize_parameters(self, threshold=None, top_k=None, num_spans=None, **unknown):
+    def _sanitize_parameters(self, threshold=None, top_k=None, num_spans=None, evidence_method=None, **unknown):
         if unknown:
-            raise ValueError(
-                f"Unknown arguments {sorted(unknown)}: {TASK} knows threshold, top_k, num_spans and batch_size."
-            )
+            known = "threshold, top_k, num_spans, evidence_method and batch_size"
+            raise ValueError(f"Unknown arguments {sorted(unknown)}: {TASK} knows {known}.")
         check_number("threshold", threshold, Real, "a number in [0, 1]", 0, 1)
         check_number("top_k", top_k, Integral, "a whole number of at least 1", 1)
         check_number("num_spans", num_spans, Integral, "a whole number of at least 0", 0)
-        rule = {"threshold": threshold, "top_k": top_k}
+        check_method(evidence_method)
+        forward = {"threshold": threshold, "top_k": top_k, "evidence_method": evidence_method}
         return (
             {},
-            {name: value for name, value in rule.items() if value is not None},
+            {name: value for name, value in forward.items() if value is not None},
             {} if num_spans is None else {"num_spans": num_spans},
         )
 
@@ -122,25 +125,25 @@ class ICDCodingPipeline(PushGuard, Pipeline):
     def preprocess(self, note):
         return encode_note(self.tokenizer, note)
 
-    def _forward(self, model_inputs, threshold=None, top_k=None):
-        """Of each note: the ids, scores and attention weights `(codes, tokens)` of its predicted codes."""
+    def _forward(self, model_inputs, threshold=None, top_k=None, evidence_method=None):
+        """Of each note: the ids and scores of its predicted codes, and their weights of its tokens `(codes, tokens)`."""
         config = self.model.config
-        output = self.model(**model_inputs, output_label_attentions=True)
+        output = self.model(**model_inputs, output_hidden_states=True)
         scores = calibrated_scores(output.logits, config.calibration).cpu()
         coded: list[dict[str, Any]] = []
         for i, length in enumerate(model_inputs["attention_mask"].sum(dim=1).tolist()):
             class_ids = predicted_codes(scores[i], config, threshold, top_k)
-            coded.append({"class_ids": class_ids, "scores": scores[i, class_ids], "label_attentions": None})
-            if output.label_attentions is not None:
-                coded[-1]["label_attentions"] = output.label_attentions[i, class_ids][:, :length].float()
+            states = output.hidden_states[i, :length]  # `padded` puts the padding behind the note
+            weights = token_weights(self.model.score, states, class_ids, evidence_method)
+            coded.append({"class_ids": class_ids, "scores": scores[i, class_ids], "token_weights": weights})
         return coded
 
     def postprocess(self, outputs, num_spans=3):
         config = self.model.config
-        attentions = outputs["label_attentions"]
+        weights = outputs["token_weights"]
         evidence: list[list[dict] | None] = [None] * len(outputs["class_ids"])
-        if attentions is not None:
-            evidence[:] = evidence_spans(outputs["note"], outputs["offsets"], attentions, num_spans)
+        if weights is not None:
+            evidence[:] = evidence_spans(outputs["note"], outputs["offsets"], weights, num_spans)
         codes = [config.id2label[i] for i in outputs["class_ids"]]
         scores, flags = outputs["scores"].tolist(), flags_of(outputs["scores"], config.review_threshold)
         descriptions = config.code_descriptions or {}

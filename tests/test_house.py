@@ -21,10 +21,11 @@ PARTS = {
     "evaluation": {"flat", "inference", "extras", "dataset_scripts"},
     "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
     "extras": {"flat", "inference", "evaluation", "publishing", "dataset_scripts"},
+    "space": {"flat", "inference", "extras", "dataset_scripts"},
 }
 # What is run from the outside, and what must not have been imported once it is.
 LEFT_OUT = {
-    "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "dataset_scripts"),
+    "modeling_icd": ("inference", "training", "evaluation", "publishing", "extras", "space", "dataset_scripts"),
     "modeling_icd.inference.loop": ("training", "evaluation", "publishing"),
     "modeling_icd.inference.predict": ("training", "evaluation", "publishing", "extras"),
     "modeling_icd.evaluation.cli": ("training", "publishing", "extras"),
@@ -32,6 +33,8 @@ LEFT_OUT = {
     "modeling_icd.training.run": ("publishing", "extras"),
     "modeling_icd.publishing.cli": ("training", "extras"),
     "modeling_icd.publishing.after_training": ("training",),
+    "modeling_icd.space.cli": ("training", "evaluation", "publishing", "extras", "inference"),
+    "modeling_icd.space.server": ("training", "publishing"),
 }
 
 

@@ -1,17 +1,21 @@
-"""Measures evidence spans against those that an annotator marked.
+"""Measures evidence against the words that an annotator marked, for several methods side by side.
 
-    modeling-icd evidence runs/mine --dataset codiesp --data_dir DIR --split test
+    modeling-icd evidence runs/mine --dataset codiesp --data_dir DIR --split test --methods attention attingrad
 
-The spans that `pipeline("icd-coding")` gives for a code are compared with the gold spans that an annotator, or the
-synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the synthetic corpora (read as
-`mimic3` and `mimic4`).
+The spans and the weights of words that a method of `pipeline("icd-coding")` gives for a code are compared with the gold
+spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the
+synthetic corpora (read as `mimic3` and `mimic4`). The method `titles` is a yardstick that needs no model: the words of a
+note that the code's title has, too.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +23,7 @@ from datasets.exceptions import DatasetsError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm.auto import tqdm
 
 from dataset_scripts.arguments import command_parser
@@ -29,8 +34,10 @@ from dataset_scripts.files import write_json
 
 from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.metrics import divide
+from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
 from ..evaluation.model_data import builder_for, private_cache
-from ..evidence_icd import evidence_spans
+from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
+from ..heads import find_head
 from ..inference.batches import padded_inputs
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
@@ -38,10 +45,12 @@ from ..pipeline_icd import encode_note
 
 
 NUM_SPANS = (1, 3, 5, 10)
+TITLES = "titles"
+METHODS = (*EVIDENCE_METHODS, TITLES)
 
 
 class EvidenceCounts:
-    """Words of given spans against words of gold spans, summed over pairs of a note and one of its codes.
+    """Words of given spans against words of gold spans, of pairs of a note and one of its codes.
 
     A word is a run of characters that are not white space; it is in a span when they share a character. Precision,
     recall and F1 are of words, micro over all pairs, after the token-level figures of explainable-medical-coding (arXiv
@@ -50,33 +59,103 @@ class EvidenceCounts:
     """
 
     def __init__(self) -> None:
-        self.pairs = self.hits = self.given = self.gold = self.both = 0
-        self.by_chance = 0.0
+        self.rows: list[
+            tuple[float, ...]
+        ] = []  # of each pair: words given, gold, in both; given words that chance finds
 
     def add(self, note: str, given: Iterable[Sequence[int]], gold: Iterable[Sequence[int]]) -> None:
         """Counts one code of one note, its spans being `(start, end)` characters."""
         words = [match.span() for match in re.finditer(r"\S+", note)]
         is_given, is_gold = (words_in(spans, words) for spans in (given, gold))
-        both = int((is_given & is_gold).sum())
-        self.pairs += 1
-        self.hits += both > 0
-        self.given += int(is_given.sum())
-        self.gold += int(is_gold.sum())
-        self.both += both
-        self.by_chance += float(is_given.sum() * is_gold.mean())
+        both = (is_given & is_gold).sum()
+        self.rows.append((is_given.sum(), is_gold.sum(), both, is_given.sum() * is_gold.mean()))
 
     def compute(self) -> dict[str, float]:
         """The figures; `words` and `gold_words` are means over the pairs. Where nothing was counted, 0."""
+        rows = np.array(self.rows, float).reshape(-1, 4)
+        given, gold, both, by_chance = rows.sum(axis=0)
         return {
-            "pairs": self.pairs,
-            "precision": float(divide(self.both, self.given)),
-            "recall": float(divide(self.both, self.gold)),
-            "f1": float(divide(2 * self.both, self.given + self.gold)),
-            "hit_rate": float(divide(self.hits, self.pairs)),
-            "words": float(divide(self.given, self.pairs)),
-            "gold_words": float(divide(self.gold, self.pairs)),
-            "chance": float(divide(self.by_chance, self.given)),
+            "pairs": len(rows),
+            "precision": float(divide(both, given)),
+            "recall": float(divide(both, gold)),
+            "f1": float(divide(2 * both, given + gold)),
+            "hit_rate": float(divide((rows[:, 2] > 0).sum(), len(rows))),
+            "words": float(divide(given, len(rows))),
+            "gold_words": float(divide(gold, len(rows))),
+            "chance": float(divide(by_chance, given)),
         }
+
+
+class MethodEvidence:
+    """What one method gave for pairs of a note and one of its codes: the heaviest `k` spans, for each `k`, and the order of
+    the words by weight.
+
+    Its second figure is the area under the precision-recall curve (AUPRC) of all words of all pairs, after
+    explainable-medical-coding: a pair's weights are divided by their sum, and one threshold is moved over all of them. The
+    area is the average precision of every threshold that occurs, where that project takes 101 thresholds and trapezoids.
+    """
+
+    def __init__(self, num_spans: Sequence[int]):
+        self.counts = {k: EvidenceCounts() for k in num_spans}
+        self.notes: list[int] = []  # of each pair
+        self.weights: list[np.ndarray] = []  # (words,) of each pair
+        self.is_gold: list[np.ndarray] = []
+
+    def add(self, number: int, note: str, words: list[tuple[int, int]], weights: torch.Tensor, gold) -> None:
+        """Counts one code of the note `number`: `weights` `(words,)`, and its gold spans, `(start, end)` each."""
+        ranked = join_words(note, words, weights, max(self.counts))
+        for k, counts in self.counts.items():
+            counts.add(note, [(span["start"], span["end"]) for span in ranked[:k]], gold)
+        self.notes.append(number)
+        self.weights.append((weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)).numpy())
+        self.is_gold.append(words_in(gold, words))
+
+    def auprc(self, copies: np.ndarray) -> np.ndarray:
+        """Average precision where note i counts `copies[:, i]` times; `copies` `(R, N)`, the result `(R,)`."""
+        numbers = np.repeat(self.notes, [len(weights) for weights in self.weights])
+        weights, is_gold = np.concatenate(self.weights), np.concatenate(self.is_gold)
+        # At the weight of every gold word: how many words of each note, and how many gold ones, weigh as much or more.
+        thresholds, gold_notes = weights[is_gold], numbers[is_gold]
+        above, gold_above = np.zeros((2, copies.shape[1], len(thresholds)), np.float32)
+        for note in np.unique(numbers):
+            for counts, chosen in ((above, numbers == note), (gold_above, (numbers == note) & is_gold)):
+                ordered = np.sort(weights[chosen])
+                counts[note] = len(ordered) - ordered.searchsorted(thresholds)
+        copies = copies.astype(np.float32)
+        drawn = copies[:, gold_notes]
+        return (drawn * divide(copies @ gold_above, copies @ above)).sum(axis=1) / drawn.sum(axis=1).clip(min=1)
+
+    def f1(self, copies: np.ndarray, k: int) -> np.ndarray:
+        """F1 of the `k` heaviest spans, as [`auprc`] takes its notes."""
+        rows = np.array(self.counts[k].rows)
+        given, gold, both = (np.bincount(self.notes, column, copies.shape[1]) for column in rows.T[:3])
+        return divide(copies @ (2 * both), copies @ (given + gold))
+
+    def figures(self, num_notes: int, first: "MethodEvidence") -> list[dict[str, Any]]:
+        """A row of figures for each `k`. A difference is from the method `first` on the same pairs: `[difference, low, high]`,
+        a 95 % interval from resamples of the notes; `None` for that method itself, and where there are no pairs."""
+        whole = np.ones((1, num_notes))
+        draws = np.random.default_rng(0).multinomial(num_notes, [1 / num_notes] * num_notes, NUM_RESAMPLES)
+
+        def compare(figure: Callable[["MethodEvidence", np.ndarray], np.ndarray]) -> list[float] | None:
+            if self is first or not self.notes:
+                return None
+            spread = figure(self, draws) - figure(first, draws)
+            bounds = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            return [float(x) for x in (*(figure(self, whole) - figure(first, whole)), *bounds)]
+
+        auprc = float(self.auprc(whole)[0]) if self.notes else 0.0
+        auprc_difference = compare(MethodEvidence.auprc)
+        return [
+            {
+                "num_spans": k,
+                **counts.compute(),
+                "auprc": auprc,
+                "f1_difference": compare(partial(MethodEvidence.f1, k=k)),
+                "auprc_difference": auprc_difference,
+            }
+            for k, counts in self.counts.items()
+        ]
 
 
 def words_in(spans: Iterable[Sequence[int]], words: list[tuple[int, int]]) -> np.ndarray:
@@ -88,56 +167,142 @@ def words_in(spans: Iterable[Sequence[int]], words: list[tuple[int, int]]) -> np
     return inside
 
 
+def match_titles(note: str, titles: Sequence[str | None]) -> tuple[list[tuple[int, int]], torch.Tensor]:
+    """The words of a note, and for each title `(titles, words)` a 1 where the word is in the title, too, else 0.
+
+    Case and marks around a word do not count; English stop words are left out. A code without a title has no match.
+    """
+    words = [match.span() for match in re.finditer(r"\S+", note)]
+    plain = [set(re.findall(r"\w+", note[start:end].casefold())) for start, end in words]
+    known = [set(re.findall(r"\w+", (title or "").casefold())) - ENGLISH_STOP_WORDS for title in titles]
+    found = [[float(bool(word & of_title)) for word in plain] for of_title in known]
+    return words, torch.tensor(found, dtype=torch.double).reshape(len(titles), len(words))
+
+
+def methods_of(config) -> list[str]:
+    """The methods that a model allows, by its head and its code titles."""
+    if config.head == "last":
+        raise ValueError(
+            f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
+        )
+    methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
+    return [*methods, *([TITLES] if config.code_descriptions else [])]
+
+
 @torch.no_grad()
-def judge_evidence(model, tokenizer, notes: list[str], gold: list[dict], num_spans=NUM_SPANS) -> list[dict]:
-    """Figures of [`EvidenceCounts`] for the `k` heaviest spans of a code, for each `k`.
+def judge_evidence(
+    model,
+    tokenizer,
+    notes: list[str],
+    gold: Sequence[Mapping[str, Sequence[Sequence[int]]]],
+    num_spans: Sequence[int] = NUM_SPANS,
+    methods: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Figures of every method, of [`EvidenceCounts`] for the `k` heaviest spans of a code, for each `k`, and the AUPRC of
+    [`MethodEvidence`]. The model reads every note once.
 
     Args:
         gold (`list[dict[str, list[list[int]]]]`): code to spans, for each note; codes that the model lacks are left out.
+        methods (`Sequence[str]`, *optional*): of `METHODS`; by default those that the model allows. The others are compared
+            with the first.
 
     Returns:
-        Rows with `codes` (`"gold"`, or `"found"`: of these the ones that the model predicts) and `num_spans`.
+        Rows with `codes` (`"gold"`, or `"found"`: of these the ones that the model predicts), `method` and `num_spans`.
+        `ms_per_code` is what the method took beside reading the note. But for the rows of the first method there are
+        `f1_difference` and `auprc_difference`, `[difference, low, high]`.
 
     Raises:
-        ValueError: where the head does not attend.
+        ValueError: where the head does not allow a method.
     """
-    label2id = model.config.label2id
-    counts = {(codes, k): EvidenceCounts() for codes in ("gold", "found") for k in num_spans}
-    for note, marked in zip(tqdm(notes, desc="Reading", unit="note"), gold, strict=True):
-        marked = {code: spans for code, spans in marked.items() if code in label2id}
+    label2id, titles = model.config.label2id, model.config.code_descriptions or {}
+    methods = list(dict.fromkeys(methods or methods_of(model.config)))
+    seconds = dict.fromkeys(methods, 0.0)
+    judged = {(codes, name): MethodEvidence(num_spans) for codes in ("gold", "found") for name in methods}
+    for number, (note, spans) in enumerate(zip(tqdm(notes, desc="Reading", unit="note"), gold, strict=True)):
+        marked = {code: of_code for code, of_code in spans.items() if code in label2id}
         if not marked or not note.strip():
             continue
-        encoded = encode_note(tokenizer, note)
-        inputs = {
-            name: tensor.to(model.device) for name, tensor in padded_inputs([encoded["input_ids"].long()]).items()
-        }
-        output = model(**inputs, output_label_attentions=True)
-        check_logits(output.logits.float().cpu().numpy())
-        if output.label_attentions is None:
-            raise ValueError(
-                f"A head with `{model.config.head_field}` {model.config.head!r} does not say what it read a code from."
-            )
-        found = set(predicted_codes(calibrated_scores(output.logits[0], model.config.calibration), model.config))
-        weights = output.label_attentions[0, [label2id[code] for code in marked]].float().cpu()
-        all_ranked = evidence_spans(note, encoded["offsets"], weights, max(num_spans))
-        for (code, spans), ranked in zip(marked.items(), all_ranked, strict=True):
-            for k in num_spans:
-                given = [(span["start"], span["end"]) for span in ranked[:k]]
+        offsets, states, found = read_note(model, tokenizer, note)
+        class_ids = [label2id[code] for code in marked]
+        for name in methods:
+            started = time.perf_counter()
+            if name == TITLES:
+                words, weights = match_titles(note, [titles.get(code) for code in marked])
+            else:
+                of_tokens = token_weights(model.score, states, class_ids, name)  # not `None`, since a method is given
+                words, weights = word_weights(note, offsets, of_tokens.cpu())  # type: ignore[union-attr]
+            seconds[name] += time.perf_counter() - started
+            for (code, of_code), own in zip(marked.items(), weights, strict=True):
                 for codes in ("gold", "found") if label2id[code] in found else ("gold",):
-                    counts[codes, k].add(note, given, spans)
-    return [{"codes": codes, "num_spans": k, **count.compute()} for (codes, k), count in counts.items()]
+                    judged[codes, name].add(number, note, words, own, of_code)
+    return [
+        {
+            "codes": codes,
+            "method": name,
+            **row,
+            "ms_per_code": 1000 * seconds[name] / max(1, len(judged["gold", name].notes)),
+        }
+        for (codes, name), method in judged.items()
+        for row in method.figures(len(notes), judged[codes, methods[0]])
+    ]
 
 
-def print_evidence(rows: list[dict], title: str) -> None:
-    """Prints the figures."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # narrow enough for 80 columns
-    table.add_column("codes")
-    for column in rows[0]:
-        if column != "codes":
-            table.add_column(column.replace("_", "\n"), justify="right", no_wrap=True)
+def read_note(model, tokenizer, note: str) -> tuple[torch.Tensor, torch.Tensor, set[int]]:
+    """Offsets of a note's tokens `(L, 2)`, the hidden states that the head reads `(L, D)`, and the codes that it predicts."""
+    encoded = encode_note(tokenizer, note)
+    inputs = {name: tensor.to(model.device) for name, tensor in padded_inputs([encoded["input_ids"].long()]).items()}
+    output = model(**inputs, output_hidden_states=True)
+    check_logits(output.logits.float().cpu().numpy())
+    found = predicted_codes(calibrated_scores(output.logits[0], model.config.calibration).cpu(), model.config)
+    return encoded["offsets"], output.hidden_states[0], set(found)
+
+
+def print_evidence(rows: list[dict[str, Any]], title: str) -> None:
+    """Prints the figures and their differences, within 80 columns: for all gold codes, and for those of them that the model
+    predicts."""
+    figures = ("method", "num_spans", "precision", "recall", "f1", "hit_rate", "auprc", "ms_per_code")
+    for codes, which in (("gold", "all gold codes"), ("found", "gold codes that the model predicts")):
+        chosen = [row for row in rows if row["codes"] == codes]
+        first = chosen[0]
+        pairs = f"{which}: {first['pairs']} pairs of note and code"
+        pairs += f"\n{first['gold_words']:.1f} gold words a pair; by chance a word is right in {first['chance']:.1%}"
+        print_table(f"{title}\n{pairs}", figures, [[shown(row[name], name) for name in figures] for row in chosen])
+        compared = [row for row in chosen if row["auprc_difference"] is not None]
+        differences = [
+            [
+                row["method"],
+                str(row["num_spans"]),
+                *(difference(row[f"{name}_difference"]) for name in ("f1", "auprc")),
+            ]
+            for row in compared
+        ]
+        if differences:
+            caption = f"less {first['method']}, with the {LEVEL:.0%} interval over notes"
+            print_table(caption, ("method", "num_spans", "f1", "auprc"), differences)
+
+
+def print_table(title: str, columns: Sequence[str], rows: list[list[str]]) -> None:
+    """Prints a table whose first column is of words."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        justify: Any = "left" if column == "method" else "right"
+        table.add_column(column.replace("ms_per", "ms a").replace("_", "\n"), justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*row)
     Console().print(table)
+
+
+def shown(value: Any, name: str) -> str:
+    """A figure as it is printed; times have few digits, since they vary from run to run."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if name == "ms_per_code" else f"{value:.3f}"
+    return str(value)
+
+
+def difference(bounds: Sequence[float]) -> str:
+    """A difference and its interval as they are printed."""
+    value, low, high = bounds
+    return f"{value:+.3f} ({low:+.3f}, {high:+.3f})"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -149,6 +314,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
     parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}; the others are compared with the first; default: those that the model allows",
+    )
     parser.add_argument(
         "--num_spans", type=int, nargs="+", default=NUM_SPANS, help="numbers of spans of each code to evaluate"
     )
@@ -171,7 +343,7 @@ def report(args: argparse.Namespace) -> int:
     )
     records = builder.as_dataset(split=args.split)
     gold = gold_evidence(records, args.data_dir)
-    rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans))
+    rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans), args.methods)
     print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
     if args.output_file is not None:
         write_json(rows, args.output_file)

@@ -41,6 +41,16 @@ class Job:
     reader: ReaderArguments = field(default_factory=ReaderArguments)
 
 
+def load_pipeline(model_id: str, trust_remote_code: bool, reader: ReaderArguments) -> ICDCodingPipeline:
+    """A model as `pipeline("icd-coding")`, set up to read long notes; raises as `load_model` does."""
+    model, tokenizer = load_model(model_id, trust_remote_code, reader)
+    if model.device.type == "cpu" and hasattr(model, "tokens_per_pass"):
+        # One window of a long note at a time, as one batch of short notes: more would leave the processor's caches, and the
+        # last window, which is shorter, would be padded.
+        model.tokens_per_pass = CPU_BATCH_TOKENS
+    return ICDCodingPipeline(model=model, tokenizer=tokenizer, device=model.device)
+
+
 class NoteCoder:
     """Codes notes with a model that it loads, as `pipeline("icd-coding")` codes them.
 
@@ -53,14 +63,8 @@ class NoteCoder:
 
     def __init__(self, job: Job):
         self.job = job
-        model, tokenizer = load_model(job.model, job.trust_remote_code, job.reader)
-        is_on_cpu = model.device.type == "cpu"
-        if is_on_cpu and hasattr(model, "tokens_per_pass"):
-            # One window of a long note at a time, as one batch of short notes: more would leave the processor's caches, and the
-            # last window, which is shorter, would be padded.
-            model.tokens_per_pass = CPU_BATCH_TOKENS
-        self.pipeline = ICDCodingPipeline(model=model, tokenizer=tokenizer, device=model.device)
-        self.batch_size = job.batch_size or (CPU_BATCH_SIZE if is_on_cpu else BATCH_SIZE)
+        self.pipeline = load_pipeline(job.model, job.trust_remote_code, job.reader)
+        self.batch_size = job.batch_size or (CPU_BATCH_SIZE if self.pipeline.device.type == "cpu" else BATCH_SIZE)
         self.chunks = ChunkReader(job.notes)
 
     def code_notes(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from dataset_scripts.tables import (
     FORMATS,
     USUAL_NAMES,
     BadRow,
+    TableBytes,
     column_names,
     find_column,
     is_table,
@@ -45,6 +46,28 @@ class Row(NamedTuple):
     reason: str
 
 
+def table_rows(
+    table: Path | TableBytes,
+    encoding: str,
+    text_columns: Sequence[str],
+    id_column: str | None,
+    counts: Counter[str] | None = None,
+) -> Iterator[Row]:
+    """The rows of a table in their order; see [`Notes`]. `counts` takes up how many of them were mended."""
+    columns = {*text_columns, *([] if id_column is None else [id_column])}
+    absent = USUAL_NAMES["id"] if id_column is None else ()
+    rows = read_table(table, encoding, columns=columns, counts=counts, absent=absent)
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, BadRow):
+            yield Row(number, "", "", row.reason)
+            continue
+        note_id = str(number) if id_column is None else read_id(row.get(id_column))
+        text = join_texts(row, text_columns)
+        reason = "has a text that is not a string" if text is None else "" if text else "has no text"
+        reason = reason if note_id else "has no id"
+        yield Row(number, note_id, "" if reason else text or "", reason)
+
+
 @dataclass(frozen=True)
 class Notes:
     """The notes of a table, or of the `.txt` files of a folder.
@@ -65,21 +88,9 @@ class Notes:
 
     def rows(self, counts: Counter[str] | None = None) -> Iterator[Row]:
         """The rows in their order; `counts` takes up how many of them were mended."""
-        return self._files(counts) if self.path.is_dir() else self._table(counts)
-
-    def _table(self, counts: Counter[str] | None) -> Iterator[Row]:
-        columns = {*self.text_columns, *([] if self.id_column is None else [self.id_column])}
-        absent = USUAL_NAMES["id"] if self.id_column is None else ()
-        table = read_table(self.path, self.encoding, columns=columns, counts=counts, absent=absent)
-        for number, row in enumerate(table, start=1):
-            if isinstance(row, BadRow):
-                yield Row(number, "", "", row.reason)
-                continue
-            note_id = str(number) if self.id_column is None else read_id(row.get(self.id_column))
-            text = join_texts(row, self.text_columns)
-            reason = "has a text that is not a string" if text is None else "" if text else "has no text"
-            reason = reason if note_id else "has no id"
-            yield Row(number, note_id, "" if reason else text or "", reason)
+        if self.path.is_dir():
+            return self._files(counts)
+        return table_rows(self.path, self.encoding, self.text_columns, self.id_column, counts)
 
     def _files(self, counts: Counter[str] | None) -> Iterator[Row]:
         for number, name in enumerate(text_files(self.path), start=1):

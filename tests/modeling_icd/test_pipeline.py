@@ -322,7 +322,7 @@ def test_text_classification_refuses_a_blank_note_with_the_models_own_words(code
         ({"batch_size": "2"}, "`batch_size` must be a whole number of at least 1, got a string"),
         ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0."),
         ({"num_workers": "x"}, "`num_workers` must be a whole number of at least 0, got a string"),
-        ({"temperature": 1}, "Unknown arguments ['temperature']: icd-coding knows threshold, top_k, num_spans and"),
+        ({"temperature": 1}, "Unknown arguments ['temperature']: icd-coding knows threshold, top_k, num_spans, evidence_method and"),
     ],
 )
 def test_a_wrong_argument_gets_one_message(coder, call, message):

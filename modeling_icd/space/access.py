@@ -1,0 +1,287 @@
+"""Who may reach the page, and what of the server can be reached at all.
+
+Gradio's server has many routes of its own: its user interface, uploads, which it writes to disk, files, a history of calls. Here
+only what the page needs is open, everything else is as if it were not there.
+"""
+
+import asyncio
+import hmac
+import html
+import json
+import logging
+import re
+import secrets
+import time
+import traceback
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+# What can be reached: methods, the pattern of the path, and how many bytes a body may have.
+OPEN = (
+    (("GET", "HEAD"), r"/", 0),
+    (("GET", "HEAD"), r"/static/[\w.-]+", 0),
+    (("GET",), r"/api/about", 0),
+    (("POST",), r"/api/document", 20 << 20),
+    (("POST",), r"/api/batch", 20 << 20),
+    (("POST",), r"/api/export", 4 << 20),
+    (("POST",), r"/api/(titles|cancel)", 16 << 10),
+    (("POST",), r"/gradio_api/call/(code_note|code_batch)", 4 << 20),
+    (("GET",), r"/gradio_api/call/(code_note|code_batch)/\w+", 0),
+)
+STARTUP = "/gradio_api/startup-events"  # which the server asks itself, once
+BEFORE_LOGIN = ("/login", "/static/page.css")
+COOKIE = "modeling-icd-session"
+SESSION_SECONDS = 12 * 60 * 60
+MAX_FAILURES, FAILURE_SECONDS = 10, 60
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors {parents}"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class TooLarge(Exception):
+    """Raised where a body is longer than its route takes."""
+
+
+class Gate:
+    """Middleware in front of everything: closes what the page does not need, bounds what is sent, asks for the login, and lets
+    no fault of the program show more than that there was one.
+
+    Args:
+        app (`ASGIApp`): what is behind it.
+        accounts (`Mapping[str, str]`, *optional*): passwords by user; without any, no login is asked for.
+        parents (`str`): which pages may show this one in a frame, as the Content Security Policy has it.
+    """
+
+    def __init__(self, app: ASGIApp, accounts: Mapping[str, str] | None = None, parents: str = "'none'"):
+        self.app = app
+        self.login = Login(accounts) if accounts else None
+        self.headers = {name: value.format(parents=parents) for name, value in HEADERS.items()}
+        self._has_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return  # no other protocol is spoken
+        has_begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in self.headers.items():
+                    headers[name] = value
+            await send(message)
+
+        try:
+            answer = await self._answer(scope, receive)
+            if answer is None:
+                await self.app(scope, self._bounded(scope, receive), send_with_headers)
+            else:
+                await answer(scope, receive, send_with_headers)
+        except TooLarge:
+            if not has_begun:
+                await too_large()(scope, receive, send_with_headers)
+        except Exception as error:
+            logger.error("A request failed: %s.", place_of(error))
+            if not has_begun:
+                await message_response(500, "Something went wrong in the server.")(scope, receive, send_with_headers)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
+        """What to answer in place of the routes; `None` where a route is to answer."""
+        path, method = scope["path"], scope["method"]
+        if path == STARTUP and method == "GET" and not self._has_started:
+            self._has_started = True
+            return None
+        headers = Headers(scope=scope)
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and method != "GET":
+            return message_response(403, "Another website may not use this page.")
+        if self.login is not None:
+            if path in ("/login", "/logout"):
+                return await self.login.answer(scope, receive)
+            if path not in BEFORE_LOGIN and not self.login.knows(headers):
+                is_page = path == "/" and method == "GET"
+                return RedirectResponse("login", 303) if is_page else message_response(401, "Log in first.")
+        limit = limit_of(path, method)
+        if limit is None:
+            return message_response(404, "There is nothing here.")
+        length = headers.get("content-length", "0")
+        return too_large() if not length.isdecimal() or int(length) > limit else None
+
+    @staticmethod
+    def _bounded(scope: Scope, receive: Receive) -> Receive:
+        """Receives a body as long as it is not longer than its route takes, whatever its header says."""
+        left = limit_of(scope["path"], scope["method"]) or 0
+
+        async def receive_bounded() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise TooLarge
+            return message
+
+        return receive_bounded
+
+
+def limit_of(path: str, method: str) -> int | None:
+    """How many bytes the body of a request may have; `None` where it cannot be reached at all."""
+    for methods, pattern, limit in OPEN:
+        if method in methods and re.fullmatch(pattern, path):
+            return limit
+    return None
+
+
+def message_response(status: int, message: str) -> JSONResponse:
+    """A fault as the page expects it: one clear sentence."""
+    return JSONResponse({"message": message}, status)
+
+
+def too_large() -> JSONResponse:
+    return message_response(413, "This is too large to be taken at once: send less.")
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error arose, for the log: without its message, which may hold text of a note."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
+class Login:
+    """The login with a user and a password, and the sessions of those who are in.
+
+    Args:
+        accounts (`Mapping[str, str]`): passwords by user.
+    """
+
+    def __init__(self, accounts: Mapping[str, str]):
+        self.accounts = dict(accounts)
+        self._sessions: dict[str, float] = {}  # when each ends, by its token
+        self._failures: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_FAILURES))
+
+    def knows(self, headers: Headers) -> bool:
+        """Whether a request comes from someone who is in."""
+        return self._sessions.get(session_of(headers), 0) > time.monotonic()
+
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to `/login` and `/logout`."""
+        method = scope["method"]
+        if scope["path"] == "/logout" and method == "POST":
+            self._sessions.pop(session_of(Headers(scope=scope)), None)
+            response = RedirectResponse("login", 303)
+            response.delete_cookie(COOKIE)
+            return response
+        if scope["path"] != "/login" or method not in ("GET", "HEAD", "POST"):
+            return message_response(404, "There is nothing here.")
+        return await self._log_in(scope, receive) if method == "POST" else login_page()
+
+    async def _log_in(self, scope: Scope, receive: Receive) -> Response:
+        host = (scope.get("client") or ("",))[0]
+        failures = self._failures[host]
+        if len(failures) == MAX_FAILURES and time.monotonic() - failures[0] < FAILURE_SECONDS:
+            return login_page(429, "Too many attempts: wait a minute, then try again.")
+        fields = parse_qs((await read_body(receive, 4096)).decode("utf-8", errors="replace"))
+        user, password = (fields.get(name, [""])[0] for name in ("user", "password"))
+        if not self._is_right(user, password):
+            failures.append(time.monotonic())
+            await asyncio.sleep(0.3)
+            return login_page(401, "User or password is wrong.")
+        now = time.monotonic()
+        self._sessions = {token: end for token, end in self._sessions.items() if end > now}
+        token = secrets.token_urlsafe(32)
+        self._sessions[token] = now + SESSION_SECONDS
+        response = RedirectResponse("./", 303)
+        is_secure = scope["scheme"] == "https"
+        response.set_cookie(COOKIE, token, SESSION_SECONDS, httponly=True, samesite="strict", secure=is_secure)
+        return response
+
+    def _is_right(self, user: str, password: str) -> bool:
+        expected = self.accounts.get(user, "")
+        is_same = hmac.compare_digest(password.encode(), expected.encode())
+        return is_same and user in self.accounts
+
+
+def session_of(headers: Headers) -> str:
+    """The token of a session in the cookies of a request; `""` without one."""
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return "" if cookie is None else cookie.value
+
+
+def login_page(status: int = 200, message: str = "") -> HTMLResponse:
+    page = (STATIC / "login.html").read_text(encoding="utf-8")
+    return HTMLResponse(page.replace("{message}", html.escape(message)), status)
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        TooLarge: where it is longer than the limit.
+    """
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge
+        more = message.get("more_body", False)
+    return body
+
+
+def read_json(body: bytes) -> object:
+    """JSON that a browser sent; `None` where it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_accounts(given: str) -> dict[str, str]:
+    """The accounts that `--auth` names: `USER:PASSWORD`, or a file with one such line for each user.
+
+    Raises:
+        ValueError: where it is neither; the message holds no password.
+    """
+    path = Path(given)
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that is too long to be one
+        is_file = False
+    lines = path.read_text(encoding="utf-8").splitlines() if is_file else [given]
+    accounts: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        user, colon, password = line.strip().partition(":")
+        if not (user and colon and password):
+            where = f"{path}, line {number}" if is_file else "--auth"
+            raise ValueError(
+                f"{where} must be USER:PASSWORD, neither of them empty, or the path of a file with such lines."
+            )
+        accounts[user] = password
+    if not accounts:
+        raise ValueError(f"{path} names no user: write a line USER:PASSWORD for each.")
+    return accounts
