@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from visit import Visit, browser_path, open_browser, serve
+from serving import served
+from visit import Visit, browser_path, open_browser
 
 from modeling_icd import LlamaForICDCoding
+from modeling_icd.space.coding import Coder
 
 
 CODES = {
@@ -54,8 +56,8 @@ def coders(backbone, tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="session")
 def address(coders) -> Iterator[str]:
     """Where the page is served."""
-    with serve(coders) as address:
-        yield address
+    with served([Coder(folder, key) for folder, key in zip(coders, "ab", strict=True)]) as (_, address, _):
+        yield address + "/"
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import contextlib
 import json
 import shutil
-import socket
-import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from serving import code
 
 
 BROWSERS = ("chromium", "google-chrome")
@@ -27,7 +27,6 @@ ROWS = """() => [...document.querySelectorAll("#results .row")].filter((row) => 
     score: row.querySelector(".number").lastChild.data, word: row.querySelector(".state").textContent,
     kind: row.closest(".group").dataset.kind, title: row.querySelector(".title").textContent,
 }))"""
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def browser_path() -> str | None:
@@ -44,43 +43,9 @@ def open_browser() -> Iterator[Any]:
         browser.close()
 
 
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-@contextlib.contextmanager
-def serve(models: Sequence[str]) -> Iterator[str]:
-    """The page with one model or two, served in a thread of this process; gives its address."""
-    from modeling_icd.space.coding import Coder
-    from modeling_icd.space.server import Page, launch, make_server
-
-    page = Page([Coder(model, key) for model, key in zip(models, "ab", strict=False)])
-    server = make_server(page)
-    address = launch(server, page, "127.0.0.1", free_port())
-    try:
-        yield address.rstrip("/") + "/"
-    finally:
-        server.get_blocks().close()
-
-
-def ask(address: str, name: str, *data: Any) -> dict[str, Any]:
-    """The last message of a call in the server's queue, without the page."""
-    body = json.dumps({"data": data}).encode()
-    request = urllib.request.Request(
-        f"{address}gradio_api/call/{name}", body, {"Content-Type": "application/json"}, method="POST"
-    )
-    with DIRECT.open(request, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
-    with DIRECT.open(f"{address}gradio_api/call/{name}/{event}", timeout=60) as answer:
-        messages = [json.loads(line[5:]) for line in answer.read().decode().splitlines() if line.startswith("data:")]
-    return [message for message in messages if message][-1][0]
-
-
 def result_of(address: str, text: str, model: str = "a", assigned: Sequence[str] = ()) -> dict[str, Any]:
-    """What the server says of a note, with the fields of its codes by code."""
-    result = ask(address, "code_note", text, model, list(assigned), "")["result"]
+    """What the server says of a note, asked without the page; with its codes by code, too."""
+    result = code(address.rstrip("/"), text, assigned, model)["result"]
     return {**result, "by_code": {code["code"]: code for code in result["codes"]}}
 
 
@@ -109,7 +74,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._hear)
         self.page.goto(address)
-        self.page.wait_for_function("document.querySelector('#version').textContent")
+        self.page.wait_for_selector("#version:not(:empty)", state="attached")
 
     def _hear(self, message: Any) -> None:
         of_network = message.text.startswith("Failed to load resource")
@@ -128,9 +93,6 @@ class Visit:
         words = {word for text in self.typed for word in text.split() if len(word) > 3 and word.isalpha()}
         assert not [r.url for r in self.requests if any(word in r.url for word in words - {"code", "note"})]
         assert self.kept == [0, 0, "", ""]
-
-    def count_requests(self) -> int:
-        return len(self.requests)
 
     def paste(self, text: str, into: str = "#text") -> None:
         """Put a text where a person would, as one input."""
@@ -172,7 +134,7 @@ class Visit:
 
     def heard(self, words: str) -> None:
         """Wait until the page has said something to people who hear it."""
-        self.page.wait_for_function("(words) => document.querySelector('#status').textContent.includes(words)", arg=words)
+        self.page.wait_for_selector(f"#status:has-text({json.dumps(words)})", state="attached")
 
     def select_words(self, start: int, end: int) -> None:
         """Select a stretch of the note, as a mouse does."""

@@ -1,7 +1,7 @@
 // A file of notes up, its codes down.
 
 import * as api from "./api.js";
-import { ProgressBar, announce, byId, download, element, plural, showMessage, takeDrops, timeLeft } from "./dom.js";
+import { ProgressBar, announce, byId, download, element, plural, showMessage, takeDrops, timeLeft, waitingText } from "./dom.js";
 import { megabytes } from "./note.js";
 
 const REJECTED_SHOWN = 50;
@@ -66,7 +66,7 @@ export class BatchPane {
   }
 
   #tell({ status, done, total, seconds_left: left }) {
-    if (status === "waiting") return this.progress.show("Waiting for other work to end …", null);
+    if (status === "waiting") return this.progress.show(waitingText(total - done, left), null);
     const parts = [`${done.toLocaleString("en")} of ${plural(total, "note")} coded`, timeLeft(left)];
     this.progress.show(parts.filter(Boolean).join(", "), total ? done / total : null);
   }

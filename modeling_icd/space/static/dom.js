@@ -81,6 +81,12 @@ export function timeLeft(seconds) {
   return `about ${Math.round(seconds / 60)} min left`;
 }
 
+/** Where something stands in the server's line. */
+export function waitingText(ahead, seconds) {
+  const who = ahead === 1 ? "one note is" : `${ahead} notes are`;
+  return [`Waiting: ${who} before yours`, timeLeft(seconds)].filter(Boolean).join(", ");
+}
+
 /** Let files be dropped on a part of the page; `isOpen` says whether it takes one now. */
 export function takeDrops(area, isOpen, take) {
   const hasFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files") && isOpen();

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { BatchPane } from "./batch.js";
 import { AuditList, CodeList, readCodes } from "./codes.js";
 import { CompareTable, pairUp } from "./compare.js";
-import { ProgressBar, announce, byId, clearMessage, element, plural, showMessage, timeLeft } from "./dom.js";
+import { ProgressBar, announce, byId, clearMessage, element, plural, showMessage, timeLeft, waitingText } from "./dom.js";
 import { FinalPane } from "./final.js";
 import { firstStrong } from "./highlight.js";
 import { NotePane } from "./note.js";
@@ -157,7 +157,7 @@ class Page {
   }
 
   #tell({ status, done, total, seconds_left: left }, whose) {
-    if (status === "waiting") return this.progress.show(`${whose}Waiting for other notes to end …`, null);
+    if (status === "waiting") return this.progress.show(whose + waitingText(total - done, left), null);
     const percent = total ? `${Math.round((100 * done) / total)} % read` : "reading";
     this.progress.show(whose + [percent, timeLeft(left)].filter(Boolean).join(", "), total ? done / total : null);
   }
