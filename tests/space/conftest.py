@@ -36,7 +36,9 @@ def write_coder(folder: Path, backbone: str, seed: int) -> str:
     model = LlamaForICDCoding.from_pretrained(
         backbone, id2label=dict(enumerate(CODES)), pooling="label_attention", window_size=64, window_stride=48
     )
-    model.config.update({"code_descriptions": CODES, "threshold": 0.5, "review_threshold": 0.75, "review_precision": 0.9})
+    model.config.update(
+        {"code_descriptions": CODES, "threshold": 0.5, "review_threshold": 0.75, "review_precision": 0.9}
+    )
     with torch.no_grad():
         model.score.queries.weight.normal_(std=1.5)
         model.score.output.weight.normal_(std=2.0)

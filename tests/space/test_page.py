@@ -62,7 +62,7 @@ def test_a_selected_code_marks_its_words_where_the_offsets_say(visit, result):
 
 
 def test_marks_of_a_note_beyond_the_basic_plane_lie_on_its_words(visit, address):
-    note = "🩺🩺 patient 👩‍⚕️ has fever 🤒🤒 and cough\r\nאין חום patient failure 🫀 acute é renal"
+    note = "🩺🩺 patient 👩‍⚕️ has fever 🤒🤒 and cough\r\nאין חום patient failure 🫀 acute é renal"  # noqa: RUF001
     shown = note.replace("\r\n", "\n")
     result = result_of(address, shown)
     here = visit()
@@ -109,7 +109,7 @@ def test_the_threshold_moves_at_once_and_without_the_server(visit, result):
     for value in (1, 40, 80, 97):
         slider.fill(str(value))
         expected = {code["code"] for code in result["codes"] if code["score"] > value / 100}
-        selected = {code for code in here.page.eval_on_selector_all(".row.selected", "(rows) => rows.map((r) => r.dataset.code)")}
+        selected = set(here.page.eval_on_selector_all(".row.selected", "(rows) => rows.map((r) => r.dataset.code)"))
         assert {row["code"] for row in here.rows() if row["state"] != "below"} == expected
         assert {row["code"] for row in here.rows()} <= expected | selected
         counts.append(len(expected))
@@ -149,7 +149,10 @@ def test_codes_are_accepted_rejected_added_undone_and_downloaded(visit, result):
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [(row["code"], row["status"]) for row in rows] == here.final()
     assert rows[0]["title"] == result["by_code"][first]["title"] and "Migraine" in rows[1]["title"]
-    assert float(rows[0]["score"]) == pytest.approx(result["by_code"][first]["score"], abs=1e-4) and rows[1]["score"] == ""
+    assert (
+        float(rows[0]["score"]) == pytest.approx(result["by_code"][first]["score"], abs=1e-4)
+        and rows[1]["score"] == ""
+    )
     assert bundle["resourceType"] == "Bundle"
     codings = [entry["resource"]["code"]["coding"][0] for entry in bundle["entry"]]
     assert [coding["code"] for coding in codings] == [first, added]
@@ -176,11 +179,13 @@ def test_selected_words_say_which_codes_they_speak_for(visit, result):
     here.select_words(start, end)
     here.page.wait_for_selector("#speaks li")
     shares = {
-        code["code"]: sum(w for s, e, w in code["evidence"] if s < end and e > start) / sum(w for *_, w in code["evidence"])
+        code["code"]: sum(w for s, e, w in code["evidence"] if s < end and e > start)
+        / sum(w for *_, w in code["evidence"])
         for code in result["codes"]
     }
     said = here.page.eval_on_selector_all(
-        "#speaks li", "(items) => items.map((i) => [i.querySelector('.code').textContent, i.querySelector('.number').textContent])"
+        "#speaks li",
+        "(items) => items.map((i) => [i.querySelector('.code').textContent, i.querySelector('.number').textContent])",
     )
     assert said and all(percent == f"{max(1, int(shares[code] * 100 + 0.5))} %" for code, percent in said)
     predicted = [shares[code] for code, _ in said if result["by_code"][code]["predicted"]]
@@ -275,7 +280,9 @@ def test_a_browser_without_ranges_shows_the_same_marks(visit, result):
     here.code()
     for row in here.rows():
         here.select(row["code"])
-        marks = here.page.eval_on_selector_all("#note mark", "(marks) => marks.map((m) => [m.className, m.textContent])")
+        marks = here.page.eval_on_selector_all(
+            "#note mark", "(marks) => marks.map((m) => [m.className, m.textContent])"
+        )
         code = result["by_code"][row["code"]]
         assert marks == [[name, NOTE[start:end]] for name, start, end in expected_marks(code)]
         assert here.page.locator("#note").text_content() == NOTE

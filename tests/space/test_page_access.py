@@ -1,14 +1,17 @@
 """The page for everybody: keyboard alone, a narrow window, dark colours, and what axe finds."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+from serving import served
 from visit import NOTE, Visit
+
+from modeling_icd.space.coding import Coder
 
 
 VIEWS = ("empty", "coded", "selected words", "message", "search", "audit", "compare", "batch", "batch coded")
 PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-WIDTHS = "[document.scrollingElement.scrollWidth, innerWidth]"
 FOCUS = """() => {
     const element = document.activeElement;
     return element.id || element.getAttribute("aria-label") || element.textContent.trim();
@@ -59,25 +62,58 @@ def show(here: Visit, view: str) -> None:
         page.wait_for_selector("#batch-results h3")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_serious(visit, view, scheme):
+@pytest.fixture(scope="module", params=VIEWS)
+def shown(request, browser, address):
+    """A window with a view that the tests may look at, and not change."""
+    here = Visit(browser, address)
+    show(here, request.param)
+    yield here
+    here.close()
+    here.check()
+
+
+def serious_faults(here: Visit) -> dict[str, list[str]]:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    here = visit(color_scheme=scheme)
-    show(here, view)
-    found = axe.Axe().run(here.page).response["violations"]
-    serious = {fault["id"]: [node["html"] for node in fault["nodes"]] for fault in found if fault["impact"] in ("serious", "critical")}
-    assert serious == {}
+    found = [
+        fault
+        for fault in axe.Axe().run(here.page).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+    return {fault["id"]: [node["html"] for node in fault["nodes"]] for fault in found}
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_a_phone_shows_every_view_without_scrolling_sideways(visit, view):
-    here = visit(**PHONE)
-    show(here, view)
-    width, inner = here.page.evaluate(WIDTHS)
-    assert width <= inner == 360
-    wide = "(parts) => parts.filter((p) => p.checkVisibility() && p.getBoundingClientRect().right > 361).map((p) => p.outerHTML)"
-    assert here.page.eval_on_selector_all("button, input, select, textarea, h1, h2, h3, p, .bar", wide) == []
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(shown, scheme):
+    shown.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # or colours on their way are measured
+    assert serious_faults(shown) == {}
+
+
+@pytest.mark.parametrize("width", [360, 700, 1024])
+def test_no_view_scrolls_sideways(shown, width):
+    shown.page.set_viewport_size({"width": width, "height": 740})
+    inner = shown.page.evaluate("document.scrollingElement.scrollWidth")
+    wide = "(parts) => parts.filter((p) => p.checkVisibility() && p.getBoundingClientRect().right > innerWidth + 1).map((p) => p.outerHTML)"
+    outside = shown.page.eval_on_selector_all(
+        "button, input:not([type=file]), select, textarea, h1, h2, h3, p, .bar", wide
+    )
+    shown.page.set_viewport_size({"width": 1440, "height": 900})
+    assert inner <= width and outside == []
+
+
+def test_the_login_is_for_everybody(browser, coders):
+    """Without the page behind it, which it opens."""
+    with served([Coder(coders[0], "a")], accounts={"user": "secret word"}) as (_, address, _):
+        window = browser.new_context(viewport={"width": 360, "height": 740})
+        page = window.new_page()
+        page.goto(address)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert serious_faults(SimpleNamespace(page=page)) == {}
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+        for text in ("user", "\t", "secret word", "\n"):
+            page.keyboard.type(text) if text.strip() else page.keyboard.press({"\t": "Tab", "\n": "Enter"}[text])
+        page.wait_for_selector("#version:not(:empty)")
+        window.close()
 
 
 def test_on_a_phone_the_words_of_a_code_are_seen_beside_it(visit):
@@ -188,8 +224,13 @@ def test_what_happens_is_said_to_those_who_hear_the_page(visit):
     here.heard("codes predicted in")
     here.page.click(f"[aria-label='Accept {here.rows()[0]['code']}']")
     here.heard("The final list has 1 code.")
-    assert here.page.get_attribute("#message", "role") == "alert" and here.page.get_attribute("#status", "role") == "status"
-    landmarks = here.page.eval_on_selector_all("header, nav, main, aside, footer", "(parts) => parts.map((p) => p.tagName)")
+    assert (
+        here.page.get_attribute("#message", "role") == "alert"
+        and here.page.get_attribute("#status", "role") == "status"
+    )
+    landmarks = here.page.eval_on_selector_all(
+        "header, nav, main, aside, footer", "(parts) => parts.map((p) => p.tagName)"
+    )
     assert Counter(landmarks) == Counter(["HEADER", "NAV", "ASIDE", "MAIN", "FOOTER"])
 
 

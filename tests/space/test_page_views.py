@@ -10,7 +10,7 @@ from visit import NOTE, result_of
 
 ATTACK = """<script>window.attacked = 1</script><img src=x onerror="window.attacked = 2"> fever and cough
 </textarea><svg onload="window.attacked = 3"> <b>sepsis</b> {{7*7}} javascript:alert(1) acute renal failure"""
-RIGHT_TO_LEFT = "المريض لديه fever و cough\nלחולה אין pneumonia"
+RIGHT_TO_LEFT = "المريض لديه fever و cough\nלחולה אין pneumonia"  # noqa: RUF001
 
 
 def group(here, title: str) -> list[str]:
@@ -43,7 +43,10 @@ def test_an_audit_lists_what_was_missed_and_what_has_no_support(visit, address):
     assigned = [predicted[0], predicted[1], others[0], "Z99.2"]
     result = result_of(address, NOTE, assigned=assigned)
     here = visit()
-    audit(here, f"{assigned[0].replace('.', '').lower()}; {assigned[1]}\n{assigned[2]} (never seen)\tZ99.2,, {assigned[0]}")
+    audit(
+        here,
+        f"{assigned[0].replace('.', '').lower()}; {assigned[1]}\n{assigned[2]} (never seen)\tZ99.2,, {assigned[0]}",
+    )
     assert group(here, "Likely missed") == [code for code in result["audit"]["missed"] if code in predicted]
     assert group(here, "Next best") == [code for code in result["audit"]["missed"] if code not in predicted]
     assert group(here, "Likely unsupported") == result["audit"]["unsupported"] == [others[0]]
@@ -51,7 +54,9 @@ def test_an_audit_lists_what_was_missed_and_what_has_no_support(visit, address):
     assert group(here, "Not known to this model") == ["Z99.2"]
     for code in group(here, "Likely missed")[:1] + group(here, "Likely unsupported"):
         here.select(code)
-        assert [mark[1:3] for mark in here.marks()] == [tuple(word[:2]) for word in result["by_code"][code]["evidence"]]
+        assert [mark[1:3] for mark in here.marks()] == [
+            tuple(word[:2]) for word in result["by_code"][code]["evidence"]
+        ]
     here.page.click(f"[aria-label='Accept {group(here, 'Likely missed')[0]}']")
     assert here.final() == [(group(here, "Likely missed")[0], "accepted")]
 
@@ -78,7 +83,8 @@ def test_two_models_are_compared_side_by_side(visit, address):
     here.page.click("#run")
     here.page.wait_for_selector("#results .line")
     bodies = here.page.eval_on_selector_all(
-        "#results tbody", "(bodies) => bodies.map((b) => [...b.querySelectorAll('.line')].map((line) => line.dataset.code))"
+        "#results tbody",
+        "(bodies) => bodies.map((b) => [...b.querySelectorAll('.line')].map((line) => line.dataset.code))",
     )
     assert [set(codes) for codes in bodies] == [found[0] & found[1], found[0] - found[1], found[1] - found[0]]
     code = bodies[0][0]
@@ -137,7 +143,9 @@ def test_a_file_of_notes_shows_its_progress_and_can_be_cancelled(visit):
     open_view(here, "batch")
     here.page.set_input_files("#batch-file", table_of([NOTE * 20] * 2000))
     here.page.click("#batch-run")
-    here.page.wait_for_selector("#batch-progress-text:text-matches('[1-9][0-9,]* of 2,000 notes coded, about .* left')")
+    here.page.wait_for_selector(
+        "#batch-progress-text:text-matches('[1-9][0-9,]* of 2,000 notes coded, about .* left')"
+    )
     assert 0 < float(here.page.get_attribute("#batch-progress-bar", "value")) < 1
     here.page.click("#batch-cancel")
     here.heard("cancelled")
@@ -169,7 +177,9 @@ def test_an_empty_note_gets_a_message(visit, text):
     assert here.page.locator("#message .message").count() == 0
 
 
-@pytest.mark.parametrize("note", [ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"], ids=["markup", "right to left", "control"])
+@pytest.mark.parametrize(
+    "note", [ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"], ids=["markup", "right to left", "control"]
+)
 def test_an_odd_note_is_shown_as_the_text_that_it_is(visit, note):
     here = visit()
     here.code(note)
@@ -260,10 +270,15 @@ BUSY = {"status": "busy", "message": "20 notes are waiting already: try again in
 def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit, way):
     here = visit(faults=True)
     if way == "refused":
-        here.page.route("**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]}))
+        here.page.route(
+            "**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]})
+        )
     else:
         events = f"event: generating\ndata: {json.dumps([BUSY])}\n\nevent: complete\ndata: {json.dumps([BUSY])}\n\n"
-        here.page.route("**/gradio_api/call/code_note/*", lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+        here.page.route(
+            "**/gradio_api/call/code_note/*",
+            lambda route: route.fulfill(body=events, content_type="text/event-stream"),
+        )
     here.paste(NOTE)
     here.page.click("#run")
     assert here.message() == BUSY["message"]
@@ -274,8 +289,10 @@ def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit, way):
 
 def test_a_stream_that_breaks_off_is_told(visit):
     here = visit(faults=True)
-    events = "event: generating\ndata: [{\"status\": \"reading\", \"done\": 1, \"total\": 9}]\n\n"
-    here.page.route("**/gradio_api/call/code_note/*", lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    events = 'event: generating\ndata: [{"status": "reading", "done": 1, "total": 9}]\n\n'
+    here.page.route(
+        "**/gradio_api/call/code_note/*", lambda route: route.fulfill(body=events, content_type="text/event-stream")
+    )
     here.paste(NOTE)
     here.page.click("#run")
     assert "broke off" in here.message()

@@ -82,7 +82,9 @@ class Visit:
             self.complaints.append(message.text)
 
     def close(self) -> None:
-        self.kept = self.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.search]")
+        self.kept = self.page.evaluate(
+            "[localStorage.length, sessionStorage.length, document.cookie, location.search]"
+        )
         self.context.close()
 
     def check(self) -> None:
