@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 from serving import served
-from visit import NOTE, Visit
+from visit import NOTE, PHONE, Visit, page_weight
 
 from modeling_icd.space.coding import Coder
 
 
 VIEWS = ("empty", "coded", "selected words", "message", "search", "audit", "compare", "batch", "batch coded")
-PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 FOCUS = """() => {
     const element = document.activeElement;
     return element.id || element.getAttribute("aria-label") || element.textContent.trim();
@@ -237,10 +236,6 @@ def test_what_happens_is_said_to_those_who_hear_the_page(visit):
 def test_the_page_is_small_and_whole(visit):
     """All of it together, as it goes over the line, is less than one photograph."""
     here = visit()
-    sizes = here.page.evaluate(
-        "[...performance.getEntriesByType('resource'), ...performance.getEntriesByType('navigation')]"
-        ".filter((part) => !part.name.includes('/api/')).map((part) => [part.name, part.decodedBodySize])"
-    )
-    total = sum(size for _, size in sizes)
-    print(f"the page: {len(sizes)} files, {total / 1000:.0f} kB")
-    assert all(size > 0 for _, size in sizes) and total < 120_000
+    weight = page_weight(here)
+    print(f"the page: {len(weight)} files, {sum(weight.values()) / 1000:.0f} kB")
+    assert len(weight) > 10 and all(weight.values()) and sum(weight.values()) < 120_000

@@ -18,6 +18,9 @@ NOTE = (
     "The patient has fever and cough.\n\nNo evidence of pneumonia, ruled out. Sepsis due to acute renal failure, "
     "with fever and acute failure of the patient.\n"
 )
+PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+SIZES = """() => [...performance.getEntriesByType("resource"), ...performance.getEntriesByType("navigation")]
+    .filter((part) => !part.name.includes("api/")).map((part) => [part.name, part.decodedBodySize])"""
 MARKS = """() => [...CSS.highlights].flatMap(([name, highlight]) => [...highlight].map((range) => {
     if (range.startContainer.parentNode.id !== "note" || range.endContainer !== range.startContainer) throw "elsewhere";
     return [name, range.startOffset, range.endOffset, range.toString()];
@@ -41,6 +44,11 @@ def open_browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=list(ARGUMENTS))
         yield browser
         browser.close()
+
+
+def page_weight(here: "Visit") -> dict[str, int]:
+    """Bytes of each file of the page, as the browser got it."""
+    return dict(here.page.evaluate(SIZES))
 
 
 def result_of(address: str, text: str, model: str = "a", assigned: Sequence[str] = ()) -> dict[str, Any]:
