@@ -1,6 +1,7 @@
 """A page with two tiny models, served as users are served, and a browser to look at it with."""
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from visit import Visit, browser_path, open_browser
 
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.space.coding import Coder
+from modeling_icd.space.server import Page
 
 
 CODES = {
@@ -56,10 +58,25 @@ def coders(backbone, tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def address(coders) -> Iterator[str]:
+def server(coders) -> Iterator[tuple[Page, str]]:
+    """The page on the server's side, and its address."""
+    with served([Coder(folder, key) for folder, key in zip(coders, "ab", strict=True)]) as (page, address, _):
+        yield page, address + "/"
+
+
+@pytest.fixture
+def busy_model(server) -> Iterator[threading.Event]:
+    """Keeps the model from reading until the event is set."""
+    released = threading.Event()
+    server[0].thread.submit(released.wait)
+    yield released
+    released.set()
+
+
+@pytest.fixture(scope="session")
+def address(server) -> str:
     """Where the page is served."""
-    with served([Coder(folder, key) for folder, key in zip(coders, "ab", strict=True)]) as (_, address, _):
-        yield address + "/"
+    return server[1]
 
 
 @pytest.fixture(scope="module")

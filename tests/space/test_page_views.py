@@ -86,8 +86,8 @@ def test_two_models_are_compared_side_by_side(visit, address):
         "#results tbody",
         "(bodies) => bodies.map((b) => [...b.querySelectorAll('.line')].map((line) => line.dataset.code))",
     )
-    assert [set(codes) for codes in bodies] == [found[0] & found[1], found[0] - found[1], found[1] - found[0]]
-    code = bodies[0][0]
+    assert [set(codes) for codes in bodies] == [found[0] - found[1], found[1] - found[0], found[0] & found[1]]
+    code = bodies[2][0]
     line = here.page.locator(f"#results .line[data-code='{code}']")
     assert [text.split("score ")[1][:4] for text in line.locator(".number").all_text_contents()] == [
         f"{result['by_code'][code]['score']:.2f}" for result in (first, second)
@@ -123,6 +123,7 @@ def table_of(notes: list[str]) -> dict:
 
 def test_a_file_of_notes_is_coded(visit, address):
     here = visit()
+    here.code()  # the note that is coded is still there afterwards
     open_view(here, "batch")
     here.page.set_input_files("#batch-file", table_of([NOTE, "", "fever and cough"]))
     here.page.click("#batch-run")
@@ -136,6 +137,8 @@ def test_a_file_of_notes_is_coded(visit, address):
     of_first = {row["code"] for row in rows if row["id"] == "n1"}
     assert of_first == {code["code"] for code in result_of(address, NOTE)["codes"] if code["predicted"]}
     assert {row["id"] for row in rows} == {"n1", "n3"}
+    open_view(here, "code")
+    assert here.rows() and here.page.locator("#note").text_content() == NOTE
 
 
 def test_a_file_of_notes_shows_its_progress_and_can_be_cancelled(visit):

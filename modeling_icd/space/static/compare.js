@@ -1,4 +1,4 @@
-// What two models say of one note, side by side: codes that both find, and codes that one of them finds alone.
+// What two models say of one note, side by side: codes that one of them finds alone, and codes that both find.
 
 import { announce, element, plural } from "./dom.js";
 import { scoreParts } from "./rows.js";
@@ -10,8 +10,8 @@ export class CompareTable {
     this.lines = [];
     const pairs = pairUp(results);
     const groups = [
-      ["Both models", pairs.filter(({ both }) => both.every((code) => code?.predicted))],
       ...models.map((model, i) => [`Only ${model.name}`, pairs.filter(({ both }) => both[i]?.predicted && !both[1 - i]?.predicted)]),
+      ["Both models", pairs.filter(({ both }) => both.every((code) => code?.predicted))],
     ];
     const key = element(
       "p", { class: "key muted" },
@@ -76,7 +76,7 @@ export class CompareTable {
 function sideParts(code) {
   if (!code) return [element("span", { class: "muted" }, "not listed")];
   const word = code.predicted ? (code.decision ?? "predicted") : "below threshold";
-  return [element("span", { class: "score" }, ...scoreParts(code.score)), element("span", { class: "muted word-of-state" }, word)];
+  return [element("span", { class: "score" }, ...scoreParts(code.score), element("span", { class: "muted" }, word))];
 }
 
 /** Every code that at least one of two results lists: `[{code, both: [of the first, of the second]}]`, best first. */

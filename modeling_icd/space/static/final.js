@@ -64,11 +64,12 @@ export class FinalPane {
   #show(state) {
     const list = finalList(state);
     const numRejected = state.decisions.size - list.length;
-    byId("final-size").textContent = numRejected ? `${list.length} (${numRejected} rejected)` : String(list.length);
+    byId("final-size").textContent = String(list.length);
     byId("final").replaceChildren(
       list.length
         ? element("ul", { class: "final-list" }, ...list.map((entry) => this.#item(entry)))
         : element("p", { class: "empty" }, "Codes that you accept or add are collected here."),
+      ...(numRejected ? [element("p", { class: "muted hint" }, `${plural(numRejected, "code")} rejected.`)] : []),
     );
   }
 

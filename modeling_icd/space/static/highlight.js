@@ -116,12 +116,14 @@ export function firstStrong(evidence) {
   return evidence.find(([, , weight]) => weight >= heaviest / 2) ?? null;
 }
 
+const EDGES = /^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu; // "mellitus." and "Mellitus" are one word to a reader
+
 /** The strongest different words of a code, as they stand in the note: `[{text, start, end, weight}]`. */
 export function strongestWords(evidence, text, count) {
   const found = new Map();
   for (const [start, end, weight] of [...evidence].sort((one, other) => other[2] - one[2])) {
-    const word = text.slice(start, end).trim();
-    if (word && !found.has(word.toLowerCase())) found.set(word.toLowerCase(), { text: word, start, end, weight });
+    const word = text.slice(start, end).replace(EDGES, "") || text.slice(start, end);
+    if (!found.has(word.toLowerCase())) found.set(word.toLowerCase(), { text: word, start, end, weight });
     if (found.size === count) break;
   }
   return [...found.values()];

@@ -104,7 +104,9 @@ class Page {
 
   #showNotices({ view, modelId }) {
     const models = view === "code" || view === "audit" ? [this.#model(modelId)] : this.about.models;
-    const notices = models.filter(({ notice }) => notice).map(({ name, notice }) => element("p", {}, element("b", {}, name), `: ${notice}`));
+    const notices = models.filter(({ notice }) => notice).map(({ name, notice }) => (
+      element("p", {}, element("b", {}, name), `: ${notice.replaceAll("`", "")}`)
+    ));
     byId("notices").replaceChildren(...notices);
   }
 
@@ -194,7 +196,7 @@ class Page {
   /** Results that belong to the view, to the note as it stands, and to the assigned codes as they stand. */
   #resultsOnShow() {
     const { state } = this.store;
-    if (state.isEditing || state.isBusy) return [];
+    if (state.isEditing || state.isBusy || state.view === "batch") return [];
     if (state.view === "compare") {
       const both = this.about.models.map(({ id }) => currentResult(state, id));
       return both.every(Boolean) ? both : [];
@@ -221,7 +223,7 @@ class Page {
   #showEmpty(state) {
     if (state.view === "batch") return;
     const again = !state.isEditing && !state.isBusy
-      ? element("button", { type: "button", class: "primary", onclick: () => (state.view === "audit" ? this.note.edit() : this.run()) },
+      ? element("button", { type: "button", class: "primary", onclick: () => (state.view === "audit" ? this.note.edit("assigned") : this.run()) },
         state.view === "audit" ? "Enter assigned codes" : RUN_WORDS[state.view])
       : null;
     byId("empty").replaceChildren(element("p", {}, EMPTY_WORDS[state.view]), ...(again ? [again] : []));

@@ -29,7 +29,7 @@ export class NotePane {
     byId("speaks").addEventListener("mousedown", (event) => event.preventDefault()); // the words stay selected
     document.addEventListener("selectionchange", () => this.#selectionMoved());
     store.watch(["text"], ({ text }) => this.#showText(text));
-    store.watch(["isEditing", "text"], (state) => this.#showMode(state));
+    store.watch(["isEditing", "isBusy", "text"], (state) => this.#showMode(state));
   }
 
   setExamples(examples) {
@@ -44,9 +44,9 @@ export class NotePane {
   }
 
   /** Go back to writing; the codes are shown again for as long as the text stays the same. */
-  edit() {
+  edit(goal = "text") {
     this.store.set({ isEditing: true, selected: null });
-    this.box.focus();
+    byId(goal).focus();
     this.box.setSelectionRange(0, 0);
     this.box.scrollTop = this.note.scrollTop;
   }
@@ -68,12 +68,12 @@ export class NotePane {
     byId("note-size").textContent = text.trim() ? plural(countWords(text), "word") : "";
   }
 
-  #showMode({ isEditing, text }) {
+  #showMode({ isEditing, isBusy, text }) {
     byId("note-edit").hidden = !isEditing;
     byId("note-read").hidden = isEditing;
     if (!isEditing && this.marks.text !== text) this.marks.show(text);
-    byId("edit").hidden = isEditing;
-    byId("new").hidden = isEditing && !text;
+    byId("edit").hidden = isEditing || isBusy;
+    byId("new").hidden = isBusy || (isEditing && !text);
   }
 
   #replace(label, text) {
@@ -103,7 +103,9 @@ export class NotePane {
   }
 
   async #read(file) {
-    announce(`Opening ${file.name}.`);
+    const hint = byId("text-hint");
+    const usual = hint.textContent;
+    hint.textContent = `Opening ${file.name} …`;
     try {
       const { text, warnings } = await api.readDocument(file);
       this.#replace(`open ${file.name}`, text);
@@ -111,6 +113,8 @@ export class NotePane {
       if (warnings.length) showMessage(warnings.join(" "));
     } catch (error) {
       showMessage(error.message, error.canRetry ? { label: "Try again", run: () => this.#read(file) } : null);
+    } finally {
+      hint.textContent = usual;
     }
   }
 
@@ -173,4 +177,4 @@ function firstOfItsCode() {
 const countWords = (text) => text.match(/\S+/g)?.length ?? 0;
 const shorten = (text) => (text.trim().length > 60 ? `${text.trim().slice(0, 57).toWellFormed?.() ?? text.trim().slice(0, 57)} …` : text.trim());
 
-export const megabytes = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${Math.round(bytes / 1e6)} MB`);
+export const megabytes = (bytes) => (bytes < 1 << 20 ? `${Math.ceil(bytes / 1024)} kB` : `${Math.round(bytes / (1 << 20))} MB`);
