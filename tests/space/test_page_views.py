@@ -196,6 +196,18 @@ def test_an_odd_note_is_shown_as_the_text_that_it_is(visit, note):
     assert here.page.evaluate("window.attacked") is None
 
 
+def test_a_note_runs_in_the_direction_of_its_language(visit):
+    here = visit()
+    direction = "(note) => getComputedStyle(note).direction"
+    for note, expected in ((RIGHT_TO_LEFT, "rtl"), (NOTE, "ltr")):
+        here.paste(note)
+        assert here.page.eval_on_selector("#text", direction) == expected
+        here.page.click("#run")
+        here.page.wait_for_selector("#results .row:visible")
+        assert here.page.eval_on_selector("#note", direction) == expected
+        here.page.click("#edit")
+
+
 def test_a_note_of_a_megabyte_gets_a_message_that_says_how_long_it_may_be(visit):
     here = visit()
     here.paste("fever and cough " * 65_536)
