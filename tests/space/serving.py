@@ -15,15 +15,33 @@ from modeling_icd.space.coding import Coder
 from modeling_icd.space.server import Page, launch, make_server
 
 
-CODES = ["I10", "E11.9", "I50.22", "N17.9", "J18.9", "A41.9", "0BH17EZ", "5A1955Z", *(f"T{i:02}.1" for i in range(8, 70))]
+CODES = [
+    "I10",
+    "E11.9",
+    "I50.22",
+    "N17.9",
+    "J18.9",
+    "A41.9",
+    "0BH17EZ",
+    "5A1955Z",
+    *(f"T{i:02}.1" for i in range(8, 70)),
+]
 WINDOW = {"window_size": 16, "window_stride": 12}
 
 
 def save_coder(backbone: str, folder: Path, **fields) -> str:
     """Saves a model of width 16 with an untrained head of 70 codes, of which some are predicted for any note."""
     torch.manual_seed(3)
-    settings = {"id2label": dict(enumerate(CODES)), "pooling": "label_attention", "threshold": 0.55, **WINDOW, **fields}
-    settings.setdefault("code_descriptions", {"I10": "High blood pressure", "0BH17EZ": "Insertion of airway into trachea"})
+    settings = {
+        "id2label": dict(enumerate(CODES)),
+        "pooling": "label_attention",
+        "threshold": 0.55,
+        **WINDOW,
+        **fields,
+    }
+    settings.setdefault(
+        "code_descriptions", {"I10": "High blood pressure", "0BH17EZ": "Insertion of airway into trachea"}
+    )
     model = LlamaForICDCoding.from_pretrained(backbone, **settings)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(backbone).save_pretrained(folder)

@@ -37,7 +37,9 @@ def pdf_document(*pages: str, password: str | None = None) -> bytes:
     font[NameObject("/BaseFont")] = NameObject("/Helvetica")
     for text in pages:
         page = writer.add_blank_page(300, 300)
-        page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})})
+        page[NameObject("/Resources")] = DictionaryObject(
+            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
+        )
         stream = DecodedStreamObject()
         stream.set_data(f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode())
         page[NameObject("/Contents")] = writer._add_object(stream)
@@ -51,10 +53,9 @@ def pdf_document(*pages: str, password: str | None = None) -> bytes:
 def bomb(declared: int | None = None) -> bytes:
     """A Word document that unpacks to 200 MB; with `declared`, its directory says that it has fewer bytes."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("word/document.xml", "w") as stream:
-            for _ in range(200):
-                stream.write(b"\0" * (1 << 20))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("word/document.xml", "w") as stream:
+        for _ in range(200):
+            stream.write(b"\0" * (1 << 20))
     content = file.getvalue()
     if declared is not None:
         content = content.replace((200 << 20).to_bytes(4, "little"), declared.to_bytes(4, "little"))
@@ -92,7 +93,9 @@ def test_a_pdf_with_text_and_a_page_without():
     text, warnings = read_document("note.pdf", pdf_document("Fever and cough", "", "Sepsis"))
     assert [page.strip() for page in text.split("\n\n") if page.strip()] == ["Fever and cough", "Sepsis"]
     assert warnings == ["1 of 3 pages have no text: they may be scanned, and were left out."]
-    assert read_document("note.pdf", pdf_document("Fever", password=""))[0].strip() == "Fever"  # one that anyone may open
+    assert (
+        read_document("note.pdf", pdf_document("Fever", password=""))[0].strip() == "Fever"
+    )  # one that anyone may open
 
 
 FAULTS = {
@@ -122,7 +125,7 @@ def test_what_cannot_be_read_is_one_message_that_names_the_file(fault):
         read_document("C:\\ward\\my note.pdf", content)
     message = str(error.value)
     assert message.endswith(".") and "\n" not in message
-    assert error.value.__cause__ is None and error.value.__suppress_context__ or not error.value.__context__
+    assert error.value.__cause__ is None and (error.value.__suppress_context__ or error.value.__context__ is None)
 
 
 def test_a_zip_that_is_no_word_document():

@@ -86,6 +86,10 @@ def test_classifications_are_told_apart():
     assert classify(["I10", "V45.81"])["I10"] is ICD10
     mixed = classify(["401.9", "I10", "fever"])
     assert (mixed["401.9"], mixed["I10"], mixed["fever"]) == (ICD9, ICD10, None)
-    assert describe_code("96.71", ICD9)[2:] == ("Miscellaneous diagnostic and therapeutic procedures", "procedure", "ICD-9-CM")
+    assert describe_code("96.71", ICD9)[2:] == (
+        "Miscellaneous diagnostic and therapeutic procedures",
+        "procedure",
+        "ICD-9-CM",
+    )
     assert describe_code("fever", None) == Code("fever", "", "", "other", "other")
     assert describe_code("ZZZ", ICD10).system == "other"
