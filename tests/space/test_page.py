@@ -187,7 +187,8 @@ def test_selected_words_say_which_codes_they_speak_for(visit, result):
         "#speaks li",
         "(items) => items.map((i) => [i.querySelector('.code').textContent, i.querySelector('.number').textContent])",
     )
-    assert said and all(percent == f"{max(1, int(shares[code] * 100 + 0.5))} %" for code, percent in said)
+    assert said and all(percent == f"{int(shares[code] * 100 + 0.5)} %" for code, percent in said)
+    assert set(result["by_code"]) >= {code for code, _ in said} and all(shares[code] >= 0.05 for code, _ in said)
     predicted = [shares[code] for code, _ in said if result["by_code"][code]["predicted"]]
     assert all(one >= other for one, other in pairwise(predicted))
     here.page.click("#speaks li button >> nth=0")

@@ -6,6 +6,7 @@ import { Marks, spokenFor } from "./highlight.js";
 import { isPredicted } from "./store.js";
 
 const CODES_SHOWN = 6;
+const LEAST_SHARE = 0.05; // of a code's evidence, for words to count as speaking for it
 const PAUSE = 150; // milliseconds after the last movement of a selection
 
 export class NotePane {
@@ -140,7 +141,7 @@ export class NotePane {
     const codes = this.does.results().flatMap((result) => result.codes);
     if (!selected || !codes.length) return byId("speaks").replaceChildren();
     const { threshold, text } = this.store.state;
-    const found = spokenFor(codes, ...selected).filter(firstOfItsCode());
+    const found = spokenFor(codes, ...selected).filter(({ share }) => share >= LEAST_SHARE).filter(firstOfItsCode());
     found.sort((one, other) => isPredicted(other.code, threshold) - isPredicted(one.code, threshold));
     const quoted = shorten(text.slice(...selected));
     byId("speaks").replaceChildren(...this.#spoken(quoted, found, threshold));
@@ -150,12 +151,13 @@ export class NotePane {
   #spoken(quoted, found, threshold) {
     if (!found.length) return [element("p", { class: "hint" }, element("q", {}, quoted), " speaks for no code.")];
     const items = found.slice(0, CODES_SHOWN).map(({ code, share }) => {
-      const percent = `${Math.max(1, Math.round(share * 100))} %`;
+      const percent = `${Math.round(share * 100)} %`;
       const pick = element(
-        "button", { type: "button", onclick: () => this.does.pick(code), "aria-label": `${code.code} ${code.title}: ${percent} of its evidence` },
+        "button", { type: "button", onclick: () => this.does.pick(code), "aria-label": `${code.code} ${code.title}: ${percent} of its evidence${isPredicted(code, threshold) ? "" : ", below threshold"}` },
         element("span", { class: "code" }, code.code), element("span", { class: "title" }, code.title), element("span", { class: "number" }, percent),
+        isPredicted(code, threshold) ? null : element("span", { class: "muted hint" }, "below threshold"),
       );
-      return element("li", { class: isPredicted(code, threshold) ? "" : "below" }, pick);
+      return element("li", {}, pick);
     });
     return [
       element("p", { class: "hint" }, element("q", {}, quoted), " speaks for these codes, with its share of their evidence:"),
