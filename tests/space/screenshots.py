@@ -8,10 +8,12 @@ pictures is written. The size of the page as it goes over the line is printed.
 """
 
 import argparse
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from serving import served
 from visit import PHONE, Visit, open_browser, page_weight, result_of
 
@@ -80,6 +82,12 @@ PICTURES: dict[str, tuple[Callable[[Visit], None], dict[str, Any]]] = {
 }
 
 
+def save_small(picture: bytes, path: Path) -> None:
+    """Save a picture in 256 colours, which are enough for it, and a third of the bytes."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(path, optimize=True)
+
+
 def take_pictures(folder: Path, address: str, names: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with open_browser() as browser:
@@ -89,7 +97,7 @@ def take_pictures(folder: Path, address: str, names: list[str]) -> None:
             show(here)
             here.page.wait_for_timeout(300)  # until the last frame is painted
             path = folder / f"{name}.png"
-            here.page.screenshot(path=path)
+            save_small(here.page.screenshot(), path)
             print(f"{path} ({path.stat().st_size // 1000} kB)")
             weight = page_weight(here)
             here.page.close()

@@ -29,7 +29,8 @@ async function request(path, options = {}) {
 }
 
 async function fault(response) {
-  if (response.status === 401) return new ServerError("You are not signed in any more. Sign in in another tab, then try again.", true);
+  if (response.status === 401)
+    return new ServerError("You are not signed in any more. Sign in in another tab, then try again.", true);
   let said = null;
   try {
     const body = await response.json();
@@ -44,7 +45,11 @@ async function fault(response) {
   return new ServerError(said ?? own, isBusy || response.status >= 500);
 }
 
-const asJson = (body) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+const asJson = (body) => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(body),
+});
 const asFile = (file) => ({ method: "POST", headers: { "X-File-Name": encodeURIComponent(file.name) }, body: file });
 
 async function json(path, options) {
@@ -59,13 +64,17 @@ async function json(path, options) {
 export const about = () => json("api/about");
 export const readDocument = (file) => json("api/document", asFile(file));
 export const sendBatch = (file) => json("api/batch", asFile(file));
-export const findTitles = (query, system, limit, signal) => json("api/titles", { ...asJson({ query, system, limit }), signal });
+export const findTitles = (query, system, limit, signal) =>
+  json("api/titles", { ...asJson({ query, system, limit }), signal });
 
 /** The final list as a file: `{blob, name}`. */
 export async function exportCodes(format, codes) {
   const response = await request("api/export", asJson({ format, codes }));
   const named = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "");
-  return { blob: await response.blob(), name: named ? named[1] : { csv: "codes.csv", fhir: "codes.fhir.json" }[format] };
+  return {
+    blob: await response.blob(),
+    name: named ? named[1] : { csv: "codes.csv", fhir: "codes.fhir.json" }[format],
+  };
 }
 
 /** A name for one run that nobody else can guess; `randomUUID` exists on https and localhost alone. */
@@ -78,7 +87,10 @@ export function newToken() {
 export function cancelRun(token) {
   const body = JSON.stringify({ token });
   fetch(new URL("api/cancel", ROOT), {
-    method: "POST", headers: { "Content-Type": "application/json" }, body, keepalive: true,
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body,
+    keepalive: true,
   }).catch(() => {});
 }
 
@@ -114,7 +126,9 @@ const ENDS = new Set(["done", "cancelled", "error", "busy"]);
 
 function errorText(value) {
   const said = typeof value === "string" ? value : (value?.error ?? value?.message);
-  return typeof said === "string" && said ? said : "The server could not finish this. What you typed and decided is still here.";
+  return typeof said === "string" && said
+    ? said
+    : "The server could not finish this. What you typed and decided is still here.";
 }
 
 async function* serverEvents(response, signal) {

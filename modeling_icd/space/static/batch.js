@@ -1,7 +1,18 @@
 // A file of notes up, its codes down.
 
 import * as api from "./api.js";
-import { ProgressBar, announce, byId, download, element, plural, showMessage, takeDrops, timeLeft, waitingText } from "./dom.js";
+import {
+  ProgressBar,
+  announce,
+  byId,
+  download,
+  element,
+  plural,
+  showMessage,
+  takeDrops,
+  timeLeft,
+  waitingText,
+} from "./dom.js";
 import { megabytes } from "./note.js";
 
 const REJECTED_SHOWN = 50;
@@ -14,13 +25,18 @@ export class BatchPane {
     this.progress = new ProgressBar("batch-progress", () => this.#cancel());
     byId("batch-file").addEventListener("change", (event) => this.#choose(event.target.files[0]));
     byId("batch-form").addEventListener("submit", (event) => (event.preventDefault(), this.#run()));
-    takeDrops(byId("batch"), () => !this.running, (file) => this.#choose(file));
+    takeDrops(
+      byId("batch"),
+      () => !this.running,
+      (file) => this.#choose(file),
+    );
   }
 
   setUp({ models, limits }) {
     this.limits = limits;
     byId("batch-hint").textContent =
-      "One row for each note, in the columns note_id and text. The file is held in memory while it is coded, and then forgotten. " +
+      "One row for each note, in the columns note_id and text. The file is held in memory while it is coded, and " +
+      "then forgotten. " +
       `At most ${limits.max_batch_rows.toLocaleString("en")} rows and ${megabytes(limits.max_batch_bytes)}.`;
     byId("batch-model").replaceChildren(...models.map(({ id, name }) => element("option", { value: id }, name)));
     byId("batch-model-choice").hidden = models.length < 2;
@@ -96,9 +112,16 @@ export class BatchPane {
       byId("batch-file").focus();
     };
     this.results.replaceChildren(
-      element("h3", {}, rejected.length ? `${plural(coded, "note")} coded, ${plural(rejected.length, "row")} not` : `${plural(coded, "note")} coded`),
       element(
-        "div", { class: "actions" },
+        "h3",
+        {},
+        rejected.length
+          ? `${plural(coded, "note")} coded, ${plural(rejected.length, "row")} not`
+          : `${plural(coded, "note")} coded`,
+      ),
+      element(
+        "div",
+        { class: "actions" },
         element("button", { type: "button", class: "primary", onclick: save }, "Download the codes"),
         element("button", { type: "button", onclick: again }, "Code another file"),
       ),
@@ -111,15 +134,22 @@ export class BatchPane {
 
 function rejectedTable(rejected) {
   if (!rejected.length) return [];
-  const lines = rejected.slice(0, REJECTED_SHOWN).map(({ row, reason }) => (
-    element("tr", {}, element("th", { scope: "row" }, String(row)), element("td", {}, reason))
-  ));
+  const lines = rejected
+    .slice(0, REJECTED_SHOWN)
+    .map(({ row, reason }) =>
+      element("tr", {}, element("th", { scope: "row" }, String(row)), element("td", {}, reason)),
+    );
   const more = rejected.length - lines.length;
   return [
     element(
-      "table", { class: "rejected" },
+      "table",
+      { class: "rejected" },
       element("caption", {}, "Rows that could not be coded"),
-      element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Row"), element("th", { scope: "col" }, "Why"))),
+      element(
+        "thead",
+        {},
+        element("tr", {}, element("th", { scope: "col" }, "Row"), element("th", { scope: "col" }, "Why")),
+      ),
       element("tbody", {}, ...lines),
     ),
     more > 0 ? element("p", { class: "muted" }, `And ${plural(more, "row")} more.`) : null,

@@ -4,7 +4,11 @@ import { announce, element, plural } from "./dom.js";
 import { CodeRow, RowKeys, rowSection } from "./rows.js";
 import { isPredicted } from "./store.js";
 
-const KINDS = [["diagnosis", "Diagnoses"], ["procedure", "Procedures"], ["other", "Other codes"]];
+const KINDS = [
+  ["diagnosis", "Diagnoses"],
+  ["procedure", "Procedures"],
+  ["other", "Other codes"],
+];
 
 /** The list of one result; made anew for every result, and then only brought up to date. */
 export class CodeList {
@@ -13,10 +17,18 @@ export class CodeList {
     this.showsAll = false;
     this.rows = result.codes.map((code) => new CodeRow(code, does));
     this.sections = KINDS.map(([kind, title]) => this.#section(kind, title)).filter(Boolean);
-    this.nothing = element("p", { class: "empty" }, "No code reaches the threshold. Lower it to see the next best ones.");
+    this.nothing = element(
+      "p",
+      { class: "empty" },
+      "No code reaches the threshold. Lower it to see the next best ones.",
+    );
     this.more = element("button", { type: "button", class: "more", onclick: () => this.#toggleAll() });
     area.replaceChildren(
-      this.#threshold(model), this.nothing, ...this.sections.map(({ section }) => section), this.more, keysHint(),
+      this.#threshold(model),
+      this.nothing,
+      ...this.sections.map(({ section }) => section),
+      this.more,
+      keysHint(),
     );
     this.keys = new RowKeys(area);
     this.keys.take(this.sections.flatMap(({ rows }) => rows));
@@ -36,8 +48,14 @@ export class CodeList {
     this.shown = element("output", { htmlFor: "threshold" });
     const own = model.per_code_thresholds
       ? "The model has a threshold of its own for each code."
-      : model.threshold === null ? null : `The model's own is ${model.threshold.toFixed(2)}.`;
-    this.reset = element("button", { type: "button", class: "quiet", onclick: () => this.does.setThreshold(null) }, "Reset");
+      : model.threshold === null
+        ? null
+        : `The model's own is ${model.threshold.toFixed(2)}.`;
+    this.reset = element(
+      "button",
+      { type: "button", class: "quiet", onclick: () => this.does.setThreshold(null) },
+      "Reset",
+    );
     return element(
       "div",
       { class: "threshold" },
@@ -74,7 +92,9 @@ export class CodeList {
     this.nothing.hidden = shown > 0;
     this.more.hidden = below === 0;
     this.more.setAttribute("aria-expanded", this.showsAll);
-    this.more.textContent = this.showsAll ? "Hide codes below the threshold" : `Show ${plural(below, "code")} below the threshold`;
+    this.more.textContent = this.showsAll
+      ? "Hide codes below the threshold"
+      : `Show ${plural(below, "code")} below the threshold`;
     this.keys.refresh();
     return shown;
   }
@@ -96,7 +116,16 @@ const NEXT_BEST = "Next best";
 
 function keysHint() {
   const keys = (...names) => names.flatMap((name) => [element("kbd", {}, name), " "]);
-  return element("p", { class: "muted hint keys" }, ...keys("↑", "↓"), "go through the codes, ", ...keys("A"), "accepts, ", ...keys("R"), "rejects.");
+  return element(
+    "p",
+    { class: "muted hint keys" },
+    ...keys("↑", "↓"),
+    "go through the codes, ",
+    ...keys("A"),
+    "accepts, ",
+    ...keys("R"),
+    "rejects.",
+  );
 }
 
 /** Likely missed and likely unsupported codes of a note that somebody has coded already. */
@@ -113,15 +142,27 @@ export class AuditList {
     const agreed = [...new Set(lookUp(assigned))].filter((code) => !doubted.includes(code));
     this.groups = [
       ["Likely missed", likely, "", "Not assigned, but the model finds them in the note."],
-      ["Likely unsupported", doubted, "assigned", "Assigned, but the model finds little for them. The nearest words are shown."],
+      [
+        "Likely unsupported",
+        doubted,
+        "assigned",
+        "Assigned, but the model finds little for them. The nearest words are shown.",
+      ],
       ["In agreement", agreed, "assigned", "Assigned, and the model finds them, too."],
       [NEXT_BEST, possible, "", "Not assigned, and below the model's threshold."],
     ].map(([title, codes, note, hint]) => ({ title, rows: codes.map((code) => row(code, note)), hint }));
     this.rows = this.groups.flatMap(({ rows }) => rows);
-    area.replaceChildren(...this.groups.map((group) => this.#section(group)), ...unknownCodes(result.unknown), keysHint());
+    area.replaceChildren(
+      ...this.groups.map((group) => this.#section(group)),
+      ...unknownCodes(result.unknown),
+      keysHint(),
+    );
     this.keys = new RowKeys(area);
     this.keys.take(this.rows);
-    announce(`${plural(likely.length, "code")} likely missed, ${doubted.length} likely unsupported, ${agreed.length} in agreement.`);
+    announce(
+      `${plural(likely.length, "code")} likely missed, ${doubted.length} likely unsupported, ` +
+        `${agreed.length} in agreement.`,
+    );
   }
 
   #section({ title, rows, hint }) {
@@ -129,7 +170,12 @@ export class AuditList {
     section.showCount(String(rows.length));
     if (!rows.length) section.append(element("p", { class: "muted hint" }, "None."));
     if (title !== NEXT_BEST) return section;
-    const details = element("details", { class: "next", ontoggle: () => this.keys.refresh() }, element("summary", {}, "Show the next best codes"), section);
+    const details = element(
+      "details",
+      { class: "next", ontoggle: () => this.keys.refresh() },
+      element("summary", {}, "Show the next best codes"),
+      section,
+    );
     details.hidden = !rows.length;
     return details;
   }
@@ -150,7 +196,9 @@ const bare = (code) => code.replaceAll(".", "").toUpperCase();
 
 function unknownCodes(unknown) {
   if (!unknown.length) return [];
-  const items = unknown.map(({ code, title }) => element("li", {}, element("span", { class: "code" }, code), " ", title ?? "no such title is known"));
+  const items = unknown.map(({ code, title }) =>
+    element("li", {}, element("span", { class: "code" }, code), " ", title ?? "no such title is known"),
+  );
   return [
     element(
       "section",
@@ -166,7 +214,10 @@ const CODE = /^(?=.*\d)[A-Z0-9][A-Z0-9.]{1,8}$/i;
 
 /** Codes in what was pasted, whatever stands between them, and the words that are none. */
 export function readCodes(pasted) {
-  const parts = pasted.split(/[^\p{L}\p{N}.]+/u).map((part) => part.replace(/^\.+|\.+$/g, "")).filter(Boolean);
+  const parts = pasted
+    .split(/[^\p{L}\p{N}.]+/u)
+    .map((part) => part.replace(/^\.+|\.+$/g, ""))
+    .filter(Boolean);
   const codes = [...new Set(parts.filter((part) => CODE.test(part)).map((part) => part.toUpperCase()))];
   return { codes, others: parts.filter((part) => !CODE.test(part)) };
 }

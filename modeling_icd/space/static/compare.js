@@ -10,13 +10,20 @@ export class CompareTable {
     this.lines = [];
     const pairs = pairUp(results);
     const groups = [
-      ...models.map((model, i) => [`Only ${model.name}`, pairs.filter(({ both }) => both[i]?.predicted && !both[1 - i]?.predicted)]),
+      ...models.map((model, i) => [
+        `Only ${model.name}`,
+        pairs.filter(({ both }) => both[i]?.predicted && !both[1 - i]?.predicted),
+      ]),
       ["Both models", pairs.filter(({ both }) => both.every((code) => code?.predicted))],
     ];
     const key = element(
-      "p", { class: "key muted" },
-      "Words of ", element("span", { class: "key-a" }, models[0].name), " are painted, those of ",
-      element("span", { class: "key-b" }, models[1].name), " are underlined.",
+      "p",
+      { class: "key muted" },
+      "Words of ",
+      element("span", { class: "key-a" }, models[0].name),
+      " are painted, those of ",
+      element("span", { class: "key-b" }, models[1].name),
+      " are underlined.",
     );
     area.replaceChildren(key, this.#table(groups, models));
     area.addEventListener("keydown", (event) => this.#key(event));
@@ -25,11 +32,28 @@ export class CompareTable {
 
   #table(groups, models) {
     const names = models.map((model) => element("th", { scope: "col", class: "of-model" }, model.name));
-    const table = element("table", { class: "compare" }, element("caption", { class: "visually-hidden" }, "Codes of two models"));
+    const table = element(
+      "table",
+      { class: "compare" },
+      element("caption", { class: "visually-hidden" }, "Codes of two models"),
+    );
     table.append(element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Code"), ...names)));
     for (const [title, pairs] of groups) {
-      const heading = element("th", { colSpan: 3, scope: "rowgroup" }, title, " ", element("span", { class: "count" }, String(pairs.length)));
-      table.append(element("tbody", {}, element("tr", { class: "group-line" }, heading), ...pairs.map((pair) => this.#line(pair))));
+      const heading = element(
+        "th",
+        { colSpan: 3, scope: "rowgroup" },
+        title,
+        " ",
+        element("span", { class: "count" }, String(pairs.length)),
+      );
+      table.append(
+        element(
+          "tbody",
+          {},
+          element("tr", { class: "group-line" }, heading),
+          ...pairs.map((pair) => this.#line(pair)),
+        ),
+      );
     }
     return table;
   }
@@ -38,10 +62,18 @@ export class CompareTable {
     const pick = element(
       "button",
       { type: "button", class: "pick", tabIndex: -1, "aria-pressed": "false", onclick: () => this.does.pick(code) },
-      element("span", { class: "code" }, code.code), element("span", { class: "title" }, code.title || "No title is known"),
+      element("span", { class: "code" }, code.code),
+      element("span", { class: "title" }, code.title || "No title is known"),
     );
-    const scores = both.map((side) => element("td", { class: side?.predicted ? "found" : "not-found" }, ...sideParts(side)));
-    const line = element("tr", { class: "line", "data-code": code.code }, element("th", { scope: "row" }, pick), ...scores);
+    const scores = both.map((side) =>
+      element("td", { class: side?.predicted ? "found" : "not-found" }, ...sideParts(side)),
+    );
+    const line = element(
+      "tr",
+      { class: "line", "data-code": code.code },
+      element("th", { scope: "row" }, pick),
+      ...scores,
+    );
     this.lines.push({ code, pick, line });
     return line;
   }

@@ -51,7 +51,8 @@ export function announce(text) {
 /** Show one message with at most one way to go on; it stays until it is closed or the next one comes. */
 export function showMessage(text, action = null) {
   const close = element("button", { type: "button", class: "quiet", onclick: clearMessage }, "Close");
-  const go = action && element("button", { type: "button", onclick: () => (clearMessage(), action.run()) }, action.label);
+  const go =
+    action && element("button", { type: "button", onclick: () => (clearMessage(), action.run()) }, action.label);
   byId("message").replaceChildren(
     element("div", { class: "message" }, element("p", {}, text), element("span", { class: "actions" }, go, close)),
   );

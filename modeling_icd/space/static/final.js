@@ -30,14 +30,23 @@ export class FinalPane {
   /** Take a code, refuse it, or take that back; `status` as in `STATUS`, or `null`. */
   decide(code, status) {
     const before = this.store.state.decisions.get(code.code)?.status ?? null;
-    const verb = { accepted: "accept", rejected: "reject", added: "add" }[status] ?? `no longer ${before === "rejected" ? "reject" : "accept"}`;
+    const verb =
+      { accepted: "accept", rejected: "reject", added: "add" }[status] ??
+      `no longer ${before === "rejected" ? "reject" : "accept"}`;
+    const count = finalList(withDecision(this.store.state, code, status)).length;
     this.store.act(`${verb} ${code.code}`, withDecision(this.store.state, code, status));
-    announce(`${code.code} ${status ?? "undecided"}. The final list has ${plural(finalList(this.store.state).length, "code")}.`);
+    announce(
+      `${code.code} ${status ?? "undecided"}. The final list has ${plural(count, "code")}.`,
+    );
   }
 
   move(direction) {
     const label = this.store[direction]();
-    announce(label === null ? `There is nothing to ${direction}.` : `${direction === "undo" ? "Undone" : "Done again"}: ${label}.`);
+    announce(
+      label === null
+        ? `There is nothing to ${direction}.`
+        : `${direction === "undo" ? "Undone" : "Done again"}: ${label}.`,
+    );
   }
 
   #key(event) {
@@ -56,7 +65,9 @@ export class FinalPane {
       announce(`${title.code} is in the final list already.`);
       return;
     }
-    const offered = [...this.store.state.results.values()].flatMap(({ result }) => result.codes).find(({ code }) => code === title.code);
+    const offered = [...this.store.state.results.values()]
+      .flatMap(({ result }) => result.codes)
+      .find(({ code }) => code === title.code);
     if (offered) this.decide(offered, STATUS.accepted);
     else this.decide({ ...title, score: null, decision: null }, STATUS.added);
   }
@@ -76,7 +87,12 @@ export class FinalPane {
   #item({ code, status }) {
     const remove = element(
       "button",
-      { type: "button", class: "quiet remove", "aria-label": `Remove ${code.code}`, onclick: () => this.#remove(code) },
+      {
+        type: "button",
+        class: "quiet remove",
+        "aria-label": `Remove ${code.code}`,
+        onclick: () => this.#remove(code),
+      },
       "Remove",
     );
     return element(
@@ -98,7 +114,10 @@ export class FinalPane {
   }
 
   #showHistory(history) {
-    for (const [direction, word] of [["undo", "Undo"], ["redo", "Redo"]]) {
+    for (const [direction, word] of [
+      ["undo", "Undo"],
+      ["redo", "Redo"],
+    ]) {
       const button = byId(direction);
       const hadFocus = document.activeElement === button;
       button.disabled = history[direction] === null;
@@ -111,9 +130,15 @@ export class FinalPane {
     const { decisions } = this.store.state;
     const list = finalList(this.store.state);
     if (!list.length) return showMessage("The final list is empty: accept or add at least one code first.");
-    const codes = list.map(({ status, code: { code, title, kind, system, score, decision } }) => (
-      { code, title, kind, system, score: score ?? null, decision: decision ?? null, status }
-    ));
+    const codes = list.map(({ status, code: { code, title, kind, system, score, decision } }) => ({
+      code,
+      title,
+      kind,
+      system,
+      score: score ?? null,
+      decision: decision ?? null,
+      status,
+    }));
     try {
       const { blob, name } = await api.exportCodes(format, codes);
       download(blob, name);

@@ -47,13 +47,20 @@ export class Marks {
 
   #wrap(layers) {
     const pieces = document.createDocumentFragment();
-    const marks = layers.flatMap((entries, of) => entries.map(([start, end, weight]) => ({ start, end, name: `${LAYERS[of]}-${weightClass(weight)}` })));
-    const cuts = [...new Set([0, this.text.length, ...marks.flatMap(({ start, end }) => [start, end])])].sort((a, b) => a - b);
+    const marks = layers.flatMap((entries, of) =>
+      entries.map(([start, end, weight]) => ({ start, end, name: `${LAYERS[of]}-${weightClass(weight)}` })),
+    );
+    const cuts = [...new Set([0, this.text.length, ...marks.flatMap(({ start, end }) => [start, end])])].sort(
+      (a, b) => a - b,
+    );
     for (let i = 0; i + 1 < cuts.length; i++) {
       const part = this.text.slice(cuts[i], cuts[i + 1]);
       const names = marks.filter(({ start, end }) => start <= cuts[i] && cuts[i + 1] <= end).map(({ name }) => name);
       if (!names.length) pieces.append(part);
-      else pieces.append(Object.assign(document.createElement("mark"), { className: names.join(" "), textContent: part }));
+      else
+        pieces.append(
+          Object.assign(document.createElement("mark"), { className: names.join(" "), textContent: part }),
+        );
     }
     this.note.replaceChildren(pieces);
   }

@@ -4,7 +4,17 @@ import * as api from "./api.js";
 import { BatchPane } from "./batch.js";
 import { AuditList, CodeList, readCodes } from "./codes.js";
 import { CompareTable, pairUp } from "./compare.js";
-import { ProgressBar, announce, byId, clearMessage, element, plural, showMessage, timeLeft, waitingText } from "./dom.js";
+import {
+  ProgressBar,
+  announce,
+  byId,
+  clearMessage,
+  element,
+  plural,
+  showMessage,
+  timeLeft,
+  waitingText,
+} from "./dom.js";
 import { FinalPane } from "./final.js";
 import { firstStrong } from "./highlight.js";
 import { NotePane } from "./note.js";
@@ -13,7 +23,9 @@ import { Store, currentResult } from "./store.js";
 const RUN_WORDS = { code: "Code this note", audit: "Audit this note", compare: "Compare the models" };
 const EMPTY_WORDS = {
   code: "The codes of the note appear here, each with its score and the words that it was read from.",
-  audit: "Enter the assigned codes beside the note. Those that were likely missed, and those that the note hardly supports, appear here.",
+  audit:
+    "Enter the assigned codes beside the note. Those that were likely missed, and those that the note hardly " +
+    "supports, appear here.",
   compare: "What both models say of the note appears here, side by side.",
 };
 
@@ -42,7 +54,9 @@ class Page {
       text: () => this.store.state.text,
     };
     this.note = new NotePane(this.store, {
-      run: () => this.run(), results: () => this.#resultsOnShow(), pick: (code) => this.#pickFromNote(code),
+      run: () => this.run(),
+      results: () => this.#resultsOnShow(),
+      pick: (code) => this.#pickFromNote(code),
     });
     this.batch = new BatchPane();
     this.progress = new ProgressBar("progress", () => this.#cancel());
@@ -70,7 +84,8 @@ class Page {
     }
     const { banner, models, limits, examples, version } = this.about;
     byId("banner").textContent = banner;
-    byId("version").textContent = `modeling-icd ${version}. ${models.map(({ name, num_codes: n }) => `${name}: ${plural(n, "code")}`).join("; ")}.`;
+    byId("version").textContent =
+      `modeling-icd ${version}. ` + models.map(({ name, num_codes: n }) => `${name}: ${plural(n, "code")}.`).join(" ");
     byId("model").replaceChildren(...models.map(({ id, name }) => element("option", { value: id }, name)));
     byId("model-choice").hidden = models.length < 2;
     document.querySelector('nav [data-view="compare"]').hidden = models.length < 2;
@@ -81,7 +96,10 @@ class Page {
     this.store.set({ modelId: models[0].id });
     this.store.watch(["view"], (state) => this.#showView(state));
     this.store.watch(["view", "modelId"], (state) => this.#showNotices(state));
-    this.store.watch(["assigned"], ({ assigned }) => byId("assigned").value !== assigned && (byId("assigned").value = assigned));
+    this.store.watch(
+      ["assigned"],
+      ({ assigned }) => byId("assigned").value !== assigned && (byId("assigned").value = assigned),
+    );
     this.store.watch(["view", "text", "isEditing", "isBusy", "modelId", "results"], () => this.#showResults());
     this.store.watch(["decisions", "threshold", "selected"], (state, changed) => this.#update(state, changed));
   }
@@ -93,7 +111,8 @@ class Page {
   #showView({ view }) {
     byId("main").dataset.view = view;
     for (const part of document.querySelectorAll("[data-in]")) {
-      part.hidden = !part.dataset.in.split(" ").includes(view) || (part.id === "model-choice" && this.about.models.length < 2);
+      part.hidden =
+        !part.dataset.in.split(" ").includes(view) || (part.id === "model-choice" && this.about.models.length < 2);
     }
     for (const button of document.querySelectorAll("nav button")) {
       if (button.dataset.view === view) button.setAttribute("aria-current", "page");
@@ -104,9 +123,9 @@ class Page {
 
   #showNotices({ view, modelId }) {
     const models = view === "code" || view === "audit" ? [this.#model(modelId)] : this.about.models;
-    const notices = models.filter(({ notice }) => notice).map(({ name, notice }) => (
-      element("p", {}, element("b", {}, name), `: ${notice.replaceAll("`", "")}`)
-    ));
+    const notices = models
+      .filter(({ notice }) => notice)
+      .map(({ name, notice }) => element("p", {}, element("b", {}, name), `: ${notice.replaceAll("`", "")}`));
     byId("notices").replaceChildren(...notices);
   }
 
@@ -139,8 +158,14 @@ class Page {
       for (const [i, id] of ids.entries()) {
         if (this.#holds(id, text, assigned)) continue;
         running.token = api.newToken();
-        const tell = (state) => this.#tell(state, ids.length > 1 ? `${this.#model(id).name}, ${i + 1} of ${ids.length}: ` : "");
-        const { result } = await api.run("code_note", [text, id, assigned, running.token], tell, running.aborter.signal);
+        const tell = (state) =>
+          this.#tell(state, ids.length > 1 ? `${this.#model(id).name}, ${i + 1} of ${ids.length}: ` : "");
+        const { result } = await api.run(
+          "code_note",
+          [text, id, assigned, running.token],
+          tell,
+          running.aborter.signal,
+        );
         this.store.set({ results: new Map(this.store.state.results).set(id, { text, assigned, result }) });
       }
     } catch (error) {
@@ -181,7 +206,10 @@ class Page {
     if (!result) return;
     this.list?.enter();
     if (this.store.state.view === "code") {
-      announce(`${plural(result.codes.filter(({ predicted }) => predicted).length, "code")} predicted in ${result.seconds.toFixed(1)} seconds.`);
+      announce(
+        `${plural(result.codes.filter(({ predicted }) => predicted).length, "code")} predicted ` +
+          `in ${result.seconds.toFixed(1)} seconds.`,
+      );
     }
   }
 
@@ -222,10 +250,18 @@ class Page {
 
   #showEmpty(state) {
     if (state.view === "batch") return;
-    const again = !state.isEditing && !state.isBusy
-      ? element("button", { type: "button", class: "primary", onclick: () => (state.view === "audit" ? this.note.edit("assigned") : this.run()) },
-        state.view === "audit" ? "Enter assigned codes" : RUN_WORDS[state.view])
-      : null;
+    const again =
+      !state.isEditing && !state.isBusy
+        ? element(
+            "button",
+            {
+              type: "button",
+              class: "primary",
+              onclick: () => (state.view === "audit" ? this.note.edit("assigned") : this.run()),
+            },
+            state.view === "audit" ? "Enter assigned codes" : RUN_WORDS[state.view],
+          )
+        : null;
     byId("empty").replaceChildren(element("p", {}, EMPTY_WORDS[state.view]), ...(again ? [again] : []));
   }
 
@@ -244,9 +280,10 @@ class Page {
       this.selectable = new Map(pairUp(results).map(({ code, both }) => [code.code, both]));
     } else {
       const [result] = results;
-      this.list = view === "code"
-        ? new CodeList(area, result, this.#model(), this.does)
-        : new AuditList(area, result, held.get(modelId).assigned, this.does);
+      this.list =
+        view === "code"
+          ? new CodeList(area, result, this.#model(), this.does)
+          : new AuditList(area, result, held.get(modelId).assigned, this.does);
       this.selectable = new Map(result.codes.map((code) => [code.code, [code, null]]));
     }
   }

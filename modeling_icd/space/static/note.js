@@ -12,7 +12,7 @@ const PAUSE = 150; // milliseconds after the last movement of a selection
 export class NotePane {
   /**
    * @param {Store} store
-   * @param {object} does `{run(), results(), pick(code)}`: start coding, the results on show, select one of their codes
+   * @param {object} does `{run(), results(), pick(code)}`: start coding; the results on show; select one of their codes
    */
   constructor(store, does) {
     this.store = store;
@@ -25,7 +25,11 @@ export class NotePane {
     byId("edit").addEventListener("click", () => this.edit());
     byId("new").addEventListener("click", () => this.#startAnew());
     byId("file").addEventListener("change", (event) => this.#open(event.target.files[0], event.target));
-    takeDrops(document.querySelector(".note-pane"), () => store.state.isEditing && !store.state.isBusy, (file) => this.#open(file));
+    takeDrops(
+      document.querySelector(".note-pane"),
+      () => store.state.isEditing && !store.state.isBusy,
+      (file) => this.#open(file),
+    );
     this.#keepReadOnly();
     byId("speaks").addEventListener("mousedown", (event) => event.preventDefault()); // the words stay selected
     document.addEventListener("selectionchange", () => this.#selectionMoved());
@@ -34,9 +38,13 @@ export class NotePane {
   }
 
   setExamples(examples) {
-    const buttons = examples.map(({ title, text }) => (
-      element("button", { type: "button", class: "quiet", onclick: () => this.#replace("open the example", text) }, `Example: ${title}`)
-    ));
+    const buttons = examples.map(({ title, text }) =>
+      element(
+        "button",
+        { type: "button", class: "quiet", onclick: () => this.#replace("open the example", text) },
+        `Example: ${title}`,
+      ),
+    );
     byId("examples").replaceChildren(...buttons);
   }
 
@@ -59,7 +67,8 @@ export class NotePane {
     const most = this.limits.max_characters;
     const length = text.length > most ? [...text].length : 0;
     return length > most
-      ? `The note has ${length.toLocaleString("en")} characters; at most ${most.toLocaleString("en")} can be coded at once. Shorten it.`
+      ? `The note has ${length.toLocaleString("en")} characters; at most ${most.toLocaleString("en")} can be ` +
+          "coded at once. Shorten it."
       : null;
   }
 
@@ -87,7 +96,14 @@ export class NotePane {
   }
 
   #startAnew() {
-    const parts = { text: "", assigned: "", decisions: new Map(), results: new Map(), isEditing: true, selected: null };
+    const parts = {
+      text: "",
+      assigned: "",
+      decisions: new Map(),
+      results: new Map(),
+      isEditing: true,
+      selected: null,
+    };
     this.store.act("start a new note", parts);
     this.box.focus();
     announce("The note and its codes are put away. Undo brings them back.");
@@ -125,7 +141,8 @@ export class NotePane {
     for (const name of ["beforeinput", "cut", "paste", "drop"]) {
       this.note.addEventListener(name, (event) => event.preventDefault());
     }
-    this.note.addEventListener("input", () => this.marks.show(this.store.state.text)); // what an input method wrote all the same
+    // What an input method wrote all the same is taken away again.
+    this.note.addEventListener("input", () => this.marks.show(this.store.state.text));
   }
 
   #selectionMoved() {
@@ -141,26 +158,48 @@ export class NotePane {
     const codes = this.does.results().flatMap((result) => result.codes);
     if (!selected || !codes.length) return byId("speaks").replaceChildren();
     const { threshold, text } = this.store.state;
-    const found = spokenFor(codes, ...selected).filter(({ share }) => share >= LEAST_SHARE).filter(firstOfItsCode());
+    const found = spokenFor(codes, ...selected)
+      .filter(({ share }) => share >= LEAST_SHARE)
+      .filter(firstOfItsCode());
     found.sort((one, other) => isPredicted(other.code, threshold) - isPredicted(one.code, threshold));
     const quoted = shorten(text.slice(...selected));
     byId("speaks").replaceChildren(...this.#spoken(quoted, found, threshold));
-    announce(found.length ? `The selected words speak for ${found.slice(0, 3).map(({ code }) => code.code).join(", ")}.` : "The selected words speak for no code.");
+    announce(
+      found.length
+        ? `The selected words speak for ${found
+            .slice(0, 3)
+            .map(({ code }) => code.code)
+            .join(", ")}.`
+        : "The selected words speak for no code.",
+    );
   }
 
   #spoken(quoted, found, threshold) {
     if (!found.length) return [element("p", { class: "hint" }, element("q", {}, quoted), " speaks for no code.")];
     const items = found.slice(0, CODES_SHOWN).map(({ code, share }) => {
+      const isIn = isPredicted(code, threshold);
       const percent = `${Math.round(share * 100)} %`;
       const pick = element(
-        "button", { type: "button", onclick: () => this.does.pick(code), "aria-label": `${code.code} ${code.title}: ${percent} of its evidence${isPredicted(code, threshold) ? "" : ", below threshold"}` },
-        element("span", { class: "code" }, code.code), element("span", { class: "title" }, code.title), element("span", { class: "number" }, percent),
-        isPredicted(code, threshold) ? null : element("span", { class: "muted hint" }, "below threshold"),
+        "button",
+        {
+          type: "button",
+          onclick: () => this.does.pick(code),
+          "aria-label": `${code.code} ${code.title}: ${percent} of its evidence${isIn ? "" : ", below threshold"}`,
+        },
+        element("span", { class: "code" }, code.code),
+        element("span", { class: "title" }, code.title),
+        element("span", { class: "number" }, percent),
+        isIn ? null : element("span", { class: "muted hint" }, "below threshold"),
       );
       return element("li", {}, pick);
     });
     return [
-      element("p", { class: "hint" }, element("q", {}, quoted), " speaks for these codes, with its share of their evidence:"),
+      element(
+        "p",
+        { class: "hint" },
+        element("q", {}, quoted),
+        " speaks for these codes, with its share of the evidence of each:",
+      ),
       element("ul", { class: "plain" }, ...items),
     ];
   }
@@ -175,7 +214,9 @@ function clean(text) {
 /** Of the first letter that has a direction; `dir="auto"` does the same, and takes seconds for a megabyte. */
 function direction(text) {
   const letter = /\p{L}/u.exec(text.slice(0, 10_000))?.[0] ?? "";
-  return /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u.test(letter) ? "rtl" : "ltr";
+  return /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u.test(letter)
+    ? "rtl"
+    : "ltr";
 }
 
 function firstOfItsCode() {
@@ -184,6 +225,7 @@ function firstOfItsCode() {
 }
 
 const countWords = (text) => text.match(/\S+/g)?.length ?? 0;
-const shorten = (text) => (text.trim().length > 60 ? `${text.trim().slice(0, 57).toWellFormed?.() ?? text.trim().slice(0, 57)} …` : text.trim());
+const shorten = (text) => (text.trim().length > 60 ? `${clean(text.trim().slice(0, 57))} …` : text.trim());
 
-export const megabytes = (bytes) => (bytes < 1 << 20 ? `${Math.ceil(bytes / 1024)} kB` : `${Math.round(bytes / (1 << 20))} MB`);
+export const megabytes = (bytes) =>
+  bytes < 1 << 20 ? `${Math.ceil(bytes / 1024)} kB` : `${Math.round(bytes / (1 << 20))} MB`;

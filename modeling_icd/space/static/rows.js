@@ -11,14 +11,18 @@ const STATE_WORDS = { confident: "confident", review: "review", predicted: "pred
 export function scoreParts(score) {
   const bar = element("span", { class: "bar", "aria-hidden": "true" });
   bar.style.setProperty("--score", score);
-  return [bar, element("span", { class: "number" }, element("span", { class: "visually-hidden" }, "score "), score.toFixed(2))];
+  return [
+    bar,
+    element("span", { class: "number" }, element("span", { class: "visually-hidden" }, "score "), score.toFixed(2)),
+  ];
 }
 
 /**
  * One code of a list.
  *
  * @param {object} code of the server's result
- * @param {object} does `{pick(code), decide(code, status), reveal(start, end)}`; without `decide` there is nothing to accept
+ * @param {object} does `{pick(code), decide(code, status), reveal(start, end)}`; without `decide` there is nothing
+ *     to accept
  * @param {object} extra `note`: a few words beside the state, such as "assigned"
  */
 export class CodeRow {
@@ -51,10 +55,17 @@ export class CodeRow {
     return element(
       "button",
       {
-        type: "button", class: verb.toLowerCase(), tabIndex: -1, "data-status": status, "aria-pressed": "false",
-        "aria-label": `${verb} ${this.code.code}`, title: verb, onclick: () => this.toggle(status),
+        type: "button",
+        class: verb.toLowerCase(),
+        tabIndex: -1,
+        "data-status": status,
+        "aria-pressed": "false",
+        "aria-label": `${verb} ${this.code.code}`,
+        title: verb,
+        onclick: () => this.toggle(status),
       },
-      element("span", { "aria-hidden": "true" }, sign), element("span", { class: "verb" }, verb),
+      element("span", { "aria-hidden": "true" }, sign),
+      element("span", { class: "verb" }, verb),
     );
   }
 
@@ -72,7 +83,9 @@ export class CodeRow {
     this.status = decisions.get(this.code.code)?.status ?? "";
     this.element.dataset.status = this.status;
     for (const button of this.buttons) {
-      const isOn = button.dataset.status === this.status || (this.status === STATUS.added && button.dataset.status === STATUS.accepted);
+      const isOn =
+        button.dataset.status === this.status ||
+        (this.status === STATUS.added && button.dataset.status === STATUS.accepted);
       button.setAttribute("aria-pressed", isOn);
     }
     const isSelected = selected === this.code.code;
@@ -128,7 +141,8 @@ export class RowKeys {
   /** Keep one visible row within reach of the Tab key. */
   refresh() {
     const visible = this.#visible();
-    const wanted = visible.find((row) => row === this.reached) ?? visible.find((row) => row.element.classList.contains("selected"));
+    const wanted =
+      visible.find((row) => row === this.reached) ?? visible.find((row) => row.element.classList.contains("selected"));
     this.#reach(wanted ?? visible[0] ?? null);
   }
 

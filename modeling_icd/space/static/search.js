@@ -28,7 +28,9 @@ export class TitleSearch {
 
   /** Offer the classifications that the models code in, then the others, and all together. */
   setSystems(names) {
-    const known = Object.entries(SYSTEMS).filter(([, name]) => names.includes(name)).map(([key]) => key);
+    const known = Object.entries(SYSTEMS)
+      .filter(([, name]) => names.includes(name))
+      .map(([key]) => key);
     const options = [...known, ...Object.keys(SYSTEMS).filter((key) => !known.includes(key))];
     const all = element("option", { value: "" }, "All");
     const rest = options.map((key) => element("option", { value: key }, SYSTEMS[key]));
@@ -64,15 +66,20 @@ export class TitleSearch {
 
   #option({ code, title, kind }, i) {
     return element(
-      "li", { role: "option", id: `title-${i}`, "aria-selected": "false" },
-      element("span", { class: "code" }, code), " ", element("span", { class: "title" }, title),
+      "li",
+      { role: "option", id: `title-${i}`, "aria-selected": "false" },
+      element("span", { class: "code" }, code),
+      " ",
+      element("span", { class: "title" }, title),
       kind === "procedure" ? element("span", { class: "tag" }, "procedure") : null,
     );
   }
 
   #say(text) {
     this.titles = [];
-    this.list.replaceChildren(element("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, text));
+    this.list.replaceChildren(
+      element("li", { role: "option", "aria-disabled": "true", "aria-selected": "false" }, text),
+    );
     this.#setOpen(true);
     announce(text);
   }
