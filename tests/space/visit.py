@@ -141,7 +141,7 @@ class Visit:
         """The one message that is on show, once there is one."""
         self.page.wait_for_selector("#message .message p")
         box, size = self.page.locator("#message .message").bounding_box(), self.page.viewport_size
-        assert 0 <= box["y"] and box["y"] + box["height"] <= size["height"]  # wherever the page is scrolled to
+        assert box["y"] >= 0 and box["y"] + box["height"] <= size["height"]  # wherever the page is scrolled to
         return self.page.inner_text("#message .message p")
 
     def heard(self, words: str) -> None:
