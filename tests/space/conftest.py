@@ -60,6 +60,7 @@ def coders(backbone, tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="session")
 def server(coders) -> Iterator[tuple[Page, str]]:
     """The page on the server's side, and its address."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
     with served([Coder(folder, key) for folder, key in zip(coders, "ab", strict=True)]) as (page, address, _):
         yield page, address + "/"
 
