@@ -251,6 +251,7 @@ def make_server(page: Page, accounts: Mapping[str, str] | None = None):
     # Read on import, and before: nothing is reported to anyone, and nothing of a call is kept.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SHARE": "False"}
     import gradio
+    import matplotlib.pyplot  # noqa: F401  # what Gradio would read at the first call, which would wait for it
 
     server = gradio.Server(openapi_url=None, docs_url=None, redoc_url=None, title="ICD coding")
     server.add_middleware(CallGuard, checks=CHECKS, blocks_of=server.get_blocks)
