@@ -71,7 +71,8 @@ def free_port() -> int:
 
 def join(address: str, name: str, data: list) -> str:
     """The event id of a new call."""
-    answer = httpx.post(f"{address}/gradio_api/call/{name}", json={"data": data}, timeout=60)
+    body = json.dumps({"data": data})  # in ASCII: a browser, too, can send half of a character so
+    answer = httpx.post(f"{address}/gradio_api/call/{name}", content=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["event_id"]
 
