@@ -1,25 +1,17 @@
 """The server of the page: every route and call, what it refuses, who may use it, and that nothing of a note outlives its call."""
 
 import csv
-import gc
 import io
-import os
 import re
-import subprocess
-import sys
 import threading
-import time
-import uuid
 from pathlib import Path
 
 import httpx
 import pytest
 from fhirclient.models.bundle import Bundle
-from serving import CODES, code, free_port, join, last, messages, save_coder, served, upload
+from serving import CODES, code, join, last, messages, routes_of, save_coder, served, upload, wait_until
 
 from modeling_icd.space import server as server_module
-from modeling_icd.space.access import MAX_FAILURES, read_accounts
-from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
 from modeling_icd.space.line import Line, LineIsFull
 
@@ -47,13 +39,6 @@ def page(running):
 @pytest.fixture
 def address(running) -> str:
     return running[1]
-
-
-def wait_until(holds, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -93,13 +78,6 @@ def test_every_answer_forbids_what_the_page_does_not_need(address):
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
         assert "access-control-allow-origin" not in headers
-
-
-def routes_of(server) -> list[tuple[str, str]]:
-    """Method and path of all routes, Gradio's own and those of the page."""
-    routers = [server, *(route.original_router for route in server.routes if hasattr(route, "original_router"))]
-    routes = [route for router in routers for route in router.routes if hasattr(route, "path")]
-    return [(method, route.path) for route in routes for method in getattr(route, "methods", None) or ["GET"]]
 
 
 def test_nothing_of_gradio_can_be_reached_but_the_two_calls(running):
@@ -435,229 +413,3 @@ def test_another_website_cannot_use_the_page(address):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
         answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Sec-Fetch-Site": site})
         assert answer.status_code == status
-
-
-# The login
-
-
-def test_with_accounts_everything_but_the_login_is_closed(folder):
-    with served([Coder(folder)], {"anna": "right: \u00e4"}) as (_, address, server):
-        routes = routes_of(server)
-        assert ("POST", "/gradio_api/call/{api_name}") in routes and ("POST", "/api/document") in routes
-        with httpx.Client(base_url=address) as client:
-            for method, path in routes:
-                if path not in ("/login", "/logout") and (method, path) != ("GET", "/"):
-                    answer = client.request(method, re.sub(r"\{[^}]*\}", "x", path), content=b"{}")
-                    assert answer.status_code == 401, (method, path)
-        answer = httpx.get(address)
-        assert (answer.status_code, answer.headers["location"]) == (303, "login")
-        assert "<form" in httpx.get(f"{address}/login").text
-        with httpx.Client(base_url=address) as client:
-            for wrong in ({"user": "anna", "password": "wrong"}, {"user": "x", "password": ""}, {}):
-                answer = client.post("/login", data=wrong)
-                assert answer.status_code == 401 and "User or password is wrong." in answer.text
-            answer = client.post("/login", data={"user": "anna", "password": "right: \u00e4"})
-            assert (answer.status_code, answer.headers["location"]) == (303, "./")
-            cookie = answer.headers["set-cookie"]
-            assert "HttpOnly" in cookie and "SameSite=strict" in cookie
-            assert client.get("/api/about").status_code == 200
-            token = cookie.partition("=")[2].partition(";")[0]
-            assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token + "x"}).status_code == 401
-            answer = client.post("/logout")
-            assert (answer.status_code, answer.headers["location"]) == (303, "login")
-        assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token}).status_code == 401
-        for _ in range(MAX_FAILURES):
-            answer = httpx.post(f"{address}/login", data={"user": "anna", "password": "no"})
-        assert answer.status_code == 429
-        assert httpx.post(f"{address}/login", data={"user": "anna", "password": "right: \u00e4"}).status_code == 429
-
-
-def test_accounts_from_the_command_line_or_a_file(tmp_path):
-    assert read_accounts("anna:a:b") == {"anna": "a:b"}
-    file = tmp_path / "accounts"
-    file.write_text("anna:x\n\nben:y\n")
-    assert read_accounts(str(file)) == {"anna": "x", "ben": "y"}
-    for wrong in ("anna", ":x", "anna:", "a" * 5000):
-        with pytest.raises(ValueError, match=r"^--auth must be USER:PASSWORD"):
-            read_accounts(wrong)
-    file.write_text("anna:x\nSECRET\n")
-    with pytest.raises(ValueError, match="line 2 must be USER:PASSWORD") as error:
-        read_accounts(str(file))
-    assert "SECRET" not in str(error.value)
-
-
-# The command
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["a", "b", "c"], "3 models are named: the page compares two at most."),
-        (["a", "--port", "0"], "`--port` must be a number from 1 to 65535, got 0."),
-        (["a", "--max_waiting", "-1"], "`--max_waiting` must be at least 0, got -1."),
-        (["a", "--auth", "anna"], "--auth must be USER:PASSWORD"),
-        (["/nowhere/model"], "/nowhere/model is not a folder: is the path right?"),
-    ],
-)
-def test_wrong_options_are_one_message(arguments, message, capsys):
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {message}")
-
-
-def test_without_the_extra_one_message_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["a"]) == 2
-    expected = 'error: The page needs packages that are not installed (gradio): pip install "modeling-icd[space]"\n'
-    assert capsys.readouterr().err == expected
-
-
-def test_a_page_that_others_reach_without_a_password_is_warned_of(capsys):
-    assert main(["/nowhere/model", "--host", "0.0.0.0"]) == 2
-    assert capsys.readouterr().err.startswith("warning: with --host 0.0.0.0 others can reach the page")
-
-
-def test_a_port_that_is_taken_is_one_message(running, folder, capsys):
-    port = running[1].rpartition(":")[2]
-    assert main([folder, "--port", port]) == 2
-    assert f"error: The page cannot be at port {port} of 127.0.0.1: the port is taken" in capsys.readouterr().err
-
-
-# Nothing of a note is kept
-
-
-CLIENT = """
-import json, sys, urllib.error, urllib.request
-urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))
-address, marker = sys.argv[1], sys.argv[2] + sys.argv[3]
-def post(path, content, **headers):
-    return urllib.request.urlopen(urllib.request.Request(address + path, content, headers)).read()
-def call(name, data):
-    event = json.loads(post("/gradio_api/call/" + name, json.dumps({"data": data}).encode()))["event_id"]
-    return urllib.request.urlopen(address + "/gradio_api/call/" + name + "/" + event).read().decode()
-assert '"done"' in call("code_note", ["fever " + marker + " sepsis", "a", [marker], ""])
-document = json.loads(post("/api/document", ("note " + marker).encode(), **{"X-File-Name": "a.txt"}))
-assert marker in document["text"]
-for given in (["fever " + marker], [marker, marker, [marker, 1], marker]):
-    try:
-        post("/gradio_api/call/code_note", json.dumps({"data": given}).encode())
-        raise SystemExit("accepted")
-    except urllib.error.HTTPError as error:
-        assert error.code == 400
-try:
-    post("/api/batch", (marker + "\\n" + marker + "\\n").encode(), **{"X-File-Name": "a.csv"})
-    raise SystemExit("accepted")
-except urllib.error.HTTPError as error:
-    assert error.code == 422
-batch = json.loads(post("/api/batch", ("id,text\\n1," + marker + " fever\\n2,\\n").encode(), **{"X-File-Name": "a.csv"}))
-assert marker in call("code_batch", [batch["batch"], "a", ""])
-post("/api/titles", json.dumps({"query": marker}).encode())
-"""
-
-
-def talk(address: str, first: str, second: str) -> None:
-    """Uses every route from another process, with notes that hold a marker, given in two halves."""
-    subprocess.run([sys.executable, "-I", "-c", CLIENT, address, first, second], check=True, timeout=100)
-
-
-def held_in_memory(first: str, second: str) -> list[str]:
-    """What in the memory of this process holds the marker: type and length of each text that something refers to."""
-    gc.collect()
-    referred = gc.get_referents(*gc.get_objects())
-    texts = [held for held in referred if type(held) in (str, bytes, bytearray) and len(held) >= len(first)]
-    found = []
-    for held in texts:
-        a, b = (first, second) if isinstance(held, str) else (first.encode(), second.encode())
-        if a in held and b in held:
-            found.append(f"{type(held).__name__} of {len(held)}")
-    return found
-
-
-def test_nothing_of_a_note_is_left_in_memory(running):
-    page, address, server = running
-    first, second = uuid.uuid4().hex, uuid.uuid4().hex
-    talk(address, first, second)
-    queue = server.get_blocks()._queue
-    wait_until(lambda: not (queue.event_ids_to_events or queue.pending_messages_per_session or page.watches))
-    for _ in range(5):  # a connection is closed a little later
-        if not (left := held_in_memory(first, second)):
-            break
-        time.sleep(1)
-    assert left == []
-    assert not server.iterators and not server.state_holder.session_data
-    kept = [first + second]
-    assert held_in_memory(first, second) == ["str of 64"], kept  # it does find what is there
-
-
-WATCHED = """
-import os, sys, threading
-written = []
-def watch(event, arguments):
-    if event == "open" and watch.on:
-        path, mode, flags = arguments
-        if (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and path != os.devnull:
-            written.append(str(path))
-    if event == "socket.connect" and watch.on:
-        host = arguments[1][0] if isinstance(arguments[1], tuple) else arguments[1]
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            written.append(str(host))
-watch.on = False
-sys.addaudithook(watch)
-import modeling_icd.space.server as server
-launch = server.launch
-def launch_watched(*arguments):
-    address = launch(*arguments)
-    watch.on = True  # what libraries keep for their next start is written by now
-    return address
-server.launch = launch_watched
-from modeling_icd.space.cli import main
-status = main(sys.argv[1:])
-watch.on = False
-print("WRITTEN", written)
-sys.exit(status)
-"""
-
-
-def test_nothing_of_a_note_is_written_or_sent_anywhere(folder, tmp_path):
-    places = {
-        name: tmp_path / name for name in ("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "XDG_CACHE_HOME", "HF_HOME", "cwd")
-    }
-    for place in places.values():
-        place.mkdir()
-    environment = {**os.environ, **{name: str(place) for name, place in places.items()}, "PYTHONPATH": str(ROOT)}
-    environment |= {
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "http_proxy": "http://127.0.0.1:9",
-    }  # as in a hospital; there is none
-    port = free_port()
-    command = [sys.executable, "-c", WATCHED, folder, "--port", str(port)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    first, second = uuid.uuid4().hex, uuid.uuid4().hex
-    process = subprocess.Popen(command, cwd=places["cwd"], env=environment, **pipes)
-    try:
-        line = process.stdout.readline()
-        if line == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n":
-            talk(f"http://127.0.0.1:{port}", first, second)
-        process.terminate()
-        printed, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert line.startswith("The page is at "), errors
-    assert process.returncode == 143
-    assert printed == "WRITTEN []\n"
-    assert errors.endswith("error: ended by SIGTERM. The page is closed.\n")
-    assert first not in errors and second not in errors
-    marker = (first + second).encode()
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path for path in left if marker in path.read_bytes()] == []
-
-
-def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
-    metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
-    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    assert (ROOT / "space" / "requirements.txt").read_text() == "modeling-icd[space]\n"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "/nowhere/a /nowhere/b"}
-    command = [sys.executable, str(ROOT / "space" / "app.py")]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1] == "error: /nowhere/a is not a folder: is the path right?"
