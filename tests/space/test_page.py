@@ -1,13 +1,15 @@
 """One note on the page: coded, looked at, decided on, and downloaded."""
 
 import csv
+import gc
 import io
 import json
 import re
+import time
 from itertools import pairwise
 
 import pytest
-from visit import NOTE, result_of
+from visit import NOTE, Visit, result_of
 
 
 def weight_class(weight: float) -> int:
@@ -244,6 +246,26 @@ def test_coding_can_be_cancelled_and_started_again(visit, busy_model):
     other.page.wait_for_selector("#results .row:visible")
     here.code()
     assert here.rows()
+
+
+def test_a_page_that_is_closed_frees_its_place_and_leaves_nothing_in_the_log(browser, server, busy_model, caplog):
+    page, address = server
+    here = Visit(browser, address)
+    here.paste(NOTE)
+    here.page.click("#run")
+    here.page.wait_for_selector("#progress-text:has-text('reading')")
+    assert len(page.line) == 1
+    here.context.close()
+    for _ in range(200):
+        if not len(page.line):
+            break
+        time.sleep(0.05)
+    assert len(page.line) == 0
+    busy_model.set()
+    page.thread.submit(gc.collect).result(timeout=20)  # after whatever was to be read
+    time.sleep(0.1)
+    gc.collect()
+    assert [record.name for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
 def test_an_example_is_one_click_and_undo_brings_the_text_back(visit):
