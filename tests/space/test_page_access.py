@@ -106,12 +106,15 @@ def test_the_login_is_for_everybody(browser, coders):
         page = window.new_page()
         page.goto(address)
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             assert serious_faults(SimpleNamespace(page=page)) == {}
         assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
         for text in ("user", "\t", "secret word", "\n"):
             page.keyboard.type(text) if text.strip() else page.keyboard.press({"\t": "Tab", "\n": "Enter"}[text])
         page.wait_for_selector("#version:not(:empty)")
+        assert page.get_by_role("button", name="Compare").count() == 0 and not page.is_visible(
+            "#model"
+        )  # of one model
         window.close()
 
 

@@ -278,6 +278,22 @@ def test_a_server_that_is_gone_costs_nothing_that_was_done(visit):
     assert here.final() == [(code, "accepted")] and here.page.locator("#message .message").count() == 0
 
 
+def test_a_page_opened_while_the_server_is_away_comes_to_life_later(browser, address):
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/api/about", lambda route: route.abort())
+    page.goto(address)
+    page.wait_for_selector("#message >> text=The server does not answer")
+    page.fill("#text", NOTE)
+    page.unroute("**/api/about")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector("#version:not(:empty)")
+    page.click("#run")
+    page.wait_for_selector("#results .row:visible")
+    assert page.input_value("#text") == NOTE
+    context.close()
+
+
 BUSY = {"status": "busy", "message": "20 notes are waiting already: try again in a minute."}
 
 
@@ -300,6 +316,16 @@ def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit, way):
     here.page.unroute_all()
     here.page.get_by_role("button", name="Try again").click()
     here.page.wait_for_selector("#results .row:visible")
+
+
+def test_who_is_logged_out_meanwhile_can_log_in_and_go_on(visit):
+    here = visit(faults=True)
+    here.page.route("**/api/titles", lambda route: route.fulfill(status=401, json={"message": "Log in first."}))
+    here.page.fill("#search", "fever")
+    here.page.wait_for_selector("#search-list >> text=not signed in any more")
+    here.page.unroute_all()
+    here.page.fill("#search", "fever of")
+    here.page.wait_for_selector("#search-list .code")
 
 
 def test_a_stream_that_breaks_off_is_told(visit):

@@ -20,6 +20,7 @@ const REJECTED_SHOWN = 50;
 export class BatchPane {
   constructor() {
     this.file = null;
+    this.limits = { max_batch_bytes: Infinity }; // until the server has said its own
     this.running = null;
     this.results = byId("batch-results");
     this.progress = new ProgressBar("batch-progress", () => this.#cancel());

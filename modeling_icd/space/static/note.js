@@ -20,6 +20,7 @@ export class NotePane {
     this.box = byId("text");
     this.note = byId("note");
     this.marks = new Marks(this.note);
+    this.limits = { max_characters: Infinity, max_document_bytes: Infinity }; // until the server has said its own
     this.box.addEventListener("input", () => store.set({ text: clean(this.box.value) }));
     byId("note-edit").addEventListener("submit", (event) => (event.preventDefault(), does.run()));
     byId("edit").addEventListener("click", () => this.edit());
