@@ -32,6 +32,7 @@ from benchmarks.pipeline_batches import make_coder
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_WORDS = 1500
 START_SECONDS = 300
+WORDS = ["patient", "with", "acute", "renal", "failure", "sepsis", "due", "to", "pneumonia", "no", "fever", "cough"]
 FINAL = ("done", "error", "busy", "cancelled")
 
 
@@ -139,7 +140,7 @@ def main() -> int:
     parser.add_argument("--num_layers", type=int, default=2)
     args = parser.parse_args()
     args.seed, args.device = 0, "cpu"
-    vocabulary = "patient with acute renal failure sepsis due to pneumonia no fever cough history of diabetes".split()
+    vocabulary = WORDS
     with tempfile.TemporaryDirectory() as folder:
         if args.model is None:
             coder = make_coder(args)
