@@ -206,7 +206,10 @@ class Page:
         yield {"status": "done", "csv": batch_csv(coded), "rejected": rejected}
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future:
-        return asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
+        # Where the page was closed, nobody asks how the work ended, and asyncio would log that as a fault.
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return future
 
     async def _waiting(self, place: Place, watch: Watch) -> AsyncIterator[dict[str, Any]]:
         """Messages on how many are before a place, until it is its turn."""
