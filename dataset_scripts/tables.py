@@ -473,9 +473,7 @@ def _read_parquet(path: Path | TableBytes, columns: Collection[str] | None) -> I
 
 def to_rows(batch: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
     """The rows of a batch; a date that Python cannot hold is None, and one in a zone that is not known here is in UTC."""
-    with suppress(
-        OverflowError, pa.ArrowInvalid, KeyError
-    ):  # the last of pytz, which pyarrow asks where it is installed
+    with suppress(OverflowError, pa.ArrowInvalid, KeyError):  # the last is what pytz raises, where it is installed
         return batch.to_pylist()
     columns = [_to_values(column) for column in batch.columns]
     return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -1,6 +1,7 @@
 """The stage of prediction: codes one chunk of notes, and writes its part. The same class works in the process of the command,
 in worker processes, and as an actor of Ray Data."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,8 @@ class Job:
 
 def load_pipeline(model_id: str, trust_remote_code: bool, reader: ReaderArguments) -> ICDCodingPipeline:
     """A model as `pipeline("icd-coding")`, set up to read long notes; raises as `load_model` does."""
+    # Of each note it says how it is cast, and that `kernels`, which nothing here needs, is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
     if model.device.type == "cpu" and hasattr(model, "tokens_per_pass"):
         # One window of a long note at a time, as one batch of short notes: more would leave the processor's caches, and the

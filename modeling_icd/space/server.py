@@ -99,6 +99,12 @@ class Page:
             watch.cancel()
         return watch is not None
 
+    def close(self) -> None:
+        """Call off all work, so that the process can end."""
+        for watch in list(self.watches.values()):
+            watch.cancel()
+        self.thread.shutdown(wait=True, cancel_futures=True)
+
     async def code_note(self, text: str, key: str, assigned: list[str], token: str) -> AsyncIterator[dict[str, Any]]:
         """Messages on how far a note is, and at last its result."""
         coder = self.coder(key)

@@ -60,7 +60,7 @@ def served(coders: list[Coder], accounts=None, **settings) -> Iterator[tuple[Pag
         yield page, address, server
     finally:
         server.get_blocks().close(verbose=False)
-        page.thread.shutdown(wait=True)
+        page.close()
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,8 @@ from serving import CODES, code, join, last, messages, routes_of, save_coder, se
 
 from modeling_icd.space import server as server_module
 from modeling_icd.space.coding import Coder
-from modeling_icd.space.line import Line, LineIsFull
+from modeling_icd.space.line import Cancelled, Line, LineIsFull, Watch
+from modeling_icd.space.server import Page
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +271,21 @@ def test_the_line_by_itself():
     line.leave(third)  # once is enough
     assert line.seconds_until(first) >= 0
     assert len(line) == 2
+
+
+def test_a_page_that_is_closed_calls_off_the_note_that_is_read():
+    page = Page([])
+    page.watches["x"] = watch = Watch()
+
+    def read():
+        while True:
+            watch.check()
+            time.sleep(0.01)
+
+    reading, next_one = page.thread.submit(read), page.thread.submit(read)
+    page.close()
+    assert isinstance(reading.exception(), Cancelled)
+    assert next_one.cancelled()
 
 
 # Files of notes
