@@ -44,6 +44,8 @@ class Job:
 
 def load_pipeline(model_id: str, trust_remote_code: bool, reader: ReaderArguments) -> ICDCodingPipeline:
     """A model as `pipeline("icd-coding")`, set up to read long notes; raises as `load_model` does."""
+    # Of each note it says how it is cast, and that `kernels`, which nothing here needs, is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
     if model.device.type == "cpu" and hasattr(model, "tokens_per_pass"):
         # One window of a long note at a time, as one batch of short notes: more would leave the processor's caches, and the

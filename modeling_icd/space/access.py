@@ -43,7 +43,7 @@ STARTUP = "/gradio_api/startup-events"  # which the server asks itself, once
 BEFORE_LOGIN = ("/login", "/static/page.css")
 COOKIE = "modeling-icd-session"
 SESSION_SECONDS = 12 * 60 * 60
-MAX_FAILURES, FAILURE_SECONDS = 10, 60
+MAX_FAILURES, FAILURE_SECONDS, FAILURE_DELAY = 10, 60, 0.1  # in so many seconds, and seconds of waiting after each
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors {parents}"
@@ -203,7 +203,7 @@ class Login:
         user, password = (fields.get(name, [""])[0] for name in ("user", "password"))
         if not self._is_right(user, password):
             failures.append(time.monotonic())
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(FAILURE_DELAY)
             return login_page(401, "User or password is wrong.")
         now = time.monotonic()
         self._sessions = {token: end for token, end in self._sessions.items() if end > now}

@@ -50,7 +50,8 @@ class CallGuard:
             await message_response(400, "This is no well-formed request of the page: reload it.")(scope, receive, send)
             return
         bodies = [json.dumps({"data": data}).encode()]
-        scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"content-length"]}
+        kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"content-type")]
+        scope = {**scope, "headers": [*kept, (b"content-type", b"application/json")]}
         answered = b""
 
         async def receive_again() -> Message:

@@ -70,7 +70,10 @@ def serve(args: argparse.Namespace) -> int:
     quiet_libraries()
     address = launch(make_server(page, accounts), page, args.host, args.port)
     print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
-    threading.Event().wait()
+    try:
+        threading.Event().wait()
+    finally:
+        page.close()
     return 0
 
 

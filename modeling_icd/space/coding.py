@@ -18,6 +18,7 @@ from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
 from ..modeling_icd import window_starts
 from ..pipeline_icd import encode_note, padded
+from ..sharing_icd import claimed_access
 from .line import Watch
 from .titles import Code, TitleSearch, classify, describe_code
 
@@ -26,6 +27,7 @@ NUM_LISTED = 100  # codes that are listed at least, so that a lower threshold sh
 MAX_WORDS = 40  # of a code's evidence
 LEAST_WEIGHT = 0.02  # of a word, relative to the heaviest one of its code
 MAX_ASSIGNED = 500
+INVENTED = "This model has learned from invented notes: it shows what the page does, and is of no use for real ones."
 
 
 class CodingError(ValueError):
@@ -40,14 +42,21 @@ class Coder:
         key (`str`): by which the page calls it, `"a"` or `"b"`.
         trust_remote_code (`bool`): whether to run code that came with the model.
         reader (`ReaderArguments`, *optional*): how to load it.
+        notice (`str`): what to say of it before its codes, as one sentence or more.
 
     Raises:
         ValueError, FileNotFoundError: as `load_model` does.
     """
 
     def __init__(
-        self, model_id: str, key: str = "a", trust_remote_code: bool = False, reader: ReaderArguments | None = None
+        self,
+        model_id: str,
+        key: str = "a",
+        trust_remote_code: bool = False,
+        reader: ReaderArguments | None = None,
+        notice: str = "",
     ):
+        self._given_notice = notice
         self.pipeline = load_pipeline(model_id, trust_remote_code, reader or ReaderArguments())
         self.key = key
         self.name = Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
@@ -79,7 +88,10 @@ class Coder:
 
     def _notice(self) -> str:
         rule, decision = rule_in_force(self.config)
-        return f"{rule.describe(decision)}."
+        given = self._given_notice
+        if not given and claimed_access(self.config.training_data) == "synthetic":
+            given = INVENTED
+        return f"{given} {rule.describe(decision)}.".strip()
 
     def _thresholds(self) -> list[float] | float | None:
         """The threshold of all codes, or one for each; `None` where the model's rule is not one of thresholds."""

@@ -87,7 +87,8 @@ class Line:
             LineIsFull: where `max_waiting` wait already.
         """
         if len(self._places) > self.max_waiting:
-            raise LineIsFull(f"{self.max_waiting} notes are waiting already: try again in a minute.")
+            waiting = "1 note is" if self.max_waiting == 1 else f"{self.max_waiting} notes are"
+            raise LineIsFull(f"{waiting} waiting already: try again in a minute.")
         place = Place(len(self._places))
         self._places.append(place)
         self._start_turn()

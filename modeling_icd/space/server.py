@@ -99,6 +99,12 @@ class Page:
             watch.cancel()
         return watch is not None
 
+    def close(self) -> None:
+        """Call off all work, so that the process can end."""
+        for watch in list(self.watches.values()):
+            watch.cancel()
+        self.thread.shutdown(wait=True, cancel_futures=True)
+
     async def code_note(self, text: str, key: str, assigned: list[str], token: str) -> AsyncIterator[dict[str, Any]]:
         """Messages on how far a note is, and at last its result."""
         coder = self.coder(key)
@@ -200,7 +206,10 @@ class Page:
         yield {"status": "done", "csv": batch_csv(coded), "rejected": rejected}
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future:
-        return asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
+        future = asyncio.get_running_loop().run_in_executor(self.thread, function, *arguments)
+        # Where the page was closed, nobody asks how the work ended, and asyncio would log that as a fault.
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return future
 
     async def _waiting(self, place: Place, watch: Watch) -> AsyncIterator[dict[str, Any]]:
         """Messages on how many are before a place, until it is its turn."""
@@ -251,6 +260,7 @@ def make_server(page: Page, accounts: Mapping[str, str] | None = None):
     # Read on import, and before: nothing is reported to anyone, and nothing of a call is kept.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SHARE": "False"}
     import gradio
+    import matplotlib.pyplot  # noqa: F401  # what Gradio would read at the first call, which would wait for it
 
     server = gradio.Server(openapi_url=None, docs_url=None, redoc_url=None, title="ICD coding")
     server.add_middleware(CallGuard, checks=CHECKS, blocks_of=server.get_blocks)
@@ -277,29 +287,36 @@ def launch(server, page: Page, host: str, port: int) -> str:
     """Start a server in a thread of its own; returns its address.
 
     Raises:
-        OSError: where the port is taken.
+        OSError: where it cannot listen there.
     """
     # Gradio asks the server whether it is there, and must not ask a proxy.
     os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", host]))
-    _, address, _ = server.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        show_error=False,
-        prevent_thread_lock=True,
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-        inbrowser=False,
-        footer_links=[],
-        max_threads=page.max_waiting + 40,
-        state_session_capacity=100,
-        _frontend=False,
-    )
+    try:
+        _, address, _ = server.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            max_threads=page.max_waiting + 40,
+            **NOT_WANTED,
+        )
+    except OSError:  # which tells neither the address nor what is wrong with it
+        raise OSError(
+            f"The page cannot be at port {port} of {host}: the port is taken, or this is no address of this machine. Give another "
+            "--port or --host."
+        ) from None
     return address
+
+
+# What Gradio does if nothing is said: a tunnel to the internet, a history of calls, a process of Node, pages of its own.
+NOT_WANTED: dict[str, Any] = {
+    **dict.fromkeys(
+        ("share", "run_history", "enable_monitoring", "mcp_server", "ssr_mode", "pwa", "inbrowser"), False
+    ),
+    **dict.fromkeys(("show_error", "_frontend"), False),
+    "quiet": True,
+    "footer_links": [],
+    "num_workers": 0,
+}
 
 
 def is_text(value: Any, longest: int) -> bool:

@@ -1,6 +1,8 @@
 """A tiny model, the page's server around it, and a client that speaks its protocol; for the tests of the page."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,12 +60,10 @@ def served(coders: list[Coder], accounts=None, **settings) -> Iterator[tuple[Pag
         yield page, address, server
     finally:
         server.get_blocks().close(verbose=False)
-        page.thread.shutdown(wait=True)
+        page.close()
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -71,7 +71,8 @@ def free_port() -> int:
 
 def join(address: str, name: str, data: list) -> str:
     """The event id of a new call."""
-    answer = httpx.post(f"{address}/gradio_api/call/{name}", json={"data": data}, timeout=60)
+    body = json.dumps({"data": data})  # in ASCII: a browser, too, can send half of a character so
+    answer = httpx.post(f"{address}/gradio_api/call/{name}", content=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["event_id"]
 
@@ -103,3 +104,17 @@ def code(address: str, text: str, assigned=(), model: str = "a", token: str = ""
 
 def upload(address: str, route: str, name: str, content: bytes) -> httpx.Response:
     return httpx.post(f"{address}/api/{route}", content=content, headers={"X-File-Name": name}, timeout=60)
+
+
+def wait_until(holds, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def routes_of(server) -> list[tuple[str, str]]:
+    """Method and path of all routes, Gradio's own and those of the page."""
+    routers = [server, *(route.original_router for route in server.routes if hasattr(route, "original_router"))]
+    routes = [route for router in routers for route in router.routes if hasattr(route, "path")]
+    return [(method, route.path) for route in routes for method in getattr(route, "methods", None) or ["GET"]]

@@ -1,29 +1,21 @@
 """The server of the page: every route and call, what it refuses, who may use it, and that nothing of a note outlives its call."""
 
 import csv
-import gc
 import io
-import json
-import os
 import re
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import httpx
 import pytest
 from fhirclient.models.bundle import Bundle
-from serving import CODES, code, free_port, join, last, messages, save_coder, served, upload
+from serving import CODES, code, join, last, messages, routes_of, save_coder, served, upload, wait_until
 
 from modeling_icd.space import server as server_module
-from modeling_icd.space.access import MAX_FAILURES, read_accounts
-from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
-from modeling_icd.space.line import Line, LineIsFull
+from modeling_icd.space.line import Cancelled, Line, LineIsFull, Watch
+from modeling_icd.space.server import Page
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,13 +41,6 @@ def page(running):
 @pytest.fixture
 def address(running) -> str:
     return running[1]
-
-
-def wait_until(holds, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -101,14 +86,19 @@ def test_nothing_of_gradio_can_be_reached_but_the_two_calls(running):
     _, address, server = running
     kept = {"/", "/static/{name}", "/static/{path:path}", "/gradio_api/call/{api_name}"}
     kept |= {"/gradio_api/call/{api_name}/{event_id}"} | {f"/api/{name}" for name in ROUTES} | {"/api/about"}
-    others = [route for route in server.routes if getattr(route, "path", None) and route.path not in kept]
+    others = [(method, path) for method, path in routes_of(server) if path not in kept]
     assert len(others) > 40
-    for route in others:
-        path = re.sub(r"\{[^}]*\}", "x", route.path)
-        for method in getattr(route, "methods", None) or ["GET"]:
-            answer = httpx.request(method, address + path, content=b"{}")
-            assert (answer.status_code, answer.json()["message"]) == (404, "There is nothing here."), path
-    for path in ("/static/../server.py", "/static/%2e%2e/server.py", "/gradio_api/call/nothing", "/gradio_api/file=/etc/passwd"):
+    with httpx.Client(base_url=address) as client:
+        for method, path in others:
+            answer = client.request(method, re.sub(r"\{[^}]*\}", "x", path), content=b"{}")
+            assert answer.status_code == 404, path
+            assert method == "HEAD" or answer.json() == {"message": "There is nothing here."}
+    for path in (
+        "/static/../server.py",
+        "/static/%2e%2e/server.py",
+        "/gradio_api/call/nothing",
+        "/gradio_api/file=/etc/passwd",
+    ):
         assert httpx.get(address + path).status_code == 404
     assert httpx.post(f"{address}/gradio_api/upload", files={"files": b"x"}).status_code == 404
 
@@ -121,7 +111,7 @@ def test_a_note_is_coded_with_progress(address):
     assert {message["status"] for message in told[:-1]} <= {"reading"}
     assert told[-1]["status"] == "done"
     result = told[-1]["result"]
-    assert result["model"] == "a" and result["words"] == 220
+    assert result["model"] == "a" and result["words"] == 240
     assert {entry["code"] for entry in result["codes"]} == set(CODES)
     assert result["unknown"] == [{"code": "Z99.9", "title": None}]
     assert result["audit"]["missed"]
@@ -158,7 +148,10 @@ def test_what_cannot_be_coded_is_one_message(address):
     assert code(address, NOTE, model="c") == {"status": "error", "message": "This model is not here: reload the page."}
     too_many = code(address, NOTE, [f"X{i}" for i in range(501)])
     assert (too_many["status"], too_many["message"][:22]) == ("error", "501 codes are assigned")
-    assert last(address, "code_batch", ["nothing", "a", ""])["message"] == "The file of notes is no longer here: choose it again."
+    assert (
+        last(address, "code_batch", ["nothing", "a", ""])["message"]
+        == "The file of notes is no longer here: choose it again."
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +202,11 @@ def test_who_waits_is_told_how_many_are_before_and_cancelling_lets_the_next_one_
     first = iter(messages(address, "code_note", [NOTE, "a", [], "first"]))
     assert next(first)["status"] == "reading"
     second = iter(messages(address, "code_note", [NOTE, "a", [], "second"]))
-    assert {name: next(second)[name] for name in ("status", "done", "total")} == {"status": "waiting", "done": 0, "total": 1}
+    assert {name: next(second)[name] for name in ("status", "done", "total")} == {
+        "status": "waiting",
+        "done": 0,
+        "total": 1,
+    }
     third = iter(messages(address, "code_note", [NOTE, "a", [], "third"]))
     assert next(third)["total"] == 2
     assert code(address, NOTE, token="third") == {"status": "error", "message": "This is being coded already."}
@@ -266,7 +263,7 @@ def test_the_line_by_itself():
     first, second, third = (line.join() for _ in range(3))
     assert [line.ahead_of(place) for place in (first, second, third)] == [0, 1, 2]
     assert line.seconds_until(second) is None
-    with pytest.raises(LineIsFull, match="^2 notes are waiting already"):
+    with pytest.raises(LineIsFull, match=r"^2 notes are waiting already"):
         line.join()
     line.give_way(first)
     assert [line.ahead_of(place) for place in (first, second, third)] == [2, 0, 1]
@@ -274,6 +271,21 @@ def test_the_line_by_itself():
     line.leave(third)  # once is enough
     assert line.seconds_until(first) >= 0
     assert len(line) == 2
+
+
+def test_a_page_that_is_closed_calls_off_the_note_that_is_read():
+    page = Page([])
+    page.watches["x"] = watch = Watch()
+
+    def read():
+        while True:
+            watch.check()
+            time.sleep(0.01)
+
+    reading, next_one = page.thread.submit(read), page.thread.submit(read)
+    page.close()
+    assert isinstance(reading.exception(), Cancelled)
+    assert next_one.cancelled()
 
 
 # Files of notes
@@ -329,8 +341,8 @@ ROUTES = ("document", "titles", "export", "batch", "cancel")
 
 
 def test_documents(address):
-    answer = upload(address, "document", "na%C3%AFve.txt", "fi\u00e8vre\r\n\x00".encode())
-    assert answer.json()["text"] == "fi\u00e8vre\n\ufffd"
+    answer = upload(address, "document", "na%C3%AFve.txt", "fi\u00e8vre et toux depuis trois jours\r\n\x00".encode())
+    assert answer.json()["text"] == "fi\u00e8vre et toux depuis trois jours\n\ufffd"
     assert len(answer.json()["warnings"]) == 1
     answer = upload(address, "document", "na%C3%AFve.txt", b"")
     assert (answer.status_code, answer.json()) == (422, {"message": "na\u00efve.txt is empty: choose another file."})
@@ -338,12 +350,21 @@ def test_documents(address):
 
 
 def test_titles(address):
-    answer = httpx.post(f"{address}/api/titles", json={"query": "acute kidny failure", "system": "icd10cm", "limit": 3})
+    answer = httpx.post(
+        f"{address}/api/titles", json={"query": "acute kidny failure", "system": "icd10cm", "limit": 3}
+    )
     found = answer.json()["titles"]
     assert len(found) == 3
     assert set(found[0]) == {"code", "title", "chapter", "kind", "system"}
     assert "N17" in [code["code"] for code in found]
-    for wrong in ({}, {"query": 1}, {"query": "x", "limit": 0}, {"query": "x", "limit": "3"}, {"query": "x", "system": "snomed"}, []):
+    for wrong in (
+        {},
+        {"query": 1},
+        {"query": "x", "limit": 0},
+        {"query": "x", "limit": "3"},
+        {"query": "x", "system": "snomed"},
+        [],
+    ):
         answer = httpx.post(f"{address}/api/titles", json=wrong)
         assert answer.status_code == 400 and answer.json()["message"].endswith(".")
 
@@ -359,10 +380,25 @@ def test_export(address):
     bundle = httpx.post(f"{address}/api/export", json={"format": "fhir", "codes": codes})
     assert bundle.headers["content-type"] == "application/fhir+json"
     assert len(Bundle(bundle.json(), strict=True).entry) == 2
-    for change in ({"code": ""}, {"code": 1}, {"title": 1}, {"score": 2}, {"kind": "x"}, {"system": "x"}, {"decision": "x"}, {"status": "x"}):
+    for change in (
+        {"code": ""},
+        {"code": 1},
+        {"title": 1},
+        {"score": 2},
+        {"kind": "x"},
+        {"system": "x"},
+        {"decision": "x"},
+        {"status": "x"},
+    ):
         answer = httpx.post(f"{address}/api/export", json={"format": "csv", "codes": [codes[0] | change]})
         assert answer.status_code == 400 and answer.json()["message"].startswith("Code 1")
-    for wrong in ({}, {"codes": []}, {"codes": [], "format": ["csv"]}, {"codes": {}, "format": "csv"}, {"codes": [1], "format": "csv"}):
+    for wrong in (
+        {},
+        {"codes": []},
+        {"codes": [], "format": ["csv"]},
+        {"codes": {}, "format": "csv"},
+        {"codes": [1], "format": "csv"},
+    ):
         assert httpx.post(f"{address}/api/export", json=wrong).status_code == 400
 
 
@@ -373,12 +409,19 @@ def test_what_is_too_large_is_refused_before_it_is_read(address):
             sent += 1 << 20
             yield b"x" * (1 << 20)
 
-    for route, content in (("document", b"x" * ((20 << 20) + 1)), ("titles", b"x" * (17 << 10)), ("document", endless())):
+    for route, content in (
+        ("document", b"x" * ((20 << 20) + 1)),
+        ("titles", b"x" * (17 << 10)),
+        ("document", endless()),
+    ):
         try:
             answer = httpx.post(f"{address}/api/{route}", content=content, timeout=60)
         except httpx.WriteError:
             continue  # the server hung up on what it no longer reads
-        assert (answer.status_code, answer.json()["message"]) == (413, "This is too large to be taken at once: send less.")
+        assert (answer.status_code, answer.json()["message"]) == (
+            413,
+            "This is too large to be taken at once: send less.",
+        )
     answer = httpx.post(f"{address}/gradio_api/call/code_note", content=b"x" * ((4 << 20) + 1))
     assert answer.status_code == 413
 
@@ -387,213 +430,3 @@ def test_another_website_cannot_use_the_page(address):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
         answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Sec-Fetch-Site": site})
         assert answer.status_code == status
-
-
-# The login
-
-
-def test_with_accounts_everything_but_the_login_is_closed(folder):
-    with served([Coder(folder)], {"anna": "right: \u00e4"}) as (_, address, server):
-        for route in server.routes:
-            path = re.sub(r"\{[^}]*\}", "x", getattr(route, "path", "/"))
-            for method in getattr(route, "methods", None) or ["GET"]:
-                if path.rstrip("/") in ("/login", "/logout") or (path, method) == ("/", "GET"):
-                    continue
-                answer = httpx.request(method, address + path, content=b"{}")
-                assert answer.status_code == 401, (method, path)
-        answer = httpx.get(address)
-        assert (answer.status_code, answer.headers["location"]) == (303, "login")
-        assert "<form" in httpx.get(f"{address}/login").text
-        with httpx.Client(base_url=address) as client:
-            for wrong in ({"user": "anna", "password": "wrong"}, {"user": "x", "password": ""}, {}):
-                answer = client.post("/login", data=wrong)
-                assert answer.status_code == 401 and "User or password is wrong." in answer.text
-            answer = client.post("/login", data={"user": "anna", "password": "right: \u00e4"})
-            assert (answer.status_code, answer.headers["location"]) == (303, "./")
-            cookie = answer.headers["set-cookie"]
-            assert "HttpOnly" in cookie and "SameSite=strict" in cookie
-            assert client.get("/api/about").status_code == 200
-            token = cookie.partition("=")[2].partition(";")[0]
-            assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token + "x"}).status_code == 401
-            answer = client.post("/logout")
-            assert (answer.status_code, answer.headers["location"]) == (303, "login")
-        assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token}).status_code == 401
-        for _ in range(MAX_FAILURES):
-            answer = httpx.post(f"{address}/login", data={"user": "anna", "password": "no"})
-        assert answer.status_code == 429
-        assert httpx.post(f"{address}/login", data={"user": "anna", "password": "right: \u00e4"}).status_code == 429
-
-
-def test_accounts_from_the_command_line_or_a_file(tmp_path):
-    assert read_accounts("anna:a:b") == {"anna": "a:b"}
-    file = tmp_path / "accounts"
-    file.write_text("anna:x\n\nben:y\n")
-    assert read_accounts(str(file)) == {"anna": "x", "ben": "y"}
-    for wrong in ("anna", ":x", "anna:", "a" * 5000):
-        with pytest.raises(ValueError, match="^--auth must be USER:PASSWORD"):
-            read_accounts(wrong)
-    file.write_text("anna:x\nSECRET\n")
-    with pytest.raises(ValueError, match="line 2 must be USER:PASSWORD") as error:
-        read_accounts(str(file))
-    assert "SECRET" not in str(error.value)
-
-
-# The command
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["a", "b", "c"], "3 models are named: the page compares two at most."),
-        (["a", "--port", "0"], "`--port` must be a number from 1 to 65535, got 0."),
-        (["a", "--max_waiting", "-1"], "`--max_waiting` must be at least 0, got -1."),
-        (["a", "--auth", "anna"], "--auth must be USER:PASSWORD"),
-        (["/nowhere/model"], "/nowhere/model is not a folder: is the path right?"),
-    ],
-)
-def test_wrong_options_are_one_message(arguments, message, capsys):
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {message}")
-
-
-def test_without_the_extra_one_message_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["a"]) == 2
-    expected = 'error: The page needs packages that are not installed (gradio): pip install "modeling-icd[space]"\n'
-    assert capsys.readouterr().err == expected
-
-
-def test_a_page_that_others_reach_without_a_password_is_warned_of(capsys):
-    assert main(["/nowhere/model", "--host", "0.0.0.0"]) == 2
-    assert capsys.readouterr().err.startswith("warning: with --host 0.0.0.0 others can reach the page")
-
-
-def test_a_port_that_is_taken_is_one_message(running, folder, capsys):
-    port = running[1].rpartition(":")[2]
-    assert main([folder, "--port", port]) == 2
-    assert f"error: Port {port} of 127.0.0.1 is taken" in capsys.readouterr().err
-
-
-# Nothing of a note is kept
-
-
-CLIENT = """
-import json, sys, urllib.request
-address, marker = sys.argv[1], sys.argv[2] + sys.argv[3]
-def post(path, content, **headers):
-    return urllib.request.urlopen(urllib.request.Request(address + path, content, headers)).read()
-def call(name, data):
-    event = json.loads(post("/gradio_api/call/" + name, json.dumps({"data": data}).encode()))["event_id"]
-    return urllib.request.urlopen(address + "/gradio_api/call/" + name + "/" + event).read().decode()
-assert '"done"' in call("code_note", ["fever " + marker + " sepsis", "a", [marker], ""])
-document = json.loads(post("/api/document", ("note " + marker).encode(), **{"X-File-Name": "a.txt"}))
-assert marker in document["text"]
-for given in (["fever " + marker], [marker, marker, [marker, 1], marker]):
-    try:
-        post("/gradio_api/call/code_note", json.dumps({"data": given}).encode())
-        raise SystemExit("accepted")
-    except urllib.error.HTTPError as error:
-        assert error.code == 400
-try:
-    post("/api/batch", (marker + "\\n" + marker + "\\n").encode(), **{"X-File-Name": "a.csv"})
-    raise SystemExit("accepted")
-except urllib.error.HTTPError as error:
-    assert error.code == 422
-batch = json.loads(post("/api/batch", ("id,text\\n1," + marker + " fever\\n2,\\n").encode(), **{"X-File-Name": "a.csv"}))
-assert marker in call("code_batch", [batch["batch"], "a", ""])
-post("/api/titles", json.dumps({"query": marker}).encode())
-"""
-
-
-def talk(address: str, first: str, second: str) -> None:
-    """Uses every route from another process, with notes that hold a marker, given in two halves."""
-    subprocess.run([sys.executable, "-c", CLIENT, address, first, second], check=True, timeout=100)
-
-
-def holders_of(first: str, second: str) -> list[str]:
-    """What in the memory of this process holds the marker; its type and what is around."""
-    gc.collect()
-    found = []
-    for holder in gc.get_objects():
-        for held in gc.get_referents(holder):
-            if isinstance(held, str) and first in held and second in held:
-                found.append(f"{type(holder)}: a string of {len(held)} characters")
-            elif isinstance(held, (bytes, bytearray)) and first.encode() in held and second.encode() in held:
-                found.append(f"{type(holder)}: {len(held)} bytes")
-    return found
-
-
-def test_nothing_of_a_note_is_left_in_memory(running):
-    _, address, server = running
-    first, second = uuid.uuid4().hex, uuid.uuid4().hex
-    talk(address, first, second)
-    wait_until(lambda: holders_of(first, second) == [])
-    queue = server.get_blocks()._queue
-    assert not queue.event_ids_to_events and not queue.pending_messages_per_session
-    assert not server.iterators and not server.state_holder.session_data
-    kept = [first + second]
-    assert holders_of(first, second) == [f"{list}: a string of 64 characters"], kept  # it does find what is there
-
-
-WATCHED = """
-import os, sys, threading
-written = []
-def watch(event, arguments):
-    if event == "open" and watch.on:
-        path, mode, flags = arguments
-        if (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and path != os.devnull:
-            written.append(str(path))
-    if event == "socket.connect" and watch.on:
-        host = arguments[1][0] if isinstance(arguments[1], tuple) else arguments[1]
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            written.append(str(host))
-watch.on = False
-sys.addaudithook(watch)
-import modeling_icd.space.server as server
-launch = server.launch
-def launch_watched(*arguments):
-    watch.on = True
-    return launch(*arguments)
-server.launch = launch_watched
-from modeling_icd.space.cli import main
-status = main(sys.argv[1:])
-watch.on = False
-print("WRITTEN", written)
-sys.exit(status)
-"""
-
-
-def test_nothing_of_a_note_is_written_or_sent_anywhere(folder, tmp_path):
-    places = {name: tmp_path / name for name in ("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "XDG_CACHE_HOME", "HF_HOME", "cwd")}
-    for place in places.values():
-        place.mkdir()
-    environment = {**os.environ, **{name: str(place) for name, place in places.items()}, "PYTHONPATH": str(ROOT)}
-    environment |= {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # as in a hospital; there is none
-    port = free_port()
-    command = [sys.executable, "-c", WATCHED, folder, "--port", str(port)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=places["cwd"], env=environment, **pipes) as process:
-        line = process.stdout.readline()
-        assert line == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n", process.stderr.read()
-        first, second = uuid.uuid4().hex, uuid.uuid4().hex
-        talk(f"http://127.0.0.1:{port}", first, second)
-        process.terminate()
-        printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert printed == "WRITTEN []\n"
-    assert errors.endswith("error: ended by SIGTERM. The page is closed.\n")
-    assert first not in errors and second not in errors
-    marker = (first + second).encode()
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path for path in left if marker in path.read_bytes()] == []
-
-
-def test_the_script_of_the_space_is_a_python_file_that_names_the_page():
-    app = (ROOT / "space" / "app.py").read_text()
-    compile(app, "app.py", "exec")
-    assert "modeling_icd.space" in app
-    metadata = (ROOT / "space" / "README.md").read_text().split("---")[1]
-    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    assert textwrap.dedent(metadata)
-    assert json.dumps(metadata)

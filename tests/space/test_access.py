@@ -1,0 +1,119 @@
+"""Who may use the page: the login, and the command that starts it."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import routes_of, save_coder, served
+
+from modeling_icd.space.access import MAX_FAILURES, read_accounts
+from modeling_icd.space.cli import main
+from modeling_icd.space.coding import Coder
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(backbone, tmp_path_factory) -> str:
+    return save_coder(backbone, tmp_path_factory.mktemp("coder"))
+
+
+def test_with_accounts_everything_but_the_login_is_closed(folder):
+    with served([Coder(folder)], {"anna": "right: \u00e4"}) as (_, address, server):
+        routes = routes_of(server)
+        assert ("POST", "/gradio_api/call/{api_name}") in routes and ("POST", "/api/document") in routes
+        with httpx.Client(base_url=address) as client:
+            for method, path in routes:
+                if path not in ("/login", "/logout") and (method, path) != ("GET", "/"):
+                    answer = client.request(method, re.sub(r"\{[^}]*\}", "x", path), content=b"{}")
+                    assert answer.status_code == 401, (method, path)
+        answer = httpx.get(address)
+        assert (answer.status_code, answer.headers["location"]) == (303, "login")
+        assert "<form" in httpx.get(f"{address}/login").text
+        with httpx.Client(base_url=address) as client:
+            for wrong in ({"user": "anna", "password": "wrong"}, {"user": "x", "password": ""}, {}):
+                answer = client.post("/login", data=wrong)
+                assert answer.status_code == 401 and "User or password is wrong." in answer.text
+            answer = client.post("/login", data={"user": "anna", "password": "right: \u00e4"})
+            assert (answer.status_code, answer.headers["location"]) == (303, "./")
+            cookie = answer.headers["set-cookie"]
+            assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+            assert client.get("/api/about").status_code == 200
+            token = cookie.partition("=")[2].partition(";")[0]
+            assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token + "x"}).status_code == 401
+            answer = client.post("/logout")
+            assert (answer.status_code, answer.headers["location"]) == (303, "login")
+        assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token}).status_code == 401
+        for _ in range(MAX_FAILURES):
+            answer = httpx.post(f"{address}/login", data={"user": "anna", "password": "no"})
+        assert answer.status_code == 429
+        assert httpx.post(f"{address}/login", data={"user": "anna", "password": "right: \u00e4"}).status_code == 429
+
+
+def test_accounts_from_the_command_line_or_a_file(tmp_path):
+    assert read_accounts("anna:a:b") == {"anna": "a:b"}
+    file = tmp_path / "accounts"
+    file.write_text("anna:x\n\nben:y\n")
+    assert read_accounts(str(file)) == {"anna": "x", "ben": "y"}
+    for wrong in ("anna", ":x", "anna:", "a" * 5000):
+        with pytest.raises(ValueError, match=r"^--auth must be USER:PASSWORD"):
+            read_accounts(wrong)
+    file.write_text("anna:x\nSECRET\n")
+    with pytest.raises(ValueError, match="line 2 must be USER:PASSWORD") as error:
+        read_accounts(str(file))
+    assert "SECRET" not in str(error.value)
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a", "b", "c"], "3 models are named: the page compares two at most."),
+        (["a", "--port", "0"], "`--port` must be a number from 1 to 65535, got 0."),
+        (["a", "--max_waiting", "-1"], "`--max_waiting` must be at least 0, got -1."),
+        (["a", "--auth", "anna"], "--auth must be USER:PASSWORD"),
+        (["/nowhere/model"], "/nowhere/model is not a folder: is the path right?"),
+    ],
+)
+def test_wrong_options_are_one_message(arguments, message, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_without_the_extra_one_message_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["a"]) == 2
+    expected = 'error: The page needs packages that are not installed (gradio): pip install "modeling-icd[space]"\n'
+    assert capsys.readouterr().err == expected
+
+
+def test_a_page_that_others_reach_without_a_password_is_warned_of(capsys):
+    assert main(["/nowhere/model", "--host", "0.0.0.0"]) == 2
+    assert capsys.readouterr().err.startswith("warning: with --host 0.0.0.0 others can reach the page")
+
+
+def test_a_port_that_is_taken_is_one_message(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([folder, "--port", str(port)]) == 2
+    assert f"error: The page cannot be at port {port} of 127.0.0.1: the port is taken" in capsys.readouterr().err
+
+
+def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
+    metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
+    assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
+    assert (ROOT / "space" / "requirements.txt").read_text() == "modeling-icd[space]\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "a b c"}
+    command = [sys.executable, str(ROOT / "space" / "app.py")]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
