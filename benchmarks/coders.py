@@ -47,7 +47,8 @@ modeling-icd space {name}
 from transformers import pipeline
 from modeling_icd.coders import find_coder
 
-coder = pipeline("icd-coding", model=find_coder("{name}"))  # once one of the commands has converted the backbone
+# Once one of the commands has converted the backbone:
+coder = pipeline("icd-coding", model=find_coder("{name}"))
 ```
 
 `python -m benchmarks.coders --data_dir CODIESP --coders {name}` trains it again from the cases of CodiEsp, scores it, and

@@ -7,8 +7,11 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pyarrow.csv as pc
@@ -79,6 +82,24 @@ def place(backbone, corpus, tmp_path_factory):
     return folder
 
 
+def open_page(words: list[str], place: Path) -> subprocess.CompletedProcess:
+    """Start the page at a free port, ask for it, and end it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*words, "--port", str(port)]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            told = server.stdout.readline()
+            assert f"The page is at http://127.0.0.1:{port}" in told, (
+                server.stderr.read()[-3000:] if not told else told
+            )
+            shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
+        finally:
+            server.send_signal(signal.SIGINT)
+    assert json.loads(shown)["models"][0]["name"] == "codiesp-en"
+    return subprocess.CompletedProcess(command, 0, shown, "")
+
+
 def run_line(line: str, place: Path, bin_folder: Path, backbone: str) -> subprocess.CompletedProcess:
     """Run one line of a shell block: installing was done before, make only says what it would do, and models are tiny."""
     words = shlex.split(line, comments=True)
@@ -90,6 +111,8 @@ def run_line(line: str, place: Path, bin_folder: Path, backbone: str) -> subproc
     else:
         assert words[0] == "modeling-icd"
         words[0] = str(bin_folder / "modeling-icd")
+    if words[1] == "space":
+        return open_page(words, place)
     if words[1] == "train":
         options = {**TINY, "--backbone": backbone}
         if "synthetic_multirescnn" in words:

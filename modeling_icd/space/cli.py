@@ -1,11 +1,13 @@
 """Starts a page in the browser on which a note is coded, and its codes are looked at, corrected and downloaded.
 
 Example:
+    modeling-icd space
     modeling-icd space runs/my_model
     modeling-icd space runs/my_model runs/other_model --port 8000
 
-MODEL is a model folder or Hub id; with two, a note can be coded by both side by side. Nothing that is
-entered is written to disk, logged, or sent to anyone. Only this machine can reach the page, unless
+MODEL is a model folder, a Hub id, or a coder that comes with the package (codiesp-en, which is the
+default); with two, a note can be coded by both side by side. Nothing that is entered is written to
+disk, logged, or sent to anyone. Only this machine can reach the page, unless
 --host says otherwise; then --auth should ask for a password. A file for --auth has a line
 USER:PASSWORD for each user; what stands on the command line itself, all users of the machine can see.
 """
@@ -19,18 +21,11 @@ import warnings
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 
+from ..coders import DEFAULT_CODER, find_coder, notice_of
+
 
 EXTRA = 'pip install "modeling-icd[space]"'
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-
-
-def default_coder() -> str:
-    """The model that the page takes where none is named.
-
-    Raises:
-        ValueError: there is none yet.
-    """
-    raise ValueError("Name a model: `modeling-icd space MODEL`, a folder or Hub id.")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,8 +59,10 @@ def serve(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ValueError(f"The page needs packages that are not installed ({error.name}): {EXTRA}") from None
     accounts = None if args.auth is None else read_accounts(args.auth)
-    models = args.models or [default_coder()]
-    coders = [Coder(model, key, args.trust_remote_code) for model, key in zip(models, "ab", strict=False)]
+    coders = [
+        Coder(find_coder(model), key, args.trust_remote_code, notice=notice_of(model) or "")
+        for model, key in zip(args.models or [DEFAULT_CODER], "ab", strict=False)
+    ]
     page = Page(coders, args.max_waiting)
     quiet_libraries()
     address = launch(make_server(page, accounts), page, args.host, args.port)

@@ -12,8 +12,8 @@ from test_pipeline import byte_tokenizer, coder_with
 from transformers import AutoConfig
 
 from modeling_icd.coders import CODERS, CODERS_DIR, DEFAULT_CODER, NOTICE, find_coder, notice_of
-from modeling_icd.inference.try_note import EXAMPLE, main, marked
 from modeling_icd.heads import head_of_config
+from modeling_icd.inference.try_note import EXAMPLE, main, marked
 
 
 NOTE = "fever and cough [bold]today[/bold] <b>x</b>"
