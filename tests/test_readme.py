@@ -90,9 +90,7 @@ def open_page(words: list[str], place: Path) -> subprocess.CompletedProcess:
     with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             told = server.stdout.readline()
-            assert f"The page is at http://127.0.0.1:{port}" in told, (
-                server.stderr.read()[-3000:] if not told else told
-            )
+            assert f"The page is at http://127.0.0.1:{port}" in told, told or server.stderr.read()[-3000:]
             shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
         finally:
             server.send_signal(signal.SIGINT)
