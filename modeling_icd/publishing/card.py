@@ -280,7 +280,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         **{"folder": folder, "release": release, "config": folder.config, "results": folder.results, "run": run},
         "title": model_name(release, folder),
         "num_labels": f"{len(folder.codes):,}",
-        "has_evidence": head_of(folder.config).attends,
+        # Of a mean, too, it is known what each token adds to the logit.
+        "has_evidence": head_of(folder.config).attends or "mean" in map(folder.config.get, ("head", "pooling")),
         "is_plain_classifier": is_plain_classifier(folder.config),
         "data": data,
         "training_config_name": in_code(training_data.get("config", "unknown")),
