@@ -1,7 +1,7 @@
 """Watches over the calls in Gradio's queue: lets only well-formed ones in, and drops what is left of them in memory.
 
-Gradio prints the values that it was given where there are too few of them, and keeps the last answers of calls for which nobody
-came back. Both may hold what was written in a note.
+Gradio prints the values that it was given where there are too few of them, keeps the last answers of calls for which nobody came
+back, and the last call that it has seen. All may hold what was written in a note.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ class CallGuard:
     def __init__(self, app: ASGIApp, checks: Mapping[str, Callable[[Any], bool]], blocks_of: Callable[[], Any]):
         self.app, self.checks, self.blocks_of = app, checks, blocks_of
         self._uncalled: dict[str, asyncio.TimerHandle] = {}
+        self._calls: dict[str, Any] = {}  # Gradio's own objects, by their ids
         self._tasks: set[asyncio.Task] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +63,17 @@ class CallGuard:
         async def send_and_read(message: Message) -> None:
             nonlocal answered
             answered += message.get("body", b"")
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._note(read_json(answered))
             await send(message)
 
         await self.app(scope, receive_again, send_and_read)
-        answer = read_json(answered)
-        if isinstance(answer, dict) and isinstance(event := answer.get("event_id"), str):
+
+    def _note(self, answer: object) -> None:
+        """Note a call that Gradio has taken, by its answer, so that it is forgotten once it is over or nobody comes back for it."""
+        event = answer.get("event_id") if isinstance(answer, dict) else None
+        if isinstance(event, str):
+            self._calls[event] = self.blocks_of()._queue.event_ids_to_events.get(event)
             loop = asyncio.get_running_loop()
             self._uncalled[event] = loop.call_later(CALLED_FOR_SECONDS, self._forget_soon, event)
 
@@ -90,6 +97,8 @@ class CallGuard:
         blocks = self.blocks_of()
         queue = blocks._queue
         await queue.clean_events(session_hash=event)
+        if (call := self._calls.pop(event, None)) is not None:
+            call.alive, call.data, call.request = False, None, None  # Gradio may hold it until the next one comes
         queue.pending_messages_per_session.pop(event, None)
         queue.pending_event_ids_session.pop(event, None)
         queue.event_analytics.pop(event, None)
