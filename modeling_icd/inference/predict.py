@@ -6,10 +6,10 @@ Example:
 MODEL is a model folder, a Hub id, or a coder that comes with the package (codiesp-en). NOTES is a
 csv, tsv, jsonl (each also .gz) or parquet file, or a folder of .txt files. OUTPUT gets a row for
 each code: row, id, code, description, score, decision, evidence; a note without codes has one row
-without a code. In jsonl a line is a note with its codes. If the run is ended, the same command goes on from the folder OUTPUT.parts. Rows that cannot be read
-are listed in OUTPUT.rejected.csv. In csv an id that begins with = + - or @ gets an apostrophe in
-front, so that no spreadsheet takes it for a formula. These files quote notes, and only their owner
-may read them.
+without a code. In jsonl a line is a note with its codes. If the run is ended, the same command goes
+on from the folder OUTPUT.parts. Rows that cannot be read are listed in OUTPUT.rejected.csv. In csv
+an id that begins with = + - or @ gets an apostrophe in front, so that no spreadsheet takes it for a
+formula. These files quote notes, and only their owner may read them.
 """
 
 import argparse

@@ -292,10 +292,10 @@ def test_pipelines(name, backbone, tmp_path):
     for row in coded:
         assert row["decision"] is None
         assert row["description"] == ("Pneumonia, organism unspecified" if row["code"] == "486" else None)
-        if name in ("last", "mean"):
+        if name == "last":
             assert row["evidence"] is None
         else:
-            assert 1 <= len(row["evidence"]) <= 3
+            assert len(row["evidence"]) <= 3 and (row["evidence"] or name == "mean")  # a mean may speak against it
             assert all(NOTE[s["start"] : s["end"]] == s["text"] and s["text"] for s in row["evidence"])
     default = pipeline("icd-coding", model=str(tmp_path), trust_remote_code=True)(NOTE)
     assert {row["code"] for row in default} == {row["label"] for row in scores if row["score"] > 0.5}

@@ -122,8 +122,21 @@ ALLOWED_TO_BACKBONE = {
     *("transformers.utils.SAFE_WEIGHTS_INDEX_NAME", "transformers.utils.SAFE_WEIGHTS_NAME"),
     *("transformers.utils.hub.cached_file", "transformers.utils.hub.get_checkpoint_shard_files"),
 }
+# Of the head, run again with the weights of some codes alone, gradients are taken.
+ALLOWED_TO_EVIDENCE = {
+    *(
+        "collections.abc.Sequence",
+        "contextlib.nullcontext",
+        "torch.autograd",
+        "torch.autograd.grad",
+        "torch.nn.RNNBase",
+    ),
+    *("torch.backends", "torch.backends.cudnn", "torch.backends.cudnn.flags", "torch.enable_grad", "torch.func"),
+    *("torch.func.functional_call", "torch.inference_mode"),
+}
 ALLOWED_BY_FILE = {
     "backbone_icd.py": ALLOWED_TO_BACKBONE,
+    "evidence_icd.py": ALLOWED_TO_EVIDENCE,
     GUARD: ALLOWED_TO_GUARD,
     "configuration_icd.py": {"sys", "sys.modules", "sys.modules.get", "vars"},
 }
