@@ -1,7 +1,7 @@
 """Takes the pictures of the page that the README and the documents show.
 
 Example:
-    python tests/space/screenshots.py docs/screenshots runs/demo/synthetic_direct runs/demo/synthetic_multirescnn
+    python tests/space/screenshots.py docs/screenshots codiesp-en codiesp-en-top50
 
 The first example note of the page is coded by the model; with two models, they are compared, too. Nothing but
 pictures is written. The size of the page as it goes over the line is printed.
@@ -17,6 +17,7 @@ from PIL import Image
 from serving import served
 from visit import PHONE, Visit, open_browser, page_weight, result_of
 
+from modeling_icd.coders import find_coder, notice_of
 from modeling_icd.space.coding import Coder
 
 
@@ -114,7 +115,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="one or two model folders or Hub ids")
     args = parser.parse_args()
-    coders = [Coder(model, key) for model, key in zip(args.models, "ab", strict=False)]
+    coders = [
+        Coder(find_coder(model), key, notice=notice_of(model) or "")
+        for model, key in zip(args.models, "ab", strict=False)
+    ]
     names = [name for name in PICTURES if name != "compare" or len(coders) == 2]
     with served(coders) as (_, address, _):
         take_pictures(args.folder, address + "/", names)
