@@ -13,6 +13,7 @@ import torch
 from ..decision_icd import calibrated_scores, flags_of, predicted, rule_in_force, threshold_value
 from ..evidence_icd import token_weights, word_weights
 from ..extras.audit import likely_missed, likely_unsupported
+from ..heads import find_head
 from ..inference.linear import fast_linear_layers
 from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
@@ -141,7 +142,9 @@ class Coder:
                 result["audit"] = {finding: [self.names[i] for i in ids] for finding, ids in audited.items()}
             listed = self._listed(scores, is_predicted, [*known, *(audited["missed"] if audited else [])])
             watch.check()
-            evidence = self._evidence(encoded, states, listed)
+            sure = is_predicted.clone()
+            sure[known] = True
+            evidence = self._evidence(encoded, states, listed, sure[listed])
             result["codes"] = self._describe(scores, is_predicted, listed, evidence)
         result["seconds"] = round(time.monotonic() - started, 3)
         return result
@@ -217,11 +220,23 @@ class Coder:
         wanted[list(further)] = True
         return order[wanted[order]].tolist()
 
-    def _evidence(self, encoded: dict[str, Any], states: torch.Tensor, listed: list[int]) -> list[list[list[float]]]:
-        """Of each listed code its heaviest words, `[start, end, weight]` by their place; in UTF-16 code units."""
-        weights = token_weights(self.model.score, states, listed)
+    def _evidence(
+        self, encoded: dict[str, Any], states: torch.Tensor, listed: list[int], is_sure: torch.Tensor
+    ) -> list[list[list[float]]]:
+        """Of each listed code its heaviest words, `[start, end, weight]` by their place; in UTF-16 code units.
+
+        Codes that are predicted or assigned (bool `(listed,)`) get the head's own method. The many others get attention
+        where the head attends, since a gradient for each would take seconds.
+        """
+        head = self.model.score
+        weights = token_weights(head, states, listed, "attention" if find_head(self.config.head).attends else None)
         if weights is None:
             return [[] for _ in listed]
+        if find_head(self.config.head).attends:
+            ids = [class_id for class_id, is_one in zip(listed, is_sure.tolist(), strict=True) if is_one]
+            own = token_weights(head, states, ids)
+            assert own is not None  # since there is attention
+            weights[is_sure.to(weights.device)] = own
         words, by_word = word_weights(encoded["note"], encoded["offsets"], weights.cpu())
         place = utf16_places(encoded["note"])
         return [heaviest_words(words, of_code, place) for of_code in by_word.numpy()]
