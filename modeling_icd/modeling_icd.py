@@ -28,6 +28,7 @@ from .backbone_icd import (
     load_head_only,
     mismatched_keys,
     names_of_weights,
+    remember_backbone,
     source_of,
 )
 from .configuration_icd import CUSTOM_PIPELINES, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
@@ -217,7 +218,9 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return self
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, backbone=None, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, config=None, backbone=None, head_is_apart=False, **kwargs
+    ):
         """Loads one of our checkpoints, or takes the backbone of another checkpoint and initialises only the head.
 
         Args:
@@ -225,6 +228,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 backbone with the head of another task, such as a `LlamaForCausalLM`.
             backbone (`str` or `os.PathLike`, *optional*): for a head-only folder, where its backbone is; by default where
                 its configuration says.
+            head_is_apart (`bool`): set by itself while the backbone of a head-only folder is loaded.
             kwargs: those of [`~transformers.PreTrainedModel.from_pretrained`], and fields of the configuration, such
                 as `num_labels`, `id2label` or `window_size`.
 
@@ -234,7 +238,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 where the backbone of a head-only folder is not the one that the head was trained over.
             FileNotFoundError: where that backbone is not to be found.
         """
-        hub = {
+        hub: dict[str, Any] = {
             k: kwargs[k]
             for k in ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
             if k in kwargs
@@ -260,6 +264,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             raise ValueError(
                 f"`backbone` is for a head-only folder, and {pretrained_model_name_or_path} is none: leave it out."
             )
+        if config is not None and not head_is_apart:
+            config.backbone_source = None  # it speaks of another folder
         if isinstance(config, ICDConfig):
             kwargs = {"key_mapping": names_of_weights(config.backbone_config), **kwargs}
         with_info = kwargs.pop("output_loading_info", False)
@@ -269,13 +275,12 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         check_backbone_weights(model.config, pretrained_model_name_or_path, info)
         # Its backbone, saved by itself, has the same configuration, and no head.
         is_backbone = saved.get("architectures") == [type(model.model).__name__]
-        if not is_ours or is_backbone:
-            name = str(pretrained_model_name_or_path)
-            model.backbone_loaded = {"name": name, "place": name, "revision": saved.get("_commit_hash")}
+        if not is_ours or is_backbone or head_is_apart:
+            remember_backbone(model, pretrained_model_name_or_path, hub)
         elif not kwargs.get("ignore_mismatched_sizes"):
             check_head_weights(pretrained_model_name_or_path, info)
         random = (*info["missing_keys"], *mismatched_keys(info))
-        model.head_is_new = any(key.startswith("score.") for key in random)
+        model.head_is_new = head_is_apart or any(key.startswith("score.") for key in random)
         if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
@@ -290,8 +295,12 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def shared_record(self):
         return self.config.training_data
 
-    def save_head_only(self) -> None:
-        """Make `save_pretrained` leave out the backbone unless it is told otherwise, also for a Trainer's checkpoints."""
+    def save_head_only(self, backbone=None) -> None:
+        """Make `save_pretrained` leave out the backbone unless it is told otherwise, also for a Trainer's checkpoints.
+
+        `backbone` and what is raised are those of [`save_pretrained`]: what stands against it is said here, before training.
+        """
+        source_of(self, backbone)
         self.saves_head_only = True
         self._leave_out_backbone(True)
 

@@ -112,6 +112,7 @@ class PushGuard:
         """The last step of both methods: the files are written, so their weights can be checked against the record."""
         refuse_push(self.shared_record(), type(self).__name__)
         refuse_changed_weights(self.shared_record(), working_dir)
+        refuse_local_backbone(getattr(self, "config", self))
         return super()._upload_modified_files(working_dir, *args, **kwargs)  # type: ignore[misc]
 
 
@@ -132,6 +133,21 @@ def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> Non
         raise ValueError(
             "These weights are not those that the record of training data speaks of, so they may have been trained on any "
             f"data and do not go to a Hub this way; nothing was uploaded. {REMEDY}"
+        )
+
+
+def refuse_local_backbone(config: Any) -> None:
+    """Refuse to push a head whose configuration names a folder of this machine as its backbone: it tells others the path, and
+    where to find the backbone it does not.
+
+    Raises:
+        ValueError: where it does.
+    """
+    name = (getattr(config, "backbone_source", None) or {}).get("name", "")
+    if Path(name).is_absolute():
+        raise ValueError(
+            "The backbone of this head is named by a folder of this machine, so it does not go to a Hub; nothing was uploaded. Save "
+            "it with `save_pretrained(FOLDER, head_only=True, backbone=HUB_ID)`, or whole."
         )
 
 

@@ -25,6 +25,7 @@ from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, whole_folder
 
+from ..inference.loading import load_config, prepare_backbone
 from ..modeling_icd import LlamaICDPreTrainedModel
 
 
@@ -186,6 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
 def convert(args: argparse.Namespace) -> int:
     """What the command line asks for."""
     check_new_folder(args.output_dir)
+    prepare_backbone(load_config(args.model))
     model = AutoModelForSequenceClassification.from_pretrained(args.model)
     for file, difference in export_onnx(model, args.output_dir).items():
         print(f"{args.output_dir / file}: logits within {difference:.1e} of the model's")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel, PreTrainedTokenizerBase
 
 from dataset_scripts.files import check_writable, whole_folder
@@ -24,9 +25,20 @@ def convert_smollm2() -> Path:
         FileNotFoundError: where the package that brings it is not installed.
         ValueError: where its file is damaged.
     """
-    if not (SMOLLM2_DIR / "config.json").exists():
-        print(f"Converting SmolLM2 to {SMOLLM2_DIR}: once, in some seconds.", file=sys.stderr)
-    return convert_gguf(find_smollm2(), SMOLLM2_DIR)
+    if is_converted(SMOLLM2_DIR):
+        return SMOLLM2_DIR
+    gguf_file = find_smollm2()
+    SMOLLM2_DIR.parent.mkdir(parents=True, exist_ok=True)
+    # Of two processes that want it, one converts, and the other waits.
+    with FileLock(SMOLLM2_DIR.with_name(f".{SMOLLM2_DIR.name}.lock")):
+        if not is_converted(SMOLLM2_DIR):
+            print(f"Converting SmolLM2 to {SMOLLM2_DIR}: once, in some seconds.", file=sys.stderr)
+            convert_gguf(gguf_file, SMOLLM2_DIR)
+    return SMOLLM2_DIR
+
+
+def is_converted(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
 
 
 def find_smollm2() -> Path:

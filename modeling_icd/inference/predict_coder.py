@@ -66,8 +66,6 @@ class NoteCoder:
 
     def __init__(self, job: Job):
         self.job = job
-        # Of each note it says how it is cast, and that `kernels`, which nothing here needs, is not installed.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         self.pipeline = load_pipeline(job.model, job.trust_remote_code, job.reader)
         self.batch_size = job.batch_size or (CPU_BATCH_SIZE if self.pipeline.device.type == "cpu" else BATCH_SIZE)
         self.chunks = ChunkReader(job.notes)

@@ -35,6 +35,12 @@ EXAMPLE = (
     "rose to 3.1: acute renal failure, which recovered with intravenous fluids. Abdominal pain and vomiting on the fourth "
     "day; the ultrasound found gallstones. She went home on antibiotics."
 )
+EXAMPLES = {
+    "codiesp-es": "Mujer de 61 años con diabetes mellitus tipo 2 e hipertensión arterial que acude por fiebre, tos y disnea de tres "
+    "días de evolución. La radiografía de tórax mostró neumonía del lóbulo inferior derecho. Al segundo día presentó "
+    "insuficiencia renal aguda, que se resolvió con fluidoterapia. Dolor abdominal y vómitos al cuarto día; la ecografía "
+    "evidenció colelitiasis."
+}
 # Told apart by most people who are colour-blind (Okabe and Ito), and readable on dark and on light.
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#999999")
 BAR = 12  # columns
@@ -58,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def try_note(args: argparse.Namespace) -> int:
     """Reads the note, codes it and prints the codes."""
-    note = read_note(args.text, args.file)
+    note = read_note(args.text, args.file, EXAMPLES.get(args.model, EXAMPLE))
     disable_progress_bar()
     model, tokenizer = load_model(find_coder(args.model), args.trust_remote_code)
     coder = pipeline(TASK, model=model, tokenizer=tokenizer)
@@ -75,7 +81,7 @@ def try_note(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_note(text: str | None, file: str | None) -> str:
+def read_note(text: str | None, file: str | None, example: str) -> str:
     """The note that was given, or the example.
 
     Raises:
@@ -86,6 +92,7 @@ def read_note(text: str | None, file: str | None) -> str:
         raise ValueError("Give the note itself or `--file`, not both.")
     try:
         if file == "-":
+            file = "standard input"
             text = sys.stdin.buffer.read().decode("utf-8-sig")
         elif file is not None:
             text = Path(file).read_text(encoding="utf-8-sig")
@@ -93,7 +100,7 @@ def read_note(text: str | None, file: str | None) -> str:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from None
     if text is None:
         print("No note was given, so an invented one is coded.\n")
-        return EXAMPLE
+        return example
     if not text.strip():
         raise ValueError("The note is blank: give some text.")
     return text

@@ -73,7 +73,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         ) from None
     model.score.float()
     if args.head_only:
-        model.save_head_only()
+        model.save_head_only(None if model.backbone_loaded else backbone)
     return model
 
 

@@ -30,7 +30,7 @@ from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
-from ..inference.loading import load_config, to_device
+from ..inference.loading import load_config, prepare_backbone, to_device
 from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
@@ -192,7 +192,8 @@ def find_backbone(model_args: ModelArguments, args: ICDTrainingArguments) -> str
     backbone = model_args.backbone
     if backbone == "smollm2":
         backbone = first_process_first(args, lambda: str(convert_smollm2()))
-    load_config(backbone)
+    config = load_config(backbone)
+    first_process_first(args, lambda: prepare_backbone(config))
     return backbone
 
 

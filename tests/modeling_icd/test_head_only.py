@@ -8,6 +8,7 @@ import sysconfig
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -19,6 +20,9 @@ from transformers import (
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
 from modeling_icd.configuration_icd import FLAT_FILES
+from modeling_icd.inference.loading import load_model
+from modeling_icd.publishing.fields import BACKBONE_SOURCE
+from modeling_icd.sharing_icd import refuse_local_backbone
 
 
 SIZES = {"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
@@ -194,6 +198,98 @@ def test_an_encoder_as_backbone(tmp_path):
     model = ModelForICDCoding.from_pretrained(tmp_path / "bert", head="label_attention", window_size=16, **FROZEN)
     model.save_pretrained(tmp_path / "head", head_only=True)
     torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "head")), logits(model), rtol=0, atol=1e-6)
+
+
+def test_a_backbone_that_changes_after_the_first_save_is_noticed(backbone, tmp_path):
+    model = make("direct", backbone)
+    model.save_pretrained(tmp_path / "first", head_only=True)
+    model.model.layers[0].mlp.up_proj.weight.data.zero_()
+    with pytest.raises(ValueError, match="differs"):
+        model.save_pretrained(tmp_path / "second", head_only=True)
+    with pytest.raises(ValueError, match="differs"):
+        model.save_head_only()  # and before a training, too
+
+
+def test_a_quantised_backbone_that_changed_is_noticed(tmp_path):
+    LlamaModel(LlamaConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 64})).save_pretrained(tmp_path / "it")
+    model = make("direct", tmp_path / "it", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    model.model.layers[0].mlp.up_proj.weight.data.add_(1)
+    with pytest.raises(ValueError, match="quantised backbone is not the one that was loaded"):
+        model.save_pretrained(tmp_path / "head", head_only=True)
+
+
+def test_the_configuration_of_a_head_over_a_bare_backbone_makes_a_new_head(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    config = AutoConfig.from_pretrained(tmp_path)
+    model, info = LlamaForICDCoding.from_pretrained(backbone, config=config, output_loading_info=True)
+    assert model.head_is_new and info["missing_keys"]
+
+
+def test_a_weight_that_is_left_over_is_an_error_of_the_commands(backbone, tmp_path):
+    make("direct", backbone, context_size=3).save_pretrained(tmp_path, head_only=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "context_size": None}))
+    with pytest.raises(ValueError, match=r"score\.context\.weight"):
+        load_model(tmp_path)
+
+
+def test_another_layer_than_the_heads_own_cannot_be_checked_and_is_one_message(backbone, tmp_path):
+    make("direct", backbone).save_pretrained(tmp_path, head_only=True)
+    with pytest.raises(ValueError, match=r"reads layer 2 of .*leave out `hidden_layer`"):
+        LlamaForICDCoding.from_pretrained(tmp_path, hidden_layer=1)
+
+
+def test_a_folder_is_named_by_its_whole_path_and_does_not_go_to_a_hub(backbone, tmp_path, monkeypatch):
+    monkeypatch.chdir(backbone.parent)
+    model = make("direct", backbone.name)
+    model.save_pretrained(tmp_path / "head", head_only=True)
+    source = json.loads((tmp_path / "head/config.json").read_text())["backbone_source"]
+    assert source["name"] == str(backbone.resolve())
+    monkeypatch.chdir(tmp_path)
+    torch.testing.assert_close(logits(AutoModel.from_pretrained("head")), logits(model), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="named by a folder of this machine"):
+        refuse_local_backbone(model.config)
+    assert not BACKBONE_SOURCE.accepts(source)
+    assert BACKBONE_SOURCE.accepts({**source, "name": "owner/backbone"})
+
+
+def test_a_whole_model_serves_as_the_backbone_of_a_head_with_other_codes(backbone, tmp_path):
+    make("direct", backbone, num_labels=9).save_pretrained(tmp_path / "whole")
+    model = make("direct", backbone)
+    model.save_pretrained(tmp_path / "head", head_only=True, backbone=tmp_path / "whole")
+    torch.testing.assert_close(logits(AutoModel.from_pretrained(tmp_path / "head")), logits(model), rtol=0, atol=1e-6)
+
+
+def test_a_damaged_backbone_is_one_message(tmp_path):
+    folder = save_llama(tmp_path / "backbone")
+    make("direct", folder).save_pretrained(tmp_path / "head", head_only=True)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(FileNotFoundError, match=r"its backbone .*backbone cannot be loaded"):
+        AutoModel.from_pretrained(tmp_path / "head")
+
+
+def test_the_commit_of_a_backbone_on_the_hub_is_recorded_and_kept_to(tmp_path, monkeypatch):
+    """A cache as the Hub's library keeps it, with two commits of one backbone, the second of them the branch's."""
+    from huggingface_hub import constants
+
+    commits = ["a" * 40, "b" * 40]
+    repo = tmp_path / "hub/models--owner--it"
+    for seed, commit in enumerate(commits):
+        save_llama(repo / "snapshots" / commit, seed=seed)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(commits[1])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    options = {"cache_dir": tmp_path / "hub", "local_files_only": True}
+    for revision, commit in ((commits[0], commits[0]), (None, commits[1])):
+        given = {} if revision is None else {"revision": revision}
+        model = LlamaForICDCoding.from_pretrained("owner/it", **FROZEN, **options, **given).eval()
+        model.save_pretrained(tmp_path / commit, head_only=True)
+        source = json.loads((tmp_path / commit / "config.json").read_text())["backbone_source"]
+        assert (source["name"], source["revision"]) == ("owner/it", commit)
+        loaded = AutoModel.from_pretrained(tmp_path / commit, **options)
+        torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"load_in_4bit": True}, {"load_in_8bit": True}], ids=["4 bits", "8 bits"])

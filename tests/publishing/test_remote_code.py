@@ -117,6 +117,8 @@ ALLOWED_TO_GUARD = {
 # Where a folder holds the head alone, this file reads the weights of the backbone that was put under it, to say whether they
 # are the right ones. It takes the files that transformers has just loaded, opens them as safetensors, and writes none.
 ALLOWED_TO_BACKBONE = {
+    *("safetensors.SafetensorError", "torch.int64", "transformers.utils.CONFIG_NAME"),
+    "transformers.utils.hub.extract_commit_hash",
     *("copy.deepcopy", "hashlib.sha256", "pathlib.Path", "re.Pattern", "safetensors.safe_open"),
     *("huggingface_hub.constants", "huggingface_hub.constants.HF_HOME", "torch.equal", "torch.uint8"),
     *("transformers.utils.SAFE_WEIGHTS_INDEX_NAME", "transformers.utils.SAFE_WEIGHTS_NAME"),
