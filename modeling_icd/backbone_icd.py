@@ -369,7 +369,7 @@ def load_head_only(cls: type[PreTrainedModel], folder, saved, config, backbone, 
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileNotFoundError(
             f"{folder} holds the head alone, and its backbone {place} cannot be loaded ({first}): give a folder that holds it as "
-            "`backbone=`."
+            "`backbone=` (in a pipeline `model_kwargs={'backbone': ...}`)."
         ) from None
     check_source(saved, model, place, folder, options)
     if is_its_head:

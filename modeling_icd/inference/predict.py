@@ -283,7 +283,9 @@ def write_results(args: argparse.Namespace, parts: Parts, plan: Plan, seconds: f
     for what, count in sorted(plan.mended.items()):
         print(f"{count:,} {what}.")
     if rejected:
-        print(f"{rejected:,} rows were rejected: {rejected_path(args.output)} says why.")
+        print(
+            f"{rejected:,} {'row was' if rejected == 1 else 'rows were'} rejected: {rejected_path(args.output)} says why."
+        )
     if plan.repeated_ids:
         print(f"{plan.repeated_ids:,} notes have the id of an earlier one: the column `row` tells them apart.")
     if changed_ids:

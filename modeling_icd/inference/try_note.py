@@ -53,10 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--file", help="a text file (UTF-8) with the note; `-`: standard input")
     names = "; ".join(f"`{name}`: {what}" for name, what in CODERS.items())
     parser.add_argument("--model", default=DEFAULT_CODER, help=f"a model folder, a Hub id, or {names}")
-    parser.add_argument(
+    rule = parser.add_mutually_exclusive_group()
+    rule.add_argument(
         "--threshold", type=float, help="show codes whose score is greater; default: as the model decides"
     )
-    parser.add_argument("--top_k", type=int, help="show the k best codes, whatever their score")
+    rule.add_argument("--top_k", type=int, help="show the k best codes, whatever their score")
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     return run_command(lambda: try_note(args))
@@ -73,7 +74,7 @@ def try_note(args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     if not codes and "top_k" not in rule:
         console.print(f"No code reaches the threshold. The {NEAREST} nearest are:")
-        codes = coder(note, top_k=NEAREST)
+        codes = [{**code, "decision": "below the threshold"} for code in coder(note, top_k=NEAREST)]
     show(console, note, codes)
     console.print(
         f"[dim]{escape(args.model)}. {notice_of(args.model) or 'It assists, and does not decide: check each code.'}[/dim]"
@@ -90,6 +91,8 @@ def read_note(text: str | None, file: str | None, example: str) -> str:
     """
     if text is not None and file is not None:
         raise ValueError("Give the note itself or `--file`, not both.")
+    if text is not None and len(text) < 256 and "\n" not in text and Path(text).is_file():
+        raise ValueError(f"{text} is a file: give it as `--file {text}`.")
     try:
         if file == "-":
             file = "standard input"

@@ -40,7 +40,8 @@ def test_the_codes_and_the_note_are_printed(model, capsys):
 
 def test_without_a_code_above_the_threshold_the_nearest_are_shown(model, capsys):
     assert main([NOTE, "--model", model, "--threshold", "1"]) == 0
-    assert "No code reaches the threshold. The 3 nearest are:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "No code reaches the threshold. The 3 nearest are:" in printed and printed.count("below the") == 3
 
 
 def test_without_a_note_an_invented_one_is_coded(model, capsys):
@@ -66,12 +67,14 @@ def test_a_note_comes_from_a_file_or_a_pipe(model, tmp_path, capsys):
         (["  "], "The note is blank"),
         (["fever", "--file", "x"], "not both"),
         (["--file", "nothing.txt"], "nothing.txt"),
+        (["note.txt"], "note.txt is a file: give it as `--file note.txt`"),
         (["fever", "--threshold", "7"], "`threshold` must be a number in [0, 1]"),
         (["fever", "--model", "no/such/folder/here"], "no/such/folder/here"),
     ],
 )
 def test_mistakes_are_one_message(arguments, message, model, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").write_text("fever")
     assert main([*arguments, *([] if "--model" in arguments else ["--model", model])]) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and error.count("error:") == 1
