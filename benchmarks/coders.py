@@ -106,6 +106,8 @@ def write(folder: Path, target: Path) -> None:
     config = json.loads(read_content(files["config.json"]))
     config = {name: value for name, value in config.items() if name not in ("auto_map", "custom_pipelines")}
     files["config.json"] = as_json(config)
+    vocabulary = json.loads(read_content(files["tokenizer.json"]))  # without line breaks it has half the size
+    files["tokenizer.json"] = json.dumps(vocabulary, ensure_ascii=False, separators=(",", ":")).encode()
     with whole_folder(target) as partial:
         for name, content in files.items():
             if not name.endswith((".py", ".txt")) and name != "LICENSE":
