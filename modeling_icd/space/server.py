@@ -87,6 +87,7 @@ class Page:
             },
             "examples": examples(),
             "login": self.login,
+            "title_systems": self.titles.systems,
             "version": VERSION,
         }
 
@@ -398,7 +399,9 @@ def add_routes(server, page: Page) -> None:
             found = await run_in_threadpool(page.titles.search, query, system or None, limit)
         except ValueError as error:
             return message_response(400, str(error))
-        return JSONResponse({"titles": [code._asdict() for code in found]})
+        return JSONResponse(
+            {"titles": [{**code._asdict(), "heading": page.titles.is_heading(code)} for code in found]}
+        )
 
     @server.post("/api/export")
     async def export(request: Request) -> Response:
@@ -425,7 +428,7 @@ def add_routes(server, page: Page) -> None:
         return JSONResponse({"cancelled": isinstance(token, str) and page.cancel(token)})
 
 
-EXPORTS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+EXPORTS: dict[str, tuple[Callable[[Any, bool], Any], str, str]] = {
     "csv": (lambda codes, confirmed: codes_csv(codes), "text/csv; charset=utf-8", "codes.csv"),
     "fhir": (
         lambda codes, confirmed: JSONResponse(codes_bundle(codes, confirmed)).body,

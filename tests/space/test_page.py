@@ -144,7 +144,7 @@ def test_codes_are_accepted_rejected_added_undone_and_downloaded(visit, result):
     here.page.keyboard.press("Control+Shift+z")
     assert here.final() == [(first, "accepted"), (third, "accepted")]
     here.page.click(f"[aria-label='Remove {third}']")
-    here.page.fill("#search", "migrane with aura not intractible")  # two mistakes
+    here.page.fill("#search", "migrane with aura not intractible without status migrainosus")  # two mistakes
     here.page.wait_for_selector("#search-list [role=option]")
     added = here.page.inner_text("#search-list [role=option] >> nth=0 >> .code")
     assert added.startswith("G43")
@@ -366,3 +366,12 @@ def test_undo_and_redo_lose_no_note(visit):
     here.page.click("#undo")
     here.page.click("#undo")
     assert here.page.text_content("#note") == OTHER
+
+
+def test_a_heading_is_not_taken_into_the_final_list(visit):
+    here = visit()
+    here.page.fill("#search", "I50")
+    here.page.click("#search-list [role=option]:has-text('heading') >> nth=0")
+    assert "cannot be billed" in here.message() and here.final() == []
+    here.page.click("nav [data-view=batch]")
+    assert here.page.inner_text("#message") == ""  # a message does not outlive what it was about

@@ -357,8 +357,11 @@ def test_titles(address):
     )
     found = answer.json()["titles"]
     assert len(found) == 3
-    assert set(found[0]) == {"code", "title", "chapter", "kind", "system"}
-    assert "N17" in [code["code"] for code in found]
+    assert set(found[0]) == {"code", "title", "chapter", "kind", "system", "heading"}
+    assert {code["code"]: code["heading"] for code in found}["N17"]
+    (one,) = httpx.post(f"{address}/api/titles", json={"query": "I10", "limit": 1}).json()["titles"]
+    assert not one["heading"]
+    assert httpx.get(f"{address}/api/about").json()["title_systems"] == ["icd10cm", "icd10pcs"]
     for wrong in (
         {},
         {"query": 1},
