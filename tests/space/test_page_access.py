@@ -195,7 +195,7 @@ def test_everything_can_be_done_by_the_keyboard_alone(visit):
     here.page.get_by_role("button", name="As the model decides").press("Enter")
     assert "as the model decides" in here.page.inner_text(".threshold output")
     tab_to(here, "search")
-    keyboard.type("athsma")
+    keyboard.type("unspecified athsma uncomplicated")
     here.page.wait_for_selector("#search-list [role=option] .code")
     keyboard.press("ArrowDown")
     active = here.page.get_attribute("#search", "aria-activedescendant")
