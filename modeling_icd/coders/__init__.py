@@ -14,7 +14,10 @@ CODERS = {
     "codiesp-es": "all of them, in Spanish",
 }
 DEFAULT_CODER = "codiesp-en"
-NOTICE = "A small research model of 500 published cases. It assists, does not decide, and is not for use in care: check each code."
+NOTICE = (
+    "A small research model of 500 published cases. It assists, does not decide, and is not for use in care: check each code. "
+    "It does not understand denials such as 'no fever'."
+)
 
 
 def find_coder(model: str) -> str:

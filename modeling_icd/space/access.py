@@ -39,6 +39,7 @@ OPEN = (
     (("POST",), r"/gradio_api/call/(code_note|code_batch)", 4 << 20),
     (("GET",), r"/gradio_api/call/(code_note|code_batch)/\w+", 0),
 )
+LOCAL_HOST = r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?"
 STARTUP = "/gradio_api/startup-events"  # which the server asks itself, once
 BEFORE_LOGIN = ("/login", "/static/page.css")
 COOKIE = "modeling-icd-session"
@@ -49,7 +50,7 @@ HEADERS = {
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors {parents}"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -67,9 +68,18 @@ class Gate:
         app (`ASGIApp`): what is behind it.
         accounts (`Mapping[str, str]`, *optional*): passwords by user; without any, no login is asked for.
         parents (`str`): which pages may show this one in a frame, as the Content Security Policy has it.
+        any_host (`bool`): whether requests for any host are answered, and not those for this machine alone. A website whose
+            name is made to lead to this machine could otherwise read the page.
     """
 
-    def __init__(self, app: ASGIApp, accounts: Mapping[str, str] | None = None, parents: str = "'none'"):
+    def __init__(
+        self,
+        app: ASGIApp,
+        accounts: Mapping[str, str] | None = None,
+        parents: str = "'none'",
+        any_host: bool = False,
+    ):
+        self.any_host = any_host
         self.app = app
         self.login = Login(accounts) if accounts else None
         self.headers = {name: value.format(parents=parents) for name, value in HEADERS.items()}
@@ -112,6 +122,16 @@ class Gate:
             self._has_started = True
             return None
         headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        if not self.any_host and not re.fullmatch(LOCAL_HOST, host):
+            return message_response(
+                403, "This page is answered at localhost alone: start it with --host for other names."
+            )
+        origin = headers.get("origin", "").lower()
+        # A proxy may ask by another name than the browser did; then the browser's own word counts.
+        is_own = origin.partition("://")[2] == host or headers.get("sec-fetch-site") == "same-origin"
+        if method != "GET" and origin and not is_own:
+            return message_response(403, "Another website may not use this page.")
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and method != "GET":
             return message_response(403, "Another website may not use this page.")
         if self.login is not None:

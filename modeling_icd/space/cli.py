@@ -65,7 +65,7 @@ def serve(args: argparse.Namespace) -> int:
     ]
     page = Page(coders, args.max_waiting)
     quiet_libraries()
-    address = launch(make_server(page, accounts), page, args.host, args.port)
+    address = launch(make_server(page, accounts, any_host=args.host not in LOCAL_HOSTS), page, args.host, args.port)
     print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
     try:
         threading.Event().wait()

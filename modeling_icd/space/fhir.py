@@ -19,10 +19,6 @@ SYSTEM_URIS = {
 }
 """The URIs of https://terminology.hl7.org for these code systems, by their names."""
 
-LOOKED_AT = ("accepted", "added")
-"""What `status` says of a code that a person has accepted, or added."""
-
-CLINICAL_STATUS = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 CATEGORY = "http://terminology.hl7.org/CodeSystem/condition-category"
 DATA_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
@@ -38,21 +34,24 @@ def codes_csv(codes: Sequence[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def codes_bundle(codes: Sequence[Mapping[str, Any]], time: datetime | None = None) -> dict[str, Any]:
+def codes_bundle(
+    codes: Sequence[Mapping[str, Any]], confirmed: bool = False, time: datetime | None = None
+) -> dict[str, Any]:
     """The codes as a FHIR R4 `Bundle` of type `collection`: a `Condition` for each diagnosis, a `Procedure` for each procedure,
     and a `Condition` for a code of which neither is known.
 
     The page knows nothing of the patient. So `subject`, which both resources must have, says that it is unknown, by
-    the extension that FHIR has for this, and whoever imports the bundle puts the reference in. A condition whose code a
-    person accepted or added is `confirmed`, any other one `provisional`. Nobody has said that a procedure is finished, or when, so its
+    the extension that FHIR has for this, and whoever imports the bundle puts the reference in. A condition is
+    `provisional` unless the user says that the codes are confirmed. Nobody has said that a procedure is finished, or when, so its
     `status` is `unknown`.
 
     Args:
         codes (`Sequence[Mapping]`): `code`, `title`, `kind`, `system`, `status`, as the page exports them.
+        confirmed (`bool`): whether the user has said that the conditions are confirmed.
         time (`datetime`, *optional*): of the bundle, with its zone; now if left out.
     """
     stamp = (time or datetime.now(UTC)).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    entries = [_entry(code) for code in codes]  # FHIR knows no empty lists
+    entries = [_entry(code, confirmed) for code in codes]  # FHIR knows no empty lists
     return {
         "resourceType": "Bundle",
         "type": "collection",
@@ -61,21 +60,18 @@ def codes_bundle(codes: Sequence[Mapping[str, Any]], time: datetime | None = Non
     }
 
 
-def _entry(code: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(code: Mapping[str, Any], confirmed: bool) -> dict[str, Any]:
     identifier = str(uuid.uuid4())
-    resource = _procedure(code) if code["kind"] == "procedure" else _condition(code)
+    resource = _procedure(code) if code["kind"] == "procedure" else _condition(code, confirmed)
     return {"fullUrl": f"urn:uuid:{identifier}", "resource": {**resource, "id": identifier}}
 
 
-def _condition(code: Mapping[str, Any]) -> dict[str, Any]:
-    # `clinicalStatus` must be there unless the condition was entered in error; that a discharge summary names it says that it
-    # is a problem of this encounter.
+def _condition(code: Mapping[str, Any], confirmed: bool) -> dict[str, Any]:
+    # There is no `clinicalStatus`: R4 asks for one in a problem list alone (its rule con-3), and nobody has said whether the
+    # condition goes on.
     return {
         "resourceType": "Condition",
-        "clinicalStatus": _concept(CLINICAL_STATUS, "active"),
-        "verificationStatus": _concept(
-            VERIFICATION, "confirmed" if code.get("status") in LOOKED_AT else "provisional"
-        ),
+        "verificationStatus": _concept(VERIFICATION, "confirmed" if confirmed else "provisional"),
         "category": [_concept(CATEGORY, "encounter-diagnosis", "Encounter Diagnosis")],
         "code": _coded(code),
         "subject": _unknown_subject(),

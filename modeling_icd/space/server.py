@@ -55,10 +55,12 @@ class Page:
     Args:
         coders (`Sequence[Coder]`): one model or two.
         max_waiting (`int`): how many notes may wait for the model beside the one that it reads.
+        login (`bool`): whether who uses the page has logged in, and so can log out.
     """
 
     coders: Sequence[Coder]
     max_waiting: int = 20
+    login: bool = False
     line: Line = field(init=False)
     batches: Batches = field(default_factory=Batches)
     watches: dict[str, Watch] = field(default_factory=dict)
@@ -84,6 +86,8 @@ class Page:
                 "max_batch_rows": MAX_BATCH_ROWS,
             },
             "examples": examples(),
+            "login": self.login,
+            "title_systems": self.titles.systems,
             "version": VERSION,
         }
 
@@ -250,13 +254,15 @@ def examples() -> list[dict[str, str]]:
 # Routes
 
 
-def make_server(page: Page, accounts: Mapping[str, str] | None = None):
+def make_server(page: Page, accounts: Mapping[str, str] | None = None, any_host: bool = False):
     """Gradio's server with the page's routes and calls; `launch` starts it.
 
     Args:
         page (`Page`): the models.
         accounts (`Mapping[str, str]`, *optional*): passwords by user; without any, whoever reaches the server may use it.
+        any_host (`bool`): answer by whatever name the server is asked for; else by the names of this machine alone.
     """
+    page.login = bool(accounts)
     # Read on import, and before: nothing is reported to anyone, and nothing of a call is kept.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SHARE": "False"}
     import gradio
@@ -265,7 +271,7 @@ def make_server(page: Page, accounts: Mapping[str, str] | None = None):
     server = gradio.Server(openapi_url=None, docs_url=None, redoc_url=None, title="ICD coding")
     server.add_middleware(CallGuard, checks=CHECKS, blocks_of=server.get_blocks)
     parents = "'self' https://huggingface.co" if os.environ.get("SPACE_ID") else "'none'"
-    server.add_middleware(Gate, accounts=accounts, parents=parents)
+    server.add_middleware(Gate, accounts=accounts, parents=parents, any_host=any_host)
     add_pages(server)
     add_routes(server, page)
 
@@ -385,13 +391,17 @@ def add_routes(server, page: Page) -> None:
             (given.get(name) for name in ("query", "system", "limit")) if isinstance(given, dict) else [None] * 3
         )
         limit = 20 if limit is None else limit
-        if not isinstance(query, str) or not isinstance(limit, int) or not 0 < limit <= MAX_LIMIT:
+        if not isinstance(query, str) or type(limit) is not int or not 0 < limit <= MAX_LIMIT:
             return message_response(400, f"A search needs `query`, a text, and a `limit` of 1 to {MAX_LIMIT}.")
+        if not (system is None or isinstance(system, str)):
+            return message_response(400, "`system` must be a text, such as icd10cm, or be left out.")
         try:
             found = await run_in_threadpool(page.titles.search, query, system or None, limit)
         except ValueError as error:
             return message_response(400, str(error))
-        return JSONResponse({"titles": [code._asdict() for code in found]})
+        return JSONResponse(
+            {"titles": [{**code._asdict(), "heading": page.titles.is_heading(code)} for code in found]}
+        )
 
     @server.post("/api/export")
     async def export(request: Request) -> Response:
@@ -399,11 +409,16 @@ def add_routes(server, page: Page) -> None:
         codes, kind = (given.get("codes"), given.get("format")) if isinstance(given, dict) else (None, None)
         if fault := fault_of_codes(codes):
             return message_response(400, fault)
+        confirmed = given.get("confirmed", False) if isinstance(given, dict) else None
+        if not isinstance(confirmed, bool):
+            return message_response(400, "`confirmed` must be true or false, or be left out.")
         if not isinstance(kind, str) or kind not in EXPORTS:
             return message_response(400, f"`format` must be one of {', '.join(EXPORTS)}.")
         write, media_type, name = EXPORTS[kind]
         return Response(
-            write(codes), media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+            write(codes, confirmed),
+            media_type=media_type,
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
 
     @server.post("/api/cancel")
@@ -413,10 +428,10 @@ def add_routes(server, page: Page) -> None:
         return JSONResponse({"cancelled": isinstance(token, str) and page.cancel(token)})
 
 
-EXPORTS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
-    "csv": (codes_csv, "text/csv; charset=utf-8", "codes.csv"),
+EXPORTS: dict[str, tuple[Callable[[Any, bool], Any], str, str]] = {
+    "csv": (lambda codes, confirmed: codes_csv(codes), "text/csv; charset=utf-8", "codes.csv"),
     "fhir": (
-        lambda codes: JSONResponse(codes_bundle(codes)).body,
+        lambda codes, confirmed: JSONResponse(codes_bundle(codes, confirmed)).body,
         "application/fhir+json",
         "codes.fhir.json",
     ),

@@ -78,6 +78,8 @@ class TitleSearch:
 
     def __init__(self, of_models: Iterable[Code] = ()):
         self._of_models = list(of_models)
+        with_titles = {code.system for code in self._of_models if code.title} | {CODE_SYSTEMS["icd10cm"].name}
+        self.systems = [key for key, system in CODE_SYSTEMS.items() if system.name in with_titles]
         self._codes: list[Code] = []
         self._by_code: dict[str, int] = {}
         self._index: _WordIndex | None = None
@@ -104,6 +106,14 @@ class TitleSearch:
         assert self._index is not None
         found = self._codes_like(query, name, limit) or self._index.search(query, self._allowed[name], limit)
         return [self._codes[i] for i in found]
+
+    def is_heading(self, code: Code) -> bool:
+        """Whether a code of ICD-10-CM has codes below it, and so cannot be billed."""
+        self._thread.join()
+        bare = code.code.upper().replace(".", "")
+        place = int(np.searchsorted(self._sorted_bare, bare, side="right"))
+        below = place < len(self._sorted_bare) and self._sorted_bare[place].startswith(bare)
+        return code.system == CODE_SYSTEMS["icd10cm"].name and bool(below)
 
     def get(self, code: str) -> Code | None:
         """What is known of a code, however its letters are cased and whether or not it has its dot."""

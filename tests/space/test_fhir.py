@@ -49,16 +49,17 @@ def test_a_bundle_is_valid_and_says_which_code_is_what():
     assert len({entry.fullUrl for entry in bundle.entry}) == len(CODES)
 
 
-def test_no_patient_is_invented_and_a_person_has_looked_at_each_condition():
+def test_no_patient_is_invented_and_no_condition_is_confirmed_unless_a_person_says_so():
     resources = [entry["resource"] for entry in codes_bundle(CODES)["entry"]]
     for resource in resources:
         assert set(resource["subject"]) == {"extension", "display"}
         assert resource["subject"]["extension"][0]["valueCode"] == "unknown"
         assert "encounter" not in resource and "recordedDate" not in resource
     statuses = [r["verificationStatus"]["coding"][0]["code"] for r in resources if r["resourceType"] == "Condition"]
-    assert statuses == ["confirmed"] * 3
-    unseen = codes_bundle([code(status="suggested")])["entry"][0]["resource"]
-    assert unseen["verificationStatus"]["coding"][0]["code"] == "provisional"
+    assert statuses == ["provisional"] * 3
+    assert not any("clinicalStatus" in resource for resource in resources)
+    confirmed = codes_bundle(CODES, confirmed=True)["entry"][0]["resource"]
+    assert confirmed["verificationStatus"]["coding"][0]["code"] == "confirmed"
     procedures = [r["status"] for r in resources if r["resourceType"] == "Procedure"]
     assert procedures == ["unknown"] * 2
 

@@ -107,6 +107,10 @@ def test_the_threshold_moves_at_once_and_without_the_server(visit, result):
     asked = len(here.requests)
     slider = here.page.locator("#threshold")
     assert slider.get_attribute("aria-valuetext") == "as the model decides"
+    assert slider.input_value() == "50"  # the model's own
+    for key, value in (("ArrowRight", "0.51"), ("ArrowLeft", "0.50"), ("ArrowLeft", "0.49")):
+        slider.press(key)
+        assert here.page.inner_text(".threshold output") == value
     counts = []
     for value in (1, 40, 80, 97):
         slider.fill(str(value))
@@ -116,7 +120,7 @@ def test_the_threshold_moves_at_once_and_without_the_server(visit, result):
         assert {row["code"] for row in here.rows()} <= expected | selected
         counts.append(len(expected))
     assert counts[0] > counts[-1] > 0
-    here.page.click("text=Reset")
+    here.page.click("text=As the model decides")
     assert here.rows() == as_decided
     here.page.click("text=/Show \\d+ codes below the threshold/")
     assert {row["code"] for row in here.rows()} == set(result["by_code"])
@@ -140,7 +144,7 @@ def test_codes_are_accepted_rejected_added_undone_and_downloaded(visit, result):
     here.page.keyboard.press("Control+Shift+z")
     assert here.final() == [(first, "accepted"), (third, "accepted")]
     here.page.click(f"[aria-label='Remove {third}']")
-    here.page.fill("#search", "migrane with aura not intractible")  # two mistakes
+    here.page.fill("#search", "migrane with aura not intractible without status migrainosus")  # two mistakes
     here.page.wait_for_selector("#search-list [role=option]")
     added = here.page.inner_text("#search-list [role=option] >> nth=0 >> .code")
     assert added.startswith("G43")
@@ -158,6 +162,13 @@ def test_codes_are_accepted_rejected_added_undone_and_downloaded(visit, result):
     assert bundle["resourceType"] == "Bundle"
     codings = [entry["resource"]["code"]["coding"][0] for entry in bundle["entry"]]
     assert [coding["code"] for coding in codings] == [first, added]
+
+    def verified(sent):
+        return sent["entry"][0]["resource"]["verificationStatus"]["coding"][0]["code"]
+
+    assert verified(bundle) == "provisional"
+    here.page.check("#confirmed")
+    assert verified(json.loads(download(here, "fhir"))) == "confirmed"
     assert codings[1]["system"] == "http://hl7.org/fhir/sid/icd-10-cm"
 
 
@@ -314,3 +325,53 @@ def test_a_browser_without_ranges_shows_the_same_marks(visit, result):
         code = result["by_code"][row["code"]]
         assert marks == [[name, NOTE[start:end]] for name, start, end in expected_marks(code)]
         assert here.page.locator("#note").text_content() == NOTE
+
+
+OTHER = "Another patient has cough.\n"
+
+
+@pytest.mark.parametrize("way", ["edit", "example"])
+def test_the_list_of_one_note_is_not_that_of_the_next(visit, way):
+    here = visit()
+    here.code()
+    code = here.rows()[0]["code"]
+    here.page.click(f"[aria-label='Accept {code}']")
+    here.page.click("#edit")
+    if way == "edit":
+        here.code(OTHER)
+    else:
+        here.page.click("#examples button >> nth=0")
+        here.page.click("#run")
+        here.page.wait_for_selector("#results .row:visible")
+    assert here.message() == "The list of the earlier note was cleared." and here.final() == []
+    coded = here.page.input_value("#text")
+    here.page.click("#message >> text=Undo")
+    assert here.page.text_content("#note") == NOTE and here.final() == [(code, "accepted")] and here.rows()
+    here.page.click("#redo")
+    assert here.page.text_content("#note") == coded and here.final() == [] and here.rows()
+
+
+def test_undo_and_redo_lose_no_note(visit):
+    here = visit()
+    here.code()
+    here.page.click("#new")
+    here.code(OTHER)
+    code = here.rows()[0]["code"]
+    here.page.click("#undo")
+    assert here.page.text_content("#note") == NOTE and here.rows()
+    here.page.click("#redo")
+    assert here.page.text_content("#note") == OTHER and here.rows()
+    here.page.click("#undo")
+    here.page.click(f"[aria-label='Accept {code}']")  # nothing is left to redo, and the other note is still there
+    here.page.click("#undo")
+    here.page.click("#undo")
+    assert here.page.text_content("#note") == OTHER
+
+
+def test_a_heading_is_not_taken_into_the_final_list(visit):
+    here = visit()
+    here.page.fill("#search", "I50")
+    here.page.click("#search-list [role=option]:has-text('heading') >> nth=0")
+    assert "cannot be billed" in here.message() and here.final() == []
+    here.page.click("nav [data-view=batch]")
+    assert here.page.inner_text("#message") == ""  # a message does not outlive what it was about

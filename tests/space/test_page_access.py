@@ -191,9 +191,11 @@ def test_everything_can_be_done_by_the_keyboard_alone(visit):
     keyboard.press("End")
     assert "0.99" in here.page.inner_text(".threshold output")
     keyboard.press("Home")
+    assert "0.00" in here.page.inner_text(".threshold output")
+    here.page.get_by_role("button", name="As the model decides").press("Enter")
     assert "as the model decides" in here.page.inner_text(".threshold output")
     tab_to(here, "search")
-    keyboard.type("athsma")
+    keyboard.type("unspecified athsma uncomplicated")
     here.page.wait_for_selector("#search-list [role=option] .code")
     keyboard.press("ArrowDown")
     active = here.page.get_attribute("#search", "aria-activedescendant")
@@ -242,3 +244,18 @@ def test_the_page_is_small_and_whole(visit):
     weight = page_weight(here)
     print(f"the page: {len(weight)} files, {sum(weight.values()) / 1000:.0f} kB")
     assert len(weight) > 10 and all(weight.values()) and sum(weight.values()) < 120_000
+
+
+def test_who_has_logged_in_can_log_out(browser, coders):
+    with served([Coder(coders[0], "a")], {"anna": "secret"}) as (_, address, _server):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.fill("[name=user]", "anna")
+        page.fill("[name=password]", "secret")
+        page.press("[name=password]", "Enter")
+        page.click("text=Log out")
+        page.wait_for_selector("[name=password]")
+        page.goto(address)
+        assert page.url.endswith("/login")
+        context.close()

@@ -1,5 +1,6 @@
 """The server of the page: every route and call, what it refuses, who may use it, and that nothing of a note outlives its call."""
 
+import asyncio
 import csv
 import io
 import re
@@ -13,6 +14,7 @@ from fhirclient.models.bundle import Bundle
 from serving import CODES, code, join, last, messages, routes_of, save_coder, served, upload, wait_until
 
 from modeling_icd.space import server as server_module
+from modeling_icd.space.access import Gate
 from modeling_icd.space.coding import Coder
 from modeling_icd.space.line import Cancelled, Line, LineIsFull, Watch
 from modeling_icd.space.server import Page
@@ -355,14 +357,19 @@ def test_titles(address):
     )
     found = answer.json()["titles"]
     assert len(found) == 3
-    assert set(found[0]) == {"code", "title", "chapter", "kind", "system"}
-    assert "N17" in [code["code"] for code in found]
+    assert set(found[0]) == {"code", "title", "chapter", "kind", "system", "heading"}
+    assert {code["code"]: code["heading"] for code in found}["N17"]
+    (one,) = httpx.post(f"{address}/api/titles", json={"query": "I10", "limit": 1}).json()["titles"]
+    assert not one["heading"]
+    assert httpx.get(f"{address}/api/about").json()["title_systems"] == ["icd10cm", "icd10pcs"]
     for wrong in (
         {},
         {"query": 1},
         {"query": "x", "limit": 0},
         {"query": "x", "limit": "3"},
         {"query": "x", "system": "snomed"},
+        *({"query": "x", "system": wrong} for wrong in ([], {}, ["icd10cm"], 0, 1, False)),
+        {"query": "x", "limit": True},
         [],
     ):
         answer = httpx.post(f"{address}/api/titles", json=wrong)
@@ -389,6 +396,7 @@ def test_export(address):
         {"system": "x"},
         {"decision": "x"},
         {"status": "x"},
+        *({name: wrong} for name in ("kind", "system", "decision", "status") for wrong in ([], {}, 1)),
     ):
         answer = httpx.post(f"{address}/api/export", json={"format": "csv", "codes": [codes[0] | change]})
         assert answer.status_code == 400 and answer.json()["message"].startswith("Code 1")
@@ -396,6 +404,7 @@ def test_export(address):
         {},
         {"codes": []},
         {"codes": [], "format": ["csv"]},
+        {"codes": [], "format": "csv", "confirmed": 1},
         {"codes": {}, "format": "csv"},
         {"codes": [1], "format": "csv"},
     ):
@@ -430,3 +439,16 @@ def test_another_website_cannot_use_the_page(address):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
         answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Sec-Fetch-Site": site})
         assert answer.status_code == status
+    for origin, status in (("http://elsewhere.example", 403), ("null", 403), (address, 200)):
+        answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Origin": origin})
+        assert answer.status_code == status
+
+
+def test_the_page_is_answered_by_the_names_of_this_machine_alone(address, folder):
+    for host, status in (("127.0.0.1:80", 200), ("localhost", 200), ("[::1]:7860", 200), ("evil.example:7860", 403)):
+        answer = httpx.get(f"{address}/api/about", headers={"Host": host})
+        assert answer.status_code == status
+    assert "localhost" in answer.json()["message"]
+    app = Gate(lambda *_: None, any_host=True)
+    scope = {"type": "http", "path": "/api/about", "method": "GET", "headers": [(b"host", b"icd.example")]}
+    assert asyncio.run(app._answer(scope, None)) is None

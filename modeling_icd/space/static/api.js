@@ -68,8 +68,8 @@ export const findTitles = (query, system, limit, signal) =>
   json("api/titles", { ...asJson({ query, system, limit }), signal });
 
 /** The final list as a file: `{blob, name}`. */
-export async function exportCodes(format, codes) {
-  const response = await request("api/export", asJson({ format, codes }));
+export async function exportCodes(format, codes, confirmed) {
+  const response = await request("api/export", asJson({ format, codes, confirmed }));
   const named = /filename="?([^";]+)"?/.exec(response.headers.get("Content-Disposition") ?? "");
   return {
     blob: await response.blob(),

@@ -40,21 +40,19 @@ export class CodeList {
   }
 
   #threshold(model) {
-    this.slider = element("input", { type: "range", id: "threshold", min: 0, max: 99, step: 1, value: 0 });
-    this.slider.addEventListener("input", () => {
-      const value = Number(this.slider.value);
-      this.does.setThreshold(value === 0 ? null : value / 100);
-    });
+    this.home = Math.round(100 * (model.per_code_thresholds ? 0.5 : (model.threshold ?? 0.5)));
+    this.slider = element("input", { type: "range", id: "threshold", min: 0, max: 99, step: 1, value: this.home });
+    this.slider.addEventListener("input", () => this.does.setThreshold(Number(this.slider.value) / 100));
     this.shown = element("output", { htmlFor: "threshold" });
     const own = model.per_code_thresholds
       ? "The model has a threshold of its own for each code."
       : model.threshold === null
-        ? null
+        ? "The model decides without a threshold."
         : `The model's own is ${model.threshold.toFixed(2)}.`;
     this.reset = element(
       "button",
       { type: "button", class: "quiet", onclick: () => this.does.setThreshold(null) },
-      "Reset",
+      "As the model decides",
     );
     return element(
       "div",
@@ -102,7 +100,7 @@ export class CodeList {
   #showThreshold(threshold) {
     const text = threshold === null ? "as the model decides" : threshold.toFixed(2);
     this.shown.textContent = text;
-    this.slider.value = threshold === null ? 0 : Math.round(threshold * 100);
+    this.slider.value = threshold === null ? this.home : Math.round(threshold * 100);
     this.slider.setAttribute("aria-valuetext", text);
     this.reset.hidden = threshold === null;
   }

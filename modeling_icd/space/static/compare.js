@@ -66,7 +66,7 @@ export class CompareTable {
       element("span", { class: "title" }, code.title || "No title is known"),
     );
     const scores = both.map((side) =>
-      element("td", { class: side?.predicted ? "found" : "not-found" }, ...sideParts(side)),
+      element("td", { class: side?.predicted ? "found" : "not-found", "data-state": side?.predicted ? side.decision : null }, ...sideParts(side)),
     );
     const line = element(
       "tr",
@@ -105,8 +105,10 @@ export class CompareTable {
   }
 }
 
+const NOT_LISTED = "This model does not have this code among its best 100";
+
 function sideParts(code) {
-  if (!code) return [element("span", { class: "muted" }, "not listed")];
+  if (!code) return [element("span", { class: "muted", title: NOT_LISTED }, "not listed")];
   const word = code.predicted ? (code.decision ?? "predicted") : "below threshold";
   return [element("span", { class: "score" }, ...scoreParts(code.score), element("span", { class: "muted" }, word))];
 }

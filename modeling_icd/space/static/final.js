@@ -19,12 +19,13 @@ export class FinalPane {
       if (this.exported !== store.state.decisions && store.state.decisions.size) event.preventDefault();
     });
     store.watch(["decisions"], (state) => this.#show(state));
+    store.watch(["decisions"], () => (byId("confirmed").checked = false)); // it was said of another list
     store.watch(["history"], ({ history }) => this.#showHistory(history));
   }
 
   /** Offer the classifications of the models first, and all of them. */
-  setSystems(models) {
-    this.search.setSystems([...new Set(models.flatMap((model) => model.systems))]);
+  setSystems(models, searchable) {
+    this.search.setSystems([...new Set(models.flatMap((model) => model.systems))], searchable);
   }
 
   /** Take a code, refuse it, or take that back; `status` as in `STATUS`, or `null`. */
@@ -41,6 +42,7 @@ export class FinalPane {
   }
 
   move(direction) {
+    if (this.store.state.isBusy) return announce("The note is being coded: wait, or cancel it first.");
     const label = this.store[direction]();
     announce(
       label === null
@@ -140,7 +142,7 @@ export class FinalPane {
       status,
     }));
     try {
-      const { blob, name } = await api.exportCodes(format, codes);
+      const { blob, name } = await api.exportCodes(format, codes, byId("confirmed").checked);
       download(blob, name);
       this.exported = decisions;
       announce(`${FORMATS[format]} with ${plural(codes.length, "code")} downloaded.`);

@@ -34,6 +34,7 @@ class Page {
     this.store = new Store({
       view: "code",
       text: "",
+      codedText: null, // the note that the final list is made for
       isEditing: true,
       isBusy: false,
       modelId: null,
@@ -64,7 +65,7 @@ class Page {
   }
 
   #listen() {
-    for (const button of document.querySelectorAll("nav button")) {
+    for (const button of document.querySelectorAll("nav [data-view]")) {
       button.addEventListener("click", () => this.store.set({ view: button.dataset.view, selected: null }));
     }
     byId("assigned").addEventListener("input", (event) => this.store.set({ assigned: event.target.value }));
@@ -84,6 +85,7 @@ class Page {
     }
     const { banner, models, limits, examples, version } = this.about;
     byId("banner").textContent = banner;
+    byId("logout").hidden = !this.about.login;
     byId("version").textContent =
       `modeling-icd ${version}. ` + models.map(({ name, num_codes: n }) => `${name}: ${plural(n, "code")}.`).join(" ");
     byId("model").replaceChildren(...models.map(({ id, name }) => element("option", { value: id }, name)));
@@ -91,11 +93,12 @@ class Page {
     document.querySelector('nav [data-view="compare"]').hidden = models.length < 2;
     this.note.setLimits(limits);
     this.note.setExamples(examples);
-    this.final.setSystems(models);
+    this.final.setSystems(models, this.about.title_systems);
     this.batch.setUp(this.about);
     this.store.set({ modelId: models[0].id });
     this.store.watch(["view"], (state) => this.#showView(state));
     this.store.watch(["view", "modelId"], (state) => this.#showNotices(state));
+    this.store.watch(["view"], () => clearMessage());
     this.store.watch(
       ["assigned"],
       ({ assigned }) => byId("assigned").value !== assigned && (byId("assigned").value = assigned),
@@ -114,7 +117,7 @@ class Page {
       part.hidden =
         !part.dataset.in.split(" ").includes(view) || (part.id === "model-choice" && this.about.models.length < 2);
     }
-    for (const button of document.querySelectorAll("nav button")) {
+    for (const button of document.querySelectorAll("nav [data-view]")) {
       if (button.dataset.view === view) button.setAttribute("aria-current", "page");
       else button.removeAttribute("aria-current");
     }
@@ -148,7 +151,7 @@ class Page {
   }
 
   async #codeBy(ids, assigned) {
-    const { text } = this.store.state;
+    const { text, results: before } = this.store.state;
     const running = (this.running = { token: null, aborter: new AbortController() });
     this.store.set({ isEditing: false, isBusy: true, selected: null });
     this.progress.start("Starting …");
@@ -174,8 +177,19 @@ class Page {
     this.progress.stop();
     this.running = null;
     this.store.set({ isBusy: false, isEditing: ended !== null });
-    if (ended) this.#explain(ended);
-    else this.#finished();
+    if (ended) return this.#explain(ended);
+    this.#startList(text, before);
+    this.#finished();
+  }
+
+  /** The final list belongs to one note: that of an earlier one is put away once another is coded. */
+  #startList(text, results) {
+    const { codedText, decisions } = this.store.state;
+    if (decisions.size && codedText !== null && codedText !== text) {
+      this.store.act("code another note", { codedText: text, decisions: new Map() }, { text: codedText, results });
+      const undo = { label: "Undo", run: () => this.final.move("undo") };
+      showMessage("The list of the earlier note was cleared.", undo);
+    } else this.store.set({ codedText: text });
   }
 
   #holds(id, text, assigned) {

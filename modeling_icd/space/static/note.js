@@ -99,6 +99,7 @@ export class NotePane {
   #startAnew() {
     const parts = {
       text: "",
+      codedText: null,
       assigned: "",
       decisions: new Map(),
       results: new Map(),

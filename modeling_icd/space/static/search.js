@@ -1,7 +1,7 @@
 // A box to find a code by its title: an editable combobox with a list, after the ARIA authoring practices.
 
 import * as api from "./api.js";
-import { announce, byId, element, plural } from "./dom.js";
+import { announce, byId, clearMessage, element, plural, showMessage } from "./dom.js";
 
 const LIMIT = 8;
 const PAUSE = 150; // milliseconds after the last key before the server is asked
@@ -27,14 +27,16 @@ export class TitleSearch {
   }
 
   /** Offer the classifications that the models code in, then the others, and all together. */
-  setSystems(names) {
+  setSystems(names, searchable) {
     const known = Object.entries(SYSTEMS)
       .filter(([, name]) => names.includes(name))
       .map(([key]) => key);
-    const options = [...known, ...Object.keys(SYSTEMS).filter((key) => !known.includes(key))];
+    const options = [...known, ...Object.keys(SYSTEMS).filter((key) => !known.includes(key))].filter((key) =>
+      searchable.includes(key),
+    );
     const all = element("option", { value: "" }, "All");
     const rest = options.map((key) => element("option", { value: key }, SYSTEMS[key]));
-    this.system.replaceChildren(...(known.length === 1 ? [...rest, all] : [all, ...rest]));
+    this.system.replaceChildren(...(known.length === 1 && options.includes(known[0]) ? [...rest, all] : [all, ...rest]));
   }
 
   #later() {
@@ -64,7 +66,7 @@ export class TitleSearch {
     announce(`${plural(titles.length, "title")} found.`);
   }
 
-  #option({ code, title, kind }, i) {
+  #option({ code, title, kind, heading }, i) {
     return element(
       "li",
       { role: "option", id: `title-${i}`, "aria-selected": "false" },
@@ -72,6 +74,7 @@ export class TitleSearch {
       " ",
       element("span", { class: "title" }, title),
       kind === "procedure" ? element("span", { class: "tag" }, "procedure") : null,
+      heading ? element("span", { class: "tag" }, "heading") : null,
     );
   }
 
@@ -130,6 +133,10 @@ export class TitleSearch {
   #choose(index) {
     const title = this.titles[index];
     if (!title) return;
+    if (title.heading) {
+      return showMessage(`${title.code} is a heading and cannot be billed: choose one of the codes below it.`);
+    }
+    clearMessage();
     this.input.value = "";
     this.#close();
     this.input.focus();

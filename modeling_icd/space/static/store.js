@@ -1,5 +1,7 @@
 // What the page knows, in memory alone: it is gone when the page is closed or loaded anew.
 
+const KEPT = ["text", "codedText", "assigned", "results", "decisions", "isEditing"]; // what undo brings back
+
 /**
  * `state` is never changed in place. `set` replaces parts of it; `act` does, too, and can be undone.
  * Every change is told to the listeners, with the names of the parts that are new.
@@ -20,28 +22,42 @@ export class Store extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail: changed }));
   }
 
-  /** Do something that can be undone, by the name `label` ("accept I10"). */
-  act(label, parts) {
-    const before = Object.fromEntries(Object.keys(parts).map((name) => [name, this.state[name]]));
-    this.#undo.push({ label, before, after: parts });
+  /**
+   * Do something that can be undone, by the name `label` ("accept I10").
+   *
+   * What is kept for it is the whole note with its results and its list; `before` names parts that were otherwise.
+   * Another note that could be brought back by redo goes to what undo brings back, so that no text is ever lost.
+   */
+  act(label, parts, before = {}) {
+    const kept = { ...this.#kept(), ...before };
+    const others = this.#redo.filter((entry) => entry.kept.text.trim() && entry.kept.text !== kept.text);
+    this.#undo.push(...others);
     this.#redo = [];
+    const last = this.#undo.at(-1)?.kept;
+    if (last?.text !== kept.text || last.decisions !== kept.decisions) this.#undo.push({ label, kept });
     this.set({ ...parts, history: this.#ends() });
   }
 
   undo() {
-    return this.#move(this.#undo, this.#redo, "before");
+    return this.#move(this.#undo, this.#redo);
   }
 
   redo() {
-    return this.#move(this.#redo, this.#undo, "after");
+    return this.#move(this.#redo, this.#undo);
   }
 
-  #move(from, to, side) {
+  #move(from, to) {
     const entry = from.pop();
     if (!entry) return null;
-    to.push(entry);
-    this.set({ ...entry[side], history: this.#ends() });
+    to.push({ label: entry.label, kept: this.#kept() });
+    const selected = entry.kept.text === this.state.text ? this.state.selected : null;
+    const isEditing = entry.kept.isEditing && !currentResult({ ...this.state, ...entry.kept });
+    this.set({ ...entry.kept, isEditing, selected, history: this.#ends() });
     return entry.label;
+  }
+
+  #kept() {
+    return Object.fromEntries(KEPT.map((name) => [name, this.state[name]]));
   }
 
   #ends() {
