@@ -92,6 +92,8 @@ class Coder:
         given = self._given_notice
         if not given and claimed_access(self.config.training_data) == "synthetic":
             given = INVENTED
+        if isinstance(self._thresholds(), float):
+            return given  # the one threshold stands beside its slider
         return f"{given} {rule.describe(decision)}.".strip()
 
     def _thresholds(self) -> list[float] | float | None:
