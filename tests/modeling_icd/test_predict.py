@@ -483,7 +483,7 @@ def test_a_run_that_was_ended_after_its_list_of_rejected_rows_was_written_goes_o
         assert main(arguments) == 143
     assert (tmp_path / "codes.csv.rejected.csv").exists()
     assert main(arguments) == 0
-    assert "1 rows were rejected" in outcome(capsys)
+    assert "1 row was rejected" in outcome(capsys)
 
 
 def test_notes_that_change_while_they_are_coded_give_no_output(model, notes, tmp_path, capsys, monkeypatch):
