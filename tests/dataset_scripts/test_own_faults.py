@@ -358,7 +358,7 @@ def test_rows_that_make_no_record_are_counted(tmp_path, build_own, caplog):
         file.write(f"n50,s50,2020-01-01,{SECRET}, unquoted,I10\n")
         file.write(f'n51,s51,2020-01-01,"{SECRET} "quoted" it",I10\n')
     edited(path, lambda data: data.replace(b"Note 7,", b"Note 7 caf\xe9\0,"))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="dataset_scripts"):
         builder = build_own(path, unsplit=True)
     assert [record[0] for record in records_of(builder)["unsplit"]] == [
         f"n{i}" for i in range(40) if i not in (1, 2, 3, 4)
