@@ -188,9 +188,11 @@ def remember_backbone(model: PreTrainedModel, place, options: dict[str, Any]) ->
     """Keep in mind which backbone a model was loaded from, in `model.backbone_loaded`.
 
     Args:
-        place: folder or Hub id.
+        place: folder or Hub id; `None` where the caller gave weights, of which it is not known where they came from.
         options: what `from_pretrained` was given: `revision`, `subfolder`, `cache_dir` ...
     """
+    if place is None:
+        return
     name, revision = str(place), options.get("revision")
     if Path(place).is_dir():
         resolved = Path(place).resolve()
@@ -199,7 +201,8 @@ def remember_backbone(model: PreTrainedModel, place, options: dict[str, Any]) ->
         place = str(resolved)
     else:
         hub = {option: options[option] for option in (*_HUB, "revision") if options.get(option) is not None}
-        file = cached_file(str(place), CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        quiet = {f"_raise_exceptions_for_{fault}": False for fault in ("missing_entries", "connection_errors")}
+        file = cached_file(str(place), CONFIG_NAME, **quiet, **hub)
         revision = extract_commit_hash(file, None) or revision
     model.backbone_loaded = {
         "name": name,
@@ -213,8 +216,8 @@ def remember_backbone(model: PreTrainedModel, place, options: dict[str, Any]) ->
 
 def _sums_of_quantised(model: PreTrainedModel) -> list[int] | None:
     """For each weight of a quantised backbone the sum of its bytes, by which a change is noticed: they are not those of the
-    files. `None` where it is not quantised."""
-    if not getattr(model, "is_quantized", False):
+    files. `None` where it is not quantised, or learns, so that it is never left out."""
+    if not getattr(model, "is_quantized", False) or not model.config.freeze_backbone:
         return None
     weights = [weight.detach().contiguous().view(-1).view(torch.uint8) for weight in model.model.parameters()]
     return [0 if weight.is_meta else int(weight.sum(dtype=torch.int64)) for weight in weights]

@@ -18,15 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 
 from ..coders import CODERS, DEFAULT_CODER, find_coder, notice_of
-from ..configuration_icd import TASK
-from .loading import load_model
+from .loading import ReaderArguments
+from .predict_coder import load_pipeline
 
 
 EXAMPLE = (
@@ -67,8 +66,7 @@ def try_note(args: argparse.Namespace) -> int:
     """Reads the note, codes it and prints the codes."""
     note = read_note(args.text, args.file, EXAMPLES.get(args.model, EXAMPLE))
     disable_progress_bar()
-    model, tokenizer = load_model(find_coder(args.model), args.trust_remote_code)
-    coder = pipeline(TASK, model=model, tokenizer=tokenizer)
+    coder = load_pipeline(find_coder(args.model), args.trust_remote_code, ReaderArguments())
     rule = {name: value for name in ("threshold", "top_k") if (value := getattr(args, name)) is not None}
     codes = coder(note, **rule)
     console = Console(highlight=False)

@@ -192,6 +192,14 @@ def test_backbone_is_an_argument_of_head_only_folders_alone(backbone, tmp_path):
         AutoModel.from_pretrained(tmp_path, backbone=backbone)
 
 
+def test_weights_that_the_caller_gives_come_from_no_known_backbone(backbone, tmp_path):
+    model = make("direct", backbone)
+    loaded = LlamaForICDCoding.from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="not known which backbone"):
+        loaded.save_pretrained(tmp_path, head_only=True)
+
+
 def test_an_encoder_as_backbone(tmp_path):
     sizes = {name: value for name, value in SIZES.items() if name != "num_key_value_heads"}
     BertModel(BertConfig(**sizes, max_position_embeddings=32)).save_pretrained(tmp_path / "bert")

@@ -79,6 +79,14 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")  # none for padding
 
 
+def save_coder(folder) -> str:
+    """The folder with a coder whose tokenizer reads bytes."""
+    coder = coder_with(tokenizer=byte_tokenizer())
+    coder.model.save_pretrained(folder)
+    coder.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def byte_tokenizer(padding_side="left"):
     """As Llama 3's: bytes, the space before a word belongs to its token, and a special token begins every note."""
     tokenizer = Tokenizer(models.BPE())

@@ -3,18 +3,14 @@
 import logging
 
 import pytest
-from test_pipeline import byte_tokenizer, coder_with
+from test_pipeline import save_coder
 
 from modeling_icd.inference.predict import main
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    coder = coder_with(tokenizer=byte_tokenizer())
-    coder.model.save_pretrained(folder)
-    coder.tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_coder(tmp_path_factory.mktemp("model"))
 
 
 def table_of(path, ids):

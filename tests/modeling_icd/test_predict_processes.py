@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_pipeline import byte_tokenizer, coder_with
+from test_pipeline import save_coder
 from test_predict import invented, write_table
 
 from modeling_icd.inference.predict import main
@@ -21,11 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    coder = coder_with(tokenizer=byte_tokenizer())
-    coder.model.save_pretrained(folder)
-    coder.tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_coder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 from safetensors import safe_open
-from test_pipeline import byte_tokenizer, coder_with
+from test_pipeline import save_coder
 from transformers import AutoConfig
 
 from modeling_icd.coders import CODERS, CODERS_DIR, DEFAULT_CODER, NOTICE, find_coder, notice_of
@@ -21,11 +21,7 @@ NOTE = "fever and cough [bold]today[/bold] <b>x</b>"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    coder = coder_with(tokenizer=byte_tokenizer())
-    folder = tmp_path_factory.mktemp("model")
-    coder.model.save_pretrained(folder)
-    coder.tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_coder(tmp_path_factory.mktemp("model"))
 
 
 def test_the_codes_and_the_note_are_printed(model, capsys):
