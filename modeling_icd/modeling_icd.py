@@ -31,7 +31,7 @@ from .backbone_icd import (
     remember_backbone,
     source_of,
 )
-from .configuration_icd import CUSTOM_PIPELINES, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
 from .heads import PooledHead, head_of_config
 from .loss_icd import coding_loss, evidence_loss, values_are_known
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
@@ -218,6 +218,15 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         return self
 
     @classmethod
+    def _config_over(cls, of_backbone: PreTrainedConfig, fields: dict[str, Any]) -> ICDBaseConfig:
+        """The configuration of a new head over the backbone of a checkpoint."""
+        config = cls.config_class.from_backbone(of_backbone, **fields)
+        if getattr(of_backbone, "quantization_config", None) is not None:
+            # It says how the weights in this file are stored.
+            config.quantization_config = of_backbone.quantization_config
+        return config
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path, *args, config=None, backbone=None, head_is_apart=False, **kwargs
     ):
@@ -253,11 +262,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         is_ours = saved.get("model_type") == cls.config_class.model_type
         if pretrained_model_name_or_path is not None and config is None and not is_ours:
             ours = {k: kwargs.pop(k) for k in list(kwargs) if hasattr(cls.config_class, k) or k in _LABEL_FIELDS}
-            of_backbone = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-            config = cls.config_class.from_backbone(of_backbone, **ours)
-            if getattr(of_backbone, "quantization_config", None) is not None:
-                # It says how the weights in this file are stored.
-                config.quantization_config = of_backbone.quantization_config
+            config = cls._config_over(AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub), ours)
         if saved.get("backbone_source"):
             return load_head_only(cls, pretrained_model_name_or_path, saved, config, backbone, hub, kwargs)
         if backbone is not None:

@@ -104,10 +104,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         say_who_may_have(data_args)
-        print(
-            f"{len(training.tokens)} notes to train on, {len(splits['validation'])} to validate on, {len(codes)} codes; "
-            f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained weights"
-        )
+        say_sizes(training.tokens, splits["validation"], model)
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
@@ -144,6 +141,15 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
+
+
+def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: ModelForICDCoding) -> None:
+    """Print how much is learned from, and how much learns."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    print(
+        f"{len(training)} notes to train on, {len(validation)} to validate on, {model.config.num_labels} codes; "
+        f"{trained:,} trained weights"
+    )
 
 
 class Materials(NamedTuple):
