@@ -210,17 +210,20 @@ def remember_backbone(model: PreTrainedModel, place, options: dict[str, Any]) ->
         "revision": revision,
         "subfolder": options.get("subfolder") or None,
         "hub": {option: options[option] for option in _HUB if options.get(option) is not None},
-        "sums": _sums_of_quantised(model),
+        # Those of a quantised one are not in the files, so that only these sums can tell later that it has changed.
+        "sums": _sums_of_weights(model) if _is_quantised_and_frozen(model) else None,
     }
 
 
-def _sums_of_quantised(model: PreTrainedModel) -> list[int] | None:
-    """For each weight of a quantised backbone the sum of its bytes, by which a change is noticed: they are not those of the
-    files. `None` where it is not quantised, or learns, so that it is never left out."""
-    if not getattr(model, "is_quantized", False) or not model.config.freeze_backbone:
-        return None
+def _is_quantised_and_frozen(model: PreTrainedModel) -> bool:
+    return getattr(model, "is_quantized", False) and model.config.freeze_backbone
+
+
+def _sums_of_weights(model: PreTrainedModel) -> list[int]:
+    """For each weight of the backbone the sum of its bytes, by which a change is noticed without reading the files again."""
     weights = [weight.detach().contiguous().view(-1).view(torch.uint8) for weight in model.model.parameters()]
-    return [0 if weight.is_meta else int(weight.sum(dtype=torch.int64)) for weight in weights]
+    words = [weight.view(torch.int32) if weight.numel() % 4 == 0 else weight for weight in weights]
+    return [0 if weight.is_meta else int(weight.sum(dtype=torch.int64)) for weight in words]
 
 
 def source_of(model: PreTrainedModel, backbone=None) -> dict[str, Any]:
@@ -252,14 +255,17 @@ def source_of(model: PreTrainedModel, backbone=None) -> dict[str, Any]:
             "It is not known which backbone this model was made from, or it lay in a subfolder, so the head cannot be saved "
             "alone: say which one with `backbone=FOLDER_OR_HUB_ID`, or save the whole model (`head_only=False`)."
         )
-    if getattr(model, "is_quantized", False) and sums != _sums_of_quantised(model):
+    is_quantised, now = getattr(model, "is_quantized", False), _sums_of_weights(model)
+    if is_quantised and sums != now:
         raise ValueError(
             "The quantised backbone is not the one that was loaded any more, so the head alone is not the model: save the whole "
             "model (`head_only=False`)."
         )
-    options = {**loaded["hub"], "revision": loaded["revision"]}
-    digest = backbone_digest(model, loaded["place"], compare=not getattr(model, "is_quantized", False), **options)
-    return {"name": loaded["name"], "revision": loaded["revision"], "digest": digest}
+    if loaded.get("digest") is None or loaded["sums"] != now:  # at the first saving, and where something has changed
+        options = {**loaded["hub"], "revision": loaded["revision"]}
+        loaded["digest"] = backbone_digest(model, loaded["place"], compare=not is_quantised, **options)
+        loaded["sums"] = now
+    return {"name": loaded["name"], "revision": loaded["revision"], "digest": loaded["digest"]}
 
 
 def check_source(saved: dict[str, Any], model: PreTrainedModel, place: str, folder, options: dict[str, Any]) -> None:

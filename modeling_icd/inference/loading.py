@@ -42,7 +42,7 @@ class ReaderArguments:
     )
     load_in_4bit: bool = field(
         default=False,
-        metadata={"help": "Quantise the backbone, not the head, to 4 bits (NF4) while loading."},
+        metadata={"help": "Quantise the backbone, not the head, to 4 bits (NF4, double quantisation) while loading."},
     )
     load_in_8bit: bool = field(default=False, metadata={"help": "The same to 8 bits."})
 
@@ -66,7 +66,10 @@ class ReaderArguments:
         if self.load_in_4bit:
             dtype = torch.float32 if self.dtype in (None, "auto") else getattr(torch, self.dtype)
             options["quantization_config"] = BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
             )
         elif self.load_in_8bit:
             options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)

@@ -58,9 +58,12 @@ class ModelArguments(ReaderArguments):
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
-    head_only: bool = field(
-        default=False,
-        metadata={"help": "Save a frozen backbone by its name: checkpoints and the model hold the head alone."},
+    head_only: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Save a frozen backbone by its name: the model holds the head alone, as its checkpoints always do. Default: "
+            "yes for a backbone of the Hub and for `smollm2`, no for a folder, which may be moved."
+        },
     )
     score_bias: bool | None = field(default=None, metadata={"help": "Bias of a pooled head."})
     architecture: str | None = field(

@@ -72,9 +72,24 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
         ) from None
     model.score.float()
-    if args.head_only:
-        model.save_head_only(None if model.backbone_loaded else backbone)
+    if args.freeze_backbone:
+        leave_out_backbone(model, backbone, must=bool(args.head_only))
     return model
+
+
+def leave_out_backbone(model: ModelForICDCoding, backbone: str, must: bool) -> None:
+    """Let checkpoints hold the head alone: the frozen backbone is in every one the same.
+
+    Args:
+        backbone (`str`): folder or Hub id that the model was made from.
+        must (`bool`): whether it is an error if that cannot be, e.g. since the files are not safetensors.
+    """
+    try:
+        model.save_head_only(None if model.backbone_loaded else backbone)
+    except ValueError as error:
+        if must:
+            raise
+        print(f"The backbone is saved with each checkpoint: {error}", file=sys.stderr)
 
 
 @contextmanager

@@ -26,16 +26,23 @@ def save_run(model, tokenizer, run: dict, output_dir: Path) -> None:
                 save_adapter(model, output_dir / ADAPTER_DIR)
                 model.config.training_data["adapter"] = weights_digest(output_dir / ADAPTER_DIR, ADAPTER_WEIGHTS)
             model = model.merge_and_unload()
-        save(model, tokenizer, output_dir)
+        save(model, tokenizer, output_dir, saves_head_alone(model, run["model"]["head_only"]))
         run = {**run, "reader": describe_reader(model)}
         write_text(json.dumps(run, indent=2, default=str), output_dir / RUN_FILE)
 
 
-def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path) -> None:
+def saves_head_alone(model: LlamaICDPreTrainedModel, is_asked_for: bool | None) -> bool:
+    """Whether the backbone is left out of the model's folder; by default where others find it by its name, too."""
+    if is_asked_for is not None or not model.saves_head_only or model.backbone_loaded is None:
+        return bool(is_asked_for)
+    return not Path(model.backbone_loaded["name"]).is_absolute()
+
+
+def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path, head_only: bool = False) -> None:
     """The folder that `from_pretrained`, `pipeline` and the Hub read; an earlier model stays until this one is complete."""
     model.config.use_cache = False
     with whole_folder(output_dir / "complete") as partial:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, head_only=head_only)
         tokenizer.save_pretrained(partial)
         # Binds what the configuration says of the training data to these weights and no others.
         record = {**(model.config.training_data or {}), "weights": weights_digest(partial)}
