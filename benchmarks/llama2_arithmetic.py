@@ -109,7 +109,9 @@ class Road:
     def flops_per_token(self, config: LlamaConfig) -> float:
         """Forward pass; training adds twice as much for what learns below, and once more where it is recomputed."""
         linear, _ = layer_weights(config)
-        attention = 2 * self.settings["window_size"] * config.hidden_size  # half the window on average, scores and sums
+        attention = (
+            2 * self.settings["window_size"] * config.hidden_size
+        )  # half the window on average, scores and sums
         forward = config.num_hidden_layers * (2 * linear + attention)
         if self.trains == "head":
             return forward
@@ -158,7 +160,9 @@ def table(config: LlamaConfig) -> list[list[str]]:
         tokens = window_tokens(settings, NOTE_TOKENS)
         parts = road.layer_bytes(config, batch * tokens, 2)
         head = head_weights(settings, config, NUM_CODES)
-        learned = config.num_hidden_layers * parts["gradients and optimizer"] + (12 if road.trains != "head" else 0) * head
+        learned = (
+            config.num_hidden_layers * parts["gradients and optimizer"] + (12 if road.trains != "head" else 0) * head
+        )
         if road.trains == "all":
             learned += (road.trained_bytes - 4) * config.vocab_size * config.hidden_size
         # Of the layer that is being recomputed: about 12 vectors of the width and 4 of the inner width a token.
@@ -170,7 +174,9 @@ def table(config: LlamaConfig) -> list[list[str]]:
         card = "RTX 4090, 24 GB" if settings.get("load_in_4bit") else cards[road.trains]
         seconds = NUM_NOTES * tokens * road.flops_per_token(config) / (FLOPS[card] * UTILISATION)
         checkpoint = 12 * head + (
-            0 if road.trains == "head" else 12 * config.num_hidden_layers * lora_weights(config, settings.get("lora_r", 0))
+            0
+            if road.trains == "head"
+            else 12 * config.num_hidden_layers * lora_weights(config, settings.get("lora_r", 0))
         )
         if road.trains == "all":
             checkpoint += 12 * (road.backbone_bytes(config) / 4)

@@ -34,7 +34,7 @@ from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
-from .llama2_arithmetic import CONFIGS, LLAMA2_7B, NOTE_TOKENS, lora_weights, read_road, window_tokens
+from .llama2_arithmetic import CONFIGS, LLAMA2_7B, NOTE_TOKENS, read_road, window_tokens
 
 
 LAYERS = (1, 2, 4)
@@ -61,9 +61,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1000, special_tokens=["<pad>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=1000,
+        special_tokens=["<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(["the patient was admitted with fever and discharged home in good condition"], trainer)
+    tokenizer.train_from_iterator(
+        ["the patient was admitted with fever and discharged home in good condition"], trainer
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
@@ -92,7 +97,7 @@ def measure_step(config: str, backbone: Path, work: Path) -> dict[str, float]:
     given = arguments_of(config, backbone, output_dir=work, max_steps=1, gradient_accumulation_steps=1)
     given += ["--per_device_train_batch_size=1", "--data_dir=unused"]
     types: Any = (ModelArguments, DataArguments, ICDTrainingArguments)
-    model_args, data_args, args = TrlParser(types).parse_args_and_config(["--config", *given])
+    model_args, _, args = TrlParser(types).parse_args_and_config(["--config", *given])
     codes = [str(i) for i in range(NUM_CODES)]
     before = memory()["VmRSS"]
     model = add_lora(build_model(model_args, str(backbone), codes, {}, {}), model_args)
@@ -126,7 +131,12 @@ def reset_peak() -> None:
 
 def states_of(backbone: Path, work: Path, kind: str) -> dict[str, float]:
     """Distances of a note's vectors from those of the note alone in float32, which `work` holds."""
-    options: dict[str, Any] = {"window_size": 2048, "window_stride": 1536, "freeze_backbone": True, "num_labels": NUM_CODES}
+    options: dict[str, Any] = {
+        "window_size": 2048,
+        "window_stride": 1536,
+        "freeze_backbone": True,
+        "num_labels": NUM_CODES,
+    }
     loading: dict[str, Any] = {"dtype": torch.float32}
     if kind == "bfloat16":
         loading = {"dtype": torch.bfloat16}
@@ -231,7 +241,9 @@ def line_through(points: dict[int, float]) -> tuple[float, float]:
 
 
 def memory_table(work: Path) -> list[str]:
-    lines = ["| configuration | 1 layer | 2 layers | 4 layers | each further layer | by arithmetic | measured / arithmetic |"]
+    lines = [
+        "| configuration | 1 layer | 2 layers | 4 layers | each further layer | by arithmetic | measured / arithmetic |"
+    ]
     lines.append("|---|---:|---:|---:|---:|---:|---:|")
     for config in CONFIGS:
         road = read_road(config, on_gpu=torch.cuda.is_available())

@@ -25,7 +25,8 @@ from ..evaluation.yardsticks import training_warning
 from ..inference.model_folder import weights_digest
 from .fields import records_of
 from .folder import ModelFolder, project_file
-from .release import Release, training_configs
+from .llama_terms import llama_terms
+from .release import Release, training_configs, with_public_backbone
 
 
 OWN_NOTES = "files"  # the data set of the user's own files
@@ -277,7 +278,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         **{
             function.__name__: function for function in (describe_rule, figure, in_code, in_text, interval_text, share)
         },
-        **{"folder": folder, "release": release, "config": folder.config, "results": folder.results, "run": run},
+        **{"folder": folder, "release": release, "results": folder.results, "run": run},
+        "config": with_public_backbone(folder.config, release),
         "title": model_name(release, folder),
         "num_labels": f"{len(folder.codes):,}",
         # Of a mean, too, it is known what each token adds to the logit.
@@ -295,6 +297,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.hidden_size,
         "note_lines": INVENTED_NOTE,
         "physionet_license": PHYSIONET_LICENSE,
+        "llama": llama_terms(release.base_model),
         "data_citation": "\n".join(citations) or describe_missing_citation(training_data),
     }
 

@@ -216,8 +216,8 @@ def model_parser(name: str, description: str | None, usage: str | None = None) -
 def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--gated", choices=GATES, default="manual", help="how access is granted; default: manual")
-    license_help = "of the published files; default: apache-2.0"
-    parser.add_argument("--license", default="apache-2.0", metavar="ID", help=license_help)
+    license_help = "of the published files; default: apache-2.0, or that of the Llama whose weights are in them"
+    parser.add_argument("--license", metavar="ID", help=license_help)
     parser.add_argument(
         "--adapter",
         dest="is_adapter",

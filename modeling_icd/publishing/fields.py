@@ -182,17 +182,17 @@ READER = record_of(
 )
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
 DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
-# A folder of one machine says nothing to others, so a head goes out alone only over a backbone that anyone can get.
+# A folder of one machine says nothing to others: what goes out names the Hub id in its place; see `public_config`.
 BACKBONE_SOURCE = whole(
     {
-        "name": text(r"smollm2|[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "a Hub id or `smollm2`"),
+        "name": text(
+            r"smollm2|[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*|/.+|[A-Za-z]:\\.+", "a Hub id, `smollm2` or a folder"
+        ),
         "revision": optional(text(r"[0-9a-f]{40}", "a commit")),
         "digest": DIGEST,
     },
     others=NOTHING,
-).called(
-    "the backbone under the head: `name`, a Hub id or `smollm2` and no folder, `revision`, a commit, and `digest`"
-)
+).called("the backbone under the head: `name`, a Hub id, `smollm2` or a folder, `revision`, a commit, and `digest`")
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(

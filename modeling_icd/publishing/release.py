@@ -34,6 +34,7 @@ from .fields import (
     unknown_fields,
 )
 from .folder import REPO_ID, Access, ModelFolder, check_repo_id, name_base_model, project_file
+from .llama_terms import llama_terms
 from .tokens import check_tokenizer
 
 
@@ -112,13 +113,14 @@ def plan_release(
     private: bool = True,
     gated: str = "manual",
     permission: str | None = None,
-    license: str = "apache-2.0",
+    license: str | None = None,
     base_model: str | None = None,
     is_adapter: bool = False,
 ) -> Release:
     """Decide what may be pushed to a Hub.
 
-    A model of restricted data goes without weights, unless `permission` names the written permission to share them.
+    A model of restricted data goes without weights, unless `permission` names the written permission to share them. The
+    `license` is apache-2.0 by default; where weights made of a Llama of Meta go out, that Llama's.
 
     Raises:
         ValueError: where the repository id is not one, where weights of restricted data would be public or handed
@@ -130,19 +132,21 @@ def plan_release(
         raise ValueError(f"`--gated` must be one of {', '.join(GATES)}, got {gated!r}.")
     if base_model is not None and not REPO_ID.fullmatch(base_model):
         raise ValueError(f"`--base_model` must be OWNER/NAME of a Hub repository, got {base_model!r}.")
-    if not re.fullmatch(r"[A-Za-z0-9.-]{1,60}", license):
+    if license is not None and not re.fullmatch(r"[A-Za-z0-9.-]{1,60}", license):
         raise ValueError(f"`--license` must be the id of a license, such as apache-2.0, got {license!r}.")
     if permission is not None and not permission.strip():
         raise ValueError("`--i_have_written_permission` needs a reference that others can look up: who, when, which.")
+    with_weights = folder.access != "restricted" or permission is not None
+    base = base_model or name_base_model(folder.runs)
     release = Release(
         target=repo_id,
         access=folder.access,
-        with_weights=folder.access != "restricted" or permission is not None,
+        with_weights=with_weights,
         private=private,
         gated=gated,
         permission=permission if folder.access == "restricted" else None,
-        license=license,
-        base_model=base_model or name_base_model(folder.runs),
+        license=license or _default_license(folder, base, with_weights),
+        base_model=base,
         is_of_own_notes=folder.is_of_own_notes,
         is_adapter=is_adapter,
     )
@@ -155,6 +159,12 @@ def plan_release(
         )
     require_weights(folder, release)
     return release
+
+
+def _default_license(folder: ModelFolder, base_model: str, with_weights: bool) -> str:
+    terms = llama_terms(base_model)
+    holds_backbone = with_weights and not folder.config.get("backbone_source")
+    return terms.license if terms is not None and holds_backbone else "apache-2.0"
 
 
 def require_weights(folder: ModelFolder, release: Release) -> None:
@@ -212,6 +222,8 @@ def outgoing_files(
     if release.with_weights and not release.is_adapter:
         files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
     files["LICENSE"] = _license(release)
+    if terms := llama_terms(release.base_model):
+        files["NOTICE"] = f"{terms.notice}\n{terms.built_with}. The license: {terms.url}\n".encode()
     if release.holds_restricted_weights:
         files["LICENSE-CODE"] = project_file("LICENSE")
     files["README.md"] = card.encode()
@@ -287,9 +299,18 @@ def public_titles(
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 
 
+def with_public_backbone(config: dict[str, Any], release: Release) -> dict[str, Any]:
+    """A configuration whose backbone, where it is named by a folder of this machine, is named by its Hub id instead. Loading
+    compares the digest of the weights, so that another model of that name is refused."""
+    source = config.get("backbone_source")
+    if not source or not Path(source["name"]).is_absolute():
+        return config
+    return {**config, "backbone_source": {**source, "name": release.base_model}}
+
+
 def public_config(folder: ModelFolder, release: Release, titles: Collection[str] = ()) -> dict[str, Any]:
     """The known fields of the configuration; without weights, none of them that was fitted on notes."""
-    public, _ = public_fields(folder.config, CONFIG)
+    public, _ = public_fields(with_public_backbone(folder.config, release), CONFIG)
     public["label2id"] = {code: i for i, code in enumerate(folder.codes)}
     if public.get("code_descriptions"):
         public["code_descriptions"] = public_titles(folder.codes, public["code_descriptions"], titles)

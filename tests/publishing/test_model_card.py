@@ -9,7 +9,7 @@ from modeling_icd.evaluation.icd_metrics.metrics import shown_in
 from modeling_icd.extras.physionet import plan_physionet_release
 from modeling_icd.publishing.card import build_card, card_metadata, card_variables
 from modeling_icd.publishing.folder import ModelFolder, project_file
-from modeling_icd.publishing.release import plan_release
+from modeling_icd.publishing.release import outgoing_files, plan_release
 
 
 GOLDEN = Path(__file__).with_name("golden_card.md")
@@ -177,3 +177,41 @@ def test_a_model_below_its_yardsticks_says_so_beside_its_figures(model_dir, edit
         "training frequencies."
     )
     assert f"Every figure is read from `results.json`. **{sentence}**\n\n| metric |" in card_of(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("base_model", "words", "license"),
+    [
+        ("meta-llama/Llama-2-7b-hf", "Built with Llama 2", "llama2"),
+        ("somebody/my-llama-2-7b-tuned", "Built with Llama 2", "llama2"),
+        ("meta-llama/Meta-Llama-3-8B", "Built with Meta Llama 3", "llama3"),
+        ("meta-llama/Llama-3.1-8B", "Built with Llama", "llama3.1"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "apache-2.0"),
+        ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", None, "apache-2.0"),
+    ],
+)
+def test_a_model_made_with_a_llama_of_meta_says_so(base_model, words, license, finished_run):
+    folder = ModelFolder.read(finished_run)
+    release = plan_release(folder, "someone/tiny-icd", base_model=base_model)
+    card = build_card(folder, release)
+    assert ModelCard(card).data.license == license
+    files = outgoing_files(folder, release, card)
+    if words is None:
+        assert "Built with" not in card and "NOTICE" not in files
+    else:
+        assert f"| {words} | under the [" in card and "Copyright (c) Meta Platforms, Inc." in card
+        assert words.encode() in files["NOTICE"]
+    mine = plan_release(folder, "someone/tiny-icd", base_model=base_model, license="mit")
+    assert ModelCard(build_card(folder, mine)).data.license == "mit"
+
+
+def test_a_head_over_a_folder_goes_out_under_the_hub_id_of_its_backbone(model_dir, edit):
+    digest = "0" * 64
+    edit("config.json", backbone_source={"name": "/srv/models/llama", "revision": None, "digest": digest})
+    folder = ModelFolder.read(model_dir)
+    release = plan_release(folder, "someone/tiny-icd", base_model="meta-llama/Llama-2-7b-hf")
+    files = outgoing_files(folder, release, build_card(folder, release))
+    config = json.loads(files["config.json"])
+    assert config["backbone_source"] == {"name": "meta-llama/Llama-2-7b-hf", "revision": None, "digest": digest}
+    assert "/srv/models" not in files["README.md"].decode()
+    assert release.license == "apache-2.0"  # the weights are the head's alone

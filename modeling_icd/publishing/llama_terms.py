@@ -1,0 +1,44 @@
+"""What Meta's licenses ask of whoever shares a model that was made with a Llama of theirs."""
+
+import re
+from typing import NamedTuple
+
+
+class LlamaTerms(NamedTuple):
+    """Of one generation of Llama.
+
+    Args:
+        built_with (`str`): the words that the license asks for, e.g. "Built with Llama 2".
+        license (`str`): its id on the Hub.
+        name (`str`): its name.
+        url (`str`): its text.
+        notice (`str`): the notice that goes with every copy.
+    """
+
+    built_with: str
+    license: str
+    name: str
+    url: str
+    notice: str
+
+
+# `meta-llama/Llama-2-7b-hf`, and models that others made of one and named after it; not SmolLM2 or TinyLlama.
+_NAME = re.compile(r"(?:^|[/_-])(?:meta-)?(?:code-?)?llama-?(2|3(?:\.[1-3])?|4)(?![\d.])", re.IGNORECASE)
+
+
+def llama_terms(base_model: str) -> LlamaTerms | None:
+    """The terms of a backbone, by its Hub id; `None` where it is not known to come from a Llama of Meta."""
+    found = _NAME.search(base_model)
+    if found is None:
+        return None
+    version = found.group(1)
+    title = {"2": "Llama 2", "3": "Meta Llama 3"}.get(version, f"Llama {version}")
+    pages = {"2": "https://ai.meta.com/llama/license/"}
+    license_name = f"{title.upper() if version == '2' else title} Community License"
+    return LlamaTerms(
+        built_with=f"Built with {title if version in ('2', '3') else 'Llama'}",
+        license=f"llama{version}",
+        name=license_name,
+        url=pages.get(version, f"https://www.llama.com/llama{version.replace('.', '_')}/license/"),
+        notice=f"{title} is licensed under the {license_name}, Copyright (c) Meta Platforms, Inc. All Rights Reserved.",
+    )
