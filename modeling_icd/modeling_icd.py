@@ -122,6 +122,11 @@ def _is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm1d)
 
 
+def _own_class(model: nn.Module) -> type:
+    """The class of a model. FSDP gives one whose weights it divides a class of its own, made of this and `FSDPModule`."""
+    return next(known for known in type(model).__mro__ if not known.__name__.startswith("FSDP"))
+
+
 def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
@@ -332,7 +337,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         head_only = self.saves_head_only if head_only is None else head_only
         self.config.backbone_source = source_of(self, backbone) if head_only else None
         self._leave_out_backbone(head_only)
-        name = f"modeling_icd.{type(self).__name__}"
+        name = f"modeling_icd.{_own_class(self).__name__}"
         self.config.auto_map = {
             "AutoConfig": f"configuration_icd.{self.config_class.__name__}",
             "AutoModel": name,
@@ -343,7 +348,12 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             # As they are: what transformers changed on loading it cannot turn back, or would give names of another class.
             kwargs = {"save_original_format": False, **options_by_name(PreTrainedModel.save_pretrained, args, kwargs)}
             args = ()
-        super().save_pretrained(save_directory, *args, **kwargs)
+        given_class = type(self)
+        self.__class__ = _own_class(self)  # whose name and code are saved
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            self.__class__ = given_class
 
     def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
         """Hidden states of the layer that the head reads, for notes of any length.

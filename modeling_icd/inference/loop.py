@@ -73,7 +73,9 @@ def predict_logits(
     model.eval()
     read = None if states is None else states.read
     batches = batches_by_length([len(ids) for ids in notes], batch_size, TOKENS_PER_BATCH)
-    own = range(process, len(batches), num_processes)
+    # As many batches as every other process, since those that share the weights of a divided model must call it as often.
+    each = -(-len(batches) // num_processes)
+    own = [min(process + number * num_processes, len(batches) - 1) for number in range(each)]
     found = {}
     for number in tqdm(own, desc="Scoring", unit="batch", disable=process > 0 or not show_progress):
         inputs = padded_inputs([notes[i] for i in batches[number]], read)

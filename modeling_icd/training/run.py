@@ -58,6 +58,7 @@ from .processes import (
     is_lost_process,
 )
 from .saving import save_run
+from .sharding import whole_weights
 from .start import start_head
 from .trainer import make_trainer, predict_split
 
@@ -137,7 +138,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     final.config.training_data["seed"] = args.seed
     if yardsticks is not None:
         final.config.training_data["yardsticks"] = yardsticks
-    first_process_only(args, lambda: save_run(final, tokenizer, {**run, "log": log}, output_dir))
+    weights = whole_weights(trainer)
+    first_process_only(args, lambda: save_run(final, tokenizer, {**run, "log": log}, output_dir, weights))
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir

@@ -1,8 +1,10 @@
 """Writes the results of a training run: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 
 from dataset_scripts.files import whole_folder, write_text
@@ -14,8 +16,11 @@ from ..sharing_icd import seal_training_data
 from .checkpoints import clear_write_errors
 
 
-def save_run(model, tokenizer, run: dict, output_dir: Path) -> None:
+def save_run(model, tokenizer, run: dict, output_dir: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write a trained model (LoRA merged into its weights), its tokenizer and `run.json`.
+
+    Args:
+        weights (`dict[str, torch.Tensor]`, *optional*): in place of the model's own; see [`whole_weights`].
 
     Raises:
         OSError: where they cannot be written, e.g. on a full disk; the checkpoints are left as they are.
@@ -26,7 +31,8 @@ def save_run(model, tokenizer, run: dict, output_dir: Path) -> None:
                 save_adapter(model, output_dir / ADAPTER_DIR)
                 model.config.training_data["adapter"] = weights_digest(output_dir / ADAPTER_DIR, ADAPTER_WEIGHTS)
             model = model.merge_and_unload()
-        save(model, tokenizer, output_dir, saves_head_alone(model, run["model"]["head_only"]))
+        options = {"head_only": saves_head_alone(model, run["model"]["head_only"])}
+        save(model, tokenizer, output_dir, **(options if weights is None else {"state_dict": weights}))
         run = {**run, "reader": describe_reader(model)}
         write_text(json.dumps(run, indent=2, default=str), output_dir / RUN_FILE)
 
@@ -38,11 +44,14 @@ def saves_head_alone(model: LlamaICDPreTrainedModel, is_asked_for: bool | None) 
     return not Path(model.backbone_loaded["name"]).is_absolute()
 
 
-def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path, head_only: bool = False) -> None:
-    """The folder that `from_pretrained`, `pipeline` and the Hub read; an earlier model stays until this one is complete."""
+def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path, **options) -> None:
+    """The folder that `from_pretrained`, `pipeline` and the Hub read; an earlier model stays until this one is complete.
+
+    `options` are those of the model's `save_pretrained`.
+    """
     model.config.use_cache = False
     with whole_folder(output_dir / "complete") as partial:
-        model.save_pretrained(partial, head_only=head_only)
+        model.save_pretrained(partial, **options)
         tokenizer.save_pretrained(partial)
         # Binds what the configuration says of the training data to these weights and no others.
         record = {**(model.config.training_data or {}), "weights": weights_digest(partial)}

@@ -29,6 +29,7 @@ from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
 from .processes import fill_states, first_process_only, share_buffers
+from .sharding import prepare_sharded
 from .start import MAX_START_NOTES, start_head
 
 
@@ -134,6 +135,7 @@ class ICDTrainer(Trainer):
         )
         if is_quantised:
             model.is_quantized = True
+        prepare_sharded(self)
         if hidden_states_dir is not None:
             self.keep_hidden_states(data_collator)
         self.own_metrics = False

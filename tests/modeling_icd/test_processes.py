@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_icd import LlamaForICDCoding, ModelForICDCoding
 from modeling_icd.training.run import main
 
 
@@ -63,6 +64,39 @@ def arguments(corpus, backbone, tmp_path):
     return make
 
 
+# What `accelerate launch --config_file configs/accelerate/fsdp2.yaml` tells its processes.
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
+
+def divide_weights_without_a_gpu():
+    """accelerate divides weights among GPUs alone; its code for that, and torch's below it, work over gloo, too."""
+    from accelerate import state
+    from accelerate.utils import DistributedType
+
+    make = state.AcceleratorState.__init__
+
+    def make_fsdp(self, *args, fsdp_plugin=None, **options):
+        make(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if plugin := fsdp_plugin or self._shared_state.get("fsdp_plugin"):
+            self._shared_state |= {"fsdp_plugin": plugin, "distributed_type": DistributedType.FSDP}
+
+    state.AcceleratorState.__init__ = make_fsdp
+
+
+def train_divided(arguments, rank, port, log):
+    os.environ.update(FSDP2)
+    divide_weights_without_a_gpu()
+    ModelForICDCoding.tokens_per_pass = 64  # which would let a process with longer notes make more passes than the other
+    train_as_process(arguments, rank, port, log)
+
+
 def train_as_process(arguments, rank, port, log):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         os.environ[name] = str(value)
@@ -73,13 +107,13 @@ def train_as_process(arguments, rank, port, log):
     sys.exit(code)
 
 
-def start(context, arguments, folder):
+def start(context, arguments, folder, train=train_as_process):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     logs = [folder / f"process{rank}.log" for rank in range(2)]
     processes = [
-        context.Process(target=train_as_process, args=(arguments, rank, port, log)) for rank, log in enumerate(logs)
+        context.Process(target=train, args=(arguments, rank, port, log)) for rank, log in enumerate(logs)
     ]
     for process in processes:
         process.start()
@@ -127,6 +161,23 @@ def test_two_processes_train_what_one_does(mode, context, arguments, tmp_path):
         shares = [path.read_text().splitlines() for path in (tmp_path / "two-private").rglob("index*.jsonl")]
         keys = [json.loads(line)[0] for share in shares for line in share]
         assert len(shares) == 2 and all(shares) and len(keys) == len(set(keys))
+
+
+def test_two_processes_with_divided_weights_train_what_one_does(context, arguments, tmp_path):
+    assert main(arguments("one", 4, **MODES["full"])) == 0
+    codes, printed = finish(*start(context, arguments("two", 2, **MODES["full"]), tmp_path, train_divided))
+    assert codes == [0, 0], printed
+    assert_same_model(tmp_path / "two", tmp_path / "one")
+    names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert names[0] == names[1]  # the code that goes with the model among them
+    weights = load_file(tmp_path / "two" / "model.safetensors")
+    model = LlamaForICDCoding.from_pretrained(tmp_path / "two")
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_weights_of_a_frozen_backbone_are_not_divided(context, arguments, tmp_path):
+    codes, printed = finish(*start(context, arguments("two", 2, **MODES["frozen"]), tmp_path, train_divided))
+    assert codes == [2, 2] and "FSDP divides the weights of a model that is trained whole" in printed[0], printed
 
 
 def test_an_error_of_the_first_process_ends_all_with_one_message(context, arguments, tmp_path):
