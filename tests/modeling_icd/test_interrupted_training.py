@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, LlamaForCausalLM, TrainerCallback
 
+from modeling_icd import backbone_icd
 from modeling_icd.training import run, trainer
 from modeling_icd.training.run import main
 
@@ -103,6 +104,37 @@ def test_checkpoints_and_models_of_the_head_alone_go_on_as_whole_ones_do(argumen
     for name, weight in whole.items():
         torch.testing.assert_close(loaded[name], weight, msg=name)
     assert main(arguments("wrong", head_only=True)) == 2  # the backbone learns
+
+
+def test_by_default_the_backbone_is_left_out_where_its_name_is_enough(
+    arguments, backbone, tmp_path, monkeypatch, capsys
+):
+    """Checkpoints never hold a frozen backbone; a model does where the backbone has no name but a folder, which may move."""
+    options = {"freeze_backbone": True, "hidden_states_dir": tmp_path / "states", "num_train_epochs": 1}
+
+    def names(folder):
+        return {name.partition(".")[0] for name in load_file(folder / "model.safetensors")}
+
+    assert main(arguments("folder", **options)) == 0
+    (checkpoint,) = (tmp_path / "folder").glob("checkpoint-*")
+    assert names(checkpoint) == {"score"} and names(tmp_path / "folder") == {"model", "score"}
+    monkeypatch.setitem(backbone_icd.NAMED_BACKBONES, "tiny", Path(backbone))
+    assert main(arguments("named", **options)) == 0
+    assert names(tmp_path / "named") == {"score"}
+    assert json.loads((tmp_path / "named" / "config.json").read_text())["backbone_source"]["name"] == "tiny"
+    assert main(arguments("copied", **options, head_only=False)) == 0
+    assert names(tmp_path / "copied") == {"model", "score"}
+    whole, alone = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("copied", "named"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(alone[name], weight, msg=name)
+    # Files that are not safetensors cannot be compared later: then everything is kept, and that is said.
+    shutil.copytree(backbone, tmp_path / "pickled")
+    torch.save(load_file(tmp_path / "pickled" / "model.safetensors"), tmp_path / "pickled" / "pytorch_model.bin")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    capsys.readouterr()
+    assert main(arguments("pickle", **options, backbone=tmp_path / "pickled")) == 0
+    assert "The backbone is saved with each checkpoint" in capsys.readouterr().err
+    assert names(tmp_path / "pickle") == {"model", "score"}
 
 
 @pytest.mark.parametrize("limit", [20_000, 40_000], ids=["weights", "optimizer"])

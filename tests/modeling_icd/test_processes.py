@@ -93,7 +93,9 @@ def divide_weights_without_a_gpu():
 def train_divided(arguments, rank, port, log):
     os.environ.update(FSDP2)
     divide_weights_without_a_gpu()
-    ModelForICDCoding.tokens_per_pass = 64  # which would let a process with longer notes make more passes than the other
+    ModelForICDCoding.tokens_per_pass = (
+        64  # which would let a process with longer notes make more passes than the other
+    )
     train_as_process(arguments, rank, port, log)
 
 
@@ -112,9 +114,7 @@ def start(context, arguments, folder, train=train_as_process):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     logs = [folder / f"process{rank}.log" for rank in range(2)]
-    processes = [
-        context.Process(target=train, args=(arguments, rank, port, log)) for rank, log in enumerate(logs)
-    ]
+    processes = [context.Process(target=train, args=(arguments, rank, port, log)) for rank, log in enumerate(logs)]
     for process in processes:
         process.start()
     return processes, logs
