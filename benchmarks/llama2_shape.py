@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -202,6 +203,7 @@ def measure(key: str, work: Path) -> dict[str, Any]:
     if kind == "states":
         return states_of(make_backbone(work / "backbone-2", 2), work, name)
     if kind == "memory":
+        shutil.rmtree(work / key, ignore_errors=True)  # states of an earlier, interrupted run
         return measure_step(name, make_backbone(work / f"backbone-{rest[0]}", int(rest[0])), work / key)
     return walk(name, make_backbone(work / "backbone-1", 1), work)
 
