@@ -60,9 +60,13 @@ def make_model(way: str, num_codes: int, bert: str | None):
         if way == "lora":
             from peft import LoraConfig, get_peft_model
 
-            targets = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+            from modeling_icd.training.models import lora_targets
+
             model = get_peft_model(
-                model, LoraConfig(task_type="SEQ_CLS", r=16, target_modules=targets, modules_to_save=["score"])
+                model,
+                LoraConfig(
+                    task_type="SEQ_CLS", r=16, target_modules=lora_targets(model, 0), modules_to_save=["score"]
+                ),
             )
     if way in ("lora", "full", "bert"):
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -67,6 +67,12 @@ class Road:
         return 4 if self.settings.get("dtype") == "float32" else 2
 
     @property
+    def other_bytes(self) -> int:
+        """Bytes of one weight of the embeddings and norms, and of one number of the hidden states: peft makes those of a
+        quantised backbone float32."""
+        return 4 if self.settings.get("load_in_4bit") else self.type_bytes
+
+    @property
     def linear_bytes(self) -> float:
         """Bytes of one weight of a linear layer. NF4 with double quantisation: half a byte, a scale of one byte for 64
         weights, and four bytes for 256 scales."""
@@ -84,27 +90,22 @@ class Road:
             return "head"
         return "lora" if self.settings.get("lora_r") else "all"
 
-    def layer_bytes(self, config: LlamaConfig, tokens: int, activation_bytes: int) -> dict[str, float]:
-        """Bytes that one more layer takes, by what they are for.
-
-        Args:
-            tokens (`int`): of all windows of a step.
-            activation_bytes (`int`): bytes of one number of the hidden states.
-        """
+    def layer_bytes(self, config: LlamaConfig, tokens: int) -> dict[str, float]:
+        """Bytes that one more layer takes, by what they are for; `tokens` are those of all windows of a step, with padding."""
         linear, norms = layer_weights(config)
         if self.trains == "all":
             weights = self.type_bytes * (linear + norms)
             learned = (self.trained_bytes - 4) * (linear + norms)
         else:
-            weights = self.linear_bytes * linear + self.type_bytes * norms
+            weights = self.linear_bytes * linear + self.other_bytes * norms
             learned = self.trained_bytes * lora_weights(config, self.settings.get("lora_r", 0))
-        kept = 0 if self.trains == "head" else tokens * config.hidden_size * activation_bytes
+        kept = 0 if self.trains == "head" else tokens * config.hidden_size * self.other_bytes
         return {"weights": weights, "gradients and optimizer": learned, "kept activations": kept}
 
     def backbone_bytes(self, config: LlamaConfig) -> float:
         """Bytes of the backbone's weights, embeddings included."""
-        per_layer = self.layer_bytes(config, 0, 0)["weights"]
-        return config.num_hidden_layers * per_layer + self.type_bytes * config.vocab_size * config.hidden_size
+        per_layer = self.layer_bytes(config, 0)["weights"]
+        return config.num_hidden_layers * per_layer + self.other_bytes * config.vocab_size * config.hidden_size
 
     def flops_per_token(self, config: LlamaConfig) -> float:
         """Forward pass; training adds twice as much for what learns below, and once more where it is recomputed."""
@@ -126,10 +127,9 @@ def read_road(name: str, on_gpu: bool = True) -> Road:
 
 
 def window_tokens(settings: dict[str, Any], length: int) -> int:
-    """Tokens that the backbone reads of a note of `length` tokens, those in two windows twice."""
+    """Tokens that the backbone reads of one note of `length` tokens: of all its windows, each filled up to the longest."""
     size, stride = settings["window_size"], settings["window_stride"]
-    windows = 1 + max(0, -(-(length - size) // stride))
-    return length + (windows - 1) * (size - stride)
+    return min(size, length) * (1 + max(0, -(-(length - size) // stride)))
 
 
 def head_weights(settings: dict[str, Any], config: LlamaConfig, num_codes: int) -> int:
@@ -158,7 +158,7 @@ def table(config: LlamaConfig) -> list[list[str]]:
         settings = road.settings
         batch = 1 if road.trains == "head" else settings["per_device_train_batch_size"]
         tokens = window_tokens(settings, NOTE_TOKENS)
-        parts = road.layer_bytes(config, batch * tokens, 2)
+        parts = road.layer_bytes(config, batch * tokens)
         head = head_weights(settings, config, NUM_CODES)
         learned = (
             config.num_hidden_layers * parts["gradients and optimizer"] + (12 if road.trains != "head" else 0) * head
@@ -166,7 +166,9 @@ def table(config: LlamaConfig) -> list[list[str]]:
         if road.trains == "all":
             learned += (road.trained_bytes - 4) * config.vocab_size * config.hidden_size
         # Of the layer that is being recomputed: about 12 vectors of the width and 4 of the inner width a token.
-        recomputed = batch * tokens * (12 * config.hidden_size + 4 * config.intermediate_size) * 2
+        recomputed = (
+            batch * tokens * (12 * config.hidden_size + 4 * config.intermediate_size) * 2
+        )  # computed in bfloat16
         kept = config.num_hidden_layers * parts["kept activations"]
         num_cards = 8 if road.trains == "all" else 1
         weights = road.backbone_bytes(config) + 4 * head
