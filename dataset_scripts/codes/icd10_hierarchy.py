@@ -115,6 +115,19 @@ def load_titles() -> dict[str, str]:
     return {**icd10pcs_titles(), **_tabular_titles(), **CHAPTERS}
 
 
+def load_synonyms() -> dict[str, list[str]]:
+    """Other terms for what a diagnosis of ICD-10-CM means, which its tabular list gives as inclusion terms (`"Stone in kidney"`
+    for N20.0); empty without simple-icd-10-cm.
+
+    Returns:
+        Terms by dotted code; only codes that have some.
+    """
+    tabular = _import_tabular()
+    codes = [] if tabular is None else [code for code in _tabular_titles() if "-" not in code]
+    terms = {code: [*tabular.get_inclusion_term(code), *tabular.get_includes(code)] for code in codes}
+    return {code: of_code for code, of_code in terms.items() if of_code}
+
+
 @cache
 def _block_of() -> Mapping[str, str]:
     """The innermost block of each category; empty without the package."""

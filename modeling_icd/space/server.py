@@ -88,6 +88,7 @@ class Page:
             "examples": examples(),
             "login": self.login,
             "title_systems": self.titles.systems,
+            "titles_lacking": self.titles.lacking,
             "version": VERSION,
         }
 
@@ -400,7 +401,12 @@ def add_routes(server, page: Page) -> None:
         except ValueError as error:
             return message_response(400, str(error))
         return JSONResponse(
-            {"titles": [{**code._asdict(), "heading": page.titles.is_heading(code)} for code in found]}
+            {
+                "titles": [
+                    {**code._asdict(), "heading": page.titles.is_heading(code), "because": because}
+                    for code, because in found
+                ]
+            }
         )
 
     @server.post("/api/export")
