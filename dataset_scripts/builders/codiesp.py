@@ -26,6 +26,7 @@ import numpy as np
 from ..codes import icd10, icd10_hierarchy
 from ..codes.classification import ICD10, Classification
 from ..codes.icd9 import Kind
+from ..counts import counted
 from ..facts import FACTS
 from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import list_folder
@@ -173,7 +174,7 @@ class CodiEsp(ICDBuilder):
         shared = {case.case_id for case in cases["train"]} & {case.case_id for case in cases["dev"]}
         if shared:
             raise ValueError(
-                f"{self.config.data_dir}: {len(shared)} cases are in both train and dev, e.g. {min(shared)}. "
+                f"{self.config.data_dir}: {counted(len(shared), 'case is', 'cases are')} in both train and dev, e.g. {min(shared)}. "
                 f"Restore {SOURCE}."
             )
         code_set = self._choose_codes(cases["train"], cases["dev"])

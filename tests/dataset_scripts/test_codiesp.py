@@ -323,7 +323,7 @@ FAULTS = {
     "no numbers": (append_mention("S2-1", "DIAGNOSTICO", "r52", "inventado", "inventado"), "fifth column of row 5 gives no offsets"),
     "in both": (
         lambda corpus: shutil.copy(corpus / "train/text_files/S1-03.txt", corpus / "dev/text_files"),
-        "1 cases are in both train and dev, e.g. S1-03",
+        "1 case is in both train and dev, e.g. S1-03",
     ),
 }  # fmt: skip
 BACKGROUND_FAULTS = {
