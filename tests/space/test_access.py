@@ -5,10 +5,12 @@ import re
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 from serving import routes_of, save_coder, served
 
 from modeling_icd.space import server
@@ -124,9 +126,28 @@ def test_a_port_that_is_taken_is_one_message_before_the_model_is_loaded(capsys):
 def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
     metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    assert (ROOT / "space" / "requirements.txt").read_text() == "modeling-icd[space]\n"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "a b c"}
     command = [sys.executable, str(ROOT / "space" / "app.py")]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
+
+
+def test_the_wheel_that_the_space_asks_for_is_the_one_that_its_readme_builds(tmp_path):
+    """And it can be installed with what is here, without an index."""
+    readme = (ROOT / "space" / "README.md").read_text(encoding="utf-8")
+    requirement = Requirement((ROOT / "space" / "requirements.txt").read_text().strip())
+    assert (requirement.name, requirement.extras) == ("modeling-icd", {"space"})
+    assert requirement.url.startswith("https://huggingface.co/spaces/OWNER/NAME/resolve/main/")
+    command = re.search(r"`(pip wheel --no-deps -w space \.)`", readme)[1].split()
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-build-isolation", "--no-index"]
+    place = [str(tmp_path) if word == "space" else word for word in command[1:]]
+    subprocess.run([*pip, *place, *offline], cwd=ROOT, check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == requirement.url.rpartition("/")[2] and wheel.name in readme
+    install = [*pip, "install", "--dry-run", "--no-index", "--no-deps", f"{wheel}[space]"]
+    assert subprocess.run(install, capture_output=True, timeout=120).returncode == 0
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+    assert {"modeling_icd/space/lay_terms.yaml", "modeling_icd/space/static/index.html"} <= names
