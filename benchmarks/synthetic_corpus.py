@@ -28,6 +28,7 @@ from dataset_scripts.synthetic import LENGTHS, write_corpus
 
 CONFIGS = ("synthetic_multirescnn", "synthetic_direct", "synthetic_direct_lora")
 METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro")
+FIRST_EPOCHS = 6  # of a first look: half of what the configurations have, since it is to be there soon
 console = Console()
 
 
@@ -54,7 +55,7 @@ def say(started: float, name: str, metrics: dict[str, float]) -> None:
     """One line for a model that is done, with the minutes and seconds since the start."""
     minutes, seconds = divmod(int(time.perf_counter() - started), 60)
     figures = ", ".join(f"{metric} {metrics[metric]:.3f}" for metric in METRICS[:2])
-    console.print(f"[bold]{minutes}:{seconds:02}  {name}: {figures}[/bold]")
+    console.print(f"[bold]{minutes}:{seconds:02}  {name}: {figures}[/bold]", soft_wrap=True)
 
 
 def corpus_of(args: argparse.Namespace, num_admissions: int) -> Path:
@@ -75,7 +76,7 @@ def look_first(args: argparse.Namespace, num_admissions: int, beginning: float) 
     corpus = corpus_of(args, num_admissions)
     builder = builder_of(args, corpus)
     folder = args.output_dir / f"{config}-first-{num_admissions}"
-    results = train_and_score(config, folder, str(corpus), args.code_set, 0)
+    results = train_and_score(config, folder, str(corpus), args.code_set, 0, num_train_epochs=FIRST_EPOCHS)
     sizes = builder.info.splits
     learned, scored = (counted(sizes[name].num_examples, "note") for name in ("train", "test"))
     say(beginning, f"{config}, first look: learned from {learned}, scored on {scored}", results["metrics"])
