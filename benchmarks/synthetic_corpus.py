@@ -3,6 +3,10 @@
     python -m benchmarks.synthetic_corpus --output_dir runs/synthetic
 
 TF-IDF and the models are fitted on train, and each one's threshold is chosen on validation. What is done is not done again.
+
+The backbone reads all notes before a model is done. So that something is there to see, a model is first trained on the first
+admissions alone (`--first_looks`), and scored on notes among them that it has not seen: how much it learns from how few. What
+the backbone has read for it is not read again.
 """
 
 import argparse
@@ -18,11 +22,13 @@ from benchmarks.runs import print_summary, score_ensemble, train_and_score
 from benchmarks.tfidf import evaluate_tfidf
 from dataset_scripts import ICDBuilder, load_builder
 from dataset_scripts.command import run_command
+from dataset_scripts.counts import counted
 from dataset_scripts.synthetic import LENGTHS, write_corpus
 
 
 CONFIGS = ("synthetic_multirescnn", "synthetic_direct", "synthetic_direct_lora")
 METRICS = ("f1_micro", "f1_macro", "precision_micro", "recall_micro", "auc_micro")
+FIRST_EPOCHS = 6  # of a first look: half of what the configurations have, since it is to be there soon
 console = Console()
 
 
@@ -49,7 +55,33 @@ def say(started: float, name: str, metrics: dict[str, float]) -> None:
     """One line for a model that is done, with the minutes and seconds since the start."""
     minutes, seconds = divmod(int(time.perf_counter() - started), 60)
     figures = ", ".join(f"{metric} {metrics[metric]:.3f}" for metric in METRICS[:2])
-    console.print(f"[bold]{minutes}:{seconds:02}  {name}: {figures}[/bold]")
+    console.print(f"[bold]{minutes}:{seconds:02}  {name}: {figures}[/bold]", soft_wrap=True)
+
+
+def corpus_of(args: argparse.Namespace, num_admissions: int) -> Path:
+    """The folder of a corpus, which is made where it is not there; a larger one has the admissions of a smaller one, too."""
+    corpus = args.output_dir / f"corpus-{num_admissions}-{args.length}-{args.seed}"
+    if not corpus.exists():
+        write_corpus(corpus, num_admissions, args.seed, args.length, split_fractions=(0.7, 0.1, 0.2))
+    return corpus
+
+
+def builder_of(args: argparse.Namespace, corpus: Path) -> ICDBuilder:
+    return load_builder("mimic3", args.code_set, data_dir=corpus, cache_dir=args.output_dir / "cache")
+
+
+def look_first(args: argparse.Namespace, num_admissions: int, beginning: float) -> None:
+    """Train on the first admissions alone, and say what has been learned; what was fitted here is used nowhere else."""
+    config = args.show_note or args.configs[0]
+    corpus = corpus_of(args, num_admissions)
+    builder = builder_of(args, corpus)
+    folder = args.output_dir / f"{config}-first-{num_admissions}"
+    results = train_and_score(config, folder, str(corpus), args.code_set, 0, num_train_epochs=FIRST_EPOCHS)
+    sizes = builder.info.splits
+    learned, scored = (counted(sizes[name].num_examples, "note") for name in ("train", "test"))
+    say(beginning, f"{config}, first look: learned from {learned}, scored on {scored}", results["metrics"])
+    if args.show_note and num_admissions == min(args.first_looks):
+        show_note(folder, builder)
 
 
 def folder_of(output_dir: Path, config: str, seed: int) -> Path:
@@ -69,18 +101,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--show_note", metavar="CONFIG", help="code one test note with the model of this configuration"
     )
+    parser.add_argument(
+        "--first_looks", nargs="*", type=int, default=[80, 200], help="numbers of admissions to look at first"
+    )
     args = parser.parse_args(arguments)
     beginning = time.perf_counter()
-    corpus = args.output_dir / f"corpus-{args.num_admissions}-{args.length}-{args.seed}"
-    if not corpus.exists():
-        write_corpus(corpus, args.num_admissions, args.seed, args.length, split_fractions=(0.7, 0.1, 0.2))
-    builder = load_builder("mimic3", args.code_set, data_dir=corpus, cache_dir=args.output_dir / "cache")
+    corpus = corpus_of(args, args.num_admissions)
+    builder = builder_of(args, corpus)
     figures: dict[str, list[dict[str, float]]] = {}
     for name, strong in (("tfidf_linearsvc", False), ("tfidf_strong", True)):
         started = time.perf_counter()
         metrics = evaluate_tfidf(builder, tune_threshold=True, strong=strong)
         figures[name] = [{**metrics, "seconds": time.perf_counter() - started}]
         say(beginning, name, metrics)
+    for num_admissions in args.first_looks:
+        if num_admissions < args.num_admissions:
+            look_first(args, num_admissions, beginning)
     folders = {config: [folder_of(args.output_dir, config, seed) for seed in args.seeds] for config in args.configs}
     for config in args.configs:
         for folder, seed in zip(folders[config], args.seeds, strict=True):

@@ -23,6 +23,7 @@ from .builders.mimic3 import MIMIC3
 from .builders.own_sources import looks_like_own_notes
 from .builders.records import ICDBuilder
 from .command import run_command
+from .counts import counted
 from .describe import describe, draw_description, print_description
 from .files import check_writable
 from .verify import PUBLISHED, verify
@@ -84,7 +85,7 @@ def _build(args: argparse.Namespace, console: Console) -> int:
     sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
     console.print(builder.info.description, highlight=False, markup=False)
     codes = len(builder.info.features["codes"].feature.names)
-    console.print(f"\n{codes:,} codes; records: {sizes}. Kept in {builder.cache_dir}", soft_wrap=True)
+    console.print(f"\n{counted(codes, 'code')}; records: {sizes}. Kept in {builder.cache_dir}", soft_wrap=True)
     return 0
 
 

@@ -46,6 +46,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
+from dataset_scripts.codes import icd9_hierarchy, icd10_hierarchy  # noqa: E402
 from dataset_scripts.synthetic import write_corpus  # noqa: E402
 
 
@@ -89,6 +90,13 @@ WORDS = [
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def no_published_titles(monkeypatch):
+    """The package with the titles of ICD-9-CM and ICD-10-PCS is not there, whether or not it is installed."""
+    monkeypatch.setattr(icd9_hierarchy, "icd9cm_titles", dict)
+    monkeypatch.setattr(icd10_hierarchy, "icd10pcs_titles", dict)
 
 
 @pytest.fixture(scope="session")

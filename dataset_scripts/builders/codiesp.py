@@ -23,9 +23,10 @@ from typing import Any
 import datasets
 import numpy as np
 
-from ..codes import icd10
+from ..codes import icd10, icd10_hierarchy
 from ..codes.classification import ICD10, Classification
 from ..codes.icd9 import Kind
+from ..counts import counted
 from ..facts import FACTS
 from .records import ICDBuilder, ICDConfig, most_frequent, record_features
 from .sources import list_folder
@@ -154,15 +155,14 @@ class CodiEsp(ICDBuilder):
 
     @cached_property
     def code_descriptions(self) -> dict[str, str]:
-        """English titles of ICD-10-CM by dotted code; procedures, and codes that it no longer has, are not in it.
-
-        They come from the package simple-icd-10-cm; without it there are none, and a warning says so.
-        """
-        if "diagnosis" not in self.config.kinds:
-            return {}
+        """English titles by code, see [`icd10_hierarchy.load_titles`]; procedures that are cut to four characters have none."""
         folders = self.folders.values()
-        return describe_diagnoses(
-            {code for folder in folders for codes in folder.read_codes("diagnosis").values() for code in codes}
+        return describe_codes(
+            code
+            for kind in self.config.kinds
+            for folder in folders
+            for codes in folder.read_codes(kind).values()
+            for code in codes
         )
 
     def _describe(self) -> str:
@@ -174,7 +174,7 @@ class CodiEsp(ICDBuilder):
         shared = {case.case_id for case in cases["train"]} & {case.case_id for case in cases["dev"]}
         if shared:
             raise ValueError(
-                f"{self.config.data_dir}: {len(shared)} cases are in both train and dev, e.g. {min(shared)}. "
+                f"{self.config.data_dir}: {counted(len(shared), 'case is', 'cases are')} in both train and dev, e.g. {min(shared)}. "
                 f"Restore {SOURCE}."
             )
         code_set = self._choose_codes(cases["train"], cases["dev"])
@@ -472,16 +472,12 @@ def case_number(case_id: str) -> int:
     return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:6])
 
 
-def describe_diagnoses(codes: Iterable[str]) -> dict[str, str]:
-    """Give the ICD-10-CM titles of dotted codes; CodiEsp leaves the seventh character out and keeps placeholders."""
-    try:
-        import simple_icd_10_cm
-    except ImportError:
-        logger.warning("Diagnoses get no descriptions: `pip install simple-icd-10-cm` brings those of ICD-10-CM.")
-        return {}
-    descriptions = {}
+def describe_codes(codes: Iterable[str]) -> dict[str, str]:
+    """Give the titles of dotted codes; CodiEsp leaves the seventh character of diagnoses out and keeps placeholders."""
+    titles, descriptions = icd10_hierarchy.load_titles(), {}
     for code in codes:
-        for known in (code, code.rstrip("X").rstrip(".")):  # T81.4XX is the T81.4 of which a seventh character is due
-            if code not in descriptions and simple_icd_10_cm.is_valid_item(known):
-                descriptions[code] = simple_icd_10_cm.get_description(known)
+        # T81.4XX is the T81.4 of which a seventh character is due. Procedures have no dot, and no placeholders.
+        known = code if code in titles or "." not in code else code.rstrip("X").rstrip(".")
+        if known in titles:
+            descriptions[code] = titles[known]
     return descriptions

@@ -129,7 +129,7 @@ class MIMIC4(MIMICBuilder):
     @cached_property
     def code_descriptions(self) -> dict[str, str]:
         """Titles by dotted code, category, block and chapter of the edition: the long titles of the d_icd tables, then
-        those of simple-icd-10-cm (ICD-10-CM) or of `descriptions_file` (ICD-9-CM).
+        those of `descriptions_file` (ICD-9-CM), then those that the installed packages bring.
         """
         if self.config.edition == 10:
             titles = icd10_hierarchy.load_titles()

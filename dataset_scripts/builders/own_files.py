@@ -24,6 +24,7 @@ import numpy as np
 from .. import tables
 from ..codes.classification import Classification
 from ..codes.systems import CODE_SYSTEMS, CodeSystem
+from ..counts import counted
 from ..facts import FACTS
 from ..files import make_folder, remove_abandoned
 from ..tables import find_column
@@ -319,7 +320,7 @@ class OwnFiles(ICDBuilder):
         if repeated:
             first, second = (f"row {row} of {self.sources[place].name}" for place, row in places)
             raise ValueError(
-                f"{repeated:,} notes have the id of an earlier one, such as {second} that of {first}. Remove one of the two, "
+                f"{counted(repeated, 'note has', 'notes have')} the id of an earlier one, such as {second} that of {first}. Remove one of the two, "
                 "or give `id_column` a column that tells notes apart."
             )
 

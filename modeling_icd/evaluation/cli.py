@@ -18,6 +18,7 @@ from rich.table import Table
 from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import add_data_options, command_parser
 from dataset_scripts.command import run_command
+from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
@@ -42,7 +43,7 @@ def predictions_dir_of(output_dir: Path, model_id: str) -> Path:
 def print_table(results: dict) -> None:
     """Prints the headline figures."""
     table = Table(
-        title=f"{results['dataset']} ({results['config']}), {results['split']}: {results['num_notes']} notes"
+        title=f"{results['dataset']} ({results['config']}), {results['split']}: {counted(results['num_notes'], 'note')}"
     )
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -103,7 +104,8 @@ def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[
     assigned, num_unknown = read_assigned(
         Path(args.audit), list(builder.as_dataset(split=args.split)["hadm_id"]), codes
     )
-    print(f"{len(assigned)} admissions to audit; {num_unknown} assigned codes are not in the model's vocabulary.")
+    unknown = counted(num_unknown, "assigned code is", "assigned codes are")
+    print(f"{counted(len(assigned), 'admission')} to audit; {unknown} not in the model's vocabulary.")
     return assigned
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from dataset_scripts.counts import counted
 from dataset_scripts.files import write_text
 
 from ..decision_icd import FLAGS
@@ -59,7 +60,7 @@ def write_report(results: Mapping[str, Any], output_dir: Path) -> tuple[Path, Pa
     context = {
         "title": f"{Path(results['model']).name} on {results['dataset']} ({results['config']}), {results['split']}",
         "subtitle": f"{results['num_notes']:,} {'synthetic ' if results['synthetic'] else ''}notes, "
-        f"{results['num_codes']:,} codes. {threshold_text(results)}",
+        f"{counted(results['num_codes'], 'code')}. {threshold_text(results)}",
         "sections": make_sections(results, plots),
     }
     paths = output_dir / "report.md", output_dir / "report.html"
@@ -132,7 +133,7 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
         )
     if results.get("num_empty_notes"):
         text.append(
-            f"{results['num_empty_notes']:,} notes are empty; each scores 0 for every code, its gold codes are missed."
+            f"{counted(results['num_empty_notes'], 'note is', 'notes are')} empty; each scores 0 for every code, its gold codes are missed."
         )
     return _section("Figures", text, columns=("metric", "value", "95% interval"), rows=rows)
 
@@ -149,7 +150,7 @@ def _strata_section(title: str, column: str, strata: list[dict[str, Any]]) -> di
 
 def _calibration(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
     curves = ", ".join(
-        f"{band['band']} ({band['num_codes']:,} codes): {band['slope']:.3f} and {band['intercept']:.3f}"
+        f"{band['band']} ({counted(band['num_codes'], 'code')}): {band['slope']:.3f} and {band['intercept']:.3f}"
         for band in calibration["bands"]
     )
     text = [
@@ -170,7 +171,7 @@ def _promise(promise: Mapping[str, Any]) -> list[dict[str, Any]]:
         f"On notes drawn as the validation notes were, the threshold promises a mean recall of {promise['target']:g} (conformal "
         "risk control, arXiv 2208.02814): of the mean over notes that have codes, not of every note or code, and as far as the "
         "choice of checkpoint and calibration on the same notes has not used them up.",
-        f"Here: {promise['recall']:.4f} ({bounds_text(promise['interval'])}) over {promise['num_notes']:,} notes, with "
+        f"Here: {promise['recall']:.4f} ({bounds_text(promise['interval'])}) over {counted(promise['num_notes'], 'note')}, with "
         f"{promise['predicted_per_note']:.1f} predicted codes a note.",
     ]
     return [_section("Promised recall", text)]
@@ -231,7 +232,8 @@ def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) 
         f"All missed codes, by the closest relation to a wrongly predicted code of their note: {misses}.",
     ]
     if confusions["num_notes_left_out"]:
-        text.append(f"{confusions['num_notes_left_out']} notes with very many false alarms are left out.")
+        number = counted(confusions["num_notes_left_out"], "note", "notes")
+        text.append(f"Left out: {number} with very many false alarms.")
     pairs = [
         (titled(pair["gold"]), titled(pair["predicted"]), pair["relation"], pair["notes"], f"{pair['excess']:.1f}")
         for pair in confusions["pairs"]
@@ -250,8 +252,8 @@ def _error_sections(errors: Mapping[str, Any], descriptions: Mapping[str, str]) 
     for name, title in (("never_predicted", "Codes never predicted"), ("always_predicted", "Codes always predicted")):
         found = errors[name]
         rows = [(titled(row["code"]), row["gold"]) for row in found["codes"]]
-        number = "1 code" if found["num_codes"] == 1 else f"{found['num_codes']:,} codes"
-        text = [f"{number} with {found['gold']:,} gold pairs." if found["num_codes"] else "None."]
+        number = counted(found["num_codes"], "code")
+        text = [f"{number} with {counted(found['gold'], 'gold pair')}." if found["num_codes"] else "None."]
         if found["num_codes"] > len(rows):
             text.append(f"The {len(rows)} most frequent:")
         sections.append(_section(title, text, columns=("code", "gold notes"), rows=rows))

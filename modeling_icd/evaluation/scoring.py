@@ -11,6 +11,7 @@ import torch
 from dataset_scripts import ICDBuilder, OwnFiles
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.codes.icd9 import quote_code
+from dataset_scripts.counts import counted
 from dataset_scripts.marker import is_synthetic
 
 from ..decision_icd import calibrated_scores, decision_fields
@@ -107,7 +108,8 @@ def score_split(
     is_empty = empty_notes(notes)
     if is_empty.any():
         print(
-            f"{is_empty.sum()} of {len(notes)} notes are empty; each scores 0 for every code, and its gold codes are missed."
+            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty; each scores 0 for "
+            "every code, and its gold codes are missed."
         )
     logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
     about = {
@@ -135,7 +137,8 @@ def scored_split(
     """Puts together what the model's configuration, the records of a split and their logits `(N, C)` say."""
     gold, unknown = gold_columns(records, config.label2id)
     if unknown:
-        print(f"{len(unknown)} codes of this split are not in the model's vocabulary; each counts as missed.")
+        number = counted(len(unknown), "code of this split is", "codes of this split are")
+        print(f"{number} not in the model's vocabulary; each counts as missed.")
 
     def scores_of(calibration) -> np.ndarray:
         return np.pad(scores_of_logits(logits, calibration, is_empty), ((0, 0), (0, len(unknown))))

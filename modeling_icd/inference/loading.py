@@ -23,6 +23,8 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .on_hub import check_on_hub
+
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -123,6 +125,8 @@ def load_config(model_id: str | Path, trust_remote_code: bool = False) -> Pretra
     if not path.exists() and (path.is_absolute() or (len(path.parts) > 1 and Path(path.parts[0]).exists())):
         # The Hub is not asked: what someone calls a folder stays here.
         raise FileNotFoundError(f"{model_id} is not a folder: is the path right?")
+    if not path.exists():
+        check_on_hub(str(model_id))
     try:
         return AutoConfig.from_pretrained(model_id, trust_remote_code=trust_remote_code)
     except StrictDataclassError as error:

@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.builders.own_index import hash_id
 from dataset_scripts.command import run_command
+from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable
 
 from ..coders import find_coder
@@ -279,17 +280,17 @@ def write_results(args: argparse.Namespace, parts: Parts, plan: Plan, seconds: f
     parts.remove()
     now = plan.notes - plan.done
     rate = f", {now:,} of them now in {seconds:,.1f} s" if now else ""
-    print(f"{plan.notes:,} notes coded{rate}; {without:,} have no code. {args.output}")
+    print(f"{counted(plan.notes, 'note')} coded{rate}; {counted(without, 'has', 'have')} no code. {args.output}")
     for what, count in sorted(plan.mended.items()):
         print(f"{count:,} {what}.")
     if rejected:
-        print(
-            f"{rejected:,} {'row was' if rejected == 1 else 'rows were'} rejected: {rejected_path(args.output)} says why."
-        )
+        print(f"{counted(rejected, 'row was', 'rows were')} rejected: {rejected_path(args.output)} says why.")
     if plan.repeated_ids:
-        print(f"{plan.repeated_ids:,} notes have the id of an earlier one: the column `row` tells them apart.")
+        repeated = counted(plan.repeated_ids, "note has", "notes have")
+        print(f"{repeated} the id of an earlier one: the column `row` tells them apart.")
     if changed_ids:
-        print(f"{changed_ids:,} ids have an apostrophe in front of them in csv: take it off before you join by id.")
+        changed = counted(changed_ids, "id has", "ids have")
+        print(f"{changed} an apostrophe in front in csv: take it off before you join by id.")
 
 
 if __name__ == "__main__":

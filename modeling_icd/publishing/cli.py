@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from dataset_scripts.arguments import FILE_OPTIONS, PROGRAM, command_parser, with_files
 from dataset_scripts.command import run_command
+from dataset_scripts.counts import counted
 
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
@@ -73,7 +74,7 @@ def run_push(arguments: list[str], token: str | None = None) -> int:
             message="Publish the model" if release.with_weights else "Publish the model without its weights",
             token=token,
         )
-    print(f"Pushed {len(files)} files to {release.target}, revision {revision}.")
+    print(f"Pushed {counted(len(files), 'file')} to {release.target}, revision {revision}.")
     return 0
 
 
@@ -121,7 +122,7 @@ def run_dataset(arguments: list[str]) -> int:
         return int(bool(findings))
     message = "Publish the builders, without data"
     revision = push(args.repo_id, files, private=args.private, gated="no", message=message, repo_type="dataset")
-    print(f"Pushed {len(files)} files to the data set {args.repo_id}, revision {revision}.")
+    print(f"Pushed {counted(len(files), 'file')} to the data set {args.repo_id}, revision {revision}.")
     return 0
 
 
@@ -150,12 +151,12 @@ def print_verdict(
         release (`Release`, *optional*): of a model.
         needs_notes (`bool`): whether the push would ask for training notes that were not given.
     """
-    what = f"{len(files)} files, {sum(sizes_of(files).values()):,} bytes"
+    what = f"{counted(len(files), 'file')}, {sum(sizes_of(files).values()):,} bytes"
     if release is not None:
         what += ", with the model's weights" if release.with_weights else ", without the model's weights"
     print("\nDry run: nothing was pushed.")
     if findings:
-        number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        number = counted(len(findings), "finding")
         print(f"BLOCKED by {number} of the privacy check, listed above: nothing would be pushed to {target}.")
     elif needs_notes:
         print(
@@ -175,7 +176,7 @@ def sizes_of(files: Mapping[str, Path | bytes]) -> dict[str, int]:
 def print_files(files: Mapping[str, Path | bytes]) -> None:
     """Show every file with its size."""
     sizes = sizes_of(files)
-    print(f"{len(sizes)} files, {sum(sizes.values()):,} bytes:")
+    print(f"{counted(len(sizes), 'file')}, {sum(sizes.values()):,} bytes:")
     for name, size in sizes.items():
         print(f"  {size:>15,}  {name}")
 
@@ -276,7 +277,7 @@ def check(
 
 def report_findings(findings: list[Finding], num_files: int) -> list[Finding]:
     if not findings:
-        print(f"Privacy check: nothing found in {num_files} files.")
+        print(f"Privacy check: nothing found in {counted(num_files, 'file')}.")
     for finding in findings:
         print(f"Privacy check: {finding}", file=sys.stderr)
     if findings:

@@ -14,6 +14,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from dataset_scripts.counts import counted
+
 
 HUB_GATES: dict[str, Literal["manual", "auto", False]] = {"manual": "manual", "auto": "auto", "no": False}
 HUBS_OWN_FILES = {".gitattributes"}
@@ -69,7 +71,7 @@ def push(
         foreign = sorted(present - files.keys() - HUBS_OWN_FILES)
         if foreign:
             raise PushError(
-                f"{repo_id} exists and holds {len(foreign)} files that are not part of this release, e.g. {foreign[0]}. "
+                f"{repo_id} exists and holds {counted(len(foreign), 'file')} of another origin than this release, e.g. {foreign[0]}. "
                 "Delete them there, or take another `--repo_id`."
             )
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)

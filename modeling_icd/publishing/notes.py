@@ -58,8 +58,10 @@ def load_notes(
     builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, unsplit=True, **given)
     check_completeness(builder, least or {})
     records = builder.as_dataset(split="all").select_columns(["text", *columns_of_ids(builder)])
-    codes = list(builder.code_descriptions.keys() | builder.code2id.keys())
-    return TrainingNotes(records, list(builder.code_descriptions.values()), codes)
+    titles = builder.code_descriptions
+    # Where the titles are those of a whole classification, most numbers of a record would be one of its codes.
+    codes = builder.code2id.keys() if isinstance(builder, OwnFiles) else builder.code2id.keys() | titles.keys()
+    return TrainingNotes(records, list(titles.values()), list(codes))
 
 
 def check_completeness(builder: ICDBuilder, least: Mapping[str, int]) -> None:

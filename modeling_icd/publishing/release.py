@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from dataset_scripts.builders.cmc2007 import TITLES as CMC_TITLES
-from dataset_scripts.codes import icd10_hierarchy
-from dataset_scripts.codes.classification import ICD10, classification_of
+from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
@@ -291,11 +290,11 @@ def public_titles(
 ) -> dict[str, str]:
     """Of a model's descriptions of its codes those that are official titles.
 
-    `titles` are those of the data's own dictionaries, for ICD-9-CM, and procedures of ICD-10, have none that Python brings.
+    `titles` are those of the data's own dictionaries, which also name codes that the installed packages do not have.
     """
     known = {*titles, *corpus_titles(), *CMC_TITLES.values()}
-    if classification_of(codes) is ICD10:
-        known.update(icd10_hierarchy.load_titles().values())
+    if (classification := classification_of(codes)) is not None:
+        known.update(classification.load_titles().values())
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 
 

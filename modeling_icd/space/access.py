@@ -290,7 +290,15 @@ def read_accounts(given: str) -> dict[str, str]:
         is_file = path.is_file()
     except OSError:  # a name that is too long to be one
         is_file = False
-    lines = path.read_text(encoding="utf-8").splitlines() if is_file else [given]
+    if not is_file and ":" not in given and (path.suffix or "/" in given):  # a path; anything else may be a password
+        raise ValueError(
+            f"{given[:200]} is not a file: --auth takes the path of a text file with a line USER:PASSWORD for each user, or "
+            "USER:PASSWORD itself."
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if is_file else [given]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: write a line USER:PASSWORD for each user.") from None
     accounts: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -19,6 +19,7 @@ import threading
 import warnings
 
 from dataset_scripts.arguments import command_parser
+from dataset_scripts.codes.published_titles import INSTALL
 from dataset_scripts.command import run_command
 
 from ..coders import DEFAULT_CODER, find_coder, notice_of
@@ -53,12 +54,13 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from .access import read_accounts
         from .coding import Coder
-        from .server import Page, launch, make_server
+        from .server import Page, check_address, launch, make_server
 
         check_gradio()
     except ImportError as error:
         raise ValueError(f"The page needs packages that are not installed ({error.name}): {EXTRA}") from None
     accounts = None if args.auth is None else read_accounts(args.auth)
+    check_address(args.host, args.port)
     coders = [
         Coder(find_coder(model), key, args.trust_remote_code, notice=notice_of(model) or "")
         for model, key in zip(args.models or [DEFAULT_CODER], "ab", strict=False)
@@ -66,6 +68,10 @@ def serve(args: argparse.Namespace) -> int:
     page = Page(coders, args.max_waiting)
     quiet_libraries()
     address = launch(make_server(page, accounts, any_host=args.host not in LOCAL_HOSTS), page, args.host, args.port)
+    if page.titles.lacking:
+        systems = " and ".join(page.titles.lacking)
+        told = f"note: of {systems} only titles that the model brings can be searched; `{INSTALL}` brings the others."
+        print(told, file=sys.stderr)
     print(f"The page is at {address} (Ctrl-C ends it).", flush=True)
     try:
         threading.Event().wait()

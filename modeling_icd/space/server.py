@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import re
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -88,6 +89,7 @@ class Page:
             "examples": examples(),
             "login": self.login,
             "title_systems": self.titles.systems,
+            "titles_lacking": self.titles.lacking,
             "version": VERSION,
         }
 
@@ -289,6 +291,24 @@ def make_server(page: Page, accounts: Mapping[str, str] | None = None, any_host:
     return server
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise an `OSError` where a server cannot listen at an address, so that this is said before a model is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do after one that has just ended
+            probe.bind(address)
+    except OSError as error:
+        raise _no_address(host, port) from error
+
+
+def _no_address(host: str, port: int) -> OSError:
+    return OSError(
+        f"The page cannot be at port {port} of {host}: the port is taken, or this is no address of this machine. Give another "
+        "--port or --host."
+    )
+
+
 def launch(server, page: Page, host: str, port: int) -> str:
     """Start a server in a thread of its own; returns its address.
 
@@ -306,10 +326,7 @@ def launch(server, page: Page, host: str, port: int) -> str:
             **NOT_WANTED,
         )
     except OSError:  # which tells neither the address nor what is wrong with it
-        raise OSError(
-            f"The page cannot be at port {port} of {host}: the port is taken, or this is no address of this machine. Give another "
-            "--port or --host."
-        ) from None
+        raise _no_address(host, port) from None
     return address
 
 
@@ -400,7 +417,12 @@ def add_routes(server, page: Page) -> None:
         except ValueError as error:
             return message_response(400, str(error))
         return JSONResponse(
-            {"titles": [{**code._asdict(), "heading": page.titles.is_heading(code)} for code in found]}
+            {
+                "titles": [
+                    {**code._asdict(), "heading": page.titles.is_heading(code), "because": because}
+                    for code, because in found
+                ]
+            }
         )
 
     @server.post("/api/export")

@@ -2,27 +2,27 @@
 
 import re
 import threading
-from bisect import bisect_left
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from rapidfuzz import fuzz, process
-from rapidfuzz.distance import JaroWinkler
 
 from dataset_scripts.codes import icd10_hierarchy
 from dataset_scripts.codes.classification import ICD9, ICD10, Classification, classification_of
+from dataset_scripts.codes.published_titles import icd9cm_titles, icd10pcs_titles
 from dataset_scripts.codes.systems import CODE_SYSTEMS
+
+from .words import LayTerms, WordIndex
 
 
 OTHER = "other"
 MAX_QUERY_CHARACTERS = 200
 MAX_LIMIT = 50
-LEAST_LIKENESS = 0.85  # of two words (Jaro-Winkler), one of which may be the other mistyped
-COMPARED = 500  # titles that share the words of a query, and are compared with it as a whole
-MAX_WORDS = 12  # of a query that are looked at
-MAX_BEGINNINGS = 200  # words that begin as one of a query does
+OF_A_MODEL = 0.1  # a code that a model knows is frequent, and so comes before one that it does not know
+OF_ONE_CATEGORY = 0.04  # less for each code of the same category that comes before, so that others are seen, too
+SYSTEMS = {system.name: key for key, system in CODE_SYSTEMS.items() if system.classification is not None}
 
 
 class Code(NamedTuple):
@@ -68,9 +68,22 @@ def classify(codes: Iterable[str]) -> dict[str, Classification | None]:
     return {code: common or classification_of([code]) for code in codes}
 
 
+class Hit(NamedTuple):
+    """A code that a search has found.
+
+    Args:
+        code (`Code`): what is known of it.
+        because (`str`): what it was found by, where that is not its title: the everyday words and the official ones
+            (`"piles = hemorrhoids"`), or another term that the classification gives for it (`"Stone in kidney"`).
+    """
+
+    code: Code
+    because: str
+
+
 class TitleSearch:
-    """Titles of the whole ICD-10-CM, and those of other classifications that the models bring. It is built in the background,
-    since that takes seconds; who asks before waits until it is there.
+    """Titles of whole classifications, as far as the installed packages have them, and those that the models bring. It is built
+    in the background, since that takes seconds; who asks before waits until it is there.
 
     Args:
         of_models (`Iterable[Code]`): codes of the models; their titles come before those of the classification.
@@ -78,19 +91,23 @@ class TitleSearch:
 
     def __init__(self, of_models: Iterable[Code] = ()):
         self._of_models = list(of_models)
-        with_titles = {code.system for code in self._of_models if code.title} | {CODE_SYSTEMS["icd10cm"].name}
-        self.systems = [key for key, system in CODE_SYSTEMS.items() if system.name in with_titles]
+        without = systems_without_titles()
+        of_a_model = {SYSTEMS.get(code.system) for code in self._of_models if code.title}
+        self.systems = [key for key in SYSTEMS.values() if key in of_a_model or key not in without]
+        self.lacking = [CODE_SYSTEMS[key].name for key in without]  # of these, a model's own titles alone are searched
+        self._lay_terms = LayTerms()
         self._codes: list[Code] = []
         self._by_code: dict[str, int] = {}
-        self._index: _WordIndex | None = None
+        self._index: WordIndex | None = None
         self._thread = threading.Thread(target=self._build, name="titles", daemon=True)
         self._thread.start()
 
-    def search(self, query: str, system: str | None = None, limit: int = 20) -> list[Code]:
-        """The titles that fit a query best, by words or by the beginning of a code.
+    def search(self, query: str, system: str | None = None, limit: int = 20) -> list[Hit]:
+        """The codes that fit a query best, by words of their titles and of other terms for them, or by the beginning of a code.
 
         Args:
-            query (`str`): words in any order, also mistyped ones, and parts of words; or a code with or without its dot.
+            query (`str`): words in any order, also everyday and mistyped ones, and parts of words; or a code with or without
+                its dot.
             system (`str`, *optional*): a key of `CODE_SYSTEMS`: leave the codes of others out.
             limit (`int`): how many at most.
 
@@ -103,20 +120,20 @@ class TitleSearch:
             raise ValueError(f"A search has at most {MAX_QUERY_CHARACTERS} characters: give a few words of the title.")
         name = None if system is None else CODE_SYSTEMS[system].name
         self._thread.join()
-        assert self._index is not None
-        found = self._codes_like(query, name, limit) or self._index.search(query, self._allowed[name], limit)
-        return [self._codes[i] for i in found]
+        if found := self._codes_like(query, name, limit):
+            return [Hit(self._codes[i], "") for i in found]
+        return self._by_words(query, name, limit)
 
     def is_heading(self, code: Code) -> bool:
-        """Whether a code of ICD-10-CM has codes below it, and so cannot be billed."""
+        """Whether a code of ICD-10-CM or ICD-9-CM has codes below it, and so cannot be billed."""
         self._thread.join()
-        bare = code.code.upper().replace(".", "")
-        place = int(np.searchsorted(self._sorted_bare, bare, side="right"))
-        below = place < len(self._sorted_bare) and self._sorted_bare[place].startswith(bare)
-        return code.system == CODE_SYSTEMS["icd10cm"].name and bool(below)
+        key = _key(code)
+        place = bisect_right(self._keys, key)
+        return place < len(self._keys) and self._keys[place].startswith(key)
 
     def get(self, code: str) -> Code | None:
-        """What is known of a code, however its letters are cased and whether or not it has its dot."""
+        """What is known of a code, however its letters are cased and whether or not it has its dot. Where several are spelled
+        so, a model's own comes first, then that of ICD-10, then a diagnosis of ICD-9-CM."""
         self._thread.join()
         place = self._by_code.get(code.upper().strip())
         return None if place is None else self._codes[place]
@@ -135,106 +152,77 @@ class TitleSearch:
                 found.append(int(place))
         return found
 
+    def _by_words(self, query: str, name: str | None, limit: int) -> list[Hit]:
+        """The codes one of whose terms is like the query, or like the query with official words in place of everyday ones."""
+        assert self._index is not None
+        best: dict[int, tuple[float, str]] = {}
+        for asked, because in [(query, ""), *self._lay_terms.expand(query)]:
+            for entry, score in self._index.search(asked, self._allowed[name]):
+                place = self._code_of[entry]
+                score += OF_A_MODEL * (place < self._num_preferred)
+                if place not in best or score > best[place][0]:
+                    term = "" if entry < len(self._codes) else self._terms[entry]
+                    best[place] = (score, because or term)
+        ranked = sorted(best, key=lambda place: -best[place][0])[:MAX_LIMIT]
+        before: Counter[str] = Counter()
+        scores = {}
+        for place in ranked:
+            category = self._codes[place].code.split(".")[0]
+            scores[place] = best[place][0] - OF_ONE_CATEGORY * before[category]
+            before[category] += 1
+        ranked.sort(key=lambda place: -scores[place])
+        return [Hit(self._codes[place], best[place][1]) for place in ranked[:limit]]
+
     def _build(self) -> None:
-        known = {code.code: code for code in self._of_models}
-        categories: dict[str, Code] = {}
-        for code, title in icd10_hierarchy.load_titles().items():
-            category = code[:3]
-            if "-" in code or len(code) < 3:  # a range, or a section of procedures
-                continue
-            if category not in categories:
-                categories[category] = describe_code(category, ICD10)
-            if code not in known:
-                known[code] = categories[category]._replace(code=code, title=title)
-            elif not known[code].title:
-                known[code] = known[code]._replace(title=title)
+        known = {(code.system, code.code): code for code in self._of_models}
+        self._num_preferred = len(known)
+        for code in _codes_of_classifications():
+            there = known.setdefault((code.system, code.code), code)
+            if not there.title:
+                known[code.system, code.code] = there._replace(title=code.title)
         self._codes = list(known.values())
-        self._by_code = {code.code.upper(): place for place, code in enumerate(self._codes)}
+        for place, code in enumerate(self._codes):
+            self._by_code.setdefault(code.code.upper(), place)
         bare = [code.code.upper().replace(".", "") for code in self._codes]
         for place, name in enumerate(bare):
             self._by_code.setdefault(name, place)
         order = sorted(range(len(bare)), key=bare.__getitem__)
         self._sorted_bare, self._sorted_places = np.array([bare[i] for i in order]), order
-        systems = np.array([code.system for code in self._codes])
+        # A procedure of ICD-10-PCS that is cut short is no heading.
+        self._keys = sorted(map(_key, (code for code in self._codes if code.system != CODE_SYSTEMS["icd10pcs"].name)))
+        self._terms, self._code_of = [code.title for code in self._codes], list(range(len(self._codes)))
+        of_icd10 = {code.code: i for i, code in enumerate(self._codes) if code.system == CODE_SYSTEMS["icd10cm"].name}
+        for name, terms in icd10_hierarchy.load_synonyms().items():
+            if name in of_icd10:
+                self._terms += terms
+                self._code_of += [of_icd10[name]] * len(terms)
+        systems = np.array([self._codes[place].system for place in self._code_of])
         self._allowed: dict[str | None, np.ndarray | None] = {None: None}
         self._allowed |= {system.name: systems == system.name for system in CODE_SYSTEMS.values()}
-        self._index = _WordIndex([code.title for code in self._codes], len(self._of_models))
+        self._index = WordIndex(self._terms)
 
 
-class _WordIndex:
-    """Which titles hold which words.
+def _key(code: Code) -> str:
+    """Where a code stands among all; what is below it begins with it. Without kind and system 42.1 would be below 42."""
+    return f"{code.system} {code.kind} {code.code.upper()}"
 
-    Args:
-        titles (`list[str]`): to search; an empty one is never found.
-        num_preferred (`int`): how many of them, the first ones, are of codes that the models know, and so are frequent.
-    """
 
-    def __init__(self, titles: list[str], num_preferred: int = 0):
-        self.titles = [title.casefold() for title in titles]
-        self.num_preferred = num_preferred
-        postings: defaultdict[str, list[int]] = defaultdict(list)
-        for place, title in enumerate(self.titles):
-            for word in set(words_of(title)):
-                postings[word].append(place)
-        self.words = sorted(postings)
-        self.postings = {word: np.array(postings[word], np.int32) for word in self.words}
-        self.rarity = {word: float(np.log1p(len(titles) / len(places))) for word, places in postings.items()}
+def systems_without_titles() -> list[str]:
+    """The keys of the code systems whose titles an optional package has, and which is not installed."""
+    optional = {"icd10pcs": icd10pcs_titles, "icd9cm": icd9cm_titles}
+    return [key for key, load_titles in optional.items() if not load_titles()]
 
-    def search(self, query: str, allowed: np.ndarray | None, limit: int) -> list[int]:
-        """Places of the titles that hold most of the query's words, or words like these; the rarer a word, the more it counts.
 
-        Of those that share most, the ones come first that are most like the query as a whole, that begin as it does, or
-        whose code a model knows.
-        """
-        asked = list(dict.fromkeys(words_of(query.casefold())))[:MAX_WORDS]
-        shared = np.zeros(len(self.titles), np.float32)
-        meant: list[str] = []
-        for word in asked:
-            alike = self._words_like(word)
-            if not alike:
+def _codes_of_classifications() -> Iterable[Code]:
+    """Every code of the classifications that has a title, without what is above categories."""
+    for classification in (ICD10, ICD9):
+        of_category: dict[str, Code] = {}
+        for code, title in classification.load_titles().items():
+            if "-" in code or code in classification.chapters:
                 continue
-            meant.append(max(alike, key=lambda like: alike[like]))
-            weight = self.rarity[meant[-1]]
-            of_word = np.zeros(len(self.titles), np.float32)
-            for like, likeness in sorted(alike.items(), key=lambda item: item[1]):
-                of_word[self.postings[like]] = likeness * weight
-            shared += of_word
-        if allowed is not None:
-            shared[~allowed] = 0
-        best = shared.max(initial=0)
-        if not best:
-            return []
-        top = np.flatnonzero(shared > 0.6 * best)
-        if len(top) > COMPARED:
-            top = top[np.argsort(-shared[top], kind="stable")[:COMPARED]]
-        whole = " ".join(meant)
-        likeness = process.cdist([whole], [self.titles[i] for i in top], scorer=fuzz.ratio)[0] / 100
-        begins = np.array([self.titles[i].startswith(meant[0]) for i in top])
-        order = np.argsort(
-            -(shared[top] / best + 0.2 * likeness + 0.1 * begins + 0.1 * (top < self.num_preferred)), kind="stable"
-        )
-        return top[order][:limit].tolist()
-
-    def _words_like(self, word: str) -> dict[str, float]:
-        """Words of the titles that the asked one is, begins, or may be a mistyping of, each with its likeness, up to 1."""
-        if len(word) < 3:
-            return {word: 1.0} if word in self.postings else {}
-        found: dict[str, float] = {}
-        if len(word) > 3:
-            alike = process.extract(
-                word, self.words, scorer=JaroWinkler.normalized_similarity, score_cutoff=LEAST_LIKENESS, limit=10
-            )
-            found = {like: 0.9 * score**3 for like, score, _ in alike}
-        start = bisect_left(self.words, word)
-        for like in self.words[start : start + MAX_BEGINNINGS]:
-            if not like.startswith(word):
-                break
-            found[like] = max(found.get(like, 0), 0.9 if len(like) <= len(word) + 2 else 0.8)
-        if word in self.postings:
-            found[word] = 1.0
-        return found
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a casefolded title or query, numbers among them."""
-    return re.findall(r"\w+", text)
+            category = code.split(".")[0]
+            if len(category) == 7:  # a procedure of ICD-10-PCS
+                category = code[0]
+            if category not in of_category:
+                of_category[category] = describe_code(code, classification)
+            yield of_category[category]._replace(code=code, title=title)

@@ -24,6 +24,7 @@ from trl import TrlParser
 from dataset_scripts import ICDBuilder
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.command import Ended, run_command
+from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
@@ -149,8 +150,8 @@ def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: M
     """Print how much is learned from, and how much learns."""
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     print(
-        f"{len(training)} notes to train on, {len(validation)} to validate on, {model.config.num_labels} codes; "
-        f"{trained:,} trained weights"
+        f"{counted(len(training), 'note')} to train on, {len(validation):,} to validate on, "
+        f"{counted(model.config.num_labels, 'code')}; {counted(trained, 'trained weight')}"
     )
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +15,13 @@ from hypothesis import strategies as st
 from dataset_scripts import CodiEsp, load_builder, load_split
 from dataset_scripts.builders.codiesp import (
     case_number,
-    describe_diagnoses,
+    describe_codes,
     parse_position,
     read_background,
     read_rows,
 )
 from dataset_scripts.builders.records import most_frequent
+from dataset_scripts.codes import icd10_hierarchy
 
 
 SPANISH = "Caso inventado: fiebre y dolor, ahora en el riñón.\n"  # fiebre is at 16, dolor at 25, riñón at 44
@@ -323,7 +323,7 @@ FAULTS = {
     "no numbers": (append_mention("S2-1", "DIAGNOSTICO", "r52", "inventado", "inventado"), "fifth column of row 5 gives no offsets"),
     "in both": (
         lambda corpus: shutil.copy(corpus / "train/text_files/S1-03.txt", corpus / "dev/text_files"),
-        "1 cases are in both train and dev, e.g. S1-03",
+        "1 case is in both train and dev, e.g. S1-03",
     ),
 }  # fmt: skip
 BACKGROUND_FAULTS = {
@@ -447,9 +447,8 @@ def test_position_is_offsets_inside_the_text_or_nothing(position, length):
 
 def test_descriptions(corpus, build, monkeypatch):
     titles = {"R50.9": "Fever, unspecified", "T81.4": "Infection following a procedure", "W19": "Unspecified fall"}
-    package = SimpleNamespace(is_valid_item=titles.__contains__, get_description=titles.__getitem__)
-    monkeypatch.setitem(sys.modules, "simple_icd_10_cm", package)
-    assert describe_diagnoses(["T81.4XX", "W19.XXX", "W19", "R50.9", "R52"]) == {
+    monkeypatch.setattr(icd10_hierarchy, "load_titles", lambda: titles)
+    assert describe_codes(["T81.4XX", "W19.XXX", "W19", "R50.9", "R52"]) == {
         "T81.4XX": "Infection following a procedure",
         "W19.XXX": "Unspecified fall",
         "W19": "Unspecified fall",
@@ -460,12 +459,9 @@ def test_descriptions(corpus, build, monkeypatch):
     assert build("procedures_en").code_descriptions == {}
 
 
-def test_without_the_package_there_are_no_descriptions(build, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "simple_icd_10_cm", None)
-    with caplog.at_level(logging.WARNING, logger="dataset_scripts"):
-        builder = build("diagnoses_en")
-        assert builder.code_descriptions == {}
-    assert caplog.text.count("`pip install simple-icd-10-cm` brings those of ICD-10-CM") == 1
+def test_without_titles_there_are_no_descriptions(build, monkeypatch):
+    monkeypatch.setattr(icd10_hierarchy, "load_titles", dict)
+    assert build("diagnoses_en").code_descriptions == {}
 
 
 # ---- the corpus itself

@@ -65,7 +65,7 @@ def test_what_is_no_code(code, message):
         family_of(code)
 
 
-def test_without_the_package_the_block_is_the_chapter(no_package, caplog):
+def test_without_the_package_the_block_is_the_chapter(no_package, no_published_titles, caplog):
     with caplog.at_level(logging.WARNING, logger="dataset_scripts"):
         assert family_of("E11.9") == CodeFamily(chapter="E00-E89", block="E00-E89", category="E11")
         assert parents_of("S72.141A") == ("S72.141", "S72.14", "S72.1", "S72", "S00-T88")

@@ -69,7 +69,7 @@ def test_blocks_lie_in_one_chapter_and_do_not_overlap():
     assert len(CHAPTERS) == 19 + 18
 
 
-def test_titles_come_from_tables_and_file(tmp_path):
+def test_titles_come_from_tables_and_file(tmp_path, no_published_titles):
     for table, code, title in (("DIAGNOSES", "0389", "Septicemia"), ("PROCEDURES", "0066", "PTCA")):
         with gzip.open(tmp_path / f"D_ICD_{table}.csv.gz", "wt") as file:
             file.write(f'"ICD9_CODE","LONG_TITLE"\n"{code}","{title}"\n')

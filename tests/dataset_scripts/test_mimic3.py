@@ -48,7 +48,7 @@ def test_full_by_hand(build):
     }  # fmt: skip
 
 
-def test_what_is_left_out_is_said_once(build, caplog):
+def test_what_is_left_out_is_said_once(build, no_published_titles, caplog):
     with caplog.at_level(logging.WARNING, "dataset_scripts"):
         builder = build()
     report = (
@@ -68,7 +68,7 @@ def test_what_is_left_out_is_said_once(build, caplog):
     assert cached.info.description.endswith(report)
 
 
-def test_descriptions(build):
+def test_descriptions(build, no_published_titles):
     expected = {
         "038.9": "Unspecified septicemia", "401.9": "Hypertension",
         "00.66": "Angioplasty, coronary", "40.19": "Other lymphatic diagnostics",

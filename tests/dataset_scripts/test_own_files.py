@@ -313,7 +313,7 @@ def test_icd9_codes_get_their_dots_by_kind(tmp_path, build_own):
     assert builder.classification.name == "ICD-9-CM"
 
 
-def test_icd10_codes_get_their_dots_and_titles(tmp_path, build_own):
+def test_icd10_codes_get_their_dots_and_titles(tmp_path, build_own, no_published_titles):
     rows = [{"text": "a", "codes": "e119 I10", "pcs": "0bh17ez"}]
     path = write_table(tmp_path / "a.csv", rows)
     described = [{"code": "I10", "description": "High blood pressure"}, {"code": "nonsense", "description": "x"}]

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import bitsandbytes
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, RepositoryNotFoundError
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors.torch import load_file, save_file
 from test_models import MODELS, make, notes
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -19,6 +22,8 @@ from transformers import (
 )
 
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.inference import on_hub
+from modeling_icd.inference.loading import load_config
 
 
 HEADS = ["last", "label_attention", "ensemble"]
@@ -233,3 +238,52 @@ def test_an_offloaded_model_gives_the_same_logits(name, backbone, tmp_path):
             given = loaded(ids, mask, output_label_attentions=asked).logits
             expected = model(ids, mask, output_label_attentions=asked).logits
             torch.testing.assert_close(given, expected, atol=1e-6, rtol=1e-5)
+
+
+# ---- models of the Hub
+
+
+class Hub:
+    """The Hub, as its library answers for it."""
+
+    def __init__(self, error: Exception | None):
+        self.error, self.asked = error, 0
+
+    def __call__(self, **_):
+        return self
+
+    def model_info(self, model_id, timeout):
+        self.asked += 1
+        if self.error:
+            raise self.error
+
+
+def answer(status: int, kind: type[HfHubHTTPError]) -> HfHubHTTPError:
+    return kind("x", response=SimpleNamespace(status_code=status, headers={}, request=None))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (HTTPError("no such name"), "the Hub cannot be reached to look for a model of that name"),
+        (TimeoutError(), "the Hub cannot be reached"),
+        (answer(404, RepositoryNotFoundError), "the Hub has no such model for you: is the name right?"),
+    ],
+)
+def test_the_hub_is_asked_once_for_a_model(monkeypatch, error, message):
+    monkeypatch.setattr(on_hub, "HfApi", hub := Hub(error))
+    monkeypatch.setattr(on_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: pytest.fail("the library would try again"))
+    with pytest.raises(FileNotFoundError, match=f"someone/coder is not a folder, and {message}"):
+        load_config("someone/coder")
+    assert hub.asked == 1
+
+
+@pytest.mark.parametrize("error", [None, answer(500, HfHubHTTPError), answer(403, GatedRepoError)])
+def test_what_the_hub_may_have_is_loaded(monkeypatch, error):
+    monkeypatch.setattr(on_hub, "HfApi", hub := Hub(error))
+    monkeypatch.setattr(on_hub, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: "config")
+    assert load_config("someone/coder") == "config" and hub.asked == 1
+    monkeypatch.setattr(on_hub, "try_to_load_from_cache", lambda *_: "/cache/config.json")
+    assert load_config("someone/coder") == "config" and hub.asked == 1

@@ -154,7 +154,7 @@ def test_only_official_titles_go_out(model_dir, edit, capsys):
 def test_titles_of_icd10_are_those_of_its_tabular_list(model_dir, edit, monkeypatch):
     # The list itself takes seconds to load.
     monkeypatch.setattr(icd10_hierarchy, "_block_of", dict)
-    monkeypatch.setattr(icd10_hierarchy, "load_titles", lambda: {"I10": "Essential (primary) hypertension"})
+    monkeypatch.setattr(icd10_hierarchy, "_tabular_titles", lambda: {"I10": "Essential (primary) hypertension"})
     codes = ["I10", "E11.9", "J18.9"]
     titles = {"I10": "Essential (primary) hypertension", "E11.9": "Sugar of Mrs Smith"}
     edit("config.json", id2label=dict(enumerate(codes)), label2id={c: i for i, c in enumerate(codes)})

@@ -11,6 +11,7 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dataset_scripts.codes import icd9_hierarchy
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.evaluation.predictions import read_predictions
 from modeling_icd.publishing.after_training import plan_push
@@ -175,6 +176,14 @@ def test_a_part_of_the_notes_is_not_enough_to_compare_with(own_files, tmp_path):
     load_notes("files", None, str(own_files), tmp_path, options, {code: 0})
     with pytest.raises(ValueError, match="not all that the model learned from: of 1 codes"):
         load_notes("files", None, str(own_files), tmp_path, options, {code: 10_000})
+
+
+def test_a_number_is_no_code_because_a_whole_classification_has_it(own_files, tmp_path, monkeypatch):
+    """Of the user's own notes only the codes that they have excuse a number; 4019 may be the id of a record."""
+    titles = {"401.9": "Hypertension", "99.99": "No code of these notes"}
+    monkeypatch.setattr(icd9_hierarchy, "icd9cm_titles", lambda: titles)
+    notes = load_notes("files", None, str(own_files), tmp_path, ["code_system=icd9cm"])
+    assert "99.99" not in notes.codes and titles["99.99"] in notes.titles
 
 
 def test_the_number_of_a_row_is_no_id(tmp_path):

@@ -5,12 +5,15 @@ import re
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 from serving import routes_of, save_coder, served
 
+from modeling_icd.space import server
 from modeling_icd.space.access import MAX_FAILURES, read_accounts
 from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
@@ -68,6 +71,9 @@ def test_accounts_from_the_command_line_or_a_file(tmp_path):
     with pytest.raises(ValueError, match="line 2 must be USER:PASSWORD") as error:
         read_accounts(str(file))
     assert "SECRET" not in str(error.value)
+    file.write_bytes(b"anna:\xff\n")
+    with pytest.raises(ValueError, match="accounts is not UTF-8 text: write a line USER:PASSWORD"):
+        read_accounts(str(file))
 
 
 # The command
@@ -80,10 +86,16 @@ def test_accounts_from_the_command_line_or_a_file(tmp_path):
         (["a", "--port", "0"], "`--port` must be a number from 1 to 65535, got 0."),
         (["a", "--max_waiting", "-1"], "`--max_waiting` must be at least 0, got -1."),
         (["a", "--auth", "anna"], "--auth must be USER:PASSWORD"),
+        (
+            ["a", "--auth", "nosuch.txt"],
+            "nosuch.txt is not a file: --auth takes the path of a text file with a line USER:",
+        ),
+        (["a", "--auth", "/etc"], "/etc is not a file: --auth takes"),
         (["/nowhere/model"], "/nowhere/model is not a folder: is the path right?"),
     ],
 )
-def test_wrong_options_are_one_message(arguments, message, capsys):
+def test_wrong_options_are_one_message(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(server, "check_address", lambda host, port: None)  # something else may be there
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
@@ -96,24 +108,46 @@ def test_without_the_extra_one_message_says_what_to_install(monkeypatch, capsys)
     assert capsys.readouterr().err == expected
 
 
-def test_a_page_that_others_reach_without_a_password_is_warned_of(capsys):
+def test_a_page_that_others_reach_without_a_password_is_warned_of(capsys, monkeypatch):
+    monkeypatch.setattr(server, "check_address", lambda host, port: None)
     assert main(["/nowhere/model", "--host", "0.0.0.0"]) == 2
     assert capsys.readouterr().err.startswith("warning: with --host 0.0.0.0 others can reach the page")
 
 
-def test_a_port_that_is_taken_is_one_message(folder, capsys):
+def test_a_port_that_is_taken_is_one_message_before_the_model_is_loaded(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert main([folder, "--port", str(port)]) == 2
+        assert main(["/nowhere/model", "--port", str(port)]) == 2
     assert f"error: The page cannot be at port {port} of 127.0.0.1: the port is taken" in capsys.readouterr().err
+    assert main(["/nowhere/model", "--host", "203.0.113.7", "--auth", "anna:x"]) == 2
+    assert "error: The page cannot be at port 7860 of 203.0.113.7" in capsys.readouterr().err
 
 
 def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
     metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    assert (ROOT / "space" / "requirements.txt").read_text() == "modeling-icd[space]\n"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "a b c"}
     command = [sys.executable, str(ROOT / "space" / "app.py")]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
+
+
+def test_the_wheel_that_the_space_asks_for_is_the_one_that_its_readme_builds(tmp_path):
+    """And it can be installed with what is here, without an index."""
+    readme = (ROOT / "space" / "README.md").read_text(encoding="utf-8")
+    requirement = Requirement((ROOT / "space" / "requirements.txt").read_text().strip())
+    assert (requirement.name, requirement.extras) == ("modeling-icd", {"space"})
+    assert requirement.url.startswith("https://huggingface.co/spaces/OWNER/NAME/resolve/main/")
+    command = re.search(r"`(pip wheel --no-deps -w space \.)`", readme)[1].split()
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    offline = ["--no-build-isolation", "--no-index"]
+    place = [str(tmp_path) if word == "space" else word for word in command[1:]]
+    subprocess.run([*pip, *place, *offline], cwd=ROOT, check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name == requirement.url.rpartition("/")[2] and wheel.name in readme
+    install = [*pip, "install", "--dry-run", "--no-index", "--no-deps", f"{wheel}[space]"]
+    assert subprocess.run(install, capture_output=True, timeout=120).returncode == 0
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+    assert {"modeling_icd/space/lay_terms.yaml", "modeling_icd/space/static/index.html"} <= names

@@ -357,11 +357,16 @@ def test_titles(address):
     )
     found = answer.json()["titles"]
     assert len(found) == 3
-    assert set(found[0]) == {"code", "title", "chapter", "kind", "system", "heading"}
+    assert set(found[0]) == {"code", "title", "chapter", "kind", "system", "heading", "because"}
     assert {code["code"]: code["heading"] for code in found}["N17"]
     (one,) = httpx.post(f"{address}/api/titles", json={"query": "I10", "limit": 1}).json()["titles"]
     assert not one["heading"]
-    assert httpx.get(f"{address}/api/about").json()["title_systems"] == ["icd10cm", "icd10pcs"]
+    lay = httpx.post(f"{address}/api/titles", json={"query": "piles", "limit": 5}).json()["titles"]
+    assert "piles = hemorrhoids" in [code["because"] for code in lay]
+    about = httpx.get(f"{address}/api/about").json()
+    # Of ICD-10-PCS the model brings titles, and of ICD-9-CM none.
+    assert set(about["title_systems"]) >= {"icd10cm", "icd10pcs"}
+    assert ("icd9cm" in about["title_systems"]) == ("ICD-9-CM" not in about["titles_lacking"])
     for wrong in (
         {},
         {"query": 1},

@@ -24,8 +24,8 @@ export class FinalPane {
   }
 
   /** Offer the classifications of the models first, and all of them. */
-  setSystems(models, searchable) {
-    this.search.setSystems([...new Set(models.flatMap((model) => model.systems))], searchable);
+  setSystems(models, searchable, lacking) {
+    this.search.setSystems([...new Set(models.flatMap((model) => model.systems))], searchable, lacking);
   }
 
   /** Take a code, refuse it, or take that back; `status` as in `STATUS`, or `null`. */

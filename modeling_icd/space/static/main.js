@@ -93,7 +93,7 @@ class Page {
     document.querySelector('nav [data-view="compare"]').hidden = models.length < 2;
     this.note.setLimits(limits);
     this.note.setExamples(examples);
-    this.final.setSystems(models, this.about.title_systems);
+    this.final.setSystems(models, this.about.title_systems, this.about.titles_lacking);
     this.batch.setUp(this.about);
     this.store.set({ modelId: models[0].id });
     this.store.watch(["view"], (state) => this.#showView(state));

@@ -14,6 +14,7 @@ export class TitleSearch {
     this.list = byId("search-list");
     this.system = byId("system");
     this.titles = [];
+    this.lacking = [];
     this.active = -1;
     this.input.addEventListener("input", () => this.#later());
     this.input.addEventListener("keydown", (event) => this.#key(event));
@@ -26,8 +27,9 @@ export class TitleSearch {
     });
   }
 
-  /** Offer the classifications that the models code in, then the others, and all together. */
-  setSystems(names, searchable) {
+  /** Offer the classifications that the models code in, then the others, and all together; say whose titles are lacking. */
+  setSystems(names, searchable, lacking) {
+    this.lacking = lacking;
     const known = Object.entries(SYSTEMS)
       .filter(([, name]) => names.includes(name))
       .map(([key]) => key);
@@ -59,14 +61,17 @@ export class TitleSearch {
 
   #open(titles) {
     this.titles = titles;
-    if (!titles.length) return this.#say("No title is like this.");
+    if (!titles.length) {
+      const missing = this.lacking.length ? ` Titles of ${this.lacking.join(" and ")} are not installed here.` : "";
+      return this.#say(`No title is like this.${missing}`);
+    }
     this.list.replaceChildren(...titles.map((title, i) => this.#option(title, i)));
     this.#setOpen(true);
     this.#activate(-1);
     announce(`${plural(titles.length, "title")} found.`);
   }
 
-  #option({ code, title, kind, heading }, i) {
+  #option({ code, title, kind, heading, because }, i) {
     return element(
       "li",
       { role: "option", id: `title-${i}`, "aria-selected": "false" },
@@ -75,6 +80,7 @@ export class TitleSearch {
       element("span", { class: "title" }, title),
       kind === "procedure" ? element("span", { class: "tag" }, "procedure") : null,
       heading ? element("span", { class: "tag" }, "heading") : null,
+      because ? element("span", { class: "muted" }, ` (${because})`) : null,
     );
   }
 
