@@ -23,14 +23,18 @@ from .versions_icd import VERSION, check_version, with_older_meaning
 logger = logging.get_logger(__name__)
 
 FLAT_FILES = (
+    "attention_icd.py",
     "backbone_icd.py",
     "configuration_icd.py",
     "decision_icd.py",
     "evidence_icd.py",
     "heads.py",
     "labels_icd.py",
+    "layers_icd.py",
     "loss_icd.py",
     "modeling_icd.py",
+    "multirescnn_icd.py",
+    "options_icd.py",
     "pipeline_icd.py",
     "sharing_icd.py",
     "versions_icd.py",

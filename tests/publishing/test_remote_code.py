@@ -58,7 +58,7 @@ ALLOWED = {
     *("torch.Size", "torch.log1p", "torch.nn.functional.logsigmoid", "torch.sigmoid", "torch.unique"),
     *("torch.set_grad_enabled", "torch.compiler", "torch.compiler.is_compiling"),
     *("transformers.utils.logging", "transformers.utils.logging.get_logger"),
-    *("torch.nn.functional.scaled_dot_product_attention",),
+    *("torch.nn.functional.scaled_dot_product_attention", "torch.nn.functional.conv2d"),
     *("torch.nn.Module", "torch.nn.ModuleDict", "torch.nn.ModuleList"),
     *("torch.nn.functional", "torch.nn.functional.binary_cross_entropy_with_logits", "torch.nn.functional.linear"),
     *("torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.rnn.pad_sequence"),
@@ -133,8 +133,8 @@ ALLOWED_TO_EVIDENCE = {
         "torch.autograd.grad",
         "torch.nn.RNNBase",
     ),
-    *("torch.backends", "torch.backends.cudnn", "torch.backends.cudnn.flags", "torch.enable_grad", "torch.func"),
-    *("torch.func.functional_call", "torch.inference_mode"),
+    *("torch.backends", "torch.backends.cudnn", "torch.backends.cudnn.flags", "torch.enable_grad"),
+    "torch.inference_mode",
 }
 ALLOWED_BY_FILE = {
     "backbone_icd.py": ALLOWED_TO_BACKBONE,
