@@ -27,6 +27,7 @@ FLAT_FILES = (
     "backbone_icd.py",
     "configuration_icd.py",
     "decision_icd.py",
+    "describe_icd.py",
     "evidence_icd.py",
     "heads.py",
     "labels_icd.py",

@@ -32,7 +32,8 @@ from .backbone_icd import (
     source_of,
 )
 from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import PooledHead, head_of_config, of_codes, run_head
+from .describe_icd import describe_model, table_of
+from .heads import PooledHead, head_of_config, of_codes, require_positive, run_head
 from .layers_icd import values_are_known
 from .loss_icd import coding_loss, evidence_loss, marked_codes
 from .options_icd import attention_asked_for, forward_options
@@ -530,6 +531,23 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def describe(self, num_tokens: int = 2500) -> dict[str, dict[str, int]]:
+        """Prints a table of the model's parts, and returns it.
+
+        Args:
+            num_tokens (`int`): of the note whose operations are counted, which is cut where the model cannot read so many.
+
+        Returns:
+            For each part that there is, from `embeddings` to `output`, and for `all`: `parameters`, how many of them are
+            `trainable`, `flops_per_note` and `flops_per_token`. Counted are the multiplications and additions, each as one,
+            of matrix products, convolutions and attention in one forward pass without attention weights; a token that
+            several windows hold counts in each.
+        """
+        require_positive("num_tokens", num_tokens)
+        found, num_tokens = describe_model(self, num_tokens)
+        print(table_of(found, num_tokens))
+        return found
 
     def _backbone_learns(self, inputs_embeds=None) -> bool:
         """Whether anything in the backbone needs a gradient: even in a frozen one, an adapter or a learned prompt may."""

@@ -39,6 +39,7 @@ PUBLISHED = {
     "requirements.txt",
     "results.json",
     "decision_icd.py",
+    "describe_icd.py",
     "evidence_icd.py",
     "sharing_icd.py",
     "loss_icd.py",
