@@ -6,7 +6,10 @@ Without attention weights of all codes, nothing of the size `(B, C, L)` is ever 
 import torch
 from torch import nn
 
-from .layers_icd import RealTokens, SameConvolution, without_autocast
+from .layers_icd import RealTokens, SameConvolution, values_are_known, without_autocast
+
+
+CODES_AT_A_TIME = 1024  # whose scores stay in the processor's cache
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -84,6 +87,17 @@ def summaries_per_label(queries: torch.Tensor, states: torch.Tensor, attention_m
     return attended.squeeze(1)
 
 
+def highest_scores(queries: torch.Tensor, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The highest score that each query `(C, F)` gives to a token of the states `(B, L, F)`: `(B, C)`, to the precision of
+    bfloat16, in which a processor that has it multiplies several times as fast."""
+    narrow, rows = queries.bfloat16(), []
+    for note, real in zip(states.bfloat16(), attention_mask.bool(), strict=True):
+        tokens = note[real].T
+        parts = [(some @ tokens).amax(dim=-1) for some in narrow.split(CODES_AT_A_TIME)]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows).to(queries.dtype)
+
+
 class LabelOutput(nn.Linear):
     """One output vector and bias per code, each for the summary of its own code, in fp32 or wider."""
 
@@ -125,7 +139,14 @@ class AttendingHead(nn.Module):
         """What is attended over, `(B, L, F)`, of hidden states `(B, L, D)` and their mask `(B, L)`."""
         raise NotImplementedError
 
-    def forward(self, hidden_states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None):
+    def forward(
+        self,
+        hidden_states,
+        attention_mask,
+        need_attentions: bool | torch.Tensor = True,
+        only_codes=None,
+        shortlist: int | None = None,
+    ):
         """Scores every code against every token, then classifies each code from its own summary.
 
         Args:
@@ -136,14 +157,38 @@ class AttendingHead(nn.Module):
                 needed, and the logits are the same to rounding.
             only_codes (`torch.LongTensor` of shape `(K,)`, *optional*): computes these codes alone, as if the head had no
                 others; by default all C.
+            shortlist (`int`, *optional*): where no attention weights are needed, how many codes of each note to compute
+                exactly; see [`shortlisted_logits`].
 
         Returns:
             Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)` or `(B, K, L)`, each row summing to 1 and
             0 on padding, or `None`.
         """
         states = self.features(hidden_states.to(self.queries.weight.dtype), attention_mask)
+        can_estimate = need_attentions is False and only_codes is None and values_are_known(self.queries.weight)
+        if can_estimate and shortlist is not None and shortlist < self.queries.out_features:
+            return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
         summaries, attentions = self.queries(states, attention_mask, need_attentions, only_codes)
         return self.output(summaries, only_codes).to(hidden_states.dtype), attentions
+
+    def shortlisted_logits(self, states: torch.Tensor, attention_mask: torch.Tensor, size: int) -> torch.Tensor:
+        """Logits `(B, C)` of states `(B, L, F)`, exact for the `size` codes of each note whose estimate is highest.
+
+        The estimate takes the token with the highest score of a code for all that the code attends to, and what its output
+        vector makes of the direction of its query for all that it makes of this token. The others keep their estimates, but
+        for those above the lowest exact logit, which are set just below it.
+        """
+        with without_autocast(states):
+            queries, outputs = widened(self.queries.weight), widened(self.output.weight)
+            gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
+            highest = highest_scores(queries, widened(states), attention_mask)
+            logits = highest * gains + widened(self.output.bias)
+        listed = logits.topk(size).indices  # (B, K)
+        for i, codes in enumerate(listed):
+            summaries, _ = self.queries(states[i : i + 1], attention_mask[i : i + 1], False, codes)
+            exact = self.output(summaries, codes)[0]
+            logits[i] = logits[i].clamp(max=exact.min() - 1e-4).scatter(0, codes, exact)
+        return logits
 
 
 class LabelAttentionHead(AttendingHead):

@@ -88,12 +88,10 @@ class HeadEnsemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, hidden_states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None):
+    def forward(self, hidden_states, attention_mask, need_attentions: bool | torch.Tensor = True, **options):
         """Logits of every member `(E, B, C)`, apart so that each can learn from its own loss, and the mean of their
-        attention weights `(B, C, L)`, or `None` where they are not needed. The arguments are those of the members;
-        `only_codes` is for members that take it."""
+        attention weights `(B, C, L)`, or `None` where they are not needed. The arguments are those of the members."""
         logits, mean = [], None
-        options = {} if only_codes is None else {"only_codes": only_codes}
         for member in self.members:
             member_logits, attentions = member(hidden_states, attention_mask, need_attentions, **options)
             logits.append(member_logits)
@@ -110,11 +108,24 @@ def computes_codes(head: nn.Module) -> bool:
     return all(type(member).forward in (PooledHead.forward, AttendingHead.forward) for member in members)
 
 
+def can_shortlist(head: nn.Module) -> bool:
+    """Whether a head can estimate its logits, and compute the highest alone."""
+    members = head.members if isinstance(head, HeadEnsemble) else [head]
+    return all(type(member).forward is AttendingHead.forward for member in members)
+
+
 def run_head(
-    head: nn.Module, hidden_states: torch.Tensor, attention_mask: torch.Tensor, need_attentions: bool | torch.Tensor
+    head: nn.Module,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor,
+    need_attentions: bool | torch.Tensor,
+    shortlist: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Logits of any head and its attention, of all codes, none, or those with the ids `need_attentions`, `(K,)` or `(B, K)`
-    with -1 where a note has fewer. Of a head that cannot give some alone, those of all are computed first."""
+    with -1 where a note has fewer. Of a head that cannot give some alone, those of all are computed first. With `shortlist`,
+    so many logits of each note are exact; see `AttendingHead.shortlisted_logits`."""
+    if shortlist is not None and need_attentions is False and can_shortlist(head):
+        return head(hidden_states, attention_mask, False, shortlist=shortlist)
     if isinstance(need_attentions, bool) or computes_codes(head):
         return head(hidden_states, attention_mask, need_attentions)
     logits, attentions = head(hidden_states, attention_mask, True)

@@ -183,8 +183,11 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained."""
+        """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained; and the shortlist of
+        the configuration, which was measured with other weights, is given up."""
         super().train(mode)
+        if mode:
+            self.config.shortlist = None
         if self.config.freeze_backbone and not self._backbone_learns():
             self.model.eval()
         return self
@@ -510,7 +513,8 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         needed = asked
         if evidence is not None:
             needed = marked_codes(evidence) if asked is False else True
-        logits, attentions = run_head(self.score, hidden_states, attention_mask, needed)
+        shortlist = None if self.training or torch.is_grad_enabled() else (self.config.shortlist or {}).get("size")
+        logits, attentions = run_head(self.score, hidden_states, attention_mask, needed, shortlist)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
         logits = members.mean(dim=0)
         self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
