@@ -9,7 +9,7 @@ the shortlist, and micro F1 with all codes and with the shortlist, by the coder'
 validation notes, too, at the end of its training; from the others it has not. Lists of several sizes.
 
 Speed: a label attention head of 8,921 codes and a MultiResCNN of as many, without training, since weights change no time; states
-of 1,300 words; processor time of one thread, with all codes and with a shortlist of a sixteenth, in turns in one process; the
+of 1,300 words; processor time of one thread, with all codes and with a shortlist of a thirty-second, in turns in one process; the
 median of the rounds. The estimates are made in bfloat16: on a processor without its operations the shortlist may be slower.
 """
 
@@ -92,12 +92,12 @@ def measure_speed(num_codes: int, length: int, rounds: int) -> dict[str, float]:
         "label_attention": (LabelAttentionHead(576, num_codes, 256), 576),
         "multirescnn": (Ours(Original(num_codes)).head, 100),
     }
-    figures: dict[str, float] = {"size": num_codes // 16}
+    figures: dict[str, float] = {"size": num_codes // 32}
     for name, (head, width) in heads.items():
         states = [torch.randn(1, length, width)]
         runs = {
             way: partial(logits_of, head.eval(), states, size)
-            for way, size in (("all", None), ("short", num_codes // 16))
+            for way, size in (("all", None), ("short", num_codes // 32))
         }
         with fast_linear_layers(torch.device("cpu")):
             seconds = seconds_of(runs, rounds)

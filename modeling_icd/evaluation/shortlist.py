@@ -34,7 +34,7 @@ def fit_shortlist(
         model (`ModelForICDCoding`): its head attends.
         notes: `input_ids` of notes that the model has not learned from, each with a token.
         gold: the class ids of each note's codes.
-        size (`int`, *optional*): codes of each note; by default a sixteenth of all, but at least 64.
+        size (`int`, *optional*): codes of each note; by default a thirty-second of all, but at least 64.
         states (`HiddenStates`, *optional*): the hidden states of these notes, so that the backbone is not run.
 
     Returns:
@@ -47,7 +47,7 @@ def fit_shortlist(
             codes of more than 0.5 % of the notes are lost. The configuration then stays as it was.
     """
     num_labels = model.config.num_labels
-    size = max(64, num_labels // 16) if size is None else size
+    size = max(64, num_labels // 32) if size is None else size
     if not can_shortlist(model.score):
         raise ValueError("A shortlist is for heads that attend, and this one does not: leave it out.")
     if not TOP <= size < num_labels:

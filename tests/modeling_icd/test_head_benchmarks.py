@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from test_heads import golden, original_weights  # noqa: F401 - a fixture
+from test_models import make
 
-from benchmarks import heads, multirescnn
+from benchmarks import heads, int8, multirescnn, shortlist
 
 
 def test_the_other_side_is_the_original(golden):  # noqa: F811
@@ -57,3 +58,36 @@ def test_all_ways_of_label_attention_agree(tmp_path, capsys):
         assert figures[f"logits_{way}"] < 1e-5 and figures[f"gradients_{way}"] < 1e-5
         assert figures[f"train_{way}"] > 0
     assert "Notes a second" in capsys.readouterr().out
+
+
+def test_the_time_of_a_shortlist_is_taken(tmp_path):
+    options = [
+        "speed",
+        "--codes",
+        "100",
+        "--length",
+        "12",
+        "--rounds",
+        "1",
+        "--output",
+        str(tmp_path / "figures.json"),
+    ]
+    assert shortlist.main(options) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["size"] == 3
+    speed_up = figures["label_attention_all_ms"] / figures["label_attention_short_ms"]
+    assert figures["label_attention_speed_up"] == pytest.approx(speed_up)
+    with pytest.raises(SystemExit, match="needs --data_dir"):
+        shortlist.main(["loss"])
+
+
+def test_int8_changes_the_backbone_alone(backbone):
+    model = make("label_attention", backbone)
+    ways = int8.make_ways(model)
+    assert isinstance(ways["int8"].score.projection, torch.nn.Linear)
+    assert type(ways["int8"].model.layers[0].mlp.up_proj) is not torch.nn.Linear
+    given = [[5, 6, 7, 8]]
+    logits = {way: int8.logits_of(ways[way], way, given) for way in int8.WAYS}
+    torch.testing.assert_close(logits["fp32"], logits["fp32_onednn"], atol=1e-5, rtol=1e-5)
+    for way in ("bf16", "int8"):
+        assert 0 < (logits[way] - logits["fp32"]).abs().max() < 0.5
