@@ -3,8 +3,9 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .attention_icd import LabelAttentionHead
 from .configuration_icd import TASK, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import HeadRow, LabelAttentionHead, MultiResCNNHead, Option, PooledHead, register_head
+from .heads import HeadRow, Option, PooledHead, register_head
 from .modeling_icd import (
     MODELS,
     ICDCodingOutput,
@@ -13,6 +14,7 @@ from .modeling_icd import (
     LlamaMultiResCNNForICD,
     ModelForICDCoding,
 )
+from .multirescnn_icd import MultiResCNNHead
 from .pipeline_icd import ICDCodingPipeline
 from .versions_icd import VERSION
 

@@ -23,14 +23,19 @@ from .versions_icd import VERSION, check_version, with_older_meaning
 logger = logging.get_logger(__name__)
 
 FLAT_FILES = (
+    "attention_icd.py",
     "backbone_icd.py",
     "configuration_icd.py",
     "decision_icd.py",
+    "describe_icd.py",
     "evidence_icd.py",
     "heads.py",
     "labels_icd.py",
+    "layers_icd.py",
     "loss_icd.py",
     "modeling_icd.py",
+    "multirescnn_icd.py",
+    "options_icd.py",
     "pipeline_icd.py",
     "sharing_icd.py",
     "versions_icd.py",
@@ -62,6 +67,7 @@ _NOT_INHERITED = (
     "num_labels",
     "problem_type",
     "quantization_config",
+    "shortlist",
     "transformers_version",
 )
 
@@ -124,6 +130,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             model does not say.
         review_precision (`float`, *optional*):
             What share of the confident codes with any one score was right on validation, at least.
+        shortlist (`dict`, *optional*):
+            Of a head that attends: how many codes of each note are computed exactly where no gradient and no attention is
+            asked for (`size`), the others being estimated; and what that was found to change on `notes` validation notes. Set
+            it by `fit_shortlist`; `None`, the default, computes all codes. Training sets it back.
         code_descriptions (`dict[str, str]`, *optional*):
             Titles of the codes in `id2label`, for the pipeline and the card.
         modeling_icd_version (`str`, *optional*):
@@ -161,6 +171,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     calibration: dict[str, Any] | None = None
     review_threshold: float | None = None
     review_precision: float | None = None
+    shortlist: dict[str, Any] | None = None
     code_descriptions: dict[str, str] | None = None
     training_data: dict[str, Any] | None = None
     modeling_icd_version: str | None = None
@@ -227,6 +238,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
             )
         check_decision(self.decision, self.num_labels)
+        if self.shortlist is not None:
+            require_positive("shortlist size", dict(self.shortlist).get("size"))
+            if not find_head(self.head).attends:
+                raise ValueError(f"`shortlist` is of a head that attends; {self.head!r} does not: leave it out.")
 
     def _check_head(self) -> None:
         row = find_head(self.head, self.head_field)

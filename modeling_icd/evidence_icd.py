@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .heads import HeadEnsemble, LabelAttentionHead, LabelOutput, LabelQueries, MultiResCNNHead, PooledHead
+from .heads import HeadEnsemble, computes_codes
 
 
 EVIDENCE_METHODS = ("attention", "input_x_gradient", "attingrad", "integrated_gradients")
@@ -116,37 +116,16 @@ def read_codes(
     """What the head makes of the states `(L, D)` of one note, for some codes alone: logits `(codes,)` and attention
     `(codes, L)` or `None`. Of a head that is not of this project, all codes are computed first."""
     mask = torch.ones(1, len(states), dtype=torch.long, device=states.device)
-    chosen = torch.tensor(class_ids, dtype=torch.long)
-    weights = weights_per_code(head)
-    own = {name: weight[chosen.to(weight.device)] for name, weight in weights.items()}
-    logits, attentions = torch.func.functional_call(head, own, (states[None], mask))
+    chosen = torch.tensor(class_ids, dtype=torch.long, device=states.device)
+    if computes_codes(head):
+        logits, attentions = head(states[None], mask, only_codes=chosen)
+    else:
+        logits, attentions = head(states[None], mask)
+        logits = logits[..., chosen]
+        attentions = None if attentions is None else attentions[:, chosen]
     if logits.dim() == 3:  # the members of an ensemble
         logits = logits.mean(dim=0)
-    logits, attentions = logits[0], None if attentions is None else attentions[0]
-    if not own:
-        chosen = chosen.to(logits.device)
-        logits, attentions = logits[chosen], None if attentions is None else attentions[chosen]
-    return logits, attentions
-
-
-def weights_per_code(head: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a head that have a row for each code, by name, where these are known: with the rows of some codes
-    alone, the head computes these codes alone."""
-    members = head.members if isinstance(head, HeadEnsemble) else [head]
-    if not all(type(member) in (PooledHead, LabelAttentionHead, MultiResCNNHead) for member in members):
-        return {}
-    layers = {
-        name: layer
-        for name, layer in head.named_modules()
-        if isinstance(layer, PooledHead | LabelQueries | LabelOutput)
-    }
-    weights: dict[str, torch.Tensor] = {
-        f"{name}.{key}".lstrip("."): weight
-        for name, layer in layers.items()
-        for key, weight in layer.named_parameters()
-    }
-    # Weights that lie on disk until their layer is called cannot be divided before.
-    return {} if any(weight.is_meta for weight in weights.values()) else weights
+    return logits[0], None if attentions is None else attentions[0]
 
 
 def word_weights(

@@ -53,7 +53,7 @@ def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, 
             f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "
             "back to the defaults."
         )
-    left_out = ("id2label", "label2id", "num_labels", *decision_fields())
+    left_out = ("id2label", "label2id", "num_labels", "shortlist", *decision_fields())
     kept = {name: value for name, value in fields.items() if name not in left_out}
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .layers_icd import values_are_known
+
 
 REDUCTIONS = ("sum", "mean")
 # Of a probability that is raised to a power: the gradient of a power below 1 is infinite at 0.
@@ -107,11 +109,6 @@ def complete_loss_options(loss: Any, reduction: Any, options: Mapping[str, Any] 
     return complete
 
 
-def values_are_known(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values can be looked at: not while a graph is traced, nor on the meta device."""
-    return not torch.compiler.is_compiling() and tensor.device.type != "meta"
-
-
 def check_labels(labels: torch.Tensor, expected: torch.Size) -> None:
     """Raise a `ValueError` where labels have another shape than the logits, or hold NaN or numbers outside 0 to 1.
 
@@ -170,12 +167,18 @@ def coding_loss(config, members, labels, num_items=None) -> torch.Tensor:
     return _per_note(loss, config, labels, num_items)
 
 
+def marked_codes(evidence: torch.Tensor) -> torch.Tensor:
+    """The codes `(K,)`, in rising order, that have evidence in some note of a batch; see [`evidence_loss`]."""
+    codes = torch.unique(evidence[..., 0])
+    return codes[codes >= 0]
+
+
 def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch.Tensor:
     """How little attention falls on the words that are known to justify a code: `-log` of the attention's sum over them,
     summed over the codes of a note whose evidence is marked, times `evidence_weight`.
 
     Args:
-        attentions (`torch.FloatTensor` of shape `(B, C, L)`): each row sums to 1.
+        attentions (`torch.FloatTensor` of shape `(B, K, L)`): of the [`marked_codes`]; each row sums to 1.
         evidence (`torch.LongTensor` of shape `(B, K, 2)`): pairs of a code and a token; -1 where a note has fewer.
         labels, num_items: as for [`coding_loss`].
     """
@@ -183,7 +186,8 @@ def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch
     rows, places = (evidence[..., 0] >= 0).nonzero(as_tuple=True)
     if not len(rows):
         return attentions.sum() * 0
-    codes, tokens = evidence[rows, places].unbind(dim=1)
+    codes, tokens = evidence[rows, places].T.contiguous()
+    codes = torch.searchsorted(marked_codes(evidence), codes)  # among those of the attentions
     marked, pair = torch.unique(rows * attentions.shape[1] + codes, return_inverse=True)
     attended = attentions.new_zeros(len(marked)).index_add(0, pair, attentions[rows, codes, tokens])
     loss = -attended.clamp(min=1e-12).log().sum() * config.evidence_weight

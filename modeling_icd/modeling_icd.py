@@ -32,8 +32,11 @@ from .backbone_icd import (
     source_of,
 )
 from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import PooledHead, head_of_config
-from .loss_icd import coding_loss, evidence_loss, values_are_known
+from .describe_icd import describe_model, table_of
+from .heads import PooledHead, head_of_config, of_codes, require_positive, run_head
+from .layers_icd import values_are_known
+from .loss_icd import coding_loss, evidence_loss, marked_codes
+from .options_icd import attention_asked_for, forward_options
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
@@ -48,8 +51,9 @@ class ICDCodingOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): see loss_icd.py; where `labels` were given.
         logits (`torch.FloatTensor` of shape `(B, C)`): before the sigmoid.
-        label_attentions (`torch.FloatTensor` of shape `(B, C, L)`, *optional*):
-            Weight of every token for every code, where `output_label_attentions=True` was given and the head attends.
+        label_attentions (`torch.FloatTensor` of shape `(B, C, L)` or `(B, K, L)`, *optional*):
+            Weight of every token for every code, or for those of `label_attentions_for`, where these or
+            `output_label_attentions=True` were given and the head attends.
         hidden_states (`torch.FloatTensor` of shape `(B, L, D)`, *optional*):
             What the head read, windows stitched, where `output_hidden_states=True` was given.
     """
@@ -82,38 +86,6 @@ def flat_notes(given: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, l
 
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
-# What `forward` takes beside the arguments of its signature, with the value that each has where it is left out.
-# Trainer takes every argument of the signature whose name holds "label" for labels, so that the first cannot stand there.
-# peft names all of the last four; tokenizers without a class of their own give `token_type_ids`, which a Llama does not read.
-_FORWARD_OPTIONS = {
-    "output_label_attentions": False,
-    "num_items_in_batch": None,
-    "token_type_ids": None,
-    "use_cache": None,
-    "output_attentions": None,
-    "task_ids": None,
-}
-
-
-def _forward_options(given: dict) -> dict:
-    """The options of `forward`: those `given`, with defaults for the others.
-
-    Raises:
-        TypeError: where `forward` does not know a name.
-        ValueError: where the attention weights of the backbone are asked for, which are not kept.
-    """
-    unknown = sorted(set(given) - set(_FORWARD_OPTIONS))
-    if unknown:
-        known = "input_ids, attention_mask, inputs_embeds, hidden_states, labels, evidence, output_hidden_states, return_dict"
-        raise TypeError(
-            f"`forward` does not know {', '.join(unknown)}. It takes {known}, {', '.join(_FORWARD_OPTIONS)}."
-        )
-    if given.get("output_attentions"):
-        raise ValueError(
-            "The attention weights of the backbone are not kept, since a note is read in windows: leave `output_attentions` "
-            "out; `output_label_attentions=True` gives the head's."
-        )
-    return {**_FORWARD_OPTIONS, **given}
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
@@ -216,8 +188,11 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             super()._init_weights(module)
 
     def train(self, mode: bool = True):
-        """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained."""
+        """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained; and the shortlist of
+        the configuration, which was measured with other weights, is given up."""
         super().train(mode)
+        if mode:
+            self.config.shortlist = None
         if self.config.freeze_backbone and not self._backbone_learns():
             self.model.eval()
         return self
@@ -514,6 +489,10 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
                 and an `evidence_weight` above 0, the attention learns from them.
             output_hidden_states (`bool`, *optional*): whether to return the `hidden_states` that the head read.
             output_label_attentions (`bool`, *optional*): whether to return `label_attentions` `(B, C, L)`; by name only.
+            label_attentions_for (`torch.LongTensor` or `list`, *optional*):
+                In place of it, the ids of some codes, whose `label_attentions` `(B, K, L)` to return: `(K,)`, or other ones
+                for each note, `(B, K)` with -1 where a note has fewer, whose weights are then 0. Memory and time grow with
+                their number, and not with that of all codes; by name only.
             num_items_in_batch (`int`, *optional*):
                 What the loss's sum is divided by, where this batch is a part of an update: the labels of all its parts.
                 Trainer gives it.
@@ -523,10 +502,10 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         Raises:
             TypeError: where an argument is unknown.
             ValueError: unless exactly one of `input_ids`, `inputs_embeds` and `hidden_states` is given; where a note is
-                empty, `labels` have another shape than the logits, or NaN or infinity comes out, which names where it
-                came from.
+                empty, `labels` have another shape than the logits, `label_attentions_for` are no ids of codes, or NaN or
+                infinity comes out, which names where it came from.
         """
-        options = _forward_options(kwargs)
+        options = forward_options(kwargs)
         if sum(x is not None for x in (input_ids, inputs_embeds, hidden_states)) != 1:
             raise ValueError("Give exactly one of `input_ids`, `inputs_embeds` and `hidden_states`.")
         notes = next(x for x in (input_ids, inputs_embeds, hidden_states) if x is not None)
@@ -538,26 +517,51 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if hidden_states is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self._backbone_learns(inputs_embeds)):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
-        learns_evidence = (
-            self.training and labels is not None and evidence is not None and self.config.evidence_weight > 0
-        )
-        need_attentions = options["output_label_attentions"] or learns_evidence
-        logits, label_attentions = self.score(hidden_states, attention_mask, need_attentions)
+        if not self.training or labels is None or not self.config.evidence_weight:
+            evidence = None  # nothing is learned from it
+        asked = attention_asked_for(options, notes.shape[0], self.num_labels)
+        needed = asked
+        if evidence is not None:
+            needed = marked_codes(evidence) if asked is False else True
+        shortlist = None if self.training or torch.is_grad_enabled() else (self.config.shortlist or {}).get("size")
+        logits, attentions = run_head(self.score, hidden_states, attention_mask, needed, shortlist)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
         logits = members.mean(dim=0)
         self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
         loss, num_items = None, options["num_items_in_batch"]
         if labels is not None:
             loss = coding_loss(self.config, members, labels, num_items)
-            if learns_evidence:
-                loss = loss + evidence_loss(self.config, label_attentions, evidence, labels, num_items)
+            if evidence is not None and attentions is not None:
+                marked = attentions if asked is False else of_codes(attentions, marked_codes(evidence))
+                loss = loss + evidence_loss(self.config, marked, evidence, labels, num_items)
+        if asked is False:
+            attentions = None
+        elif attentions is not None and isinstance(asked, torch.Tensor) and needed is True:
+            attentions = of_codes(attentions, asked)
         output = ICDCodingOutput(
             loss=loss,
             logits=logits,
-            label_attentions=label_attentions if options["output_label_attentions"] else None,
+            label_attentions=attentions,
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def describe(self, num_tokens: int = 2500) -> dict[str, dict[str, int]]:
+        """Prints a table of the model's parts, and returns it.
+
+        Args:
+            num_tokens (`int`): of the note whose operations are counted, which is cut where the model cannot read so many.
+
+        Returns:
+            For each part that there is, from `embeddings` to `output`, and for `all`: `parameters`, how many of them are
+            `trainable`, `flops_per_note` and `flops_per_token`. Counted are the multiplications and additions, each as one,
+            of matrix products, convolutions and attention in one forward pass without attention weights; a token that
+            several windows hold counts in each.
+        """
+        require_positive("num_tokens", num_tokens)
+        found, num_tokens = describe_model(self, num_tokens)
+        print(table_of(found, num_tokens))
+        return found
 
     def _backbone_learns(self, inputs_embeds=None) -> bool:
         """Whether anything in the backbone needs a gradient: even in a frozen one, an adapter or a learned prompt may."""

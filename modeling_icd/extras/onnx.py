@@ -98,6 +98,7 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
         raise ValueError(f"{error.name} is not installed: run `pip install modeling-icd[onnx]`.") from None
     model = copy.deepcopy(model).float().eval()
     config = model.config
+    config.shortlist = None  # a graph computes all codes
     longest = config.window_size or config.max_position_embeddings
     parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", MAX_HEAD_LENGTH)}
     differences = {}

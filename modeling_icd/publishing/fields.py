@@ -215,6 +215,7 @@ CONFIG: dict[str, Kind] = {
     "threshold": either(NUMBER, list_of(NUMBER)),
     "calibration": optional(CALIBRATION),
     "filter_sizes": list_of(WHOLE),
+    "shortlist": optional(map_of(NUMBER, key=r"[a-z]\w{0,60}")),
     "loss_options": optional(map_of(NUMBER, key=r"[a-z]\w{0,60}")),
     "quantization_config": optional(map_of(either(SCALAR, list_of(WORD)), key=r"\w{1,60}")),
     "rope_parameters": optional(map_of(either(SCALAR, list_of(NUMBER)), key=r"[a-z_]{1,40}")),

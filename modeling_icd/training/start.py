@@ -23,7 +23,8 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..heads import AttendingHead, HeadEnsemble, start_at_prior
+from ..attention_icd import AttendingHead
+from ..heads import HeadEnsemble, start_at_prior
 from ..inference.tokens import is_raw, tokenize_split
 from .notes import notes_per_code
 

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from torch import nn
 
 from modeling_icd import LabelAttentionHead, MultiResCNNHead, PooledHead
-from modeling_icd.heads import residual_channels
+from modeling_icd.multirescnn_icd import residual_channels
 
 
 def make_heads() -> dict[str, nn.Module]:

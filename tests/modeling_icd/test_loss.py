@@ -91,11 +91,11 @@ def test_evidence_is_learned_from_until_the_attention_is_on_it(backbone):
 
 def test_evidence_loss_is_the_logarithm_of_the_attention_on_it():
     of = config(evidence_weight=0.5)
-    attentions = torch.tensor([[[0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]]])
-    evidence = torch.tensor([[[0, 1], [0, 2], [1, 0]]])
+    attentions = torch.tensor([[[0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3]]])  # of the codes 0 and 2
+    evidence = torch.tensor([[[0, 1], [0, 2], [2, 0]]])
     expected = -0.5 * (math.log(0.9) + math.log(1 / 3))
     assert evidence_loss(of, attentions, evidence, LABELS[:1]).item() == pytest.approx(expected, rel=1e-5)
-    assert evidence_loss(of, attentions, torch.full((1, 2, 2), -1), LABELS[:1]).item() == 0
+    assert evidence_loss(of, attentions[:, :0], torch.full((1, 2, 2), -1), LABELS[:1]).item() == 0
 
 
 @pytest.mark.parametrize(

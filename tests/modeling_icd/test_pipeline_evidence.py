@@ -10,6 +10,7 @@ from test_pipeline import assert_same, coder_with, invented_notes, word_tokenize
 from torch import nn
 from transformers import pipeline
 
+from modeling_icd.attention_icd import LabelAttentionHead, LabelQueries
 from modeling_icd.evidence_icd import (
     EVIDENCE_METHODS,
     INTEGRATION_STEPS,
@@ -18,7 +19,8 @@ from modeling_icd.evidence_icd import (
     token_weights,
     word_weights,
 )
-from modeling_icd.heads import HeadEnsemble, LabelAttentionHead, LabelQueries, MultiResCNNHead, PooledHead
+from modeling_icd.heads import HeadEnsemble, PooledHead
+from modeling_icd.multirescnn_icd import MultiResCNNHead
 
 
 WIDTH, CODES = 8, 5

@@ -1,0 +1,222 @@
+"""Label attention: each code has a query of its own over the tokens of a note, and an output vector for what it finds.
+
+Without attention weights of all codes, nothing of the size `(B, C, L)` is ever held in memory.
+"""
+
+import torch
+from torch import nn
+
+from .layers_icd import RealTokens, SameConvolution, values_are_known, without_autocast
+
+
+CODES_AT_A_TIME = 1024  # whose scores stay in the processor's cache
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in fp32, or in double precision where it is: products of half-precision vectors can exceed their range."""
+    return tensor if tensor.dtype == torch.double else tensor.float()
+
+
+def attend_per_label(scores: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Softmax of each code's scores over the real tokens, in fp32 or wider: in half precision it overflows.
+
+    Args:
+        scores (`torch.Tensor` of shape `(B, C, L)`): any floating type.
+        attention_mask (`torch.Tensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+
+    Returns:
+        Weights `(B, C, L)`, each row summing to 1 and 0 on padding.
+    """
+    padding = attention_mask[:, None, :] == 0
+    scores = widened(scores)
+    return scores.masked_fill(padding, torch.finfo(scores.dtype).min).softmax(dim=-1)
+
+
+def of_codes(attentions: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Of attention weights `(B, C, L)` those of the codes `(K,)`, or of other codes of each note `(B, K)`, -1 where it has
+    fewer, whose weights are 0: `(B, K, L)`."""
+    if codes.dim() == 1:
+        return attentions[:, codes]
+    rows = torch.arange(len(codes), device=codes.device)[:, None]
+    return attentions[rows, codes.clamp(min=0)] * (codes >= 0)[..., None]
+
+
+class LabelQueries(nn.Linear):
+    """One attention query per code (CAML, arXiv 1802.05695, section 2.2): its weight is `(C, F)`, without a bias.
+
+    This is done in fp32, or in double precision where states and weight are, and no autocast context may undo it.
+    """
+
+    def __init__(self, features: int, num_labels: int):
+        super().__init__(features, num_labels, bias=False)
+
+    def forward(self, states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None):  # type: ignore[override]
+        """Sums the states of a note for each code, weighted by the code's attention.
+
+        Args:
+            states (`torch.Tensor` of shape `(B, L, F)`): any floating type.
+            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+            need_attentions (`bool` or `torch.LongTensor`): for which codes to return attention weights: all, none, or those
+                with these ids, `(K,)` or `(B, K)` as in [`of_codes`]. Only for all of them is `(B, C, L)` held in memory.
+            only_codes (`torch.LongTensor` of shape `(K,)`, *optional*): the codes that there are; C is then K.
+
+        Returns:
+            Summaries `(B, C, F)` and attention weights `(B, C, L)`, `(B, K, L)` or `None`, in fp32 or wider.
+        """
+        with without_autocast(states):
+            states, queries = widened(states), widened(self.weight)
+            if only_codes is not None:
+                queries = queries[only_codes.to(queries.device)]
+            if need_attentions is True:
+                scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
+                attentions = attend_per_label(scores, attention_mask)
+                return attentions @ states, attentions
+            summaries = summaries_per_label(queries, states, attention_mask)
+            if need_attentions is False:
+                return summaries, None
+            codes = need_attentions.to(queries.device)
+            attentions = attend_per_label(queries[codes.clamp(min=0)] @ states.mT, attention_mask)  # (B, K, L)
+            return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
+
+
+def summaries_per_label(queries: torch.Tensor, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """What each query `(C, F)` attends to among the states `(B, L, F)` of each note: `(B, C, F)`."""
+    queries = queries.expand(states.shape[0], 1, *queries.shape)  # (B, 1, C, F)
+    memory, real = states[:, None], attention_mask.bool()[:, None, None, :]
+    attended = nn.functional.scaled_dot_product_attention(queries, memory, memory, attn_mask=real, scale=1.0)
+    return attended.squeeze(1)
+
+
+def highest_scores(queries: torch.Tensor, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The highest score that each query `(C, F)` gives to a token of the states `(B, L, F)`: `(B, C)`, to the precision of
+    bfloat16, in which a processor that has it multiplies several times as fast."""
+    narrow, rows = queries.bfloat16(), []
+    for note, real in zip(states.bfloat16(), attention_mask.bool(), strict=True):
+        tokens = note[real].T
+        parts = [(some @ tokens).amax(dim=-1) for some in narrow.split(CODES_AT_A_TIME)]
+        rows.append(torch.cat(parts))
+    return torch.stack(rows).to(queries.dtype)
+
+
+class LabelOutput(nn.Linear):
+    """One output vector and bias per code, each for the summary of its own code, in fp32 or wider."""
+
+    def forward(self, summaries, only_codes=None):  # type: ignore[override]
+        """Summaries `(B, C, F)` to logits `(B, C)`; `only_codes` `(K,)` are the codes that there are, by default all."""
+        weight, bias = widened(self.weight), widened(self.bias)
+        if only_codes is not None:
+            weight, bias = weight[only_codes.to(weight.device)], bias[only_codes.to(bias.device)]
+        with without_autocast(summaries):
+            return torch.einsum("bcf,cf->bc", widened(summaries), weight) + bias
+
+
+class AttendingHead(nn.Module):
+    """Base class of the heads that attend: a subclass makes `features` of the hidden states; every code has one query over
+    them, in `queries`, and one output vector for what it attends to, in `output`.
+
+    Args:
+        features (`int`): F, the width of what is attended over.
+        num_labels (`int`): C.
+    """
+
+    evidence_method = "attention"  # what says best which words a code was read from; see evidence_icd.py
+
+    def __init__(self, features: int, num_labels: int, dropout: float):
+        super().__init__()
+        self.queries = LabelQueries(features, num_labels)
+        self.output = LabelOutput(features, num_labels)
+        self.dropout = nn.Dropout(dropout)
+
+    first_scale = 1.0
+    """Standard deviation of what the first layer makes of the hidden states, where a head is started from notes."""
+
+    @property
+    def first_layer(self) -> nn.Module | None:
+        """The layer that reads the hidden states, a linear one or a convolution of width 1, if there is one."""
+        return None
+
+    def features(self, hidden_states, attention_mask):
+        """What is attended over, `(B, L, F)`, of hidden states `(B, L, D)` and their mask `(B, L)`."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask,
+        need_attentions: bool | torch.Tensor = True,
+        only_codes=None,
+        shortlist: int | None = None,
+    ):
+        """Scores every code against every token, then classifies each code from its own summary.
+
+        Args:
+            hidden_states (`torch.FloatTensor` of shape `(B, L, D)`): windows already stitched into one sequence.
+            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token; every row holds at least one 1.
+            need_attentions (`bool` or `torch.LongTensor`): for which codes to return attention weights: all, none, or those
+                with these ids, `(K,)`, or `(B, K)` with -1 where a note has fewer. Without those of all codes less memory is
+                needed, and the logits are the same to rounding.
+            only_codes (`torch.LongTensor` of shape `(K,)`, *optional*): computes these codes alone, as if the head had no
+                others; by default all C.
+            shortlist (`int`, *optional*): where no attention weights are needed, how many codes of each note to compute
+                exactly; see [`shortlisted_logits`].
+
+        Returns:
+            Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)` or `(B, K, L)`, each row summing to 1 and
+            0 on padding, or `None`.
+        """
+        states = self.features(hidden_states.to(self.queries.weight.dtype), attention_mask)
+        can_estimate = need_attentions is False and only_codes is None and values_are_known(self.queries.weight)
+        if can_estimate and shortlist is not None and shortlist < self.queries.out_features:
+            return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
+        summaries, attentions = self.queries(states, attention_mask, need_attentions, only_codes)
+        return self.output(summaries, only_codes).to(hidden_states.dtype), attentions
+
+    def shortlisted_logits(self, states: torch.Tensor, attention_mask: torch.Tensor, size: int) -> torch.Tensor:
+        """Logits `(B, C)` of states `(B, L, F)`, exact for the `size` codes of each note whose estimate is highest.
+
+        The estimate takes the token with the highest score of a code for all that the code attends to, and what its output
+        vector makes of the direction of its query for all that it makes of this token. The others keep their estimates, but
+        for those above the lowest exact logit, which are set just below it.
+        """
+        with without_autocast(states):
+            queries, outputs = widened(self.queries.weight), widened(self.output.weight)
+            gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
+            highest = highest_scores(queries, widened(states), attention_mask)
+            logits = highest * gains + widened(self.output.bias)
+        listed = logits.topk(size).indices  # (B, K)
+        for i, codes in enumerate(listed):
+            summaries, _ = self.queries(states[i : i + 1], attention_mask[i : i + 1], False, codes)
+            exact = self.output(summaries, codes)[0]
+            logits[i] = logits[i].clamp(max=exact.min() - 1e-4).scatter(0, codes, exact)
+        return logits
+
+
+class LabelAttentionHead(AttendingHead):
+    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351); what stands
+    around a token may count in it, too, as in CAML.
+
+    Args:
+        hidden_size (`int`): D.
+        num_labels (`int`): C.
+        projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
+        dropout (`float`): on the projected states.
+        context_size (`int`, *optional*): odd width of a convolution that is added to the projection; by default none.
+    """
+
+    first_scale = 0.3  # where a tanh is nearly linear
+
+    def __init__(self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None):
+        width = projection_size or hidden_size
+        super().__init__(width, num_labels, dropout)
+        self.projection = nn.Linear(hidden_size, width)
+        self.context = None if context_size is None else SameConvolution(hidden_size, width, context_size)
+
+    @property
+    def first_layer(self):
+        return self.projection
+
+    def features(self, hidden_states, attention_mask):
+        states = self.projection(hidden_states)
+        if self.context is not None:
+            states = states + self.context(RealTokens(attention_mask).clear(hidden_states))
+        return self.dropout(torch.tanh(states))
