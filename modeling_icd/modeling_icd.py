@@ -122,6 +122,13 @@ def _is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm1d)
 
 
+def _too_long(length: int, limit: int) -> str:
+    return (
+        f"A note of {length} tokens is longer than the backbone reads ({limit}): "
+        "set `window_size` in the configuration to read it in windows, or truncate it yourself."
+    )
+
+
 def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
@@ -367,16 +374,15 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         limit = config.max_position_embeddings
         if config.window_size is None and limit is not None and length > limit:
-            raise ValueError(
-                f"A note of {length} tokens is longer than the backbone reads ({limit}): "
-                "set `window_size` in the configuration to read it in windows, or truncate it yourself."
-            )
+            raise ValueError(_too_long(length, limit))
         if config.window_size is not None and length > config.window_size:
             return self._run_windows(
                 input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
             )
         if values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
             # Padding in front of a note, which would move its first token away from the backbone's first position.
+            return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
+        if attention_mask.numel() > self.tokens_per_pass and not (torch.is_grad_enabled() or attention_mask.is_meta):
             return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
         return self._run_backbone(input_ids, attention_mask, inputs_embeds)
 
@@ -397,41 +403,72 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
 
     def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
         real = attention_mask.bool()
-        given = input_ids if inputs_embeds is None else inputs_embeds
         # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
-        flat, lengths = flat_notes(given, real)
-        parts = []
-        for group in self._window_groups(lengths, size, stride):
-            rows, mask = pad_rows([flat[start:end] for start, end, _ in group])
-            if inputs_embeds is None:
-                states = self._run_backbone(rows, mask)  # (W, window, D)
-            else:
-                states = self._run_backbone(None, mask, rows)
-            parts += [states[i, new - start : end - start] for i, (start, end, new) in enumerate(group)]
-        stitched = torch.cat(parts)
+        joined, lengths = flat_notes(input_ids if inputs_embeds is None else inputs_embeds, real)
+        stitched = self._read_windows(joined, lengths, size, stride)
         if len(stitched) == real.numel():
             return stitched.view(*real.shape, -1)
         out = stitched.new_zeros(*real.shape, stitched.shape[-1])
         return out.masked_scatter(real[..., None], stitched)
 
+    def read_joined(self, joined, lengths: list[int]):
+        """What [`read_hidden_states`] gives, of notes that are joined to one row without padding.
+
+        The windows of all these notes go through the backbone sorted by length, at most `tokens_per_pass` tokens at a time. So
+        hardly any padding is computed, and what is needed beside the states does not grow with the notes.
+
+        Args:
+            joined (`torch.LongTensor` of shape `(T,)`): the tokens of all notes.
+            lengths (`list[int]`): how many each note has, `T` together.
+
+        Returns:
+            `torch.FloatTensor` of shape `(T, D)`.
+
+        Raises:
+            ValueError: where there is no `window_size` and a note is longer than the backbone reads.
+        """
+        size, limit = self.config.window_size, self.config.max_position_embeddings
+        if size is None and limit is not None and max(lengths) > limit:
+            raise ValueError(_too_long(max(lengths), limit))
+        size = size or max(lengths)
+        return self._read_windows(joined, lengths, size, self.config.window_stride or size)
+
+    def _read_windows(self, joined, lengths: list[int], size: int, stride: int):
+        parts: list[tuple[int, torch.Tensor]] = []
+        out = None
+        for group in self._window_groups(lengths, size, stride):
+            rows, mask = pad_rows([joined[start:end] for start, end, _ in group])
+            given = (rows, mask) if joined.dim() == 1 else (None, mask, rows)
+            states = self._run_backbone(*given)  # (W, window, D)
+            new_states = [(new, states[i, new - start : end - start]) for i, (start, end, new) in enumerate(group)]
+            if torch.is_grad_enabled():
+                parts += new_states
+                continue
+            if out is None:  # so that they are held once
+                out = states.new_empty(len(joined), states.shape[-1])
+            for new, part in new_states:
+                out[new : new + len(part)] = part
+        return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])]) if out is None else out
+
     def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
-        """The windows of notes that are joined to one sequence, in groups of at most `tokens_per_pass` padded tokens.
+        """The windows of notes that are joined to one sequence, the longest first, in groups of at most `tokens_per_pass`
+        padded tokens.
 
         A window is given by its first token, its last + 1, and the first token whose state is taken from it.
         """
-        group: list[tuple[int, int, int]] = []
-        offset = longest = 0
+        windows: list[tuple[int, int, int]] = []
+        offset = 0
         for length in lengths:
             for start in window_starts(length, size, stride):
-                end = min(start + size, length)
                 first_new = 0 if start == 0 else start - stride + size
-                longest = max(longest, end - start)
-                if group and longest * (len(group) + 1) > self.tokens_per_pass:
-                    yield group
-                    group, longest = [], end - start
-                group.append((offset + start, offset + end, offset + first_new))
+                windows.append((offset + start, offset + min(start + size, length), offset + first_new))
             offset += length
-        yield group
+        windows.sort(key=lambda window: window[0] - window[1])
+        while windows:
+            longest = windows[0][1] - windows[0][0]
+            count = max(1, self.tokens_per_pass // longest)
+            yield windows[:count]
+            del windows[:count]
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
         """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is

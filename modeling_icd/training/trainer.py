@@ -88,8 +88,9 @@ class ICDTrainer(Trainer):
             the `notes` of each code apart, at the log odds of the codes (`prior`), or `random`. See [`start_head`]; with
             `model_init`, or LoRA on the model, call that yourself.
         hidden_states_dir (`str` or `Path`, *optional*): a folder where what a frozen backbone makes of raw notes is kept, so
-            that it reads each note once, and not in every epoch. The folder is as confidential as the notes, and large: each
-            token takes 2 bytes times the hidden size.
+            that it reads each note once, and not in every epoch. The folder is as confidential as the notes.
+        hidden_states_format (`str`): in which form they are kept there; see state_formats.py. With the default each token takes
+            2 bytes times the hidden size.
         diagnostics (`Diagnostics`, *optional*): what is logged at each evaluation beside the metrics.
 
     Raises:
@@ -110,6 +111,7 @@ class ICDTrainer(Trainer):
         *,
         head_start: str = "notes",
         hidden_states_dir: str | Path | None = None,
+        hidden_states_format: str = "float16",
         diagnostics: Diagnostics | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs,
@@ -118,7 +120,7 @@ class ICDTrainer(Trainer):
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {head_start!r}.")
         self.head_start, self.diagnostics = head_start, diagnostics
         self.is_collating = data_collator is None
-        self.hidden_states_dir = hidden_states_dir
+        self.hidden_states_dir, self.hidden_states_format = hidden_states_dir, hidden_states_format
         self.hidden_states: HiddenStates | None = None
         self.with_states: list[Any] = []  # tokenized notes whose hidden states are there
         learns_from_notes = is_raw(train_dataset)
@@ -228,14 +230,20 @@ class ICDTrainer(Trainer):
         if data_collator is not None:
             raise ValueError("`hidden_states_dir` is read by the Trainer's own collator: leave `data_collator` out.")
         folder = make_folder(str(self.hidden_states_dir), private=True)
-        self.hidden_states = HiddenStates(folder, model, "float16")
+        self.hidden_states = HiddenStates(folder, model, self.hidden_states_format)
         self.data_collator = ICDCollator(model.config.num_labels, hidden_states=self.hidden_states)
         self.is_collating = False
 
     def fill_hidden_states(self, tokens: Any) -> None:
         """Compute the hidden states of these tokenized notes, where they are to be kept and are not there yet."""
-        if self.hidden_states is not None and not any(tokens is filled for filled in self.with_states):
-            fill_states(self.hidden_states, tokens["input_ids"], self.args)
+        store = self.hidden_states
+        if store is not None and not any(tokens is filled for filled in self.with_states):
+            if not store.is_open and self.train_dataset is None:
+                raise ValueError(
+                    f"`hidden_states_format` {store.format.name} is fitted on training notes: give a `train_dataset`, too."
+                )
+            fill_states(store, [tokens] if store.is_open else [self.train_dataset, tokens], self.args)
+            store.check_head(self.bare_model.score)
             self.with_states = [*self.with_states, tokens][-KEPT_IN_MIND:]
 
     def metrics_over(self, num_columns: int):
@@ -281,7 +289,20 @@ class ICDTrainer(Trainer):
                 self.start_new_head()
             self.bare_model.head_is_new = False  # a second call goes on with it
             self.record_training_data()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
+        self.fold_into_head()
+        return result
+
+    def fold_into_head(self) -> None:
+        """Let the head give for whole hidden states what it gives for those of the cache; see [`HiddenStates.fold_into`]. For
+        the latter it gives the same as before, so that training can go on."""
+        store = getattr(self.data_collator, "hidden_states", None)
+        if store is not None and store.is_open:
+            store.fold_into(self.bare_model.score)
+
+    def save_model(self, *args, **kwargs):
+        self.fold_into_head()
+        super().save_model(*args, **kwargs)
 
     def start_new_head(self) -> None:
         """Start the head as `head_start` says, unless it was loaded with its model, started, or trained before."""

@@ -100,7 +100,9 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     assert (output / "evaluation" / "test" / "results.json").exists()
     # Nothing that can be turned back into notes lies in the folder that is published.
     assert not [
-        path for path in output.rglob("*") if path.suffix in (".arrow", ".bin") and "checkpoint" not in str(path)
+        path
+        for path in output.rglob("*")
+        if path.suffix in (".arrow", ".bin", ".states") and "checkpoint" not in str(path)
     ]
 
 
