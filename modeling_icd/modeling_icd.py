@@ -4,8 +4,6 @@
 `LlamaMultiResCNNForICD` use the same code with a Llama as the backbone and their own heads.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +33,7 @@ from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, Llama
 from .heads import PooledHead, head_of_config
 from .loss_icd import coding_loss, evidence_loss, values_are_known
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
+from .windows_icd import flat_notes, pad_rows, window_groups
 
 
 if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
@@ -58,26 +57,6 @@ class ICDCodingOutput(ModelOutput):
     logits: torch.Tensor | None = None
     label_attentions: torch.Tensor | None = None
     hidden_states: torch.Tensor | None = None
-
-
-def window_starts(length: int, window_size: int, window_stride: int) -> list[int]:
-    """First token of each window over `length` tokens: just enough windows to reach the last token, none of them empty."""
-    return [i * window_stride for i in range(1 + max(0, math.ceil((length - window_size) / window_stride)))]
-
-
-def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads rows of unequal length `(L_i, ...)` on the right, to `(B, L, ...)`, and gives their mask `(B, L)`."""
-    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding_value)
-    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-    return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
-
-
-def flat_notes(given: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """The real tokens `real` `(B, L)` of notes `(B, L, ...)` in one row, and how many each note has. On the meta device,
-    where only shapes are known, all of them: that is what the longest notes take."""
-    if given.is_meta:
-        return given.flatten(0, 1), [given.shape[1]] * given.shape[0]
-    return given[real], real.sum(dim=1).tolist()
 
 
 # Fields that every configuration takes without declaring them.
@@ -220,7 +199,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def train(self, mode: bool = True):
         """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained."""
         super().train(mode)
-        if self.config.freeze_backbone and not self._backbone_learns():
+        if self.config.freeze_backbone and self.model.training and not self._backbone_learns():
             self.model.eval()
         return self
 
@@ -411,7 +390,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         out = stitched.new_zeros(*real.shape, stitched.shape[-1])
         return out.masked_scatter(real[..., None], stitched)
 
-    def read_joined(self, joined, lengths: list[int]):
+    def read_joined(self, joined, lengths: list[int], tokens_per_pass: int | None = None):
         """What [`read_hidden_states`] gives, of notes that are joined to one row without padding.
 
         The windows of all these notes go through the backbone sorted by length, at most `tokens_per_pass` tokens at a time. So
@@ -420,6 +399,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         Args:
             joined (`torch.LongTensor` of shape `(T,)`): the tokens of all notes.
             lengths (`list[int]`): how many each note has, `T` together.
+            tokens_per_pass (`int`, *optional*): in place of the model's own.
 
         Returns:
             `torch.FloatTensor` of shape `(T, D)`.
@@ -431,12 +411,12 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         if size is None and limit is not None and max(lengths) > limit:
             raise ValueError(_too_long(max(lengths), limit))
         size = size or max(lengths)
-        return self._read_windows(joined, lengths, size, self.config.window_stride or size)
+        return self._read_windows(joined, lengths, size, self.config.window_stride or size, tokens_per_pass)
 
-    def _read_windows(self, joined, lengths: list[int], size: int, stride: int):
+    def _read_windows(self, joined, lengths: list[int], size: int, stride: int, tokens_per_pass: int | None = None):
         parts: list[tuple[int, torch.Tensor]] = []
         out = None
-        for group in self._window_groups(lengths, size, stride):
+        for group in window_groups(lengths, size, stride, tokens_per_pass or self.tokens_per_pass):
             rows, mask = pad_rows([joined[start:end] for start, end, _ in group])
             given = (rows, mask) if joined.dim() == 1 else (None, mask, rows)
             states = self._run_backbone(*given)  # (W, window, D)
@@ -449,26 +429,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
             for new, part in new_states:
                 out[new : new + len(part)] = part
         return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])]) if out is None else out
-
-    def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
-        """The windows of notes that are joined to one sequence, the longest first, in groups of at most `tokens_per_pass`
-        padded tokens.
-
-        A window is given by its first token, its last + 1, and the first token whose state is taken from it.
-        """
-        windows: list[tuple[int, int, int]] = []
-        offset = 0
-        for length in lengths:
-            for start in window_starts(length, size, stride):
-                first_new = 0 if start == 0 else start - stride + size
-                windows.append((offset + start, offset + min(start + size, length), offset + first_new))
-            offset += length
-        windows.sort(key=lambda window: window[0] - window[1])
-        while windows:
-            longest = windows[0][1] - windows[0][0]
-            count = max(1, self.tokens_per_pass // longest)
-            yield windows[:count]
-            del windows[:count]
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
         """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..modeling_icd import pad_rows
+from ..windows_icd import pad_rows
 
 
 if TYPE_CHECKING:

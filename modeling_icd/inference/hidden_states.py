@@ -31,6 +31,8 @@ from .state_shards import KEY_BYTES, RECORD, SUFFIX, DamagedShard, Shard, ShardW
 
 # Tokens of the notes whose windows go through the backbone together: enough windows of similar length for batches of them.
 TOKENS_TOGETHER = 32768
+# Tokens of one pass on a CPU, whose caches hold no more of them; elsewhere it is the model's `tokens_per_pass`.
+TOKENS_ON_CPU = 2048
 # A shard is finished once it has this size or is this old, whichever comes first. A killed process loses the one at work.
 SHARD_BYTES, SHARD_SECONDS = 256 << 20, 60.0
 # Tokens of training notes that a format is fitted on.
@@ -354,7 +356,9 @@ class HiddenStates:
         joined = torch.from_numpy(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in input_ids])).to(device)
         lengths = [note.length for note in batch]
         with fast_linear_layers(device):
-            states = self.model.read_joined(joined, lengths).float().cpu()
+            states = (
+                self.model.read_joined(joined, lengths, TOKENS_ON_CPU if device.type == "cpu" else None).float().cpu()
+            )
         if not states.isfinite().all():
             finite = [part.isfinite().all() for part in states.split(lengths)]
             raise ValueError(

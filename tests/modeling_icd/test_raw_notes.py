@@ -278,9 +278,9 @@ def test_another_start_can_be_asked_for(head_start, has_prior, model, trainer_of
 def test_a_frozen_backbone_reads_each_note_once_where_its_states_are_kept(backbone, trainer_of, model, tmp_path):
     read, seen = model.read_joined, []
 
-    def count(tokens, lengths):
+    def count(tokens, lengths, *args):
         seen.append(len(lengths))
-        return read(tokens, lengths)
+        return read(tokens, lengths, *args)
 
     model.read_joined = count
     folder = tmp_path / "states"

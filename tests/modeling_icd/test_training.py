@@ -18,7 +18,8 @@ from modeling_icd.evaluation.results_file import write_results
 from modeling_icd.evaluation.scoring import gold_columns, score_notes
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator
-from modeling_icd.training.trainer import ShuffledLengthGroupedSampler, make_trainer
+from modeling_icd.training.sampler import ShuffledLengthGroupedSampler
+from modeling_icd.training.trainer import make_trainer
 
 
 ROOT = Path(__file__).resolve().parents[2]
