@@ -39,6 +39,7 @@ FLAT_FILES = (
     "pipeline_icd.py",
     "sharing_icd.py",
     "versions_icd.py",
+    "windows_icd.py",
 )
 """The code that travels with a saved model. transformers copies `modeling_icd.py` and what it imports, file by file, and
 loads it the same way: so these files import torch, transformers and one another, and nothing else of this package."""

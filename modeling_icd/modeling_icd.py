@@ -4,8 +4,6 @@
 `LlamaMultiResCNNForICD` use the same code with a Llama as the backbone and their own heads.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +36,7 @@ from .layers_icd import values_are_known
 from .loss_icd import coding_loss, evidence_loss, marked_codes
 from .options_icd import attention_asked_for, forward_options
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
+from .windows_icd import flat_notes, pad_rows, window_groups
 
 
 if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
@@ -64,26 +63,6 @@ class ICDCodingOutput(ModelOutput):
     hidden_states: torch.Tensor | None = None
 
 
-def window_starts(length: int, window_size: int, window_stride: int) -> list[int]:
-    """First token of each window over `length` tokens: just enough windows to reach the last token, none of them empty."""
-    return [i * window_stride for i in range(1 + max(0, math.ceil((length - window_size) / window_stride)))]
-
-
-def pad_rows(rows: list[torch.Tensor], padding_value: float = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads rows of unequal length `(L_i, ...)` on the right, to `(B, L, ...)`, and gives their mask `(B, L)`."""
-    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding_value)
-    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-    return padded, (torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]).long()
-
-
-def flat_notes(given: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """The real tokens `real` `(B, L)` of notes `(B, L, ...)` in one row, and how many each note has. On the meta device,
-    where only shapes are known, all of them: that is what the longest notes take."""
-    if given.is_meta:
-        return given.flatten(0, 1), [given.shape[1]] * given.shape[0]
-    return given[real], real.sum(dim=1).tolist()
-
-
 # Fields that every configuration takes without declaring them.
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 
@@ -97,6 +76,13 @@ def _is_batch_norm(module: nn.Module) -> bool:
 def _own_class(model: nn.Module) -> type:
     """The class of a model. FSDP gives one whose weights it divides a class of its own, made of this and `FSDPModule`."""
     return next(known for known in type(model).__mro__ if not known.__name__.startswith("FSDP"))
+
+
+def _too_long(length: int, limit: int) -> str:
+    return (
+        f"A note of {length} tokens is longer than the backbone reads ({limit}): "
+        "set `window_size` in the configuration to read it in windows, or truncate it yourself."
+    )
 
 
 def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
@@ -193,7 +179,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         super().train(mode)
         if mode:
             self.config.shortlist = None
-        if self.config.freeze_backbone and not self._backbone_learns():
+        if self.config.freeze_backbone and self.model.training and not self._backbone_learns():
             self.model.eval()
         return self
 
@@ -352,16 +338,15 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         limit = config.max_position_embeddings
         if config.window_size is None and limit is not None and length > limit:
-            raise ValueError(
-                f"A note of {length} tokens is longer than the backbone reads ({limit}): "
-                "set `window_size` in the configuration to read it in windows, or truncate it yourself."
-            )
+            raise ValueError(_too_long(length, limit))
         if config.window_size is not None and length > config.window_size:
             return self._run_windows(
                 input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
             )
         if values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
             # Padding in front of a note, which would move its first token away from the backbone's first position.
+            return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
+        if attention_mask.numel() > self.tokens_per_pass and not (torch.is_grad_enabled() or attention_mask.is_meta):
             return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
         return self._run_backbone(input_ids, attention_mask, inputs_embeds)
 
@@ -382,41 +367,53 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
 
     def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
         real = attention_mask.bool()
-        given = input_ids if inputs_embeds is None else inputs_embeds
         # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
-        flat, lengths = flat_notes(given, real)
-        parts = []
-        for group in self._window_groups(lengths, size, stride):
-            rows, mask = pad_rows([flat[start:end] for start, end, _ in group])
-            if inputs_embeds is None:
-                states = self._run_backbone(rows, mask)  # (W, window, D)
-            else:
-                states = self._run_backbone(None, mask, rows)
-            parts += [states[i, new - start : end - start] for i, (start, end, new) in enumerate(group)]
-        stitched = torch.cat(parts)
+        joined, lengths = flat_notes(input_ids if inputs_embeds is None else inputs_embeds, real)
+        stitched = self._read_windows(joined, lengths, size, stride)
         if len(stitched) == real.numel():
             return stitched.view(*real.shape, -1)
         out = stitched.new_zeros(*real.shape, stitched.shape[-1])
         return out.masked_scatter(real[..., None], stitched)
 
-    def _window_groups(self, lengths: list[int], size: int, stride: int) -> Iterator[list[tuple[int, int, int]]]:
-        """The windows of notes that are joined to one sequence, in groups of at most `tokens_per_pass` padded tokens.
+    def read_joined(self, joined, lengths: list[int], tokens_per_pass: int | None = None):
+        """What [`read_hidden_states`] gives, of notes that are joined to one row without padding.
 
-        A window is given by its first token, its last + 1, and the first token whose state is taken from it.
+        The windows of all these notes go through the backbone sorted by length, at most `tokens_per_pass` tokens at a time. So
+        hardly any padding is computed, and what is needed beside the states does not grow with the notes.
+
+        Args:
+            joined (`torch.LongTensor` of shape `(T,)`): the tokens of all notes.
+            lengths (`list[int]`): how many each note has, `T` together.
+            tokens_per_pass (`int`, *optional*): in place of the model's own.
+
+        Returns:
+            `torch.FloatTensor` of shape `(T, D)`.
+
+        Raises:
+            ValueError: where there is no `window_size` and a note is longer than the backbone reads.
         """
-        group: list[tuple[int, int, int]] = []
-        offset = longest = 0
-        for length in lengths:
-            for start in window_starts(length, size, stride):
-                end = min(start + size, length)
-                first_new = 0 if start == 0 else start - stride + size
-                longest = max(longest, end - start)
-                if group and longest * (len(group) + 1) > self.tokens_per_pass:
-                    yield group
-                    group, longest = [], end - start
-                group.append((offset + start, offset + end, offset + first_new))
-            offset += length
-        yield group
+        size, limit = self.config.window_size, self.config.max_position_embeddings
+        if size is None and limit is not None and max(lengths) > limit:
+            raise ValueError(_too_long(max(lengths), limit))
+        size = size or max(lengths)
+        return self._read_windows(joined, lengths, size, self.config.window_stride or size, tokens_per_pass)
+
+    def _read_windows(self, joined, lengths: list[int], size: int, stride: int, tokens_per_pass: int | None = None):
+        parts: list[tuple[int, torch.Tensor]] = []
+        out = None
+        for group in window_groups(lengths, size, stride, tokens_per_pass or self.tokens_per_pass):
+            rows, mask = pad_rows([joined[start:end] for start, end, _ in group])
+            given = (rows, mask) if joined.dim() == 1 else (None, mask, rows)
+            states = self._run_backbone(*given)  # (W, window, D)
+            new_states = [(new, states[i, new - start : end - start]) for i, (start, end, new) in enumerate(group)]
+            if torch.is_grad_enabled():
+                parts += new_states
+                continue
+            if out is None:  # so that they are held once
+                out = states.new_empty(len(joined), states.shape[-1])
+            for new, part in new_states:
+                out[new : new + len(part)] = part
+        return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])]) if out is None else out
 
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
         """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is

@@ -1,10 +1,15 @@
 """Makes batches: groups notes of similar length, and pads their tokens or hidden states to one tensor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..modeling_icd import pad_rows
+from ..windows_icd import pad_rows
+
+
+if TYPE_CHECKING:
+    from .hidden_states import HiddenStates
 
 
 def batches_by_length(
@@ -29,9 +34,7 @@ def batches_by_length(
 
 
 def padded_inputs(
-    notes: Sequence[list[int]],
-    read: Callable[[list[int]], torch.Tensor] | None = None,
-    pad_token_id: int = 0,
+    notes: Sequence[list[int]], states: "HiddenStates | None" = None, pad_token_id: int = 0
 ) -> dict[str, torch.Tensor]:
     """A batch as a model's input: `input_ids` `(B, L)`, or `hidden_states` `(B, L, D)`, and `attention_mask` `(B, L)`.
 
@@ -39,11 +42,11 @@ def padded_inputs(
 
     Args:
         notes: the `input_ids` of each; every note has a token.
-        read (`Callable`, *optional*): gives the hidden states of a note, in place of its tokens.
+        states (`HiddenStates`, *optional*): holds the hidden states of these notes, which stand in place of their tokens.
         pad_token_id (`int`): any token id of the model's vocabulary; the mask leaves padding out.
     """
-    if read is None:
+    if states is None:
         name, (padded, mask) = "input_ids", pad_rows([torch.as_tensor(ids) for ids in notes], pad_token_id)
     else:
-        name, (padded, mask) = "hidden_states", pad_rows([read(ids) for ids in notes])
+        name, (padded, mask) = "hidden_states", states.read_padded(notes)
     return {name: padded, "attention_mask": mask}

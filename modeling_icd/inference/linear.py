@@ -26,15 +26,24 @@ class OneDNNLinear(TorchFunctionMode):
 
 
 def onednn_linear(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`torch.nn.functional.linear` by oneDNN. It keeps a program of up to 1 MB for every number of rows that it has seen, so
-    rows of zeros are added until there are few different numbers: to a multiple of 16, above 64 rows of 64, and above 1,024
-    to the next eighth of a power of two."""
+    """`torch.nn.functional.linear` by oneDNN."""
     rows = states.reshape(-1, states.shape[-1])
     count = rows.shape[0]
-    step = 16 if count <= 64 else max(64, 1 << (count.bit_length() - 4))
-    padded_rows = pad(rows, (0, 0, 0, -count % step))
-    products = torch.ops.mkldnn._linear_pointwise(padded_rows, weight, bias, "none", [], "")
+    products = onednn_product(pad(rows, (0, 0, 0, num_padded_rows(count))), weight, bias)
     return products[:count].view(*states.shape[:-1], weight.shape[0])
+
+
+def num_padded_rows(count: int) -> int:
+    """How many rows of zeros to add to so many, so that there are few different numbers: to a multiple of 16, above 64 rows of
+    64, and above 1,024 to the next eighth of a power of two. oneDNN keeps a program of up to 1 MB for every number it has
+    seen."""
+    step = 16 if count <= 64 else max(64, 1 << (count.bit_length() - 4))
+    return -count % step
+
+
+def onednn_product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """`rows` `(N, D)` times the transposed `weight` `(F, D)`, plus `bias` `(F,)`."""
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
 
 
 def fast_linear_layers(device: torch.device) -> AbstractContextManager:

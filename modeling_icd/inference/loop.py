@@ -47,7 +47,7 @@ def logits_of_notes(
     return predict_logits(model, input_ids, batch_size, states)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict_logits(
     model: PreTrainedModel,
     notes: Sequence[list[int]],
@@ -71,14 +71,13 @@ def predict_logits(
         ValueError: where the model gives NaN or infinity.
     """
     model.eval()
-    read = None if states is None else states.read
     batches = batches_by_length([len(ids) for ids in notes], batch_size, TOKENS_PER_BATCH)
     # As many batches as every other process, since those that share the weights of a divided model must call it as often.
     each = -(-len(batches) // num_processes)
     own = [min(process + number * num_processes, len(batches) - 1) for number in range(each)]
     found = {}
     for number in tqdm(own, desc="Scoring", unit="batch", disable=process > 0 or not show_progress):
-        inputs = padded_inputs([notes[i] for i in batches[number]], read)
+        inputs = padded_inputs([notes[i] for i in batches[number]], states)
         try:
             with fast_linear_layers(model.device):
                 output = model(**{name: values.to(model.device) for name, values in inputs.items()})

@@ -17,9 +17,9 @@ from ..heads import find_head
 from ..inference.linear import fast_linear_layers
 from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
-from ..modeling_icd import window_starts
 from ..pipeline_icd import encode_note, padded
 from ..sharing_icd import claimed_access
+from ..windows_icd import window_starts
 from .line import Watch
 from .titles import Code, TitleSearch, classify, describe_code
 

@@ -16,6 +16,7 @@ from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from ..heads import ARCHITECTURES, HEADS, NORMS
 from ..inference.loading import ReaderArguments
+from ..inference.state_formats import FORMATS, StateFormat
 from ..loss_icd import LOSSES, REDUCTIONS
 from ..modeling_icd import MODELS
 
@@ -214,7 +215,12 @@ class DataArguments:
         default=None,
         metadata={"help": "Where hidden states of a frozen backbone go. Default: OUTPUT_DIR-private/hidden_states."},
     )
-    hidden_states_dtype: str = field(default="float16", metadata={"help": "`float16` or `float32`."})
+    hidden_states_format: str = field(
+        default="float16",
+        metadata={
+            "help": f"In which form they are kept: {FORMATS}. Fewer bytes a token, and what it costs: docs/training.md."
+        },
+    )
     max_train_notes: int | None = field(
         default=None, metadata={"help": "Train on this many notes only, the first ones."}
     )
@@ -236,8 +242,7 @@ class DataArguments:
                     "project knows: leave it out."
                 )
             self.data_license = read_license(self.data_license)
-        if self.hidden_states_dtype not in ("float16", "float32"):
-            raise ValueError(f"`hidden_states_dtype` must be float16 or float32, got {self.hidden_states_dtype!r}.")
+        StateFormat.of(self.hidden_states_format)
 
     def all_options(self) -> list[str]:
         """Options of the data set's configuration, NAME=VALUE, its files among them."""

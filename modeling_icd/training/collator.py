@@ -55,8 +55,7 @@ class ICDCollator:
                 f"{empty} of the {len(notes)} notes of a batch have no token, and cannot be coded: leave them out, e.g. with "
                 '`split.filter(lambda note: note["length"] > 0)`.'
             )
-        read = None if self.hidden_states is None else self.hidden_states.read
-        inputs = padded_inputs([note["input_ids"] for note in notes], read, self.pad_token_id)
+        inputs = padded_inputs([note["input_ids"] for note in notes], self.hidden_states, self.pad_token_id)
         batch = {**inputs, "labels": multi_hot([note["label_ids"] for note in notes], self.num_labels)}
         if "evidence" in notes[0]:
             batch["evidence"] = padded_evidence([note["evidence"] for note in notes])

@@ -3,9 +3,10 @@
 All processes call every function here, in the same order. With one process, a function only does its work.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import datasets
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
@@ -73,9 +74,16 @@ def every_process(args: TrainingArguments, work: Callable[[], T]) -> T:
     return result
 
 
-def fill_states(states: HiddenStates, notes: Iterable[list[int]], args: TrainingArguments) -> None:
-    """Compute the hidden states of these notes, `input_ids` of each, that are missing: each process a share of them."""
-    every_process(args, lambda: states.fill(notes, args.process_index, args.world_size))
+def fill_states(states: HiddenStates, parts: Sequence[datasets.Dataset], args: TrainingArguments) -> None:
+    """Compute the hidden states of tokenized notes that are missing: each process a share of them. A format that is fitted is
+    fitted on the first of these data sets."""
+    columns = [part.select_columns("input_ids") for part in parts]
+
+    def fill() -> None:
+        states.fit(columns[0]["input_ids"])
+        states.fill(datasets.concatenate_datasets(columns)["input_ids"], args.process_index, args.world_size)
+
+    every_process(args, fill)
     states.reload()
 
 

@@ -10,7 +10,7 @@ A configuration is a YAML file, or the name of one that comes with this project.
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -110,7 +110,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     store = None
     if model_args.freeze_backbone:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
-        store = fill_store(folder, model, data_args.hidden_states_dtype, (training, validation), args)
+        store = fill_store(folder, model, data_args.hidden_states_format, (training, validation), args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
     if resume is None:
@@ -229,13 +229,21 @@ def ready_to_learn(
 
 
 def fill_store(
-    folder: Path, model: ModelForICDCoding, dtype: str, parts: Iterable[TokenizedNotes], args: ICDTrainingArguments
+    folder: Path, model: ModelForICDCoding, format: str, parts: Sequence[TokenizedNotes], args: ICDTrainingArguments
 ) -> HiddenStates:
-    """The cache of a frozen backbone's hidden states, filled with those of these notes; each process computes a share."""
+    """The cache of a frozen backbone's hidden states, filled with those of these notes; each process computes a share.
+
+    Args:
+        format (`str`): in which form they are kept; see state_formats.py.
+        parts (`Sequence[TokenizedNotes]`): the notes of training first, on which a format is fitted.
+
+    Raises:
+        ValueError: where the model's head cannot be trained on states in this form.
+    """
     to_device(model, args.device)
-    store = HiddenStates(folder, model, dtype)
-    notes = (ids for part in parts for ids in part.tokens["input_ids"])
-    fill_states(store, notes, args)
+    store = HiddenStates(folder, model, format)
+    fill_states(store, [part.tokens for part in parts], args)
+    store.check_head(model.score)
     return store
 
 

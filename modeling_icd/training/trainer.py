@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from torch import distributed
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from dataset_scripts.files import make_folder
@@ -23,49 +23,20 @@ from ..evaluation.decisions import DecisionArguments, check_notes, fit_decision
 from ..inference.hidden_states import HiddenStates
 from ..inference.loop import predict_logits
 from ..inference.tokens import is_raw
+from ..modeling_icd import ModelForICDCoding
 from .arguments import HEAD_STARTS, ICDTrainingArguments
+from .arithmetic import fast_steps
 from .checkpoints import whole_checkpoint
 from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
 from .processes import fill_states, first_process_only, share_buffers
+from .sampler import SamplerEpoch, ShuffledLengthGroupedSampler
 from .sharding import prepare_sharded
 from .start import MAX_START_NOTES, start_head
 
 
 KEPT_IN_MIND = 4  # tokenized sets whose hidden states are known to be there; of others they are looked for again
-
-
-class ShuffledLengthGroupedSampler(LengthGroupedSampler):
-    """Batches of notes of similar length in random order, which depends only on the seed and the epoch.
-
-    So all processes of a run use the same order, and a resumed run continues in the order of the interrupted one.
-    transformers' own goes from long notes to short ones, several times an epoch and so at its end: batch norm would be
-    left with the statistics of the shortest notes.
-
-    Args:
-        batch_size (`int`): notes of one step, over all processes.
-        lengths (`list[int]`): tokens of every note.
-        seed (`int`): seeds the order, together with the epoch (see [`set_epoch`]).
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int = 0):
-        super().__init__(batch_size, lengths=lengths)
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self):
-        generator = torch.Generator()
-        generator.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
-        indices = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        size = self.batch_size
-        full = len(indices) // size
-        for batch in torch.randperm(full, generator=generator).tolist():
-            yield from indices[batch * size : (batch + 1) * size]
-        yield from indices[full * size :]
 
 
 class ICDTrainer(Trainer):
@@ -89,8 +60,9 @@ class ICDTrainer(Trainer):
             the `notes` of each code apart, at the log odds of the codes (`prior`), or `random`. See [`start_head`]; with
             `model_init`, or LoRA on the model, call that yourself.
         hidden_states_dir (`str` or `Path`, *optional*): a folder where what a frozen backbone makes of raw notes is kept, so
-            that it reads each note once, and not in every epoch. The folder is as confidential as the notes, and large: each
-            token takes 2 bytes times the hidden size.
+            that it reads each note once, and not in every epoch. The folder is as confidential as the notes.
+        hidden_states_format (`str`): in which form they are kept there; see state_formats.py. With the default each token takes
+            2 bytes times the hidden size.
         diagnostics (`Diagnostics`, *optional*): what is logged at each evaluation beside the metrics.
 
     Raises:
@@ -111,6 +83,7 @@ class ICDTrainer(Trainer):
         *,
         head_start: str = "notes",
         hidden_states_dir: str | Path | None = None,
+        hidden_states_format: str = "float16",
         diagnostics: Diagnostics | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs,
@@ -119,7 +92,7 @@ class ICDTrainer(Trainer):
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {head_start!r}.")
         self.head_start, self.diagnostics = head_start, diagnostics
         self.is_collating = data_collator is None
-        self.hidden_states_dir = hidden_states_dir
+        self.hidden_states_dir, self.hidden_states_format = hidden_states_dir, hidden_states_format
         self.hidden_states: HiddenStates | None = None
         self.with_states: list[Any] = []  # tokenized notes whose hidden states are there
         learns_from_notes = is_raw(train_dataset)
@@ -136,6 +109,7 @@ class ICDTrainer(Trainer):
         if is_quantised:
             model.is_quantized = True
         prepare_sharded(self)
+        self.add_callback(HiddenBackbone(self))
         if hidden_states_dir is not None:
             self.keep_hidden_states(data_collator)
         self.own_metrics = False
@@ -230,14 +204,20 @@ class ICDTrainer(Trainer):
         if data_collator is not None:
             raise ValueError("`hidden_states_dir` is read by the Trainer's own collator: leave `data_collator` out.")
         folder = make_folder(str(self.hidden_states_dir), private=True)
-        self.hidden_states = HiddenStates(folder, model, "float16")
+        self.hidden_states = HiddenStates(folder, model, self.hidden_states_format)
         self.data_collator = ICDCollator(model.config.num_labels, hidden_states=self.hidden_states)
         self.is_collating = False
 
     def fill_hidden_states(self, tokens: Any) -> None:
         """Compute the hidden states of these tokenized notes, where they are to be kept and are not there yet."""
-        if self.hidden_states is not None and not any(tokens is filled for filled in self.with_states):
-            fill_states(self.hidden_states, tokens["input_ids"], self.args)
+        store = self.hidden_states
+        if store is not None and not any(tokens is filled for filled in self.with_states):
+            if not store.is_open and self.train_dataset is None:
+                raise ValueError(
+                    f"`hidden_states_format` {store.format.name} is fitted on training notes: give a `train_dataset`, too."
+                )
+            fill_states(store, [tokens] if store.is_open else [self.train_dataset, tokens], self.args)
+            store.check_head(self.bare_model.score)
             self.with_states = [*self.with_states, tokens][-KEPT_IN_MIND:]
 
     def metrics_over(self, num_columns: int):
@@ -283,7 +263,48 @@ class ICDTrainer(Trainer):
                 self.start_new_head()
             self.bare_model.head_is_new = False  # a second call goes on with it
             self.record_training_data()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            result = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.show_backbone()
+        self.fold_into_head()
+        return result
+
+    def hide_backbone(self) -> None:
+        """Take a backbone that nothing runs, since its hidden states are cached, out of the sight of what goes through all
+        modules and weights of a model several times a step."""
+        model = self.bare_model
+        is_run = getattr(self.data_collator, "hidden_states", None) is None or self.args.world_size > 1
+        if not is_run and isinstance(model, ModelForICDCoding) and "model" in model._modules:
+            model.__dict__["model"] = model._modules.pop("model")
+
+    def show_backbone(self) -> None:
+        """Undo [`hide_backbone`], so that the backbone is saved and loaded with the head."""
+        model = self.bare_model
+        if "model" in model.__dict__:
+            others = dict(model._modules)
+            model._modules.clear()
+            model._modules.update({"model": model.__dict__.pop("model"), **others})
+
+    def _load_best_model(self):
+        self.show_backbone()
+        super()._load_best_model()
+
+    def compute_loss(self, *args, **kwargs):
+        with fast_steps(self.args.device):
+            return super().compute_loss(*args, **kwargs)
+
+    def fold_into_head(self) -> None:
+        """Let the head give for whole hidden states what it gives for those of the cache; see [`HiddenStates.fold_into`]. For
+        the latter it gives the same as before, so that training can go on."""
+        store = getattr(self.data_collator, "hidden_states", None)
+        if store is not None and store.is_open:
+            store.fold_into(self.bare_model.score)
+
+    def save_model(self, *args, **kwargs):
+        self.fold_into_head()
+        self.show_backbone()
+        super().save_model(*args, **kwargs)
 
     def start_new_head(self) -> None:
         """Start the head as `head_start` says, unless it was loaded with its model, started, or trained before."""
@@ -467,14 +488,16 @@ def are_same(notes: Any, others: Any) -> bool:
     return notes is others or (fingerprint is not None and fingerprint == getattr(others, "_fingerprint", None))
 
 
-class SamplerEpoch(TrainerCallback):
-    """Callback that tells a sampler which epoch begins."""
+class HiddenBackbone(TrainerCallback):
+    """Callback that hides a backbone that nothing runs, and hides it again after it was saved."""
 
-    def __init__(self, sampler: ShuffledLengthGroupedSampler):
-        self.sampler = sampler
+    def __init__(self, trainer: ICDTrainer):
+        self.trainer = trainer
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.sampler.set_epoch(int(state.epoch or 0))
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.hide_backbone()
+
+    on_save = on_train_begin
 
 
 def set_head_learning_rate(optimizer: torch.optim.Optimizer, head: set[int], learning_rate: float) -> None:

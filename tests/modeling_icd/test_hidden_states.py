@@ -1,10 +1,12 @@
 """The cache of hidden states: nothing wrong is ever read from it, and what is damaged is computed again."""
 
 import errno
-import json
 import multiprocessing
+import os
 import random
+import signal
 import stat
+from collections import namedtuple
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import torch
 import modeling_icd
 from modeling_icd.inference import hidden_states
 from modeling_icd.inference.hidden_states import HiddenStates
+from modeling_icd.inference.state_shards import Shard
 
 
 NOTES = [[2 + i] * (1 + i) for i in range(6)]
@@ -32,6 +35,12 @@ def filled(model, tmp_path):
     return store, [store.read(ids) for ids in NOTES]
 
 
+@pytest.fixture
+def one_note_a_shard(monkeypatch):
+    monkeypatch.setattr(hidden_states, "TOKENS_TOGETHER", 1)
+    monkeypatch.setattr(hidden_states, "SHARD_BYTES", 1)
+
+
 def assert_same(store, expected):
     for ids, states in zip(NOTES, expected, strict=True):
         # Computed again among other notes of a batch, a state may differ in the last bit of its float16.
@@ -42,32 +51,40 @@ def reopened(store) -> HiddenStates:
     return HiddenStates(store.folder.parent, store.model)
 
 
+def shards(store) -> list:
+    return sorted(store.folder.glob("*.states"))
+
+
 def test_hidden_states_come_back_as_they_were_and_are_computed_once(model, tmp_path):
     notes = [[2, 3, 4], list(range(2, 20)), [5]]
     store = HiddenStates(tmp_path, model, "float32")
     assert store.fill(notes) == 3
+    expected = []
     for ids in notes:
         mask = torch.ones(1, len(ids), dtype=torch.long)
-        expected = model.eval().read_hidden_states(torch.tensor([ids]), mask)[0]
-        torch.testing.assert_close(store.read(ids), expected, atol=1e-5, rtol=1e-5)
+        expected.append(model.eval().read_hidden_states(torch.tensor([ids]), mask)[0])
+        torch.testing.assert_close(store.read(ids), expected[-1], atol=1e-5, rtol=1e-5)
+    padded, mask = store.read_padded(notes)
+    assert mask.sum(dim=1).tolist() == [3, 18, 1]
+    torch.testing.assert_close(padded[mask == 1], torch.cat(expected), atol=1e-5, rtol=1e-5)
+    assert not padded[mask == 0].any()
     again = HiddenStates(tmp_path, model, "float32")
-    # what an interrupted run leaves behind the last note of its index is written over
-    with open(again.folder / "vectors.bin", "ab") as file:
-        file.write(b"unfinished")
+    (again.folder / "0-000007.unfinished").write_bytes(b"what a killed process leaves")
     assert again.fill([*notes, [7, 8]]) == 1
     assert torch.equal(again.read(notes[1]), store.read(notes[1]))
     assert again.read([7, 8]).shape == (2, 16)
+    assert not list(again.folder.glob("*.unfinished"))
 
 
 def test_an_interrupted_fill_goes_on_where_it_stopped(filled, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(hidden_states, "TOKENS_PER_BATCH", 1)  # one note a batch
+    monkeypatch.setattr(hidden_states, "TOKENS_TOGETHER", 1)  # one note a batch
     compute, done = HiddenStates._compute, []
 
-    def interrupted(self, batch):
+    def interrupted(self, *batch):
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(batch)
-        return compute(self, batch)
+        return compute(self, *batch)
 
     monkeypatch.setattr(HiddenStates, "_compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -78,78 +95,89 @@ def test_an_interrupted_fill_goes_on_where_it_stopped(filled, model, tmp_path, m
     assert_same(again, filled[1])
 
 
+def fill_and_be_killed(folder, backbone):
+    """Write shards of one note, and end as `kill -9` ends a process, in the middle of the fifth."""
+    torch.set_num_threads(1)
+    model = modeling_icd.LlamaForICDCoding.from_pretrained(
+        backbone, num_labels=3, window_size=8, window_stride=6, freeze_backbone=True
+    )
+    store, add = HiddenStates(folder, model), hidden_states.ShardWriter.add
+
+    def killed(self, key, length, states):
+        add(self, key, length, states)
+        if length == 5:
+            self.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    hidden_states.ShardWriter.add = killed
+    store.fill(NOTES)
+
+
+def test_after_kill_9_no_finished_shard_is_computed_again(filled, model, backbone, tmp_path, one_note_a_shard):
+    process = multiprocessing.get_context("fork").Process(
+        target=fill_and_be_killed, args=(tmp_path / "killed", backbone)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    again = HiddenStates(tmp_path / "killed", model)
+    finished = shards(again)
+    assert len(finished) == 4 and list(again.folder.glob("*.unfinished"))
+    assert again.fill(NOTES) == 2
+    assert shards(again)[:4] == finished and not list(again.folder.glob("*.unfinished"))
+    assert_same(again, filled[1])
+
+
 def test_of_200_flipped_bytes_none_gives_wrong_states(filled, capsys):
     store, expected = filled
     draw = random.Random(0)
-    files = {path: path.read_bytes() for path in (store.folder / "vectors.bin", store.folder / "index.jsonl")}
-    num_computed = 0
+    (path,) = shards(store)
+    whole = path.read_bytes()
     for _ in range(200):
-        path = draw.choice(list(files))
-        content = bytearray(files[path])
+        content = bytearray(whole)
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         path.write_bytes(content)
         again = reopened(store)
-        num_computed += again.fill(NOTES)
+        assert again.fill(NOTES) == len(NOTES)
+        assert f"warning: {path} was damaged (" in capsys.readouterr().err
         assert_same(again, expected)
         assert again.fill(NOTES) == 0
-        for name, whole in files.items():
-            name.write_bytes(whole)
-    assert 150 < num_computed < 400  # the note of each byte, seldom two
-    assert (
-        "are damaged (their length or checksum is wrong), of the notes asked for those at [" in capsys.readouterr().err
-    )
+        for file in shards(store):
+            file.unlink()
+        path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("damage", ["vectors lost", "vectors short", "vectors empty", "index lost", "one entry less"])
-def test_what_is_lost_of_the_cache_is_computed_again(damage, filled):
-    store, expected = filled
-    vectors, index = store.folder / "vectors.bin", store.folder / "index.jsonl"
-    lines = index.read_text().splitlines(keepends=True)
-    if damage == "vectors lost":
-        vectors.unlink()
-    elif damage.startswith("vectors"):
-        content = vectors.read_bytes()
-        vectors.write_bytes(content[: len(content) // 2 if damage == "vectors short" else 0])
-    elif damage == "index lost":
-        index.unlink()
+@pytest.mark.parametrize("damage", ["lost", "short", "empty", "of other notes"])
+def test_what_is_lost_of_the_cache_is_computed_again(damage, filled, one_note_a_shard):
+    _, expected = filled
+    store = HiddenStates(filled[0].folder.parent / "shards", filled[0].model)
+    store.fill(NOTES)
+    first, second = shards(store)[2:4]
+    if damage == "lost":
+        first.unlink()
+    elif damage == "of other notes":
+        first.write_bytes(second.read_bytes())
     else:
-        index.write_text("".join(lines[:2] + lines[3:]))
+        content = first.read_bytes()
+        first.write_bytes(content[: len(content) // 2 if damage == "short" else 0])
     again = reopened(store)
-    assert 1 <= again.fill(NOTES) <= len(NOTES)
+    assert again.fill(NOTES) == 1
     assert_same(again, expected)
     assert again.fill(NOTES) == 0
 
 
-def test_an_index_that_cannot_be_read_is_a_warning(filled, capsys):
-    store, expected = filled
-    index = store.folder / "index.jsonl"
-    index.write_bytes(b'{"\xff\n["key", 1]\n' + index.read_bytes()[:-10])  # the last line cut short, too
-    again = reopened(store)
-    assert again.fill(NOTES) == 1
-    assert_same(again, expected)
-    assert "3 lines of" in capsys.readouterr().err
-    assert reopened(again).fill(NOTES) == 0
-
-
-def test_a_place_beyond_any_file_is_damage(filled):
-    store, expected = filled
-    index = store.folder / "index.jsonl"
-    lines = [json.loads(line) for line in index.read_text().splitlines()]
-    lines[2][1], lines[4][1] = 2**63 - 1, 2**70
-    index.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    again = reopened(store)
-    assert again.fill(NOTES) == 2
-    assert_same(again, expected)
-
-
 def test_states_damaged_while_they_are_read_are_computed_again(filled, monkeypatch):
     store, expected = filled
-    (store.folder / "vectors.bin").write_bytes(b"")
-    with monkeypatch.context() as patch:
-        patch.setattr(hidden_states, "get_worker_info", object)  # a worker of a data loader has no backbone
-        with pytest.raises(ValueError, match="damaged during the training"):
-            store.read(NOTES[0])
-    assert_same(store, expected)
+    for is_empty in (True, False):
+        assert_same(store, expected)  # the file is mapped
+        (path,) = shards(store)
+        content = path.read_bytes()
+        path.write_bytes(b"" if is_empty else bytes([content[0] ^ 1]) + content[1:])
+        with monkeypatch.context() as patch:
+            patch.setattr(hidden_states, "get_worker_info", object)  # a worker of a data loader has no backbone
+            with pytest.raises(ValueError, match="damaged during the training"):
+                store.read(NOTES[0])
+        assert_same(store, expected)
     with pytest.raises(KeyError):
         store.read([1])
 
@@ -165,13 +193,33 @@ def test_nan_is_not_stored(model, tmp_path):
         store.read(NOTES[3])
 
 
+def test_the_bytes_are_said_before_and_must_be_free(model, tmp_path, monkeypatch, capsys):
+    usage = namedtuple("usage", "total used free")
+    store = HiddenStates(tmp_path, model)
+    needed = 21 * 16 * 2 + 6 * 36  # tokens, and a record a note
+    with monkeypatch.context() as patch:
+        patch.setattr(hidden_states.shutil, "disk_usage", lambda folder: usage(10**6, 0, needed - 1))
+        with pytest.raises(OSError, match=r"6 notes \(21 tokens, 32 bytes each\) take 0.9 kB in .*Make room"):
+            store.fill(NOTES)
+    assert not shards(store)
+    store.fill(NOTES)
+    assert "(21 tokens, 32 bytes each) will take 0.9 kB in" in capsys.readouterr().err
+    (path,) = shards(store)
+    assert path.stat().st_size == needed + 32  # the footer
+    store.fill(NOTES)
+    assert "will take" not in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_what_was_stored(filled, monkeypatch):
     store, expected = filled
+    open_private = hidden_states.ShardWriter.__init__.__globals__["open_private"]
 
     class FullDisk:
         def __init__(self, path):
             self.file = open_private(path)
-            self.truncate, self.tell, self.flush = self.file.truncate, self.file.tell, self.file.flush
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
 
         def __enter__(self):
             return self
@@ -183,8 +231,7 @@ def test_a_full_disk_leaves_what_was_stored(filled, monkeypatch):
             self.file.write(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    open_private = hidden_states.open_private
-    monkeypatch.setattr(hidden_states, "open_private", FullDisk)
+    monkeypatch.setattr("modeling_icd.inference.state_shards.open_private", FullDisk)
     with pytest.raises(OSError, match=r"cannot be written to .*No space left on device.*make room"):
         store.fill([*NOTES, [9, 9]])
     monkeypatch.undo()
@@ -215,7 +262,8 @@ def test_two_processes_fill_at_once(num_processes, filled, backbone, tmp_path):
         process.join(60)
         assert process.exitcode == 0
     again = HiddenStates(tmp_path / "both", filled[0].model)
-    assert sum(len(entries) for entries in again._entries.values()) == len(NOTES)  # each computed once
+    keys = [key for path in shards(again) for key in list(Shard(path, again.token_bytes).keys())]
+    assert len(keys) == len(set(keys)) == len(NOTES)  # each computed once
     assert_same(again, filled[1])
 
 
@@ -223,3 +271,10 @@ def test_the_cache_is_its_owners_alone(filled):
     folder = filled[0].folder
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder)] == [0o700, 0o700]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_what_an_earlier_version_kept_is_removed(filled):
+    for name in ("index.json", "index.jsonl", "index-1.jsonl", "vectors.bin", "vectors-1.bin"):
+        (filled[0].folder / name).write_text("old")
+    reopened(filled[0])
+    assert {path.suffix for path in filled[0].folder.iterdir()} == {".states", ".lock"}

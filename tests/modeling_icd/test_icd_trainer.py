@@ -158,5 +158,5 @@ def test_what_holds_notes_is_its_owners_alone(arguments, tmp_path):
     folders = [private, private / "cache", private / "hidden_states"]
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     files = [path for path in private.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} >= {".arrow", ".bin"}
+    assert {path.suffix for path in files} >= {".arrow", ".states"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}

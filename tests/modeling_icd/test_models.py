@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
-from modeling_icd.modeling_icd import window_starts
+from modeling_icd.windows_icd import window_starts
 
 
 SMALL_CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8}

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_icd import LlamaForICDCoding, ModelForICDCoding
+from modeling_icd.inference.state_shards import Shard
 from modeling_icd.training.run import main
 
 
@@ -158,8 +159,8 @@ def test_two_processes_train_what_one_does(mode, context, arguments, tmp_path):
     names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
     assert names[0] == names[1]
     if mode == "frozen":  # each process has computed the hidden states of other notes
-        shares = [path.read_text().splitlines() for path in (tmp_path / "two-private").rglob("index*.jsonl")]
-        keys = [json.loads(line)[0] for share in shares for line in share]
+        shares = [list(Shard(path, 16 * 2).keys()) for path in (tmp_path / "two-private").rglob("*.states")]
+        keys = [key for share in shares for key in share]
         assert len(shares) == 2 and all(shares) and len(keys) == len(set(keys))
 
 

@@ -276,13 +276,13 @@ def test_another_start_can_be_asked_for(head_start, has_prior, model, trainer_of
 
 
 def test_a_frozen_backbone_reads_each_note_once_where_its_states_are_kept(backbone, trainer_of, model, tmp_path):
-    read, seen = model.read_hidden_states, []
+    read, seen = model.read_joined, []
 
-    def count(input_ids, *args, **kwargs):
-        seen.append(len(input_ids))
-        return read(input_ids, *args, **kwargs)
+    def count(tokens, lengths, *args):
+        seen.append(len(lengths))
+        return read(tokens, lengths, *args)
 
-    model.read_hidden_states = count
+    model.read_joined = count
     folder = tmp_path / "states"
     gold = notes(9, 1, [("cough", ["999.9"]), ("", ["401.9"])])
     trainer = trainer_of(notes(20), gold, num_train_epochs=3, eval_strategy="epoch", hidden_states_dir=folder)
@@ -292,7 +292,7 @@ def test_a_frozen_backbone_reads_each_note_once_where_its_states_are_kept(backbo
     kept = trainer.evaluate(), trainer.predict(notes(5, 2)).predictions
     assert sum(seen) == 35
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    del model.read_hidden_states
+    del model.read_joined
     plain = trainer_of(evaluated=gold)
     assert plain.evaluate()["eval_loss"] == pytest.approx(kept[0]["eval_loss"], abs=1e-3)
     np.testing.assert_allclose(plain.predict(notes(5, 2)).predictions, kept[1], atol=0.02)
@@ -306,7 +306,7 @@ def test_states_are_kept_of_raw_and_of_tokenized_notes(trainer_of, tokenizer, mo
     alone = trainer_of(tokens, max_steps=1, hidden_states_dir=tmp_path / "b")
     alone.train()
     for name in ("a", "b"):
-        assert list((tmp_path / name).rglob("vectors.bin"))
+        assert list((tmp_path / name).rglob("*.states"))
     with pytest.raises(ValueError, match="leave `data_collator` out"):
         trainer_of(tokens, hidden_states_dir=tmp_path / "c", data_collator=ICDCollator(3))
 

@@ -18,7 +18,8 @@ from modeling_icd.evaluation.results_file import write_results
 from modeling_icd.evaluation.scoring import gold_columns, score_notes
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator
-from modeling_icd.training.trainer import ShuffledLengthGroupedSampler, make_trainer
+from modeling_icd.training.sampler import ShuffledLengthGroupedSampler
+from modeling_icd.training.trainer import make_trainer
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,9 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     assert (output / "evaluation" / "test" / "results.json").exists()
     # Nothing that can be turned back into notes lies in the folder that is published.
     assert not [
-        path for path in output.rglob("*") if path.suffix in (".arrow", ".bin") and "checkpoint" not in str(path)
+        path
+        for path in output.rglob("*")
+        if path.suffix in (".arrow", ".bin", ".states") and "checkpoint" not in str(path)
     ]
 
 
