@@ -259,14 +259,14 @@ def test_coding_can_be_cancelled_and_started_again(visit, busy_model):
     assert here.rows()
 
 
-def test_a_page_that_is_closed_frees_its_place_and_leaves_nothing_in_the_log(browser, server, busy_model, caplog):
+def test_a_page_that_is_closed_frees_its_place_and_leaves_nothing_in_the_log(windows, server, busy_model, caplog):
     page, address = server
-    here = Visit(browser, address)
+    here = Visit(windows, address)
     here.paste(NOTE)
     here.page.click("#run")
     here.page.wait_for_selector("#progress-text:has-text('reading')")
     assert len(page.line) == 1
-    here.context.close()
+    here.page.context.close()
     for _ in range(200):
         if not len(page.line):
             break

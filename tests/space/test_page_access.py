@@ -62,9 +62,9 @@ def show(here: Visit, view: str) -> None:
 
 
 @pytest.fixture(scope="module", params=VIEWS)
-def shown(request, browser, address):
+def shown(request, windows, address):
     """A window with a view that the tests may look at, and not change."""
-    here = Visit(browser, address)
+    here = Visit(windows, address)
     show(here, request.param)
     yield here
     here.close()
