@@ -1,9 +1,8 @@
 """Who may use the page: the login, and the command that starts it."""
 
-import os
 import re
+import runpy
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -108,12 +107,12 @@ def test_a_port_that_is_taken_is_one_message(folder, capsys):
     assert f"error: The page cannot be at port {port} of 127.0.0.1: the port is taken" in capsys.readouterr().err
 
 
-def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
+def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(monkeypatch, capsys):
     metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
     assert (ROOT / "space" / "requirements.txt").read_text() == "modeling-icd[space]\n"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "a b c"}
-    command = [sys.executable, str(ROOT / "space" / "app.py")]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
+    monkeypatch.setenv("ICD_MODEL", "a b c")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "space" / "app.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
