@@ -1,16 +1,19 @@
 """Who may use the page: the login, and the command that starts it."""
 
+import asyncio
 import re
 import runpy
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from serving import routes_of, save_coder, served
 
-from modeling_icd.space.access import MAX_FAILURES, read_accounts
+from modeling_icd.space import access
+from modeling_icd.space.access import FORGOTTEN_SECONDS, FREE_FAILURES, Login, read_accounts
 from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
 
@@ -49,10 +52,39 @@ def test_with_accounts_everything_but_the_login_is_closed(folder):
             answer = client.post("/logout")
             assert (answer.status_code, answer.headers["location"]) == (303, "login")
         assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token}).status_code == 401
-        for _ in range(MAX_FAILURES):
+        for _ in range(FREE_FAILURES + 1):
             answer = httpx.post(f"{address}/login", data={"user": "anna", "password": "no"})
-        assert answer.status_code == 429
-        assert httpx.post(f"{address}/login", data={"user": "anna", "password": "right: \u00e4"}).status_code == 429
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "Too many wrong attempts from your address: wait 2 seconds, then try again." in answer.text
+
+
+def test_wrong_passwords_make_an_address_wait_for_a_short_time_that_grows_and_no_other_address(monkeypatch):
+    login, now = Login({"anna": "right"}), [1000.0]
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(access, "FAILURE_DELAY", 0)
+
+    def attempt(password: str, host: str = "10.0.0.1") -> tuple[int, str]:
+        async def receive():
+            return {"type": "http.request", "body": f"user=anna&password={password}".encode()}
+
+        answer = asyncio.run(login._log_in({"type": "http", "scheme": "http", "client": (host, 1)}, receive))
+        return answer.status_code, answer.headers.get("retry-after", "")
+
+    assert [attempt("wrong") for _ in range(FREE_FAILURES)] == [(401, "")] * FREE_FAILURES
+    for seconds in (2, 4, 8, 16, 32, 64, 120, 120):
+        assert attempt("wrong") == (429, str(seconds))
+        assert attempt("right") == (429, str(seconds))  # which is not looked at, and does not make it longer
+        assert attempt("right", "10.0.0.2") == (303, "")
+        now[0] += seconds - 0.5
+        assert attempt("right") == (429, "1")
+        now[0] += 0.5
+    assert attempt("right") == (303, "")
+    assert attempt("wrong") == (401, "")  # and all is forgotten
+    for _ in range(FREE_FAILURES + 1):
+        attempt("wrong", "10.0.0.3")
+    now[0] += FORGOTTEN_SECONDS
+    assert attempt("wrong", "10.0.0.3") == (401, "")
+    assert len(login._failures) == 1
 
 
 def test_accounts_from_the_command_line_or_a_file(tmp_path):

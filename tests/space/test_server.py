@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -68,7 +69,9 @@ def held(page, monkeypatch):
 
 def test_about(address):
     about = httpx.get(f"{address}/api/about").json()
-    assert "does not decide" in about["banner"]
+    assert "does not decide" in about["banner"] and server_module.PRIVACY in about["banner"]
+    quoted = " ".join((ROOT / "docs" / "page.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    assert server_module.PRIVACY in quoted  # the page and its document promise the same
     assert [model["id"] for model in about["models"]] == ["a", "b"]
     assert about["limits"]["max_characters"] == 200_000
     assert all(example["title"] and len(example["text"]) > 500 for example in about["examples"])
@@ -262,7 +265,7 @@ def test_a_call_that_nobody_comes_back_for_is_dropped(running, held, monkeypatch
 
 def test_the_line_by_itself():
     line = Line(max_waiting=2)
-    first, second, third = (line.join() for _ in range(3))
+    first, second, third = (line.join(words=100) for _ in range(3))
     assert [line.ahead_of(place) for place in (first, second, third)] == [0, 1, 2]
     assert line.seconds_until(second) is None
     with pytest.raises(LineIsFull, match=r"^2 notes are waiting already"):
@@ -271,8 +274,34 @@ def test_the_line_by_itself():
     assert [line.ahead_of(place) for place in (first, second, third)] == [2, 0, 1]
     line.leave(third)
     line.leave(third)  # once is enough
-    assert line.seconds_until(first) >= 0
     assert len(line) == 2
+
+
+def test_how_long_a_note_waits_depends_on_the_words_of_those_before_it(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("modeling_icd.space.line.time", SimpleNamespace(monotonic=lambda: now[0]))
+    line = Line(max_waiting=9)
+    short, watch = line.join(100, "a"), Watch()
+    now[0] += 2  # 100 words in 2 seconds
+    line.leave(short, is_done=True)
+    called_off = line.join(100, "a")
+    now[0] += 500
+    line.leave(called_off)  # says nothing of how long others take
+    long, next_one, last_one = line.join(10_000, "a", watch), line.join(50, "a"), line.join(50, "a")
+    assert line.seconds_until(next_one) == 200
+    assert line.seconds_until(last_one) == 201
+    now[0] += 150
+    assert line.seconds_until(next_one) == 50
+    now[0] += 60  # it takes longer than expected: nobody knows how long
+    assert line.seconds_until(next_one) is None and line.seconds_until(last_one) is None
+    watch.begin(1000)
+    now[0] += 100
+    watch.done = 250  # tokens: what is really read counts
+    assert line.seconds_until(next_one) == 300
+    line.leave(long)
+    other_model = line.join(100, "b")
+    assert line.seconds_until(other_model) == 2
+    assert line.seconds_until(line.join(1, "a")) is None  # nothing is known of the other model
 
 
 def test_a_page_that_is_closed_calls_off_the_note_that_is_read():
