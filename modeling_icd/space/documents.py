@@ -88,7 +88,9 @@ def read_document(name: str, content: bytes) -> tuple[str, list[str]]:
 
 def safe_name(name: str) -> str:
     """A file's name as it may be shown: without its folders and control characters, and shortened."""
-    shown = DIRECTIONS.sub("", UNREADABLE.sub("", name.replace("\n", " ").replace("\\", "/").rpartition("/")[2])).strip()
+    shown = DIRECTIONS.sub(
+        "", UNREADABLE.sub("", name.replace("\n", " ").replace("\\", "/").rpartition("/")[2])
+    ).strip()
     return f"{shown[:60]}..." if len(shown) > 60 else shown or "The file"
 
 

@@ -47,6 +47,7 @@ def write_coder(folder: Path, backbone: str, seed: int) -> str:
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(Path(backbone) / name, folder)
+    (Path(folder) / "README.md").write_text("---\nlanguage: en\n---\n")
     return str(folder)
 
 

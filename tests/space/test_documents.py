@@ -3,7 +3,6 @@
 import io
 import os
 import zipfile
-import zlib
 
 import docx
 import pypdf
@@ -119,7 +118,10 @@ FAULTS = {
     "binary": (bytes(range(256)) * 40, "is no text"),
     "random": (os.urandom(5000), "is no text"),
     "scan": (pdf_document("", ""), "holds pictures of pages and no text"),
-    "heavy": (heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000), "takes more than 2 seconds or too much memory to read"),
+    "heavy": (
+        heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000),
+        "takes more than 2 seconds or too much memory to read",
+    ),
     "pdf bomb": (heavy_pdf(bytes(100 << 20)), "takes more than 2 seconds or too much memory to read"),
     "encrypted": (pdf_document("Fever", password="secret"), "is encrypted"),
     "cut pdf": (pdf_document("Fever")[:200], "is damaged, or is no PDF"),

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import time
-from itertools import pairwise
 
 import pytest
 from visit import NOTE, Visit, result_of
@@ -196,17 +195,29 @@ def test_selected_words_say_which_codes_they_speak_for(visit, result):
         / sum(w for *_, w in code["evidence"])
         for code in result["codes"]
     }
-    said = here.page.eval_on_selector_all(
-        "#speaks li",
-        "(items) => items.map((i) => [i.querySelector('.code').textContent, i.querySelector('.number').textContent])",
+
+    def said(part: str) -> list[tuple[str, ...]]:
+        read = """(items) => items.map((item) => ['.code', '.number', '.share'].map((part) => item.querySelector(part)
+            .lastChild.data))"""
+        return [tuple(item) for item in here.page.eval_on_selector_all(f"#speaks {part}", read)]
+
+    spoken = sorted((code for code, share in shares.items() if share >= 0.05), key=lambda code: -shares[code])
+    by_code = result["by_code"]
+    above, below = (
+        [
+            (code, f"{by_code[code]['score']:.2f}", f"{int(shares[code] * 100 + 0.5)} % of its evidence")
+            for code in spoken
+            if by_code[code]["predicted"] == is_predicted
+        ][:6]
+        for is_predicted in (True, False)
     )
-    assert said and all(percent == f"{int(shares[code] * 100 + 0.5)} %" for code, percent in said)
-    assert set(result["by_code"]) >= {code for code, _ in said} and all(shares[code] >= 0.05 for code, _ in said)
-    predicted = [shares[code] for code, _ in said if result["by_code"][code]["predicted"]]
-    assert all(one >= other for one, other in pairwise(predicted))
+    assert said("> ul > li") == above and said("details li") == below and above and below
+    assert not here.page.locator("#speaks details li").first.is_visible()  # the weak ones are folded away
+    here.page.click("#speaks summary")
+    assert "below threshold" in here.page.get_attribute("#speaks details li button >> nth=0", "aria-label")
     here.page.click("#speaks li button >> nth=0")
-    assert here.page.locator(f".row.selected[data-code='{said[0][0]}']").is_visible()
-    assert here.page.locator("#speaks li").count() == len(said)  # still there, to try the next one
+    assert here.page.locator(f".row.selected[data-code='{above[0][0]}']").is_visible()
+    assert said("> ul > li") == above  # still there, to try the next one
     white = NOTE.index("\n\n")
     here.select_words(white, white + 1)
     here.page.wait_for_selector("#speaks :text('speaks for no code')")
@@ -248,7 +259,7 @@ def test_coding_can_be_cancelled_and_started_again(visit, busy_model):
     here.page.wait_for_selector("#progress-text:has-text('reading')")
     other.paste(NOTE)
     other.page.click("#run")
-    other.page.wait_for_selector("#progress-text:has-text('Waiting: one note is before yours')")
+    other.page.wait_for_selector("#progress-text:has-text('Waiting: 1 note before yours')")
     here.page.click("#cancel")
     here.heard("Coding was cancelled")
     assert here.page.input_value("#text") == NOTE and not here.rows()
@@ -368,10 +379,31 @@ def test_undo_and_redo_lose_no_note(visit):
     assert here.page.text_content("#note") == OTHER
 
 
-def test_a_heading_is_not_taken_into_the_final_list(visit):
+def test_a_category_is_marked_and_taken_only_after_a_question(visit, result):
+    """One that is searched for, and one that the model suggests."""
     here = visit()
     here.page.fill("#search", "I50")
-    here.page.click("#search-list [role=option]:has-text('heading') >> nth=0")
-    assert "cannot be billed" in here.message() and here.final() == []
+    here.page.click("#search-list [role=option]:has-text('category, not billable') >> nth=0")
+    assert "I50 is a category and cannot be billed" in here.message() and here.final() == []
     here.page.click("nav [data-view=batch]")
     assert here.page.inner_text("#message") == ""  # a message does not outlive what it was about
+    here.page.click("nav [data-view=code]")
+    said = {key: value for key, value in result.items() if key != "by_code"}
+    first, second = [code["code"] for code in said["codes"] if code["predicted"]][:2]
+    said["codes"] = [{**code, "heading": code["code"] == first} for code in said["codes"]]
+    event = f"data: {json.dumps([{'status': 'done', 'result': said}])}\n\n"
+    here.page.route(
+        "**/gradio_api/call/code_note/*",
+        lambda route: route.fulfill(body=f"event: complete\n{event}", content_type="text/event-stream"),
+    )
+    here.code()
+    assert here.page.locator("#results .category").count() == 1
+    assert "category, not billable" in here.row(first).locator(".pick").inner_text()
+    here.row(first).locator(".pick").press("a")
+    assert f"{first} is a category" in here.message() and here.final() == []
+    here.page.click(f"[aria-label='Accept {second}']")
+    assert here.page.inner_text("#message") == "" and here.final() == [(second, "accepted")]
+    here.page.click(f"[aria-label='Accept {first}']")
+    here.page.click("text=Take it all the same")
+    assert (first, "accepted") in here.final()
+    assert here.page.locator("#final .category").count() == 1
