@@ -227,7 +227,7 @@ const NOTHING = { false: "no code", true: "no code above the threshold" };
 /** The codes that words speak for; those below the threshold are folded away. */
 function spoken(quoted, above, below, item) {
   const list = (entries) => element("ul", { class: "plain" }, ...entries.slice(0, CODES_SHOWN).map(item));
-  const what = above.length ? "these codes, by their share of its evidence" : NOTHING[below.length > 0];
+  const what = above.length ? "these codes" : NOTHING[below.length > 0];
   const weak = element(
     "details",
     { class: "weak" },

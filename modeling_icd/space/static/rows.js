@@ -34,6 +34,10 @@ export class CodeRow {
     this.code = code;
     this.does = does;
     this.state = element("span", { class: "state" });
+    const tags = [
+      ...(extra.note ? [element("span", { class: "tag" }, extra.note)] : []),
+      ...(code.heading ? [categoryTag()] : []),
+    ];
     this.pick = element(
       "button",
       { type: "button", class: "pick", tabIndex: -1, "aria-pressed": "false", onclick: () => does.pick(code) },
@@ -41,15 +45,10 @@ export class CodeRow {
         "span",
         { class: "line" },
         element("span", { class: "code" }, code.code),
-        element(
-          "span",
-          { class: "chips" },
-          this.state,
-          extra.note ? element("span", { class: "tag" }, extra.note) : null,
-          code.heading ? categoryTag() : null,
-        ),
+        this.state,
         element("span", { class: "score" }, ...scoreParts(code.score)),
       ),
+      tags.length ? element("span", { class: "chips" }, ...tags) : null,
       element("span", { class: "title" }, code.title || "No title is known"),
       code.chapter ? element("span", { class: "chapter" }, code.chapter) : null,
     );
