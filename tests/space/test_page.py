@@ -178,12 +178,6 @@ def download(here, kind: str) -> str:
     return file.value.path().read_text(encoding="utf-8-sig")
 
 
-def test_an_empty_final_list_is_not_downloaded(visit):
-    here = visit()
-    here.page.click("#csv")
-    assert "accept or add at least one code" in here.message()
-
-
 def test_selected_words_say_which_codes_they_speak_for(visit, result):
     here = visit()
     here.code()
@@ -303,7 +297,7 @@ WITHOUT_RANGES = "delete window.Highlight"
 FRAMES = """async ([pick]) => {
     const frame = () => new Promise(requestAnimationFrame);
     const times = [];
-    for (let i = 0; i < 9; i++) {
+    for (let i = 0; i < 5; i++) {
         const start = performance.now();
         pick.click();
         await frame();
@@ -314,18 +308,20 @@ FRAMES = """async ([pick]) => {
 }"""
 
 
-@pytest.mark.parametrize("script", ["", WITHOUT_RANGES], ids=["ranges", "elements"])
-def test_marking_a_long_note_is_quick(visit, script):
+def time_marking(here) -> None:
     """10,000 words: milliseconds from the click on a code to the frame after the one with its marks."""
     note = "\n".join([NOTE.strip()] * (10_000 // len(NOTE.split()) + 1))
-    here = visit(script=script)
     here.code(note)
     times = here.row(here.rows()[1]["code"]).locator(".pick").evaluate_all(FRAMES)
-    print(f"marking a note of {len(note.split()):,} words: median {times[4]:.0f} ms, longest {times[-1]:.0f} ms")
-    assert times[4] < 300
+    print(f"marking a note of {len(note.split()):,} words: median {times[2]:.0f} ms, longest {times[-1]:.0f} ms")
+    assert times[2] < 300
 
 
-def test_a_browser_without_ranges_shows_the_same_marks(visit, result):
+def test_marking_a_long_note_is_quick(visit):
+    time_marking(visit())
+
+
+def test_a_browser_without_ranges_shows_the_same_marks_as_quickly(visit, result):
     here = visit(script=WITHOUT_RANGES)
     here.code()
     for row in here.rows():
@@ -336,6 +332,8 @@ def test_a_browser_without_ranges_shows_the_same_marks(visit, result):
         code = result["by_code"][row["code"]]
         assert marks == [[name, NOTE[start:end]] for name, start, end in expected_marks(code)]
         assert here.page.locator("#note").text_content() == NOTE
+    here.page.click("#edit")
+    time_marking(here)
 
 
 OTHER = "Another patient has cough.\n"

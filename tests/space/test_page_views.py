@@ -61,15 +61,6 @@ def test_an_audit_lists_what_was_missed_and_what_has_no_support(visit, address):
     assert here.final() == [(group(here, "Likely missed")[0], "accepted")]
 
 
-def test_an_audit_needs_codes(visit):
-    here = visit()
-    open_view(here, "audit")
-    here.paste(NOTE)
-    here.page.fill("#assigned", "none so far")
-    here.page.click("#run")
-    assert "no assigned codes" in here.message()
-
-
 # Comparison
 
 
@@ -161,35 +152,40 @@ def test_a_file_of_notes_shows_its_progress_and_can_be_cancelled(visit):
 # Odd inputs
 
 
-@pytest.mark.parametrize("text", ["", " \n\t "])
-def test_an_empty_note_gets_a_message(visit, text):
+def test_a_note_without_text_and_an_audit_without_codes_get_a_message(visit):
     here = visit()
-    here.paste(text)
+    for text in ("", " \n\t "):
+        here.paste(text)
+        here.page.click("#run")
+        assert "There is no text to code" in here.message()
+        here.page.click("#message >> text=Close")
+        assert here.page.locator("#message .message").count() == 0
+    open_view(here, "audit")
+    here.paste(NOTE)
+    here.page.fill("#assigned", "none so far")
     here.page.click("#run")
-    assert "There is no text to code" in here.message()
-    here.page.click("#message >> text=Close")
-    assert here.page.locator("#message .message").count() == 0
+    assert "no assigned codes" in here.message()
 
 
-@pytest.mark.parametrize(
-    "note", [ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"], ids=["markup", "right to left", "control"]
-)
-def test_an_odd_note_is_shown_as_the_text_that_it_is(visit, note):
+def test_an_odd_note_is_shown_as_the_text_that_it_is(visit):
+    """Markup, text from right to left, and control characters."""
     here = visit()
-    here.code(note)
-    shown = note.translate({0x202E: "\u2426", 0x202C: "\u2426", 0: "\u2400"})  # what acts or is unseen becomes a mark
-    assert here.page.locator("#note").text_content() == shown and len(shown) == len(note)
-    assert here.page.locator("#note *").count() == 0
-    hint = "" if shown == note else "The text holds 3 characters that cannot be seen"
-    assert here.page.inner_text("#note-hint").startswith(hint) and here.page.is_visible("#note-hint") == bool(hint)
-    for row in here.rows():
-        here.select(row["code"])
-        assert all(shown[start:end] == words for _, start, end, words in here.marks())
-        texts = here.page.locator("#results .word").all_text_contents()
-        assert all(text in shown for text in texts)
-    here.page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#note'))")
-    here.page.wait_for_selector("#speaks li")
-    assert here.page.evaluate("window.attacked") is None
+    for note in (ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"):
+        here.code(note)
+        shown = note.translate({0x202E: "\u2426", 0x202C: "\u2426", 0: "\u2400"})  # what acts or is unseen is a mark
+        assert here.page.locator("#note").text_content() == shown and len(shown) == len(note)
+        assert here.page.locator("#note *").count() == 0
+        here.page.wait_for_selector("#note-hint", state="hidden" if shown == note else "visible")
+        assert shown == note or "The text holds 3 characters that cannot be seen" in here.page.inner_text("#note-hint")
+        for row in here.rows():
+            here.select(row["code"])
+            assert all(shown[start:end] == words for _, start, end, words in here.marks())
+            texts = here.page.locator("#results .word").all_text_contents()
+            assert all(text in shown for text in texts)
+        here.page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#note'))")
+        here.page.wait_for_selector("#speaks li")
+        assert here.page.evaluate("window.attacked") is None
+        here.page.click("#edit")
 
 
 def test_a_note_runs_in_the_direction_of_its_language(visit):
@@ -338,21 +334,20 @@ def test_a_page_opened_while_the_server_is_away_comes_to_life_later(browser, add
 BUSY = {"status": "busy", "message": "20 notes are waiting already: try again in a minute."}
 
 
-@pytest.mark.parametrize("way", ["refused", "told"])
-def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit, way):
+def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit):
     here = visit(faults=True)
-    if way == "refused":
-        here.page.route(
-            "**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]})
-        )
-    else:
-        events = f"event: generating\ndata: {json.dumps([BUSY])}\n\nevent: complete\ndata: {json.dumps([BUSY])}\n\n"
-        here.page.route(
-            "**/gradio_api/call/code_note/*",
-            lambda route: route.fulfill(body=events, content_type="text/event-stream"),
-        )
+    here.page.route(
+        "**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]})
+    )
     here.paste(NOTE)
     here.page.click("#run")
+    assert here.message() == BUSY["message"]
+    here.page.unroute_all()
+    events = f"event: generating\ndata: {json.dumps([BUSY])}\n\nevent: complete\ndata: {json.dumps([BUSY])}\n\n"
+    stream = "**/gradio_api/call/code_note/*"
+    here.page.route(stream, lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    with here.page.expect_response(stream):
+        here.page.get_by_role("button", name="Try again").click()
     assert here.message() == BUSY["message"]
     here.page.unroute_all()
     here.page.get_by_role("button", name="Try again").click()

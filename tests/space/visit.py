@@ -87,12 +87,11 @@ class Windows:
         return window
 
     def take_back(self, window: Any) -> None:
-        """Leave the page that it shows, as when a window is closed; a plain one is kept for the next who asks."""
+        """Close a window, or keep a plain one for the next who asks, whose page takes the place of the one that it shows."""
         if window.is_closed():
             return
         window.unroute_all()
         if window.is_plain:
-            window.goto("about:blank")
             self._free.append(window)
         else:
             window.context.close()
