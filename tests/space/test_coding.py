@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import CODES, save_coder
+from serving import CODES, save_coder, search_of
 from transformers import pipeline
 
 from modeling_icd.space.coding import (
@@ -20,7 +20,6 @@ from modeling_icd.space.coding import (
     utf16_places,
 )
 from modeling_icd.space.line import Cancelled, Watch
-from modeling_icd.space.titles import TitleSearch
 
 
 NOTE = "patient has acute renal failure and sepsis due to pneumonia no fever"
@@ -34,7 +33,7 @@ def folder(backbone, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def coder(folder) -> Coder:
     coder = Coder(folder)
-    coder.titles = TitleSearch(coder.codes)
+    coder.titles = search_of(tuple(coder.codes))
     return coder
 
 
@@ -165,7 +164,7 @@ def test_categories_are_told_from_the_codes_below_them(backbone, tmp_path):
     names = ["I50", "I50.9", "I10", "E11"]
     fields = {"id2label": dict(enumerate(names)), "code_descriptions": {}}
     coder = Coder(save_coder(backbone, tmp_path, **fields))
-    coder.titles = TitleSearch(coder.codes)
+    coder.titles = search_of(tuple(coder.codes))
     headings = {code["code"]: code["heading"] for code in coder.code_note(NOTE)["codes"]}
     assert headings == {"I50": True, "I50.9": False, "I10": False, "E11": True}  # I10 is a category and can be billed
     assert coder.about()["codes_categories"] is False
