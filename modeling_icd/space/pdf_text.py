@@ -11,6 +11,9 @@ import sys
 import threading
 from typing import Any
 
+import pypdf
+from pypdf.errors import LimitReachedError
+
 
 MAX_PAGES = 1000
 MAX_SECONDS = 20  # of processor time; and three times as long by the clock, where the machine is busy
@@ -39,8 +42,6 @@ def pages_of(content: bytes, max_characters: int) -> dict[str, Any]:
         `{"pages": [str, ...]}`, or `{"fault": word}`: `encrypted` and `unknown encryption`, `pages` (more than `MAX_PAGES`),
         `long` (more than `max_characters`), `limits` (more memory than there is), `damaged`.
     """
-    import pypdf
-
     try:
         reader = pypdf.PdfReader(io.BytesIO(content))
         if reader.is_encrypted and not reader.decrypt(""):
@@ -54,7 +55,7 @@ def pages_of(content: bytes, max_characters: int) -> dict[str, Any]:
             left -= len(pages[-1])
             if left < 0:
                 return {"fault": "long"}
-    except (MemoryError, RecursionError, pypdf.errors.LimitReachedError):
+    except (MemoryError, RecursionError, LimitReachedError):
         return {"fault": "limits"}
     except Exception as error:  # a damaged file raises whatever its parts break
         return {"fault": "unknown encryption" if "cryptography" in str(error) else "damaged"}

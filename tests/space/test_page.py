@@ -8,6 +8,7 @@ import re
 import time
 
 import pytest
+from serving import http
 from visit import NOTE, Visit, result_of
 
 
@@ -404,4 +405,13 @@ def test_a_category_is_marked_and_taken_only_after_a_question(visit, result):
     here.page.click(f"[aria-label='Accept {first}']")
     here.page.click("text=Take it all the same")
     assert (first, "accepted") in here.final()
+    assert here.page.locator("#final .category").count() == 1
+    # A model that was trained on categories: they are what it is asked for, and keep their mark.
+    about = http.get(f"{here.address}api/about").json()
+    about["models"][0]["codes_categories"] = True
+    here.page.route("**/api/about", lambda route: route.fulfill(json=about))
+    here.page.reload()
+    here.code()
+    here.row(first).locator(".pick").press("a")
+    assert here.final() == [(first, "accepted")] and here.page.inner_text("#message") == ""
     assert here.page.locator("#final .category").count() == 1
