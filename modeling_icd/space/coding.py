@@ -1,6 +1,7 @@
 """Codes one note for the page: every code that may matter, with its score and the words behind it, and what an audit finds."""
 
 import contextlib
+import functools
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,12 +88,7 @@ class Coder:
             "review": self.config.review_threshold is not None,
             "has_evidence": self.has_evidence,
             "language": self.language,
-            "codes_categories": self.codes_categories(),
         }
-
-    def codes_categories(self) -> bool:
-        """Whether the model was trained on categories, as I50, rather than on the codes below them: most of its codes are."""
-        return self.titles is not None and 2 * sum(map(self.titles.is_heading, self.codes)) > len(self.codes)
 
     def _notice(self) -> str:
         rule, decision = rule_in_force(self.config)
@@ -135,6 +131,7 @@ class Coder:
             "tokens": len(encoded["input_ids"]),
             "blank": not len(encoded["input_ids"]),
             "codes": [],
+            "codes_categories": self.codes_categories,
             "unknown": unknown,
             "audit": None,
         }
@@ -270,6 +267,11 @@ class Coder:
                 }
             )
         return codes
+
+    @functools.cached_property
+    def codes_categories(self) -> bool:
+        """Whether the model was trained on categories, as I50, rather than on the codes below them: most of its codes are."""
+        return self.titles is not None and 2 * sum(map(self.titles.is_heading, self.codes)) > len(self.codes)
 
     def describe(self, class_id: int) -> Code:
         """What is known of a code; its title is the model's own, or else that of the classification."""

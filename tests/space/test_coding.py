@@ -167,9 +167,11 @@ def test_categories_are_told_from_the_codes_below_them(backbone, tmp_path):
     coder.titles = search_of(tuple(coder.codes))
     headings = {code["code"]: code["heading"] for code in coder.code_note(NOTE)["codes"]}
     assert headings == {"I50": True, "I50.9": False, "I10": False, "E11": True}  # I10 is a category and can be billed
-    assert coder.about()["codes_categories"] is False
-    coder.codes = [code for code in coder.codes if code.code in ("I50", "E11")]
-    assert coder.about()["codes_categories"] is True
+    assert coder.code_note(NOTE)["codes_categories"] is False
+    fields["id2label"] = {0: "I50", 1: "E11", 2: "I10"}
+    other = Coder(save_coder(backbone, tmp_path, **fields))
+    other.titles = coder.titles
+    assert other.code_note(NOTE)["codes_categories"] is True
 
 
 @pytest.mark.parametrize(

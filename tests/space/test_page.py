@@ -8,7 +8,6 @@ import re
 import time
 
 import pytest
-from serving import http
 from visit import NOTE, Visit, result_of
 
 
@@ -390,10 +389,13 @@ def test_a_category_is_marked_and_taken_only_after_a_question(visit, result):
     said = {key: value for key, value in result.items() if key != "by_code"}
     first, second = [code["code"] for code in said["codes"] if code["predicted"]][:2]
     said["codes"] = [{**code, "heading": code["code"] == first} for code in said["codes"]]
-    event = f"data: {json.dumps([{'status': 'done', 'result': said}])}\n\n"
+
+    def told() -> str:
+        return f"event: complete\ndata: {json.dumps([{'status': 'done', 'result': said}])}\n\n"
+
     here.page.route(
         "**/gradio_api/call/code_note/*",
-        lambda route: route.fulfill(body=f"event: complete\n{event}", content_type="text/event-stream"),
+        lambda route: route.fulfill(body=told(), content_type="text/event-stream"),
     )
     here.code()
     assert here.page.locator("#results .category").count() == 1
@@ -407,9 +409,7 @@ def test_a_category_is_marked_and_taken_only_after_a_question(visit, result):
     assert (first, "accepted") in here.final()
     assert here.page.locator("#final .category").count() == 1
     # A model that was trained on categories: they are what it is asked for, and keep their mark.
-    about = http.get(f"{here.address}api/about").json()
-    about["models"][0]["codes_categories"] = True
-    here.page.route("**/api/about", lambda route: route.fulfill(json=about))
+    said["codes_categories"] = True
     here.page.reload()
     here.code()
     here.row(first).locator(".pick").press("a")

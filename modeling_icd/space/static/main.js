@@ -47,7 +47,7 @@ class Page {
       selected: null,
       history: { undo: null, redo: null },
     });
-    this.final = new FinalPane(this.store, () => this.#model()?.codes_categories ?? false);
+    this.final = new FinalPane(this.store, () => currentResult(this.store.state)?.codes_categories ?? false);
     this.does = {
       pick: (code) => this.#select(this.store.state.selected === code.code ? null : code.code),
       select: (code) => this.#select(code.code),
