@@ -9,12 +9,13 @@ import hmac
 import html
 import json
 import logging
+import math
 import re
 import secrets
 import time
 import traceback
-from collections import defaultdict, deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -44,7 +45,10 @@ STARTUP = "/gradio_api/startup-events"  # which the server asks itself, once
 BEFORE_LOGIN = ("/login", "/static/page.css")
 COOKIE = "modeling-icd-session"
 SESSION_SECONDS = 12 * 60 * 60
-MAX_FAILURES, FAILURE_SECONDS, FAILURE_DELAY = 10, 60, 0.1  # in so many seconds, and seconds of waiting after each
+FAILURE_DELAY = 0.1  # seconds of waiting after each wrong password
+FREE_FAILURES = 5  # wrong passwords of one address before it has to wait
+FIRST_LOCK_SECONDS, LONGEST_LOCK_SECONDS = 2, 120  # doubled with each wrong password after those
+FORGOTTEN_SECONDS = 15 * 60  # after the last wrong password of an address, all of them are forgotten
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors {parents}"
@@ -186,6 +190,15 @@ def place_of(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
+@dataclass
+class Failures:
+    """Wrong passwords of one address, and until when it has to wait for its next attempt."""
+
+    count: int = 0
+    last: float = 0.0
+    locked_until: float = 0.0
+
+
 class Login:
     """The login with a user and a password, and the sessions of those who are in.
 
@@ -196,7 +209,7 @@ class Login:
     def __init__(self, accounts: Mapping[str, str]):
         self.accounts = dict(accounts)
         self._sessions: dict[str, float] = {}  # when each ends, by its token
-        self._failures: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_FAILURES))
+        self._failures: dict[str, Failures] = {}  # by the address that they came from
 
     def knows(self, headers: Headers) -> bool:
         """Whether a request comes from someone who is in."""
@@ -216,15 +229,15 @@ class Login:
 
     async def _log_in(self, scope: Scope, receive: Receive) -> Response:
         host = (scope.get("client") or ("",))[0]
-        failures = self._failures[host]
-        if len(failures) == MAX_FAILURES and time.monotonic() - failures[0] < FAILURE_SECONDS:
-            return login_page(429, "Too many attempts: wait a minute, then try again.")
+        if seconds := self._locked_seconds(host):
+            return too_many_attempts(seconds)
         fields = parse_qs((await read_body(receive, 4096)).decode("utf-8", errors="replace"))
         user, password = (fields.get(name, [""])[0] for name in ("user", "password"))
         if not self._is_right(user, password):
-            failures.append(time.monotonic())
+            seconds = self._count_failure(host)
             await asyncio.sleep(FAILURE_DELAY)
-            return login_page(401, "User or password is wrong.")
+            return too_many_attempts(seconds) if seconds else login_page(401, "User or password is wrong.")
+        self._failures.pop(host, None)
         now = time.monotonic()
         self._sessions = {token: end for token, end in self._sessions.items() if end > now}
         token = secrets.token_urlsafe(32)
@@ -233,6 +246,22 @@ class Login:
         is_secure = scope["scheme"] == "https"
         response.set_cookie(COOKIE, token, SESSION_SECONDS, httponly=True, samesite="strict", secure=is_secure)
         return response
+
+    def _locked_seconds(self, host: str) -> int:
+        """How long an address must still wait before its next attempt; 0 where it need not. Other addresses do not wait."""
+        failures = self._failures.get(host)
+        return 0 if failures is None else max(0, math.ceil(failures.locked_until - time.monotonic()))
+
+    def _count_failure(self, host: str) -> int:
+        """Count a wrong password of an address; returns how many seconds it must wait now."""
+        now = time.monotonic()
+        self._failures = {key: kept for key, kept in self._failures.items() if now - kept.last < FORGOTTEN_SECONDS}
+        failures = self._failures.setdefault(host, Failures())
+        failures.count, failures.last = failures.count + 1, now
+        doublings = failures.count - FREE_FAILURES - 1
+        seconds = 0 if doublings < 0 else min(LONGEST_LOCK_SECONDS, FIRST_LOCK_SECONDS << min(doublings, 20))
+        failures.locked_until = now + seconds
+        return seconds
 
     def _is_right(self, user: str, password: str) -> bool:
         expected = self.accounts.get(user, "")
@@ -249,9 +278,24 @@ def session_of(headers: Headers) -> str:
     return "" if cookie is None else cookie.value
 
 
+def static_page(name: str, status: int = 200, **values: str) -> HTMLResponse:
+    """A page of `static`: `{head}` in it is what the heads of all pages have in common, and `{name}` a value, escaped."""
+    head = (STATIC / "head.html").read_text(encoding="utf-8")
+    page = (STATIC / name).read_text(encoding="utf-8").replace("{head}", head.strip())
+    for key, value in values.items():
+        page = page.replace(f"{{{key}}}", html.escape(value))
+    return HTMLResponse(page, status)
+
+
 def login_page(status: int = 200, message: str = "") -> HTMLResponse:
-    page = (STATIC / "login.html").read_text(encoding="utf-8")
-    return HTMLResponse(page.replace("{message}", html.escape(message)), status)
+    return static_page("login.html", status, message=message)
+
+
+def too_many_attempts(seconds: int) -> HTMLResponse:
+    wait = "1 second" if seconds == 1 else f"{seconds} seconds"
+    answer = login_page(429, f"Too many wrong attempts from your address: wait {wait}, then try again.")
+    answer.headers["Retry-After"] = str(seconds)
+    return answer
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

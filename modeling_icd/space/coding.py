@@ -1,9 +1,10 @@
 """Codes one note for the page: every code that may matter, with its score and the words behind it, and what an audit finds."""
 
 import contextlib
+import functools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Coder:
         classes = classify(self.names)
         self.codes = [describe_code(name, classes[name], descriptions.get(name) or "") for name in self.names]
         self.titles: TitleSearch | None = None
+        self.language = language_of(Path(model_id), self.config.training_data)
         self._id_of = ids_by_spelling(self.names)
         # What the head gives for states of nothing says whether it tells what a code was read from.
         nothing = torch.zeros(2, self.config.hidden_size, dtype=self.model.dtype, device=self.model.device)
@@ -85,6 +87,7 @@ class Coder:
             "per_code_thresholds": isinstance(self._thresholds(), list),
             "review": self.config.review_threshold is not None,
             "has_evidence": self.has_evidence,
+            "language": self.language,
         }
 
     def _notice(self) -> str:
@@ -128,6 +131,7 @@ class Coder:
             "tokens": len(encoded["input_ids"]),
             "blank": not len(encoded["input_ids"]),
             "codes": [],
+            "codes_categories": self.codes_categories,
             "unknown": unknown,
             "audit": None,
         }
@@ -250,10 +254,11 @@ class Coder:
         flags = flags_of(scores[listed], self.config.review_threshold)
         codes = []
         for class_id, flag, words in zip(listed, flags, evidence, strict=True):
-            suggested = bool(is_predicted[class_id])
+            suggested, code = bool(is_predicted[class_id]), self.describe(class_id)
             codes.append(
                 {
-                    **self.describe(class_id)._asdict(),
+                    **code._asdict(),
+                    "heading": self.titles is not None and self.titles.is_heading(code),
                     "score": float(scores[class_id]),
                     "threshold": thresholds[class_id] if isinstance(thresholds, list) else thresholds,
                     "predicted": suggested,
@@ -262,6 +267,11 @@ class Coder:
                 }
             )
         return codes
+
+    @functools.cached_property
+    def codes_categories(self) -> bool:
+        """Whether the model was trained on categories, as I50, rather than on the codes below them: most of its codes are."""
+        return self.titles is not None and 2 * sum(map(self.titles.is_heading, self.codes)) > len(self.codes)
 
     def describe(self, class_id: int) -> Code:
         """What is known of a code; its title is the model's own, or else that of the classification."""
@@ -282,6 +292,18 @@ def finite_numbers() -> Iterator[None]:
         raise CodingError(
             "The model gives no finite numbers for this note: its weights are damaged, or too wide for their type."
         ) from None
+
+
+def language_of(folder: Path, training_data: Mapping[str, Any] | None) -> str | None:
+    """The language of a model's notes, as `en`: by its card, or else by the data set that it learned from; `None` if not known."""
+    card = folder / "README.md"
+    if card.is_file():
+        head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+        if head and (found := re.search(r"^language:\s*(?:-\s*)?([a-z]{2})\s*$", head[1], re.MULTILINE)):
+            return found[1]
+    name = (training_data or {}).get("config")
+    found = re.search(r"_(en|es)(_|$)", name) if isinstance(name, str) else None
+    return found[1] if found else None
 
 
 def ids_by_spelling(codes: Sequence[str]) -> dict[str, int]:

@@ -7,20 +7,21 @@ import zipfile
 from collections.abc import Callable, Iterator
 
 import docx
-import pypdf
 from docx.table import Table
 from docx.text.paragraph import Paragraph
-from pypdf.errors import PyPdfError
+
+from .pdf_text import MAX_PAGES, MAX_SECONDS, pages_in_child
 
 
 MAX_DOCUMENT_BYTES = 20 << 20
 MAX_CHARACTERS = 2_000_000
 MAX_UNPACKED_BYTES = 100 << 20  # of a .docx, which is a zip archive
-MAX_PAGES = 1000
 
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Control characters but tab and line feed, and halves of surrogate pairs: no text of a note, and harmful to other programs.
 UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+# Marks that turn the direction of the text around them: in a file's name they would make it look like another one.
+DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 REPLACEMENT = "\ufffd"
 PDF, ZIP = b"%PDF-", b"PK\x03\x04"
 # Of other formats that people try: the beginning of such a file, and what to do with it.
@@ -32,6 +33,15 @@ REFUSED = (
     (b"II*\x00", "is a picture: give the text, or a PDF that holds text"),
     (b"MM\x00*", "is a picture: give the text, or a PDF that holds text"),
 )
+
+PDF_FAULTS = {
+    "encrypted": "is encrypted: open it with its password, and save it without one.",
+    "unknown encryption": "is encrypted: open it, and save it without encryption.",
+    "pages": f"has more than {MAX_PAGES:,} pages, which is no single note: divide it.",
+    "limits": f"takes more than {MAX_SECONDS} seconds or too much memory to read, which no usual note does: paste its text.",
+    "damaged": "is damaged, or is no PDF: save it again, or paste its text.",
+}
+"""What to say of a PDF by its fault, behind its name."""
 
 
 class DocumentError(ValueError):
@@ -78,7 +88,9 @@ def read_document(name: str, content: bytes) -> tuple[str, list[str]]:
 
 def safe_name(name: str) -> str:
     """A file's name as it may be shown: without its folders and control characters, and shortened."""
-    shown = UNREADABLE.sub("", name.replace("\n", " ").replace("\\", "/").rpartition("/")[2]).strip()
+    shown = DIRECTIONS.sub(
+        "", UNREADABLE.sub("", name.replace("\n", " ").replace("\\", "/").rpartition("/")[2])
+    ).strip()
     return f"{shown[:60]}..." if len(shown) > 60 else shown or "The file"
 
 
@@ -191,19 +203,12 @@ def _bounded(name: str, parts: Iterator[str]) -> Iterator[str]:
 
 
 def _read_pdf(name: str, content: bytes, warnings: list[str]) -> str:
-    try:
-        reader = pypdf.PdfReader(io.BytesIO(content))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise DocumentError(f"{name} is encrypted: open it with its password, and save it without one.")
-        if len(reader.pages) > MAX_PAGES:
-            raise DocumentError(f"{name} has more than {MAX_PAGES:,} pages, which is no single note: divide it.")
-        pages = list(_bounded(name, (page.extract_text() for page in reader.pages)))
-    except DocumentError:
-        raise
-    except (PyPdfError, ImportError, Exception) as error:  # a damaged file raises whatever its parts break
-        if "cryptography" in str(error):
-            raise DocumentError(f"{name} is encrypted: open it, and save it without encryption.") from None
-        raise DocumentError(f"{name} is damaged, or is no PDF: save it again, or paste its text.") from None
+    read = pages_in_child(content, MAX_CHARACTERS)
+    if (fault := read.get("fault")) == "long":
+        raise _too_long(name)
+    if fault is not None:
+        raise DocumentError(f"{name} {PDF_FAULTS[fault]}")
+    pages = read["pages"]
     empty = sum(not page.strip() for page in pages)
     if empty == len(pages):
         raise DocumentError(

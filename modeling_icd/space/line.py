@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 
@@ -58,9 +58,15 @@ class Place:
 
     Args:
         ahead_at_first (`int`): how many were before it when it came.
+        words (`int`): of the note that is read at its turn.
+        model (`str`): which reads it.
+        watch (`Watch`, *optional*): how far the note is; `None` for a file of notes, whose turns are single ones.
     """
 
     ahead_at_first: int
+    words: int = 0
+    model: str = ""
+    watch: Watch | None = None
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     since: float = 0.0
 
@@ -75,13 +81,14 @@ class Line:
     def __init__(self, max_waiting: int):
         self.max_waiting = max_waiting
         self._places: list[Place] = []
-        self._turns: deque[float] = deque(maxlen=10)  # seconds that the last turns took
+        # Of the last turns of each model: seconds, and words of the note.
+        self._turns: defaultdict[str, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=10))
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def join(self) -> Place:
-        """Take the last place.
+    def join(self, words: int = 0, model: str = "", watch: Watch | None = None) -> Place:
+        """Take the last place, with what [`Place`] says of the note.
 
         Raises:
             LineIsFull: where `max_waiting` wait already.
@@ -89,38 +96,58 @@ class Line:
         if len(self._places) > self.max_waiting:
             waiting = "1 note is" if self.max_waiting == 1 else f"{self.max_waiting} notes are"
             raise LineIsFull(f"{waiting} waiting already: try again in a minute.")
-        place = Place(len(self._places))
+        place = Place(len(self._places), words, model, watch)
         self._places.append(place)
         self._start_turn()
         return place
 
-    def leave(self, place: Place) -> None:
-        """Give a place up, wherever it is; the others move up."""
+    def leave(self, place: Place, is_done: bool = False) -> None:
+        """Give a place up, wherever it is; the others move up. A turn that came to its end says how long others will take."""
         if place not in self._places:
             return
-        if place.since:
-            self._turns.append(time.monotonic() - place.since)
+        if is_done:
+            self._end_turn(place)
         self._places.remove(place)
         self._move_up()
 
     def give_way(self, place: Place) -> None:
         """End a turn and go behind all who wait; where nobody waits, the next turn begins at once."""
-        if place.since:
-            self._turns.append(time.monotonic() - place.since)
-            place.since = 0.0
+        self._end_turn(place)
         self._places.remove(place)
         self._places.append(place)
         self._move_up()
+
+    def _end_turn(self, place: Place) -> None:
+        if place.since:
+            self._turns[place.model].append((time.monotonic() - place.since, place.words))
+            place.since = 0.0
 
     def ahead_of(self, place: Place) -> int:
         """How many are before a place; 0 where it is its turn."""
         return self._places.index(place)
 
     def seconds_until(self, place: Place) -> float | None:
-        """How long a place will wait, by the last turns; `None` before there were any."""
-        if not self._turns:
+        """How long a place will wait, by the words of the notes before it; `None` where one of them is past knowing."""
+        seconds = 0.0
+        for other in self._places[: self.ahead_of(place)]:
+            left = self._seconds_left(other)
+            if left is None:
+                return None
+            seconds += left
+        return seconds
+
+    def _seconds_left(self, place: Place) -> float | None:
+        """How long the turn of a place will take, or still takes: by what is read of its note, else by the last turns."""
+        if place.since and place.watch is not None and (left := place.watch.seconds_left()) is not None:
+            return left
+        turns = self._turns[place.model]
+        words = sum(words for _, words in turns)
+        if not words:
             return None
-        return sum(self._turns) / len(self._turns) * self.ahead_of(place)
+        left = sum(seconds for seconds, _ in turns) / words * place.words
+        if place.since:
+            left -= time.monotonic() - place.since
+        return left if left > 0 else None  # it takes longer than expected, and who knows how long
 
     async def wait(self, place: Place, seconds: float) -> None:
         """Wait until a place moves up, at most so many seconds."""

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ..versions_icd import VERSION
-from .access import STATIC, Gate, message_response, place_of, read_json
+from .access import STATIC, Gate, message_response, place_of, read_json, static_page
 from .batch import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Batch, BatchError, Batches, batch_csv, read_batch
 from .calls import CallGuard
 from .coding import Coder, CodingError
@@ -34,10 +34,12 @@ from .titles import MAX_LIMIT, OTHER, TitleSearch
 
 logger = logging.getLogger(__name__)
 
-BANNER = (
-    "Text that you enter stays in the memory of this server, is written nowhere, and is gone when you close the page. The codes "
-    "are suggestions of a program: it assists a trained coder and does not decide."
+PRIVACY = (
+    "What you enter is in the memory of this server only while it waits there and is coded (a file of notes that you do not have "
+    "coded is dropped after 15 minutes); it is never written to a disk, logged, or sent to anyone. What the page shows is in this "
+    "tab of your browser alone, and is gone when you close or reload it."
 )
+BANNER = f"The codes are suggestions of a program: it assists a trained coder and does not decide. {PRIVACY}"
 EXAMPLES = Path(__file__).parent / "examples"
 MAX_CHARACTERS = 200_000  # of a note: about 30,000 words
 MAX_EXPORTED = 2000
@@ -122,7 +124,10 @@ class Page:
             )
         else:
             async for message in self._work(
-                token, lambda place, watch: self._code_note(coder, text, assigned, place, watch)
+                token,
+                lambda place, watch: self._code_note(coder, text, assigned, place, watch),
+                len(text.split()),
+                coder,
             ):
                 yield message
 
@@ -132,26 +137,32 @@ class Page:
         if coder is None or batch is None:
             yield error_message("This model is not here: reload the page." if coder is None else GONE)
         else:
-            async for message in self._work(token, lambda place, watch: self._code_batch(coder, batch, place, watch)):
+            work = self._work(token, lambda place, watch: self._code_batch(coder, batch, place, watch), None, coder)
+            async for message in work:
                 yield message
 
     async def _work(
-        self, token: str, work: Callable[[Place, Watch], AsyncIterator[dict[str, Any]]]
+        self,
+        token: str,
+        work: Callable[[Place, Watch], AsyncIterator[dict[str, Any]]],
+        words: int | None,
+        coder: Coder,
     ) -> AsyncIterator[dict[str, Any]]:
         """Work in the line that can be called off by its token. However it ends, and also where nobody listens any more, its
-        place in the line is free again."""
-        watch, token = Watch(), token or uuid.uuid4().hex
+        place in the line is free again. `words` are those of its one note; `None` for a file of notes."""
+        watch, token, is_done = Watch(), token or uuid.uuid4().hex, False
         if token in self.watches:
             yield error_message("This is being coded already.")
             return
         try:
-            place = self.line.join()
+            place = self.line.join(words or 0, coder.key, None if words is None else watch)
         except LineIsFull as full:
             yield {"status": "busy", "message": str(full)}
             return
         self.watches[token] = watch
         try:
             async for message in work(place, watch):
+                is_done = message["status"] == "done" and words is not None
                 yield message
         except Cancelled:
             yield {"status": "cancelled"}
@@ -163,7 +174,7 @@ class Page:
         finally:
             watch.cancel()  # where it is still read
             self.watches.pop(token, None)
-            self.line.leave(place)
+            self.line.leave(place, is_done)
 
     async def _code_note(
         self, coder: Coder, text: str, assigned: list[str], place: Place, watch: Watch
@@ -188,6 +199,7 @@ class Page:
         watch.begin(len(batch.rows))
         told = 0.0
         for row in batch.rows:
+            place.words = len(row.text.split())
             while self.line.ahead_of(place):
                 yield {"status": "reading", **progress(watch)}
                 await self.line.wait(place, WAIT_SECONDS)
@@ -364,11 +376,11 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def add_pages(server) -> None:
-    types = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    types = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
     @server.get("/")
     async def index() -> Response:
-        return FileResponse(STATIC / "index.html", media_type="text/html")
+        return static_page("index.html")
 
     @server.get("/static/{name}")
     async def static(name: str) -> Response:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from serving import served
-from visit import Visit, browser_path, open_browser
+from visit import Visit, Windows, browser_path, open_browser
 
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.space.coding import Coder
@@ -47,6 +47,7 @@ def write_coder(folder: Path, backbone: str, seed: int) -> str:
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(Path(backbone) / name, folder)
+    (Path(folder) / "README.md").write_text("---\nlanguage: en\n---\n")
     return str(folder)
 
 
@@ -90,13 +91,18 @@ def browser():
         yield browser
 
 
+@pytest.fixture(scope="module")
+def windows(browser) -> Windows:
+    return Windows(browser)
+
+
 @pytest.fixture
-def visit(browser, address) -> Iterator[Callable[..., Visit]]:
+def visit(windows, address) -> Iterator[Callable[..., Visit]]:
     """Opens the page in a new window. When the test ends, the page must have kept to itself and complained of nothing."""
     visits: list[Visit] = []
 
     def open_page(**options) -> Visit:
-        visits.append(Visit(browser, address, **options))
+        visits.append(Visit(windows, address, **options))
         return visits[-1]
 
     yield open_page

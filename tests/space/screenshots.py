@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 from serving import served
-from visit import PHONE, Visit, open_browser, page_weight, result_of
+from visit import PHONE, Visit, Windows, open_browser, page_weight, result_of
 
 from modeling_icd.coders import find_coder, notice_of
 from modeling_icd.space.coding import Coder
@@ -92,17 +92,17 @@ def save_small(picture: bytes, path: Path) -> None:
 def take_pictures(folder: Path, address: str, names: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with open_browser() as browser:
+        windows = Windows(browser)
         for name in names:
             show, options = PICTURES[name]
-            here = Visit(browser, address, **options)
+            here = Visit(windows, address, **options)
             show(here)
             here.page.wait_for_timeout(300)  # until the last frame is painted
             path = folder / f"{name}.png"
             save_small(here.page.screenshot(), path)
             print(f"{path} ({path.stat().st_size // 1000} kB)")
             weight = page_weight(here)
-            here.page.close()
-            here.context.close()
+            here.close()
     print(f"The page: {len(weight)} files, {sum(weight.values()) / 1000:.0f} kB.")
 
 

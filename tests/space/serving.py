@@ -5,16 +5,19 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import torch
 from transformers import AutoTokenizer
 
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.space.coding import Coder
 from modeling_icd.space.server import Page, launch, make_server
+from modeling_icd.space.titles import Code, TitleSearch
 
 
 CODES = [
@@ -28,6 +31,9 @@ CODES = [
     "5A1955Z",
     *(f"T{i:02}.1" for i in range(8, 70)),
 ]
+http = httpx.Client(
+    timeout=60, trust_env=False
+)  # one for all questions: each new one reads all certificates of the machine
 WINDOW = {"window_size": 16, "window_stride": 12}
 
 
@@ -50,10 +56,18 @@ def save_coder(backbone: str, folder: Path, **fields) -> str:
     return str(folder)
 
 
+@lru_cache
+def search_of(codes: tuple[Code, ...]) -> TitleSearch:
+    """The titles for these codes, built once for all tests: that takes a second."""
+    return TitleSearch(codes)
+
+
 @contextmanager
 def served(coders: list[Coder], accounts=None, **settings) -> Iterator[tuple[Page, str, Any]]:
     """The page, its address, and its server, which is closed at the end."""
-    page = Page(coders, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modeling_icd.space.server.TitleSearch", lambda codes: search_of(tuple(codes)))
+        page = Page(coders, **settings)
     server = make_server(page, accounts)
     address = launch(server, page, "127.0.0.1", free_port()).rstrip("/")
     try:
@@ -72,7 +86,7 @@ def free_port() -> int:
 def join(address: str, name: str, data: list) -> str:
     """The event id of a new call."""
     body = json.dumps({"data": data})  # in ASCII: a browser, too, can send half of a character so
-    answer = httpx.post(f"{address}/gradio_api/call/{name}", content=body, timeout=60)
+    answer = http.post(f"{address}/gradio_api/call/{name}", content=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["event_id"]
 
@@ -80,7 +94,7 @@ def join(address: str, name: str, data: list) -> str:
 def messages(address: str, name: str, data: list) -> Iterator[dict]:
     """The messages of a call, one after the other, each once."""
     event = join(address, name, data)
-    with httpx.stream("GET", f"{address}/gradio_api/call/{name}/{event}", timeout=60) as stream:
+    with http.stream("GET", f"{address}/gradio_api/call/{name}/{event}", timeout=60) as stream:
         kind = ""
         for line in stream.iter_lines():
             field, _, value = line.partition(": ")
@@ -103,7 +117,7 @@ def code(address: str, text: str, assigned=(), model: str = "a", token: str = ""
 
 
 def upload(address: str, route: str, name: str, content: bytes) -> httpx.Response:
-    return httpx.post(f"{address}/api/{route}", content=content, headers={"X-File-Name": name}, timeout=60)
+    return http.post(f"{address}/api/{route}", content=content, headers={"X-File-Name": name}, timeout=60)
 
 
 def wait_until(holds, seconds: float = 20) -> None:

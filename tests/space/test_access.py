@@ -1,20 +1,22 @@
 """Who may use the page: the login, and the command that starts it."""
 
-import os
+import asyncio
 import re
+import runpy
 import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from packaging.requirements import Requirement
 from serving import routes_of, save_coder, served
 
-from modeling_icd.space import server
-from modeling_icd.space.access import MAX_FAILURES, read_accounts
+from modeling_icd.space import access, server
+from modeling_icd.space.access import FORGOTTEN_SECONDS, FREE_FAILURES, Login, read_accounts
 from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
 
@@ -53,10 +55,39 @@ def test_with_accounts_everything_but_the_login_is_closed(folder):
             answer = client.post("/logout")
             assert (answer.status_code, answer.headers["location"]) == (303, "login")
         assert httpx.get(f"{address}/api/about", cookies={"modeling-icd-session": token}).status_code == 401
-        for _ in range(MAX_FAILURES):
+        for _ in range(FREE_FAILURES + 1):
             answer = httpx.post(f"{address}/login", data={"user": "anna", "password": "no"})
-        assert answer.status_code == 429
-        assert httpx.post(f"{address}/login", data={"user": "anna", "password": "right: \u00e4"}).status_code == 429
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "Too many wrong attempts from your address: wait 2 seconds, then try again." in answer.text
+
+
+def test_wrong_passwords_make_an_address_wait_for_a_short_time_that_grows_and_no_other_address(monkeypatch):
+    login, now = Login({"anna": "right"}), [1000.0]
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(access, "FAILURE_DELAY", 0)
+
+    def attempt(password: str, host: str = "10.0.0.1") -> tuple[int, str]:
+        async def receive():
+            return {"type": "http.request", "body": f"user=anna&password={password}".encode()}
+
+        answer = asyncio.run(login._log_in({"type": "http", "scheme": "http", "client": (host, 1)}, receive))
+        return answer.status_code, answer.headers.get("retry-after", "")
+
+    assert [attempt("wrong") for _ in range(FREE_FAILURES)] == [(401, "")] * FREE_FAILURES
+    for seconds in (2, 4, 8, 16, 32, 64, 120, 120):
+        assert attempt("wrong") == (429, str(seconds))
+        assert attempt("right") == (429, str(seconds))  # which is not looked at, and does not make it longer
+        assert attempt("right", "10.0.0.2") == (303, "")
+        now[0] += seconds - 0.5
+        assert attempt("right") == (429, "1")
+        now[0] += 0.5
+    assert attempt("right") == (303, "")
+    assert attempt("wrong") == (401, "")  # and all is forgotten
+    for _ in range(FREE_FAILURES + 1):
+        attempt("wrong", "10.0.0.3")
+    now[0] += FORGOTTEN_SECONDS
+    assert attempt("wrong", "10.0.0.3") == (401, "")
+    assert len(login._failures) == 1
 
 
 def test_accounts_from_the_command_line_or_a_file(tmp_path):
@@ -123,14 +154,14 @@ def test_a_port_that_is_taken_is_one_message_before_the_model_is_loaded(capsys):
     assert "error: The page cannot be at port 7860 of 203.0.113.7" in capsys.readouterr().err
 
 
-def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(tmp_path):
+def test_the_script_of_the_space_starts_the_page_with_the_models_that_its_variable_names(monkeypatch, capsys):
     metadata = (ROOT / "space" / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert "sdk: gradio" in metadata and "app_file: app.py" in metadata
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ICD_MODEL": "a b c"}
-    command = [sys.executable, str(ROOT / "space" / "app.py")]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
+    monkeypatch.setenv("ICD_MODEL", "a b c")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "space" / "app.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: 3 models are named: the page compares two at most."
 
 
 def test_the_wheel_that_the_space_asks_for_is_the_one_that_its_readme_builds(tmp_path):

@@ -7,12 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import CODES, save_coder
+from serving import CODES, save_coder, search_of
 from transformers import pipeline
 
-from modeling_icd.space.coding import NUM_LISTED, Coder, CodingError, heaviest_words, ids_by_spelling, utf16_places
+from modeling_icd.space.coding import (
+    NUM_LISTED,
+    Coder,
+    CodingError,
+    heaviest_words,
+    ids_by_spelling,
+    language_of,
+    utf16_places,
+)
 from modeling_icd.space.line import Cancelled, Watch
-from modeling_icd.space.titles import TitleSearch
 
 
 NOTE = "patient has acute renal failure and sepsis due to pneumonia no fever"
@@ -26,7 +33,7 @@ def folder(backbone, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def coder(folder) -> Coder:
     coder = Coder(folder)
-    coder.titles = TitleSearch(coder.codes)
+    coder.titles = search_of(tuple(coder.codes))
     return coder
 
 
@@ -151,6 +158,36 @@ def test_what_the_page_says_of_a_model(coder, folder):
     assert (about["threshold"], about["per_code_thresholds"], about["review"]) == (0.55, False, False)
     assert about["notice"] == ""  # its threshold stands beside the slider
     assert Coder(folder, notice="A research model.").about()["notice"] == "A research model."
+
+
+def test_categories_are_told_from_the_codes_below_them(backbone, tmp_path):
+    names = ["I50", "I50.9", "I10", "E11"]
+    fields = {"id2label": dict(enumerate(names)), "code_descriptions": {}}
+    coder = Coder(save_coder(backbone, tmp_path, **fields))
+    coder.titles = search_of(tuple(coder.codes))
+    headings = {code["code"]: code["heading"] for code in coder.code_note(NOTE)["codes"]}
+    assert headings == {"I50": True, "I50.9": False, "I10": False, "E11": True}  # I10 is a category and can be billed
+    assert coder.code_note(NOTE)["codes_categories"] is False
+    fields["id2label"] = {0: "I50", 1: "E11", 2: "I10"}
+    other = Coder(save_coder(backbone, tmp_path, **fields))
+    other.titles = coder.titles
+    assert other.code_note(NOTE)["codes_categories"] is True
+
+
+@pytest.mark.parametrize(
+    ("card", "data", "expected"),
+    [
+        ("---\nlanguage: es\n---\nlanguage: en\n", {"config": "diagnoses_en"}, "es"),
+        ("---\nlanguage:\n- en\n---\n", None, "en"),
+        ("No head.\nlanguage: en\n", {"config": "diagnoses_es_top50"}, "es"),
+        ("---\nlanguage: [en, es]\n---\n", {"config": "full"}, None),
+        (None, None, None),
+    ],
+)
+def test_the_language_of_a_model_is_that_of_its_card_or_of_its_data(tmp_path, card, data, expected):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert language_of(tmp_path, data) == expected
 
 
 class Recorded(Watch):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
-from modeling_icd.space import documents
+from modeling_icd.space import documents, pdf_text
 from modeling_icd.space.documents import DocumentError, read_document, safe_name
 
 
@@ -30,19 +30,24 @@ def word_document() -> bytes:
     return file.getvalue()
 
 
+def add_page(writer: pypdf.PdfWriter, operators: bytes) -> None:
+    """Add a page with these operators, compressed."""
+    font = DictionaryObject({NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1")})
+    font[NameObject("/BaseFont")] = NameObject("/Helvetica")
+    page = writer.add_blank_page(300, 300)
+    page[NameObject("/Resources")] = DictionaryObject(
+        {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
+    )
+    stream = DecodedStreamObject()
+    stream.set_data(operators)
+    page[NameObject("/Contents")] = writer._add_object(stream.flate_encode())
+
+
 def pdf_document(*pages: str, password: str | None = None) -> bytes:
     """A PDF with a line of text on each page; an empty one stands for a scanned page."""
     writer = pypdf.PdfWriter()
-    font = DictionaryObject({NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1")})
-    font[NameObject("/BaseFont")] = NameObject("/Helvetica")
     for text in pages:
-        page = writer.add_blank_page(300, 300)
-        page[NameObject("/Resources")] = DictionaryObject(
-            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
-        )
-        stream = DecodedStreamObject()
-        stream.set_data(f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode())
-        page[NameObject("/Contents")] = writer._add_object(stream)
+        add_page(writer, f"BT /F1 12 Tf 20 200 Td ({text}) Tj ET".encode())
     if password is not None:
         writer.encrypt(password, algorithm="RC4-128")
     file = io.BytesIO()
@@ -60,6 +65,15 @@ def bomb(declared: int | None = None) -> bytes:
     if declared is not None:
         content = content.replace((200 << 20).to_bytes(4, "little"), declared.to_bytes(4, "little"))
     return content
+
+
+def heavy_pdf(content: bytes) -> bytes:
+    """A small file with one page, whose operators unpack to far more."""
+    writer = pypdf.PdfWriter()
+    add_page(writer, content)
+    file = io.BytesIO()
+    writer.write(file)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -104,6 +118,11 @@ FAULTS = {
     "binary": (bytes(range(256)) * 40, "is no text"),
     "random": (os.urandom(5000), "is no text"),
     "scan": (pdf_document("", ""), "holds pictures of pages and no text"),
+    "heavy": (
+        heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000),
+        "takes more than 2 seconds or too much memory to read",
+    ),
+    "pdf bomb": (heavy_pdf(bytes(100 << 20)), "takes more than 2 seconds or too much memory to read"),
     "encrypted": (pdf_document("Fever", password="secret"), "is encrypted"),
     "cut pdf": (pdf_document("Fever")[:200], "is damaged, or is no PDF"),
     "cut docx": (word_document()[:2000], "is damaged, or is no Word document"),
@@ -119,7 +138,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_read_is_one_message_that_names_the_file(fault):
+def test_what_cannot_be_read_is_one_message_that_names_the_file(fault, monkeypatch):
+    monkeypatch.setattr(pdf_text, "MAX_SECONDS", 1)
+    monkeypatch.setitem(documents.PDF_FAULTS, "limits", documents.PDF_FAULTS["limits"].replace("20", "2"))
     content, expected = FAULTS[fault]
     with pytest.raises(DocumentError, match=f"^my note.pdf ({expected})") as error:
         read_document("C:\\ward\\my note.pdf", content)
@@ -139,14 +160,24 @@ def test_a_zip_that_is_no_word_document():
 @given(st.binary(max_size=300), st.sampled_from([b"", b"%PDF-1.7\n", b"PK\x03\x04", b"\xff\xfe"]))
 def test_any_bytes_give_a_text_or_a_message(content, start):
     try:
-        text, _ = read_document("x", start + content)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(documents, "pages_in_child", pdf_text.pages_of)  # a process for each would take minutes
+            text, _ = read_document("x", start + content)
     except DocumentError as error:
         assert str(error)
     else:
         assert text.strip() and not documents.UNREADABLE.search(text)
 
 
+def test_a_pdf_that_takes_too_much_leaves_no_process_and_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf_text, "MAX_MEMORY_BYTES", 120 << 20)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert pdf_text.pages_in_child(heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000), 1000) == {"fault": "limits"}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_are_shown_short_and_without_folders():
     assert safe_name("/home/x/a\x00b\n.txt") == "ab .txt"
+    assert safe_name("report\u202efdp.exe") == "reportfdp.exe"  # and not "reportexe.pdf"
     assert safe_name("") == "The file"
     assert len(safe_name("x" * 500)) == 63

@@ -61,15 +61,6 @@ def test_an_audit_lists_what_was_missed_and_what_has_no_support(visit, address):
     assert here.final() == [(group(here, "Likely missed")[0], "accepted")]
 
 
-def test_an_audit_needs_codes(visit):
-    here = visit()
-    open_view(here, "audit")
-    here.paste(NOTE)
-    here.page.fill("#assigned", "none so far")
-    here.page.click("#run")
-    assert "no assigned codes" in here.message()
-
-
 # Comparison
 
 
@@ -158,42 +149,43 @@ def test_a_file_of_notes_shows_its_progress_and_can_be_cancelled(visit):
     assert here.rows()
 
 
-def test_a_file_without_notes_gets_one_message(visit):
-    here = visit(faults=True)
-    open_view(here, "batch")
-    bad = {"name": "bad.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"}
-    here.page.set_input_files("#batch-file", bad)
-    here.page.click("#batch-run")
-    assert "text" in here.message() and "Traceback" not in here.message()
-
-
 # Odd inputs
 
 
-@pytest.mark.parametrize("text", ["", " \n\t "])
-def test_an_empty_note_gets_a_message(visit, text):
+def test_a_note_without_text_and_an_audit_without_codes_get_a_message(visit):
     here = visit()
-    here.paste(text)
+    for text in ("", " \n\t "):
+        here.paste(text)
+        here.page.click("#run")
+        assert "There is no text to code" in here.message()
+        here.page.click("#message >> text=Close")
+        assert here.page.locator("#message .message").count() == 0
+    open_view(here, "audit")
+    here.paste(NOTE)
+    here.page.fill("#assigned", "none so far")
     here.page.click("#run")
-    assert "There is no text to code" in here.message()
-    here.page.click("#message >> text=Close")
-    assert here.page.locator("#message .message").count() == 0
+    assert "no assigned codes" in here.message()
 
 
-@pytest.mark.parametrize(
-    "note", [ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"], ids=["markup", "right to left", "control"]
-)
-def test_an_odd_note_is_shown_as_the_text_that_it_is(visit, note):
+def test_an_odd_note_is_shown_as_the_text_that_it_is(visit):
+    """Markup, text from right to left, and control characters."""
     here = visit()
-    here.code(note)
-    assert here.page.locator("#note").text_content() == note
-    assert here.page.locator("#note *").count() == 0
-    for row in here.rows():
-        here.select(row["code"])
-        assert all(note[start:end] == words for _, start, end, words in here.marks())
-    here.page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#note'))")
-    here.page.wait_for_selector("#speaks li")
-    assert here.page.evaluate("window.attacked") is None
+    for note in (ATTACK, RIGHT_TO_LEFT, "\u202efever\u202c \u0000 cough"):
+        here.code(note)
+        shown = note.translate(dict.fromkeys([0x202E, 0x202C, 0], "\xa4"))  # what acts or is unseen is a mark
+        assert here.page.locator("#note").text_content() == shown and len(shown) == len(note)
+        assert here.page.locator("#note *").count() == 0
+        here.page.wait_for_selector("#note-hint", state="hidden" if shown == note else "visible")
+        assert shown == note or "The text holds 3 characters that cannot be seen" in here.page.inner_text("#note-hint")
+        for row in here.rows():
+            here.select(row["code"])
+            assert all(shown[start:end] == words for _, start, end, words in here.marks())
+            texts = here.page.locator("#results .word").all_text_contents()
+            assert all(text in shown for text in texts)
+        here.page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#note'))")
+        here.page.wait_for_selector("#speaks li")
+        assert here.page.evaluate("window.attacked") is None
+        here.page.click("#edit")
 
 
 def test_a_note_runs_in_the_direction_of_its_language(visit):
@@ -216,21 +208,65 @@ def test_a_note_of_a_megabyte_gets_a_message_that_says_how_long_it_may_be(visit)
     assert len(here.page.input_value("#text")) == 1 << 20
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("<b>x.bin", bytes(range(256)) * 40, "x.bin"),
-        ("empty.txt", b"", "empty.txt"),
-        ("scan.pdf", b"%PDF-1.4\n%%EOF", "scan.pdf"),
-    ],
-)
-def test_a_file_that_holds_no_text_gets_one_message_and_changes_nothing(visit, name, content, message):
+def test_a_file_that_holds_no_text_gets_one_message_and_what_was_there_is_not_taken_for_its_text(visit):
     here = visit(faults=True)
+    files = {"<b>x.bin": bytes(range(256)) * 40, "empty.txt": b"", "sc\u202ean.pdf": b"%PDF-1.4\n%%EOF"}
+    here.page.set_input_files("#file", {"name": "empty.txt", "mimeType": "text/plain", "buffer": b""})
+    assert here.message().startswith("empty.txt is empty") and here.page.inner_text("#note-source") == ""
     here.paste("what was there")
-    here.page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
-    assert message in here.message()
-    assert here.page.locator("#message b").count() == 0
-    assert here.page.input_value("#text") == "what was there"
+    for name, content in files.items():
+        here.page.set_input_files("#file", {"name": name, "mimeType": "application/octet-stream", "buffer": content})
+        shown = name.replace("\u202e", "\xa4")
+        here.page.wait_for_selector(f"#note-source:text-is('the earlier text, not {shown}')")
+        said = here.message()
+        assert name.replace("\u202e", "") in said and said.endswith("The text in the box is still the earlier one.")
+        assert here.page.locator("#message b").count() == 0
+        assert here.page.input_value("#text") == "what was there"
+    here.page.set_input_files("#file", {"name": "note.txt", "mimeType": "text/plain", "buffer": b"fever and cough"})
+    here.page.wait_for_selector("#note-source:text-is('from note.txt')")
+    assert here.page.inner_text("#message") == ""  # a success takes the old message away
+    here.paste("typed")
+    assert here.page.inner_text("#note-source") == ""
+
+
+SPANISH = (
+    "La paciente presenta fiebre y tos sin dolor en el pecho; se ingresa en la planta con una neumonia de la base. "
+)
+
+
+def test_a_note_in_another_language_than_the_coder_s_gets_a_hint_and_is_coded(visit):
+    here = visit()
+    here.paste(SPANISH)
+    here.page.wait_for_selector("#note-hint:text('This looks like Spanish, and first-coder reads English.')")
+    assert "The coder codiesp-es reads Spanish." in here.page.inner_text("#note-hint")
+    here.code(SPANISH)
+    assert here.page.is_visible("#note-hint")
+    here.page.click("#edit")
+    for plain in (NOTE * 3, "fiebre y tos", SPANISH + NOTE * 3):  # its own language, too short, and mixed
+        here.paste(plain)
+        here.page.wait_for_selector("#note-hint", state="hidden")
+
+
+def test_an_old_message_goes_when_something_else_succeeds(visit):
+    here = visit(faults=True)
+    here.page.click("#csv")
+    assert "accept or add at least one code" in here.message()
+    here.code()
+    assert here.page.inner_text("#message") == ""
+    here.page.route("**/api/export", lambda route: route.abort())
+    here.page.click(f"[aria-label='Accept {here.rows()[0]['code']}']")
+    here.page.click("#csv")
+    assert "does not answer" in here.message()
+    here.page.unroute_all()
+    with here.page.expect_download():
+        here.page.click("#fhir")
+    here.page.wait_for_selector("#message:empty", state="attached")
+    open_view(here, "batch")
+    here.page.set_input_files("#batch-file", {"name": "bad.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"})
+    here.page.click("#batch-run")
+    assert "text" in here.message() and "Traceback" not in here.message()
+    here.page.set_input_files("#batch-file", table_of([NOTE]))
+    assert here.page.inner_text("#message") == ""
 
 
 def test_a_document_is_opened_by_choice_and_by_dropping(visit, tmp_path):
@@ -298,21 +334,20 @@ def test_a_page_opened_while_the_server_is_away_comes_to_life_later(browser, add
 BUSY = {"status": "busy", "message": "20 notes are waiting already: try again in a minute."}
 
 
-@pytest.mark.parametrize("way", ["refused", "told"])
-def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit, way):
+def test_a_server_that_is_busy_says_so_and_can_be_asked_again(visit):
     here = visit(faults=True)
-    if way == "refused":
-        here.page.route(
-            "**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]})
-        )
-    else:
-        events = f"event: generating\ndata: {json.dumps([BUSY])}\n\nevent: complete\ndata: {json.dumps([BUSY])}\n\n"
-        here.page.route(
-            "**/gradio_api/call/code_note/*",
-            lambda route: route.fulfill(body=events, content_type="text/event-stream"),
-        )
+    here.page.route(
+        "**/gradio_api/call/code_note", lambda route: route.fulfill(status=503, json={"detail": BUSY["message"]})
+    )
     here.paste(NOTE)
     here.page.click("#run")
+    assert here.message() == BUSY["message"]
+    here.page.unroute_all()
+    events = f"event: generating\ndata: {json.dumps([BUSY])}\n\nevent: complete\ndata: {json.dumps([BUSY])}\n\n"
+    stream = "**/gradio_api/call/code_note/*"
+    here.page.route(stream, lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    with here.page.expect_response(stream):
+        here.page.get_by_role("button", name="Try again").click()
     assert here.message() == BUSY["message"]
     here.page.unroute_all()
     here.page.get_by_role("button", name="Try again").click()

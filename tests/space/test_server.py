@@ -7,11 +7,12 @@ import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from fhirclient.models.bundle import Bundle
-from serving import CODES, code, join, last, messages, routes_of, save_coder, served, upload, wait_until
+from serving import CODES, code, http, join, last, messages, routes_of, save_coder, served, upload, wait_until
 
 from modeling_icd.space import server as server_module
 from modeling_icd.space.access import Gate
@@ -67,8 +68,10 @@ def held(page, monkeypatch):
 
 
 def test_about(address):
-    about = httpx.get(f"{address}/api/about").json()
-    assert "does not decide" in about["banner"]
+    about = http.get(f"{address}/api/about").json()
+    assert "does not decide" in about["banner"] and server_module.PRIVACY in about["banner"]
+    quoted = " ".join((ROOT / "docs" / "page.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    assert server_module.PRIVACY in quoted  # the page and its document promise the same
     assert [model["id"] for model in about["models"]] == ["a", "b"]
     assert about["limits"]["max_characters"] == 200_000
     assert all(example["title"] and len(example["text"]) > 500 for example in about["examples"])
@@ -77,7 +80,7 @@ def test_about(address):
 
 def test_every_answer_forbids_what_the_page_does_not_need(address):
     for path in ("/api/about", "/nothing", "/static/page.css"):
-        headers = httpx.get(address + path).headers
+        headers = http.get(address + path).headers
         assert headers["content-security-policy"].startswith("default-src 'self';")
         assert headers["cache-control"] == "no-store"
         assert headers["x-content-type-options"] == "nosniff"
@@ -101,8 +104,8 @@ def test_nothing_of_gradio_can_be_reached_but_the_two_calls(running):
         "/gradio_api/call/nothing",
         "/gradio_api/file=/etc/passwd",
     ):
-        assert httpx.get(address + path).status_code == 404
-    assert httpx.post(f"{address}/gradio_api/upload", files={"files": b"x"}).status_code == 404
+        assert http.get(address + path).status_code == 404
+    assert http.post(f"{address}/gradio_api/upload", files={"files": b"x"}).status_code == 404
 
 
 # Coding a note
@@ -162,7 +165,7 @@ def test_what_cannot_be_coded_is_one_message(address):
      b'{"data": ["SECRET", "a", "I10", ""]}', b'{"data": ["SECRET", "a", [1], ""]}', b'{"data": ["SECRET", "a", [], "", 1]}'],
 )  # fmt: skip
 def test_a_call_that_is_not_well_formed_is_refused_and_not_printed(address, body, capfd):
-    answer = httpx.post(f"{address}/gradio_api/call/code_note", content=body)
+    answer = http.post(f"{address}/gradio_api/call/code_note", content=body)
     assert answer.status_code == 400
     assert answer.json() == {"message": "This is no well-formed request of the page: reload it."}
     assert "SECRET" not in "".join(capfd.readouterr())
@@ -213,15 +216,15 @@ def test_who_waits_is_told_how_many_are_before_and_cancelling_lets_the_next_one_
     assert next(third)["total"] == 2
     assert code(address, NOTE, token="third") == {"status": "error", "message": "This is being coded already."}
     cancel = f"{address}/api/cancel"
-    assert httpx.post(cancel, json={"token": "second"}).json() == {"cancelled": True}  # while it waits
+    assert http.post(cancel, json={"token": "second"}).json() == {"cancelled": True}  # while it waits
     assert list(second)[-1] == {"status": "cancelled"}
-    assert httpx.post(cancel, json={"token": "first"}).json() == {"cancelled": True}  # while it is read
+    assert http.post(cancel, json={"token": "first"}).json() == {"cancelled": True}  # while it is read
     assert list(first)[-1] == {"status": "cancelled"}
     held.set()
     assert list(third)[-1]["status"] == "done"
-    assert httpx.post(cancel, json={"token": "third"}).json() == {"cancelled": False}
+    assert http.post(cancel, json={"token": "third"}).json() == {"cancelled": False}
     for wrong in (b"", b"[]", b'{"token": 3}'):
-        assert httpx.post(cancel, content=wrong).json() == {"cancelled": False}
+        assert http.post(cancel, content=wrong).json() == {"cancelled": False}
 
 
 def test_a_full_line_says_so_at_once(page, address, held, monkeypatch):
@@ -243,7 +246,7 @@ def test_who_goes_away_frees_the_place(page, address, held, place):
         ahead = iter(messages(address, "code_note", [NOTE, "a", [], "ahead"]))
         next(ahead)
     event = join(address, "code_note", [NOTE, "a", [], "gone"])
-    with httpx.stream("GET", f"{address}/gradio_api/call/code_note/{event}", timeout=60) as stream:
+    with http.stream("GET", f"{address}/gradio_api/call/code_note/{event}", timeout=60) as stream:
         next(stream.iter_lines())
         assert "gone" in page.watches
     wait_until(lambda: "gone" not in page.watches)
@@ -262,7 +265,7 @@ def test_a_call_that_nobody_comes_back_for_is_dropped(running, held, monkeypatch
 
 def test_the_line_by_itself():
     line = Line(max_waiting=2)
-    first, second, third = (line.join() for _ in range(3))
+    first, second, third = (line.join(words=100) for _ in range(3))
     assert [line.ahead_of(place) for place in (first, second, third)] == [0, 1, 2]
     assert line.seconds_until(second) is None
     with pytest.raises(LineIsFull, match=r"^2 notes are waiting already"):
@@ -271,8 +274,34 @@ def test_the_line_by_itself():
     assert [line.ahead_of(place) for place in (first, second, third)] == [2, 0, 1]
     line.leave(third)
     line.leave(third)  # once is enough
-    assert line.seconds_until(first) >= 0
     assert len(line) == 2
+
+
+def test_how_long_a_note_waits_depends_on_the_words_of_those_before_it(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("modeling_icd.space.line.time", SimpleNamespace(monotonic=lambda: now[0]))
+    line = Line(max_waiting=9)
+    short, watch = line.join(100, "a"), Watch()
+    now[0] += 2  # 100 words in 2 seconds
+    line.leave(short, is_done=True)
+    called_off = line.join(100, "a")
+    now[0] += 500
+    line.leave(called_off)  # says nothing of how long others take
+    long, next_one, last_one = line.join(10_000, "a", watch), line.join(50, "a"), line.join(50, "a")
+    assert line.seconds_until(next_one) == 200
+    assert line.seconds_until(last_one) == 201
+    now[0] += 150
+    assert line.seconds_until(next_one) == 50
+    now[0] += 60  # it takes longer than expected: nobody knows how long
+    assert line.seconds_until(next_one) is None and line.seconds_until(last_one) is None
+    watch.begin(1000)
+    now[0] += 100
+    watch.done = 250  # tokens: what is really read counts
+    assert line.seconds_until(next_one) == 300
+    line.leave(long)
+    other_model = line.join(100, "b")
+    assert line.seconds_until(other_model) == 2
+    assert line.seconds_until(line.join(1, "a")) is None  # nothing is known of the other model
 
 
 def test_a_page_that_is_closed_calls_off_the_note_that_is_read():
@@ -329,10 +358,10 @@ def test_a_note_goes_before_the_rest_of_a_file_and_a_file_can_be_called_off(page
     go.set()
     assert list(note)[-1]["status"] == "done"
     assert page.watches["file"].done < 2000
-    assert httpx.post(f"{address}/api/cancel", json={"token": "file"}).json() == {"cancelled": True}
+    assert http.post(f"{address}/api/cancel", json={"token": "file"}).json() == {"cancelled": True}
     assert list(file)[-1] == {"status": "cancelled"}
     token = upload(address, "batch", "notes.csv", content).json()["batch"]
-    assert httpx.post(f"{address}/api/cancel", json={"token": token}).json() == {"cancelled": True}
+    assert http.post(f"{address}/api/cancel", json={"token": token}).json() == {"cancelled": True}
     assert not len(page.batches)
 
 
@@ -348,22 +377,20 @@ def test_documents(address):
     assert len(answer.json()["warnings"]) == 1
     answer = upload(address, "document", "na%C3%AFve.txt", b"")
     assert (answer.status_code, answer.json()) == (422, {"message": "na\u00efve.txt is empty: choose another file."})
-    assert httpx.post(f"{address}/api/document", content=b"fever").json()["text"] == "fever"
+    assert http.post(f"{address}/api/document", content=b"fever").json()["text"] == "fever"
 
 
 def test_titles(address):
-    answer = httpx.post(
-        f"{address}/api/titles", json={"query": "acute kidny failure", "system": "icd10cm", "limit": 3}
-    )
+    answer = http.post(f"{address}/api/titles", json={"query": "acute kidny failure", "system": "icd10cm", "limit": 3})
     found = answer.json()["titles"]
     assert len(found) == 3
     assert set(found[0]) == {"code", "title", "chapter", "kind", "system", "heading", "because"}
     assert {code["code"]: code["heading"] for code in found}["N17"]
-    (one,) = httpx.post(f"{address}/api/titles", json={"query": "I10", "limit": 1}).json()["titles"]
+    (one,) = http.post(f"{address}/api/titles", json={"query": "I10", "limit": 1}).json()["titles"]
     assert not one["heading"]
-    lay = httpx.post(f"{address}/api/titles", json={"query": "piles", "limit": 5}).json()["titles"]
+    lay = http.post(f"{address}/api/titles", json={"query": "piles", "limit": 5}).json()["titles"]
     assert "piles = hemorrhoids" in [code["because"] for code in lay]
-    about = httpx.get(f"{address}/api/about").json()
+    about = http.get(f"{address}/api/about").json()
     # Of ICD-10-PCS the model brings titles, and of ICD-9-CM none.
     assert set(about["title_systems"]) >= {"icd10cm", "icd10pcs"}
     assert ("icd9cm" in about["title_systems"]) == ("ICD-9-CM" not in about["titles_lacking"])
@@ -377,7 +404,7 @@ def test_titles(address):
         {"query": "x", "limit": True},
         [],
     ):
-        answer = httpx.post(f"{address}/api/titles", json=wrong)
+        answer = http.post(f"{address}/api/titles", json=wrong)
         assert answer.status_code == 400 and answer.json()["message"].endswith(".")
 
 
@@ -386,10 +413,10 @@ def test_export(address):
         {"code": "I10", "title": "=x", "kind": "diagnosis", "system": "ICD-10-CM", "score": 0.5, "decision": None, "status": "accepted"},
         {"code": "0BH17EZ", "title": None, "kind": "procedure", "system": "ICD-10-PCS", "score": None, "status": "added"},
     ]  # fmt: skip
-    table = httpx.post(f"{address}/api/export", json={"format": "csv", "codes": codes})
+    table = http.post(f"{address}/api/export", json={"format": "csv", "codes": codes})
     assert table.headers["content-disposition"] == 'attachment; filename="codes.csv"'
     assert [row["title"] for row in csv.DictReader(io.StringIO(table.text))] == ["'=x", ""]
-    bundle = httpx.post(f"{address}/api/export", json={"format": "fhir", "codes": codes})
+    bundle = http.post(f"{address}/api/export", json={"format": "fhir", "codes": codes})
     assert bundle.headers["content-type"] == "application/fhir+json"
     assert len(Bundle(bundle.json(), strict=True).entry) == 2
     for change in (
@@ -403,7 +430,7 @@ def test_export(address):
         {"status": "x"},
         *({name: wrong} for name in ("kind", "system", "decision", "status") for wrong in ([], {}, 1)),
     ):
-        answer = httpx.post(f"{address}/api/export", json={"format": "csv", "codes": [codes[0] | change]})
+        answer = http.post(f"{address}/api/export", json={"format": "csv", "codes": [codes[0] | change]})
         assert answer.status_code == 400 and answer.json()["message"].startswith("Code 1")
     for wrong in (
         {},
@@ -413,7 +440,7 @@ def test_export(address):
         {"codes": {}, "format": "csv"},
         {"codes": [1], "format": "csv"},
     ):
-        assert httpx.post(f"{address}/api/export", json=wrong).status_code == 400
+        assert http.post(f"{address}/api/export", json=wrong).status_code == 400
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(address):
@@ -429,29 +456,29 @@ def test_what_is_too_large_is_refused_before_it_is_read(address):
         ("document", endless()),
     ):
         try:
-            answer = httpx.post(f"{address}/api/{route}", content=content, timeout=60)
+            answer = http.post(f"{address}/api/{route}", content=content, timeout=60)
         except httpx.WriteError:
             continue  # the server hung up on what it no longer reads
         assert (answer.status_code, answer.json()["message"]) == (
             413,
             "This is too large to be taken at once: send less.",
         )
-    answer = httpx.post(f"{address}/gradio_api/call/code_note", content=b"x" * ((4 << 20) + 1))
+    answer = http.post(f"{address}/gradio_api/call/code_note", content=b"x" * ((4 << 20) + 1))
     assert answer.status_code == 413
 
 
 def test_another_website_cannot_use_the_page(address):
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
-        answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Sec-Fetch-Site": site})
+        answer = http.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Sec-Fetch-Site": site})
         assert answer.status_code == status
     for origin, status in (("http://elsewhere.example", 403), ("null", 403), (address, 200)):
-        answer = httpx.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Origin": origin})
+        answer = http.post(f"{address}/api/titles", json={"query": "fever"}, headers={"Origin": origin})
         assert answer.status_code == status
 
 
 def test_the_page_is_answered_by_the_names_of_this_machine_alone(address, folder):
     for host, status in (("127.0.0.1:80", 200), ("localhost", 200), ("[::1]:7860", 200), ("evil.example:7860", 403)):
-        answer = httpx.get(f"{address}/api/about", headers={"Host": host})
+        answer = http.get(f"{address}/api/about", headers={"Host": host})
         assert answer.status_code == status
     assert "localhost" in answer.json()["message"]
     app = Gate(lambda *_: None, any_host=True)

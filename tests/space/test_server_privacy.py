@@ -2,19 +2,19 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from serving import free_port, save_coder, served, wait_until
 
+from modeling_icd.space.cli import main
 from modeling_icd.space.coding import Coder
-
-
-ROOT = Path(__file__).resolve().parents[2]
+from modeling_icd.space.server import launch
 
 
 @pytest.fixture(scope="module")
@@ -91,64 +91,68 @@ def test_nothing_of_a_note_is_left_in_memory(running):
     assert held_in_memory(first, second) == ["str of 64"], kept  # it does find what is there
 
 
-WATCHED = """
-import os, sys, threading
-written = []
-def watch(event, arguments):
-    if event == "open" and watch.on:
-        path, mode, flags = arguments
-        if (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and path != os.devnull:
-            written.append(str(path))
-    if event == "socket.connect" and watch.on:
-        host = arguments[1][0] if isinstance(arguments[1], tuple) else arguments[1]
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            written.append(str(host))
-watch.on = False
-sys.addaudithook(watch)
-import modeling_icd.space.server as server
-launch = server.launch
-def launch_watched(*arguments):
-    address = launch(*arguments)
-    watch.on = True  # what libraries keep for their next start is written by now
-    return address
-server.launch = launch_watched
-from modeling_icd.space.cli import main
-status = main(sys.argv[1:])
-watch.on = False
-print("WRITTEN", written)
-sys.exit(status)
-"""
+class Watched:
+    """Notes, while it is on, each file that this process opens for writing, and each machine that it connects to."""
+
+    def __init__(self):
+        self.is_on, self.seen = False, []
+        sys.addaudithook(self._hear)  # which stays until the process ends
+
+    def _hear(self, event, arguments):
+        if not self.is_on:
+            return
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and path != os.devnull:
+                self.seen.append(str(path))
+        if event == "socket.connect":
+            host = arguments[1][0] if isinstance(arguments[1], tuple) else arguments[1]
+            if host not in ("127.0.0.1", "localhost", "::1"):
+                self.seen.append(str(host))
 
 
-def test_nothing_of_a_note_is_written_or_sent_anywhere(folder, tmp_path):
-    places = {
-        name: tmp_path / name for name in ("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "XDG_CACHE_HOME", "HF_HOME", "cwd")
-    }
-    for place in places.values():
-        place.mkdir()
-    environment = {**os.environ, **{name: str(place) for name, place in places.items()}, "PYTHONPATH": str(ROOT)}
-    environment |= {
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "http_proxy": "http://127.0.0.1:9",
-    }  # as in a hospital; there is none
-    port = free_port()
-    command = [sys.executable, "-c", WATCHED, folder, "--port", str(port)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+def test_nothing_of_a_note_is_written_or_sent_anywhere(folder, tmp_path, monkeypatch, capfd):
+    """The command itself, from its start until a signal ends it."""
+    for name in ("HOME", "TMPDIR", "GRADIO_TEMP_DIR", "XDG_CACHE_HOME", "HF_HOME"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY"):  # as in a hospital; there is none
+        monkeypatch.setenv(name, "" if name == "NO_PROXY" else "http://127.0.0.1:9")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    port, watched, servers = free_port(), Watched(), []
     first, second = uuid.uuid4().hex, uuid.uuid4().hex
-    process = subprocess.Popen(command, cwd=places["cwd"], env=environment, **pipes)
-    try:
-        line = process.stdout.readline()
-        if line == f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n":
-            talk(f"http://127.0.0.1:{port}", first, second)
-        process.terminate()
-        printed, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert line.startswith("The page is at "), errors
-    assert process.returncode == 143
-    assert printed == "WRITTEN []\n"
+    with ThreadPoolExecutor(1) as visitor:
+
+        def launch_and_visit(server, *arguments):
+            address = launch(server, *arguments)
+            servers.append(server)
+            watched.is_on = True  # what libraries keep for their next start is written by now
+            visits.append(visitor.submit(visit_and_end, address))
+            return address
+
+        def visit_and_end(address):
+            try:
+                talk(address.rstrip("/"), first, second)
+            finally:
+                watched.is_on = False
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        visits: list = []
+        monkeypatch.setattr("modeling_icd.space.server.launch", launch_and_visit)
+        status = main([folder, "--port", str(port)])
+        for server in servers:
+            server.get_blocks().close(verbose=False)
+        visits[0].result()
+    printed, errors = capfd.readouterr()
+    assert (status, watched.seen) == (143, [])
+    assert f"The page is at http://127.0.0.1:{port}/ (Ctrl-C ends it).\n" in printed
     assert errors.endswith("error: ended by SIGTERM. The page is closed.\n")
-    assert first not in errors and second not in errors
+    assert first not in printed + errors and second not in printed + errors
     marker = (first + second).encode()
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in left if marker in path.read_bytes()] == []
+    watched.is_on = True
+    (tmp_path / "written").write_text("x")
+    watched.is_on = False
+    assert watched.seen == [str(tmp_path / "written")]  # it does see what is written

@@ -57,30 +57,70 @@ def result_of(address: str, text: str, model: str = "a", assigned: Sequence[str]
     return {**result, "by_code": {code["code"]: code for code in result["codes"]}}
 
 
+class Windows:
+    """The windows of a browser. One that is given back is lent again, since opening one takes longer than most tests.
+
+    Args:
+        browser: of Playwright.
+    """
+
+    MEDIA = ("color_scheme", "reduced_motion", "forced_colors")
+
+    def __init__(self, browser: Any):
+        self.browser = browser
+        self._free: list[Any] = []
+
+    def lend(self, script: str = "", viewport: dict[str, int] | None = None, **options: Any) -> Any:
+        """An empty window. One with a script or with more options than its size, colours and motion is a new one."""
+        viewport = viewport or {"width": 1440, "height": 900}
+        media = {name: options.pop(name, None) for name in self.MEDIA}
+        if script or options or not self._free:
+            window = self.browser.new_context(viewport=viewport, **options).new_page()
+            window.is_plain = not (script or options)
+            if script:
+                window.add_init_script(script)
+        else:
+            window = self._free.pop()
+            if window.viewport_size != viewport:
+                window.set_viewport_size(viewport)
+        window.emulate_media(**{name: value or "null" for name, value in media.items()})
+        return window
+
+    def take_back(self, window: Any) -> None:
+        """Close a window, or keep a plain one for the next who asks, whose page takes the place of the one that it shows."""
+        if window.is_closed():
+            return
+        window.unroute_all()
+        if window.is_plain:
+            self._free.append(window)
+        else:
+            window.context.close()
+
+
 class Visit:
     """A window of the browser with the page, and a record of what it asked for and complained of.
 
     Args:
-        browser: of Playwright.
+        windows (`Windows`): of the browser.
         address (`str`): of the page.
         faults (`bool`): whether the server is to refuse something, of which the browser itself writes to its console.
-        script (`str`): runs before the page's own.
-        options: of the window, such as `color_scheme` and `viewport`.
+        options: of the window, such as `color_scheme` and `viewport`; a `script` runs before the page's own.
     """
 
-    def __init__(self, browser: Any, address: str, faults: bool = False, script: str = "", **options: Any):
-        self.address, self.faults = address, faults
-        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
-        if script:
-            self.context.add_init_script(script)
-        self.page = self.context.new_page()
+    def __init__(self, windows: Windows, address: str, faults: bool = False, **options: Any):
+        self.address, self.faults, self.windows = address, faults, windows
+        self.page = windows.lend(**options)
         self.page.set_default_timeout(20_000)
         self.requests: list[Any] = []
         self.complaints: list[str] = []
         self.typed: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", self._hear)
+        self._listeners = {
+            "request": lambda request: self.requests.append(request),
+            "pageerror": lambda error: self.complaints.append(str(error)),
+            "console": self._hear,
+        }
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)
         self.page.goto(address)
         self.page.wait_for_selector("#version:not(:empty)", state="attached")
 
@@ -93,7 +133,9 @@ class Visit:
         self.kept = self.page.evaluate(
             "[localStorage.length, sessionStorage.length, document.cookie, location.search]"
         )
-        self.context.close()
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        self.windows.take_back(self.page)
 
     def check(self) -> None:
         """The page asked nobody but its server, put no text into an address, kept nothing, and complained of nothing."""

@@ -1,10 +1,12 @@
 // A file of notes up, its codes down.
 
 import * as api from "./api.js";
+import { visible } from "./characters.js";
 import {
   ProgressBar,
   announce,
   byId,
+  clearMessage,
   download,
   element,
   plural,
@@ -48,18 +50,20 @@ export class BatchPane {
     if (file.size > this.limits.max_batch_bytes) {
       return showMessage(`${file.name} is larger than ${megabytes(this.limits.max_batch_bytes)}: divide it.`);
     }
+    clearMessage();
     this.file = file;
     byId("batch-file").value = "";
-    byId("batch-name").textContent = `${file.name}, ${megabytes(file.size)}`;
+    byId("batch-name").textContent = `${visible(file.name)}, ${megabytes(file.size)}`;
     byId("batch-chosen").hidden = false;
     this.results.hidden = true;
     byId("batch-run").focus();
-    announce(`${file.name} is chosen.`);
+    announce(`${visible(file.name)} is chosen.`);
   }
 
   async #run() {
     if (this.running) return;
     const running = (this.running = { token: api.newToken(), aborter: new AbortController() });
+    clearMessage();
     byId("batch-form").hidden = true;
     this.results.hidden = true;
     this.progress.start("Sending the file …");

@@ -1,7 +1,7 @@
 // What two models say of one note, side by side: codes that one of them finds alone, and codes that both find.
 
 import { announce, element, plural } from "./dom.js";
-import { scoreParts } from "./rows.js";
+import { categoryTag, scoreParts } from "./rows.js";
 
 /** A table of two results. The words of the first model are painted, those of the second underlined. */
 export class CompareTable {
@@ -64,6 +64,7 @@ export class CompareTable {
       { type: "button", class: "pick", tabIndex: -1, "aria-pressed": "false", onclick: () => this.does.pick(code) },
       element("span", { class: "code" }, code.code),
       element("span", { class: "title" }, code.title || "No title is known"),
+      code.heading ? categoryTag() : null,
     );
     const scores = both.map((side) =>
       element("td", { class: side?.predicted ? "found" : "not-found", "data-state": side?.predicted ? side.decision : null }, ...sideParts(side)),

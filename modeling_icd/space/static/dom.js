@@ -1,5 +1,7 @@
 // Small helpers for elements. Text reaches the page by textContent alone, so nothing in a note can become markup.
 
+import { visible } from "./characters.js";
+
 export const byId = (id) => document.getElementById(id);
 
 /** An element with properties (`class`, `aria-...`, `on...` listeners, others as DOM properties) and children. */
@@ -48,13 +50,16 @@ export function announce(text) {
   setTimeout(() => (status.textContent = text), 50);
 }
 
-/** Show one message with at most one way to go on; it stays until it is closed or the next one comes. */
+/**
+ * Show one message with at most one way to go on; it stays until it is closed, the next one comes, or something else that
+ * a person does succeeds.
+ */
 export function showMessage(text, action = null) {
   const close = element("button", { type: "button", class: "quiet", onclick: clearMessage }, "Close");
   const go =
     action && element("button", { type: "button", onclick: () => (clearMessage(), action.run()) }, action.label);
   byId("message").replaceChildren(
-    element("div", { class: "message" }, element("p", {}, text), element("span", { class: "actions" }, go, close)),
+    element("div", { class: "message" }, element("p", {}, visible(text)), element("span", { class: "actions" }, go, close)),
   );
 }
 
@@ -78,14 +83,16 @@ export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString(
 export function timeLeft(seconds) {
   if (seconds === null || seconds === undefined) return "";
   if (seconds < 2) return "nearly done";
-  if (seconds < 90) return `about ${Math.ceil(seconds / 5) * 5} s left`;
-  return `about ${Math.round(seconds / 60)} min left`;
+  return `${about(seconds)} left`;
 }
 
-/** Where something stands in the server's line. */
+const about = (seconds) =>
+  seconds < 90 ? `about ${Math.max(5, Math.ceil(seconds / 5) * 5)} s` : `about ${Math.round(seconds / 60)} min`;
+
+/** Where something stands in the server's line, and how long that takes where the server knows it. */
 export function waitingText(ahead, seconds) {
-  const who = ahead === 1 ? "one note is" : `${ahead} notes are`;
-  return [`Waiting: ${who} before yours`, timeLeft(seconds)].filter(Boolean).join(", ");
+  const who = `Waiting: ${ahead === 1 ? "1 note" : `${ahead} notes`} before yours`;
+  return seconds === null || seconds === undefined ? who : `${who}, ${about(seconds)} until its turn`;
 }
 
 /** Let files be dropped on a part of the page; `isOpen` says whether it takes one now. */

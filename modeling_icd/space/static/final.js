@@ -1,15 +1,21 @@
 // The list that a person makes: accepted and added codes, with undo and redo, search in all titles, and downloads.
 
 import * as api from "./api.js";
-import { announce, byId, download, element, plural, showMessage } from "./dom.js";
+import { announce, byId, clearMessage, download, element, plural, showMessage } from "./dom.js";
+import { categoryTag } from "./rows.js";
 import { TitleSearch } from "./search.js";
 import { STATUS, finalList, withDecision } from "./store.js";
 
 const FORMATS = { csv: "CSV", fhir: "FHIR" };
 
 export class FinalPane {
-  constructor(store) {
+  /**
+   * @param {Store} store
+   * @param {() => boolean} codesCategories whether the model was trained on categories, so that they are what it is asked for
+   */
+  constructor(store, codesCategories) {
     this.store = store;
+    this.codesCategories = codesCategories;
     byId("undo").addEventListener("click", () => this.move("undo"));
     byId("redo").addEventListener("click", () => this.move("redo"));
     for (const format of Object.keys(FORMATS)) byId(format).addEventListener("click", () => this.#download(format));
@@ -18,6 +24,7 @@ export class FinalPane {
     addEventListener("beforeunload", (event) => {
       if (this.exported !== store.state.decisions && store.state.decisions.size) event.preventDefault();
     });
+    this.#keepInSight();
     store.watch(["decisions"], (state) => this.#show(state));
     store.watch(["decisions"], () => (byId("confirmed").checked = false)); // it was said of another list
     store.watch(["history"], ({ history }) => this.#showHistory(history));
@@ -28,27 +35,59 @@ export class FinalPane {
     this.search.setSystems([...new Set(models.flatMap((model) => model.systems))], searchable, lacking);
   }
 
-  /** Take a code, refuse it, or take that back; `status` as in `STATUS`, or `null`. */
+  /** Where the list is out of sight, a button at the edge of the window says how many codes it has, and leads to it. */
+  #keepInSight() {
+    const button = byId("to-final");
+    button.addEventListener("click", () => {
+      byId("final-heading").scrollIntoView({ block: "start" });
+      byId("final-heading").focus({ preventScroll: true });
+    });
+    const pane = document.querySelector(".final-pane");
+    new IntersectionObserver(([{ isIntersecting }]) => {
+      this.isInSight = isIntersecting;
+      this.#showButton();
+    }).observe(pane);
+  }
+
+  #showButton() {
+    const count = finalList(this.store.state).length;
+    const hadFocus = document.activeElement === byId("to-final");
+    byId("to-final").hidden = !count || this.isInSight !== false;
+    byId("to-final").textContent = `Final list: ${plural(count, "code")}`;
+    if (hadFocus && byId("to-final").hidden) byId("final-heading").focus();
+  }
+
+  /**
+   * Take a code, refuse it, or take that back; `status` as in `STATUS`, or `null`. A category is taken only after a question,
+   * unless categories are what the model was trained on.
+   */
   decide(code, status) {
+    const isTaken = status === STATUS.accepted || status === STATUS.added;
+    if (isTaken && code.heading && !this.codesCategories()) {
+      const accept = { label: "Take it all the same", run: () => this.#decide(code, status) };
+      return showMessage(`${code.code} is a category and cannot be billed: a code below it is more exact.`, accept);
+    }
+    this.#decide(code, status);
+  }
+
+  #decide(code, status) {
+    clearMessage();
     const before = this.store.state.decisions.get(code.code)?.status ?? null;
     const verb =
       { accepted: "accept", rejected: "reject", added: "add" }[status] ??
       `no longer ${before === "rejected" ? "reject" : "accept"}`;
     const count = finalList(withDecision(this.store.state, code, status)).length;
     this.store.act(`${verb} ${code.code}`, withDecision(this.store.state, code, status));
-    announce(
-      `${code.code} ${status ?? "undecided"}. The final list has ${plural(count, "code")}.`,
-    );
+    announce(`${code.code} ${status ?? "undecided"}. The final list has ${plural(count, "code")}.`);
   }
 
   move(direction) {
     if (this.store.state.isBusy) return announce("The note is being coded: wait, or cancel it first.");
     const label = this.store[direction]();
-    announce(
-      label === null
-        ? `There is nothing to ${direction}.`
-        : `${direction === "undo" ? "Undone" : "Done again"}: ${label}.`,
-    );
+    if (label === null) return announce(`There is nothing to ${direction}.`);
+    clearMessage();
+    const count = plural(finalList(this.store.state).length, "code");
+    announce(`${direction === "undo" ? "Undone" : "Done again"}: ${label}. The final list has ${count}.`);
   }
 
   #key(event) {
@@ -78,6 +117,7 @@ export class FinalPane {
     const list = finalList(state);
     const numRejected = state.decisions.size - list.length;
     byId("final-size").textContent = String(list.length);
+    this.#showButton();
     byId("final").replaceChildren(
       list.length
         ? element("ul", { class: "final-list" }, ...list.map((entry) => this.#item(entry)))
@@ -101,7 +141,12 @@ export class FinalPane {
       "li",
       { "data-code": code.code, "data-status": status },
       element("span", { class: "code" }, code.code),
-      element("span", { class: "tag" }, code.kind === "procedure" ? `${status}, procedure` : status),
+      element(
+        "span",
+        { class: "chips" },
+        element("span", { class: "tag" }, code.kind === "procedure" ? `${status}, procedure` : status),
+        code.heading ? categoryTag() : null,
+      ),
       remove,
       element("span", { class: "title" }, code.title || "No title is known"),
     );
@@ -145,6 +190,7 @@ export class FinalPane {
       const { blob, name } = await api.exportCodes(format, codes, byId("confirmed").checked);
       download(blob, name);
       this.exported = decisions;
+      clearMessage();
       announce(`${FORMATS[format]} with ${plural(codes.length, "code")} downloaded.`);
     } catch (error) {
       showMessage(error.message, error.canRetry ? { label: "Try again", run: () => this.#download(format) } : null);

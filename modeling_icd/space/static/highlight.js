@@ -1,6 +1,8 @@
 // Words of the note are marked without changing it: by ranges over its one piece of text, painted by CSS.
 // A browser without the CSS Custom Highlight API gets the same marks as elements around the words.
 
+import { visible } from "./characters.js";
+
 export const CLASSES = 5; // weights 0..1 are shown in five steps; the heaviest is 5
 const LAYERS = ["evidence", "other"]; // "other": of the second model, where two are compared
 const HAS_RANGES = typeof CSS !== "undefined" && "highlights" in CSS && typeof Highlight !== "undefined";
@@ -10,13 +12,14 @@ export const weightClass = (weight) => Math.min(CLASSES, Math.max(1, Math.ceil(w
 export class Marks {
   constructor(note) {
     this.note = note;
-    this.text = "";
+    this.text = this.shown = "";
   }
 
-  /** Show a text, with no word marked. */
+  /** Show a text, with no word marked; what could not be seen in it is shown as marks, each as long as what it stands for. */
   show(text) {
     this.text = text;
-    this.note.textContent = text;
+    this.shown = visible(text);
+    this.note.textContent = this.shown;
     this.clear();
   }
 
@@ -54,7 +57,7 @@ export class Marks {
       (a, b) => a - b,
     );
     for (let i = 0; i + 1 < cuts.length; i++) {
-      const part = this.text.slice(cuts[i], cuts[i + 1]);
+      const part = this.shown.slice(cuts[i], cuts[i + 1]);
       const names = marks.filter(({ start, end }) => start <= cuts[i] && cuts[i + 1] <= end).map(({ name }) => name);
       if (!names.length) pieces.append(part);
       else

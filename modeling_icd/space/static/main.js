@@ -20,6 +20,7 @@ import { firstStrong } from "./highlight.js";
 import { NotePane } from "./note.js";
 import { Store, currentResult } from "./store.js";
 
+const NARROW = "(max-width: 34rem)"; // as in page.css: a phone
 const RUN_WORDS = { code: "Code this note", audit: "Audit this note", compare: "Compare the models" };
 const EMPTY_WORDS = {
   code: "The codes of the note appear here, each with its score and the words that it was read from.",
@@ -34,6 +35,7 @@ class Page {
     this.store = new Store({
       view: "code",
       text: "",
+      source: "", // where the text came from, in words
       codedText: null, // the note that the final list is made for
       isEditing: true,
       isBusy: false,
@@ -45,7 +47,7 @@ class Page {
       selected: null,
       history: { undo: null, redo: null },
     });
-    this.final = new FinalPane(this.store);
+    this.final = new FinalPane(this.store, () => currentResult(this.store.state)?.codes_categories ?? false);
     this.does = {
       pick: (code) => this.#select(this.store.state.selected === code.code ? null : code.code),
       select: (code) => this.#select(code.code),
@@ -58,10 +60,12 @@ class Page {
       run: () => this.run(),
       results: () => this.#resultsOnShow(),
       pick: (code) => this.#pickFromNote(code),
+      models: () => this.#modelsOfView(),
     });
     this.batch = new BatchPane();
     this.progress = new ProgressBar("progress", () => this.#cancel());
     this.#listen();
+    if (matchMedia(NARROW).matches) byId("banner-fold").open = false; // a person opens it, or not, for as long as the page is open
   }
 
   #listen() {
@@ -97,7 +101,7 @@ class Page {
     this.batch.setUp(this.about);
     this.store.set({ modelId: models[0].id });
     this.store.watch(["view"], (state) => this.#showView(state));
-    this.store.watch(["view", "modelId"], (state) => this.#showNotices(state));
+    this.store.watch(["view", "modelId"], () => this.#showNotices());
     this.store.watch(["view"], () => clearMessage());
     this.store.watch(
       ["assigned"],
@@ -108,7 +112,13 @@ class Page {
   }
 
   #model(id = this.store.state.modelId) {
-    return this.about.models.find((model) => model.id === id);
+    return this.about?.models.find((model) => model.id === id);
+  }
+
+  /** The models that code in the view that is on show. */
+  #modelsOfView() {
+    const { view, modelId } = this.store.state;
+    return (view === "code" || view === "audit" ? [this.#model(modelId)] : (this.about?.models ?? [])).filter(Boolean);
   }
 
   #showView({ view }) {
@@ -124,9 +134,8 @@ class Page {
     if (view !== "batch") byId("run").textContent = RUN_WORDS[view];
   }
 
-  #showNotices({ view, modelId }) {
-    const models = view === "code" || view === "audit" ? [this.#model(modelId)] : this.about.models;
-    const notices = models
+  #showNotices() {
+    const notices = this.#modelsOfView()
       .filter(({ notice }) => notice)
       .map(({ name, notice }) => element("p", {}, element("b", {}, name), `: ${notice.replaceAll("`", "")}`));
     byId("notices").replaceChildren(...notices);

@@ -1,8 +1,11 @@
 // The note: written, pasted or opened as a file, and, once coded, shown for reading with its marks.
 
 import * as api from "./api.js";
+import { MARK, countUnseen, visible } from "./characters.js";
 import { announce, byId, clearMessage, element, plural, showMessage, takeDrops } from "./dom.js";
 import { Marks, spokenFor } from "./highlight.js";
+import { languageHint } from "./language.js";
+import { scoreParts } from "./rows.js";
 import { isPredicted } from "./store.js";
 
 const CODES_SHOWN = 6;
@@ -12,7 +15,8 @@ const PAUSE = 150; // milliseconds after the last movement of a selection
 export class NotePane {
   /**
    * @param {Store} store
-   * @param {object} does `{run(), results(), pick(code)}`: start coding; the results on show; select one of their codes
+   * @param {object} does `{run(), results(), pick(code), models()}`: start coding; the results on show; select one of their
+   *     codes; the models that would code the note
    */
   constructor(store, does) {
     this.store = store;
@@ -21,7 +25,7 @@ export class NotePane {
     this.note = byId("note");
     this.marks = new Marks(this.note);
     this.limits = { max_characters: Infinity, max_document_bytes: Infinity }; // until the server has said its own
-    this.box.addEventListener("input", () => store.set({ text: clean(this.box.value) }));
+    this.box.addEventListener("input", () => store.set({ text: clean(this.box.value), source: "" }));
     byId("note-edit").addEventListener("submit", (event) => (event.preventDefault(), does.run()));
     byId("edit").addEventListener("click", () => this.edit());
     byId("new").addEventListener("click", () => this.#startAnew());
@@ -36,13 +40,15 @@ export class NotePane {
     document.addEventListener("selectionchange", () => this.#selectionMoved());
     store.watch(["text"], ({ text }) => this.#showText(text));
     store.watch(["isEditing", "isBusy", "text"], (state) => this.#showMode(state));
+    store.watch(["source"], ({ source }) => (byId("note-source").textContent = source));
+    store.watch(["text", "modelId", "view"], (state) => this.#hintLater(state));
   }
 
   setExamples(examples) {
     const buttons = examples.map(({ title, text }) =>
       element(
         "button",
-        { type: "button", class: "quiet", onclick: () => this.#replace("open the example", text) },
+        { type: "button", class: "quiet", onclick: () => this.#replace("open the example", text, "example") },
         `Example: ${title}`,
       ),
     );
@@ -80,6 +86,24 @@ export class NotePane {
     byId("note-size").textContent = text.trim() ? plural(countWords(text), "word") : "";
   }
 
+  /** What a reader should know of the text, a moment after it was last changed. */
+  #hintLater({ text }) {
+    clearTimeout(this.hinting);
+    this.hinting = setTimeout(() => {
+      const unseen = countUnseen(text);
+      const hints = this.does.models().map((model) => languageHint(text, model));
+      if (unseen) {
+        const [what, are] = unseen === 1 ? ["1 character", "It is"] : [`${unseen.toLocaleString("en")} characters`, "They are"];
+        hints.push(`The text holds ${what} that cannot be seen or that may turn its direction. ${are} shown as ${MARK} in the coded note.`);
+      }
+      const said = [...new Set(hints.filter(Boolean))].join(" ");
+      const hint = byId("note-hint");
+      if (said && said !== hint.textContent) announce(said);
+      hint.textContent = said;
+      hint.hidden = !said;
+    }, PAUSE);
+  }
+
   #showMode({ isEditing, isBusy, text }) {
     byId("note-edit").hidden = !isEditing;
     byId("note-read").hidden = isEditing;
@@ -88,8 +112,8 @@ export class NotePane {
     byId("new").hidden = isBusy || (isEditing && !text);
   }
 
-  #replace(label, text) {
-    this.store.act(label, { text: clean(text), isEditing: true, selected: null });
+  #replace(label, text, source) {
+    this.store.act(label, { text: clean(text), source, isEditing: true, selected: null });
     clearMessage();
     this.box.focus();
     this.box.setSelectionRange(0, 0);
@@ -99,6 +123,7 @@ export class NotePane {
   #startAnew() {
     const parts = {
       text: "",
+      source: "",
       codedText: null,
       assigned: "",
       decisions: new Map(),
@@ -114,8 +139,9 @@ export class NotePane {
   async #open(file, input = null) {
     if (!file) return;
     const most = this.limits.max_document_bytes;
+    clearMessage();
     if (file.size > most) {
-      showMessage(`${file.name} is larger than ${megabytes(most)}: open a smaller file, or paste its text.`);
+      this.#notOpened(file, `${file.name} is larger than ${megabytes(most)}: open a smaller file, or paste its text.`);
     } else {
       await this.#read(file);
     }
@@ -125,17 +151,24 @@ export class NotePane {
   async #read(file) {
     const hint = byId("text-hint");
     const usual = hint.textContent;
-    hint.textContent = `Opening ${file.name} …`;
+    hint.textContent = `Opening ${visible(file.name)} …`;
     try {
       const { text, warnings } = await api.readDocument(file);
-      this.#replace(`open ${file.name}`, text);
-      announce(`${file.name} is open, ${plural(countWords(text), "word")}.`);
+      this.#replace(`open ${visible(file.name)}`, text, `from ${visible(file.name)}`);
+      announce(`${visible(file.name)} is open, ${plural(countWords(text), "word")}.`);
       if (warnings.length) showMessage(warnings.join(" "));
     } catch (error) {
-      showMessage(error.message, error.canRetry ? { label: "Try again", run: () => this.#read(file) } : null);
+      this.#notOpened(file, error.message, error.canRetry ? { label: "Try again", run: () => this.#read(file) } : null);
     } finally {
       hint.textContent = usual;
     }
+  }
+
+  /** Say why a file was not opened; the text that was there stays, and says for as long as it does that it is not the file's. */
+  #notOpened(file, message, action = null) {
+    const isThere = this.store.state.text.trim() !== "";
+    if (isThere) this.store.set({ source: `the earlier text, not ${visible(file.name)}` });
+    showMessage(isThere ? `${message} The text in the box is still the earlier one.` : message, action);
   }
 
   /** The note takes a caret, so that words can be selected by keys, but no change. */
@@ -163,48 +196,49 @@ export class NotePane {
     const found = spokenFor(codes, ...selected)
       .filter(({ share }) => share >= LEAST_SHARE)
       .filter(firstOfItsCode());
-    found.sort((one, other) => isPredicted(other.code, threshold) - isPredicted(one.code, threshold));
-    const quoted = shorten(text.slice(...selected));
-    byId("speaks").replaceChildren(...this.#spoken(quoted, found, threshold));
-    announce(
-      found.length
-        ? `The selected words speak for ${found
-            .slice(0, 3)
-            .map(({ code }) => code.code)
-            .join(", ")}.`
-        : "The selected words speak for no code.",
-    );
+    const [quoted, isIn] = [visible(shorten(text.slice(...selected))), ({ code }) => isPredicted(code, threshold)];
+    const [above, below] = [found.filter(isIn), found.filter((entry) => !isIn(entry))];
+    byId("speaks").replaceChildren(...spoken(quoted, above, below, (entry) => this.#spokenItem(entry, isIn(entry))));
+    const names = above.slice(0, 3).map(({ code }) => code.code);
+    announce(`The selected words speak for ${names.join(", ") || NOTHING[below.length > 0]}.`);
   }
 
-  #spoken(quoted, found, threshold) {
-    if (!found.length) return [element("p", { class: "hint" }, element("q", {}, quoted), " speaks for no code.")];
-    const items = found.slice(0, CODES_SHOWN).map(({ code, share }) => {
-      const isIn = isPredicted(code, threshold);
-      const percent = `${Math.round(share * 100)} %`;
-      const pick = element(
-        "button",
-        {
-          type: "button",
-          onclick: () => this.does.pick(code),
-          "aria-label": `${code.code} ${code.title}: ${percent} of its evidence${isIn ? "" : ", below threshold"}`,
-        },
-        element("span", { class: "code" }, code.code),
-        element("span", { class: "title" }, code.title),
-        element("span", { class: "number" }, percent),
-        isIn ? null : element("span", { class: "muted hint" }, "below threshold"),
-      );
-      return element("li", {}, pick);
-    });
-    return [
-      element(
-        "p",
-        { class: "hint" },
-        element("q", {}, quoted),
-        " speaks for these codes, with its share of the evidence of each:",
-      ),
-      element("ul", { class: "plain" }, ...items),
-    ];
+  #spokenItem({ code, share }, isIn) {
+    const [percent, score] = [`${Math.round(share * 100)} %`, code.score.toFixed(2)];
+    const pick = element(
+      "button",
+      {
+        type: "button",
+        onclick: () => this.does.pick(code),
+        "aria-label":
+          `${code.code} ${code.title}: score ${score}${isIn ? "" : ", below threshold"}; ${percent} of its evidence`,
+      },
+      element("span", { class: "code" }, code.code),
+      element("span", { class: "score" }, ...scoreParts(code.score)),
+      element("span", { class: "title" }, code.title),
+      element("span", { class: "share muted hint" }, `${percent} of its evidence`),
+    );
+    return element("li", { "data-state": isIn ? null : "below" }, pick);
   }
+}
+
+const NOTHING = { false: "no code", true: "no code above the threshold" };
+
+/** The codes that words speak for; those below the threshold are folded away. */
+function spoken(quoted, above, below, item) {
+  const list = (entries) => element("ul", { class: "plain" }, ...entries.slice(0, CODES_SHOWN).map(item));
+  const what = above.length ? "these codes" : NOTHING[below.length > 0];
+  const weak = element(
+    "details",
+    { class: "weak" },
+    element("summary", {}, `${plural(below.length, "code")} below the threshold`),
+    list(below),
+  );
+  return [
+    element("p", { class: "hint" }, element("q", {}, quoted), ` speaks for ${what}${above.length ? ":" : "."}`),
+    ...(above.length ? [list(above)] : []),
+    ...(below.length ? [weak] : []),
+  ];
 }
 
 /** Line ends as the browser counts them, and no half characters: what is shown is exactly what is sent. */

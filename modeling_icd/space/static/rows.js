@@ -1,11 +1,15 @@
 // A row for each code: what it is, how sure the model is, the words behind it, and what the person decided.
 
+import { visible } from "./characters.js";
 import { element, shape } from "./dom.js";
 import { strongestWords } from "./highlight.js";
 import { STATUS, codeState } from "./store.js";
 
 const WORDS_SHOWN = 8;
 const STATE_WORDS = { confident: "confident", review: "review", predicted: "predicted", below: "below threshold" };
+
+/** Says of a code that it is a category, which has codes below it. */
+export const categoryTag = () => element("span", { class: "tag category" }, "category, not billable");
 
 /** The score of a code as a bar and as a number. */
 export function scoreParts(score) {
@@ -30,6 +34,10 @@ export class CodeRow {
     this.code = code;
     this.does = does;
     this.state = element("span", { class: "state" });
+    const tags = [
+      ...(extra.note ? [element("span", { class: "tag" }, extra.note)] : []),
+      ...(code.heading ? [categoryTag()] : []),
+    ];
     this.pick = element(
       "button",
       { type: "button", class: "pick", tabIndex: -1, "aria-pressed": "false", onclick: () => does.pick(code) },
@@ -38,9 +46,9 @@ export class CodeRow {
         { class: "line" },
         element("span", { class: "code" }, code.code),
         this.state,
-        extra.note ? element("span", { class: "tag" }, extra.note) : null,
         element("span", { class: "score" }, ...scoreParts(code.score)),
       ),
+      tags.length ? element("span", { class: "chips" }, ...tags) : null,
       element("span", { class: "title" }, code.title || "No title is known"),
       code.chapter ? element("span", { class: "chapter" }, code.chapter) : null,
     );
@@ -101,8 +109,8 @@ export class CodeRow {
     if (!this.code.evidence.length) return ["The model names no words for this code."];
     const words = strongestWords(this.code.evidence, this.does.text(), WORDS_SHOWN);
     const buttons = words.map(({ text, start, end, weight }) => {
-      const label = `${text}, weight ${weight.toFixed(2)}: show it in the note`;
-      const button = element("button", { type: "button", class: "word", "aria-label": label }, text);
+      const label = `${visible(text)}, weight ${weight.toFixed(2)}: show it in the note`;
+      const button = element("button", { type: "button", class: "word", "aria-label": label }, visible(text));
       button.style.setProperty("--weight", weight);
       button.addEventListener("click", () => this.does.reveal(start, end));
       return button;

@@ -1,7 +1,8 @@
 // A box to find a code by its title: an editable combobox with a list, after the ARIA authoring practices.
 
 import * as api from "./api.js";
-import { announce, byId, clearMessage, element, plural, showMessage } from "./dom.js";
+import { announce, byId, element, plural } from "./dom.js";
+import { categoryTag } from "./rows.js";
 
 const LIMIT = 8;
 const PAUSE = 150; // milliseconds after the last key before the server is asked
@@ -79,7 +80,7 @@ export class TitleSearch {
       " ",
       element("span", { class: "title" }, title),
       kind === "procedure" ? element("span", { class: "tag" }, "procedure") : null,
-      heading ? element("span", { class: "tag" }, "heading") : null,
+      heading ? categoryTag() : null,
       because ? element("span", { class: "muted" }, ` (${because})`) : null,
     );
   }
@@ -139,10 +140,6 @@ export class TitleSearch {
   #choose(index) {
     const title = this.titles[index];
     if (!title) return;
-    if (title.heading) {
-      return showMessage(`${title.code} is a heading and cannot be billed: choose one of the codes below it.`);
-    }
-    clearMessage();
     this.input.value = "";
     this.#close();
     this.input.focus();

@@ -1,6 +1,6 @@
 // What the page knows, in memory alone: it is gone when the page is closed or loaded anew.
 
-const KEPT = ["text", "codedText", "assigned", "results", "decisions", "isEditing"]; // what undo brings back
+const KEPT = ["text", "source", "codedText", "assigned", "results", "decisions", "isEditing"]; // what undo brings back
 
 /**
  * `state` is never changed in place. `set` replaces parts of it; `act` does, too, and can be undone.
