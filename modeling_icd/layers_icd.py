@@ -44,7 +44,7 @@ class SameConvolution(nn.Conv1d):
     """A convolution over the tokens of notes that keeps their number: `(B, L, in_channels)` to `(B, L, out_channels)`.
 
     The states stay as they lie in memory, with the channels of a token side by side, which is how a processor convolves
-    fastest: docs/efficiency.md. Its weight is that of any `Conv1d`, `(out_channels, in_channels, kernel_size)`.
+    fastest: docs/heads.md. Its weight is that of any `Conv1d`, `(out_channels, in_channels, kernel_size)`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False):

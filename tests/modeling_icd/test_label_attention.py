@@ -5,11 +5,12 @@ from unittest import mock
 
 import pytest
 import torch
-from test_models import make, notes
+from test_models import MODELS, make, notes
 from test_own_head import GatedHead
 from torch import nn
 
 from modeling_icd.attention_icd import AttendingHead, LabelAttentionHead, LabelQueries
+from modeling_icd.evidence_icd import EVIDENCE_METHODS, token_weights
 from modeling_icd.heads import HeadEnsemble, PooledHead, computes_codes, run_head
 from modeling_icd.layers_icd import RealTokens, SameConvolution
 from modeling_icd.multirescnn_icd import MultiResCNNHead
@@ -219,3 +220,15 @@ def test_real_tokens_of_a_full_batch_change_nothing():
     real = RealTokens(mask)
     assert not real.are_all and real.places.tolist() == [0, 1, 2, 3, 4, 5]
     assert not real.clear(states)[1, 2:].any() and torch.equal(real.clear(states)[mask == 1], states[mask == 1])
+
+
+@pytest.mark.parametrize("name", ["label_attention", "multirescnn", "ensemble"])
+def test_evidence_of_a_head_that_lies_on_disk_is_the_same(name, backbone, tmp_path):
+    model = make(name, backbone)
+    model.save_pretrained(tmp_path / "model")
+    options = {"offload_folder": tmp_path / "offload", "device_map": {"model": "cpu", "score": "disk"}}
+    loaded = MODELS[name][0].from_pretrained(tmp_path / "model", **options).eval()
+    states = torch.randn(7, 16)
+    for method in EVIDENCE_METHODS:
+        expected = token_weights(model.score, states, [3, 1], method)
+        torch.testing.assert_close(token_weights(loaded.score, states, [3, 1], method), expected, atol=1e-5, rtol=1e-4)
