@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -290,9 +290,11 @@ class ICDTrainer(Trainer):
         self.show_backbone()
         super()._load_best_model()
 
-    def compute_loss(self, *args, **kwargs):
-        with fast_steps(self.args.device):
-            return super().compute_loss(*args, **kwargs)
+    def compute_loss(self, model, *args, **kwargs):
+        # What is computed again in the backward pass, outside of this, must be computed in the same way.
+        is_again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+        with nullcontext() if is_again else fast_steps(self.args.device):
+            return super().compute_loss(model, *args, **kwargs)
 
     def fold_into_head(self) -> None:
         """Let the head give for whole hidden states what it gives for those of the cache; see [`HiddenStates.fold_into`]. For

@@ -290,3 +290,14 @@ def test_help_is_printed_by_the_module_too():
     command = [sys.executable, "-m", "modeling_icd.training.run", "--help"]
     shown = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert shown.returncode == 0 and "--resume_from_checkpoint" in shown.stdout
+
+
+def test_activations_that_are_computed_again_change_nothing(arguments, tmp_path, monkeypatch):
+    """Also where the steps of a training on a CPU are computed in another way than torch's own."""
+    monkeypatch.setattr("modeling_icd.training.arithmetic.is_onednn_faster", lambda: True)
+    for name, again in (("kept", False), ("again", True)):
+        options = {"num_train_epochs": 1, "gradient_checkpointing": again, "head_dropout": 0.0}
+        assert main(arguments(name, **options)) == 0
+    kept, again = (load_file(tmp_path / name / "model.safetensors") for name in ("kept", "again"))
+    for name, weight in kept.items():
+        torch.testing.assert_close(again[name], weight, rtol=1e-4, atol=1e-5, msg=name)
