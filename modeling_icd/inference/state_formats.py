@@ -130,7 +130,7 @@ class StateCodec:
         numbers = self._projected(states)
         if self.format.dtype == torch.int8:
             numbers = (numbers / self.steps).round_().clamp_(-INT8_STEPS, INT8_STEPS)
-        elif len(numbers) and numbers.abs().max() > torch.finfo(self.format.dtype).max:
+        elif len(numbers) and max(abs(end) for end in numbers.aminmax()) > torch.finfo(self.format.dtype).max:
             raise ValueError(
                 f"Hidden states exceed the range of {self.format.name}: use `hidden_states_format: float32` or `bfloat16`, or "
                 "`normalize_hidden_states: true`."

@@ -6,7 +6,10 @@ import os
 import random
 import signal
 import stat
+import subprocess
+import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -278,3 +281,15 @@ def test_what_an_earlier_version_kept_is_removed(filled):
         (filled[0].folder / name).write_text("old")
     reopened(filled[0])
     assert {path.suffix for path in filled[0].folder.iterdir()} == {".states", ".lock"}
+
+
+@pytest.mark.slow
+def test_as_many_notes_as_mimics_cost_little_memory_and_no_quadratic_work():
+    command = [sys.executable, "-m", "benchmarks.hidden_states", "--only", "keys"]
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-2000:]
+    memory, growth = (
+        float(line.split()[-1].replace(",", "")) for line in run.stdout.splitlines() if line.startswith("keys")
+    )
+    assert memory < 200 and growth < 2.6  # MB; 2 is linear, 4 quadratic

@@ -77,7 +77,7 @@ def model(backbone):
 def trainer_of(model, tokenizer, tmp_path):
     def make(train=None, evaluated=None, arguments=TrainingArguments, **options):
         given = {"num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "report_to": []}
-        of_trainer = ("head_start", "compute_metrics", "hidden_states_dir", "data_collator")
+        of_trainer = ("head_start", "compute_metrics", "hidden_states_dir", "hidden_states_format", "data_collator")
         own = {name: options.pop(name) for name in of_trainer if name in options}
         args = arguments(str(tmp_path / "mine"), **given | options)
         return ICDTrainer(model, args, train_dataset=train, eval_dataset=evaluated, processing_class=tokenizer, **own)
@@ -309,6 +309,35 @@ def test_states_are_kept_of_raw_and_of_tokenized_notes(trainer_of, tokenizer, mo
         assert list((tmp_path / name).rglob("*.states"))
     with pytest.raises(ValueError, match="leave `data_collator` out"):
         trainer_of(tokens, hidden_states_dir=tmp_path / "c", data_collator=ICDCollator(3))
+
+
+@pytest.mark.parametrize(("format", "tolerance"), [("int8", 0.2), ("pca6", 0.02), ("pca6-int8", 0.2)])
+def test_a_head_that_learned_from_smaller_states_codes_text_alike(format, tolerance, trainer_of, model, tmp_path):
+    gold = notes(9, 1)
+    options = {
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "load_best_model_at_end": True,
+        "learning_rate": 0.01,
+    }
+    options |= {"hidden_states_dir": tmp_path / "states", "hidden_states_format": format}
+    trainer = trainer_of(notes(40), gold, num_train_epochs=3, **options)
+    with pytest.raises(ValueError, match=f"{format} is fitted on training notes: give a `train_dataset`"):
+        trainer_of(evaluated=gold, hidden_states_dir=tmp_path / "a", hidden_states_format=format).evaluate()
+    trainer.train()
+    learned = trainer.predict(gold).predictions  # by the states of the cache
+    np.testing.assert_allclose(trainer_of(evaluated=gold).predict(gold).predictions, learned, atol=tolerance)
+    checkpoints = sorted((tmp_path / "mine").glob("checkpoint-*"))
+    assert len(checkpoints) == 3
+    store, states = trainer.hidden_states, torch.randn(2, 5, 16)
+    for folder in checkpoints:  # with their backbone, and no less fit for whole states
+        saved = LlamaForICDCoding.from_pretrained(folder)
+        weights = model.model.state_dict()
+        assert all(torch.equal(weights[name], weight) for name, weight in saved.model.state_dict().items())
+        before = saved(hidden_states=states).logits
+        store.fold_into(saved.score)
+        torch.testing.assert_close(saved(hidden_states=states).logits, before, atol=1e-4, rtol=1e-4)
+    assert list(dict(model.named_children())) == ["model", "score"]  # nothing stays hidden
 
 
 def test_states_of_a_backbone_that_learns_are_not_kept(trainer_of, model, tmp_path):
