@@ -34,7 +34,7 @@ from modeling_icd.inference.tokens import texts_of_notes, tokenize_notes
 
 FORMATS = (
     *("float32", "float16", "bfloat16", "int8", "pca256", "pca128", "pca64", "pca32", "pca16"),
-    *("pca256-int8", "pca128-int8", "pca64-int8", "pca32-int8"),
+    *("pca256-int8", "pca128-int8", "pca64-int8", "pca32-int8", "pca288-int4", "pca256-int4", "pca128-int4"),
 )
 # Of each task: the configuration in `configs/`, the data set and the data set's configuration.
 TASKS = {

@@ -6,6 +6,7 @@
 | `int8` | D: each channel is divided by its own step and rounded |
 | `pcaK`, such as `pca64` | 2 K: float16 coordinates in the K directions that keep most of the states |
 | `pcaK-int8` | K: the same, rounded as in `int8` |
+| `pcaK-int4` | K / 2: the same in 15 steps, two coordinates a byte |
 
 `int8` and `pcaK` are fitted on a sample of training notes. The directions are those of a principal component analysis of
 states that are not centred, so that what is read back is `P Pᵀ x`, a linear function of the state `x`. Hence a head that
@@ -28,8 +29,11 @@ from dataset_scripts.files import whole_file
 
 
 PLAIN = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-FORMATS = f"{', '.join(PLAIN)}, pcaK or pcaK-int8 with a number K, such as pca64"
-INT8_STEPS = 127
+FORMATS = f"{', '.join(PLAIN)}, pcaK, pcaK-int8 or pcaK-int4 with a number K, such as pca64"
+# Steps on either side of 0; and, where they are few, what may be the last value that is told from larger ones, as multiples
+# of a channel's root mean square.
+INT8_STEPS, INT4_STEPS = 127, 7
+INT4_RANGES = (2.0, 2.5, 3.0, 4.0, 6.0, 9.0)
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class StateFormat:
         name (`str`): see the top of this file.
         dtype (`torch.dtype`): of the numbers on disk.
         size (`int`, *optional*): numbers of a token, where the states are projected; `None`: D.
+        is_int4 (`bool`): whether two of them share a byte.
     """
 
     name: str
     dtype: torch.dtype
     size: int | None = None
+    is_int4: bool = False
 
     @classmethod
     def of(cls, name: str) -> "StateFormat":
@@ -55,10 +61,13 @@ class StateFormat:
         """
         if name in PLAIN:
             return cls(name, PLAIN[name])
-        match = re.fullmatch(r"pca([1-9]\d*)(-int8)?", str(name))
+        match = re.fullmatch(r"pca([1-9]\d*)(-int8|-int4)?", str(name))
         if match is None:
             raise ValueError(f"`hidden_states_format` must be one of {FORMATS}, got {name!r}.")
-        return cls(name, torch.int8 if match[2] else torch.float16, int(match[1]))
+        size, is_int4 = int(match[1]), match[2] == "-int4"
+        if is_int4 and size % 2:
+            raise ValueError(f"`hidden_states_format` {name} puts two numbers into a byte: give an even one.")
+        return cls(name, torch.int8 if match[2] else torch.float16, size, is_int4)
 
     @property
     def is_fitted(self) -> bool:
@@ -67,7 +76,7 @@ class StateFormat:
 
     def token_bytes(self, width: int) -> int:
         """Bytes of one token on disk, of states of this width."""
-        return (self.size or width) * self.dtype.itemsize
+        return (self.size or width) * self.dtype.itemsize // (2 if self.is_int4 else 1)
 
 
 class StateCodec:
@@ -113,7 +122,9 @@ class StateCodec:
             directions = torch.linalg.eigh(products)[1].flip(1)[:, : format.size]  # of the largest first
             largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
             codec.directions = (directions * largest.sign()).float().contiguous()
-        if format.dtype == torch.int8:
+        if format.is_int4:
+            codec.steps = best_steps(codec._projected(states))
+        elif format.dtype == torch.int8:
             channels = codec._projected(states)
             codec.steps = channels.abs().amax(dim=0).clamp(min=torch.finfo(torch.float32).tiny) / INT8_STEPS
         return cls(format, width, codec.directions, codec.steps)
@@ -128,6 +139,9 @@ class StateCodec:
             ValueError: where they exceed the range of `float16`.
         """
         numbers = self._projected(states)
+        if self.format.is_int4:
+            places = (numbers / self.steps).round_().clamp_(-INT4_STEPS, INT4_STEPS).add_(INT4_STEPS).to(torch.uint8)
+            return (places[:, ::2] << 4 | places[:, 1::2]).contiguous().view(-1).numpy().data
         if self.format.dtype == torch.int8:
             numbers = (numbers / self.steps).round_().clamp_(-INT8_STEPS, INT8_STEPS)
         elif len(numbers) and max(abs(end) for end in numbers.aminmax()) > torch.finfo(self.format.dtype).max:
@@ -139,7 +153,11 @@ class StateCodec:
 
     def decode_into(self, content, out: torch.Tensor) -> None:
         """Write the states of a token each into `out`, fp32 `(L, D)`, from the bytes that [`encode`] made of them."""
-        numbers = torch.frombuffer(content, dtype=self.format.dtype).view(len(out), -1)
+        if self.format.is_int4:
+            pairs = torch.frombuffer(content, dtype=torch.uint8)
+            numbers = torch.stack([pairs >> 4, pairs & 15], dim=1).view(len(out), -1).float().sub_(INT4_STEPS)
+        else:
+            numbers = torch.frombuffer(content, dtype=self.format.dtype).view(len(out), -1)
         if self._back is not None:
             torch.mm(numbers.float(), self._back, out=out)
         else:
@@ -169,6 +187,20 @@ class StateCodec:
         if not all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values()):
             return None
         return cls(format, width, **tensors)
+
+
+def best_steps(channels: torch.Tensor) -> torch.Tensor:
+    """The step `(K,)` of each channel of a sample `(N, K)` with the least squared error, where 15 numbers stand for all: a
+    range that holds every value would leave too few steps for most of them."""
+    spread = channels.square().mean(dim=0).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    steps = torch.stack([spread * width / INT4_STEPS for width in INT4_RANGES])  # (ranges, K)
+    errors = torch.stack(
+        [
+            ((channels / step).round().clamp(-INT4_STEPS, INT4_STEPS) * step - channels).square().sum(dim=0)
+            for step in steps
+        ]
+    )
+    return steps.gather(0, errors.argmin(dim=0, keepdim=True))[0]
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ def codec_of(name, states) -> StateCodec:
     [
         *(("float32", 64, 0), ("float16", 32, 1e-6), ("bfloat16", 32, 1e-4), ("int8", 16, 1e-3), ("pca8", 16, 1e-6)),
         *(("pca8-int8", 8, 1e-3), ("pca4", 8, 6e-3), ("pca4-int8", 4, 7e-3)),
+        *(("pca8-int4", 4, 0.03), ("pca4-int4", 2, 0.04)),
     ],
 )
 def test_what_is_read_back_is_what_was_written_within_the_error_of_its_size(name, token_bytes, error, states):
@@ -67,10 +68,15 @@ def test_float16_that_overflows_is_an_error_that_says_what_to_do():
     codec_of("bfloat16", None).encode(torch.full((1, WIDTH), 1e5))
 
 
-@pytest.mark.parametrize("name", ["float8", "pca", "pca0", "pca8-float16", "int4", ""])
+@pytest.mark.parametrize("name", ["float8", "pca", "pca0", "pca8-float16", "int4", "pca8-int2", ""])
 def test_an_unknown_format_is_named_with_those_that_there_are(name):
     with pytest.raises(ValueError, match=f"must be one of float32, .*, got '{name}'"):
         DataArguments("cmc2007", data_dir="x", hidden_states_format=name)
+
+
+def test_two_numbers_a_byte_must_be_even():
+    with pytest.raises(ValueError, match="pca5-int4 puts two numbers into a byte: give an even one"):
+        StateFormat.of("pca5-int4")
 
 
 def test_more_directions_than_there_are_is_an_error(model, tmp_path):
@@ -78,7 +84,7 @@ def test_more_directions_than_there_are_is_an_error(model, tmp_path):
         HiddenStates(tmp_path, model, "pca16")
 
 
-@pytest.mark.parametrize("name", ["int8", "pca6", "pca6-int8"])
+@pytest.mark.parametrize("name", ["int8", "pca6", "pca6-int8", "pca6-int4"])
 def test_a_fitted_format_is_fitted_once_on_training_notes(name, model, tmp_path):
     store = HiddenStates(tmp_path, model, name)
     assert not store.is_open
