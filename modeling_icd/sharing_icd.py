@@ -5,6 +5,7 @@ licensed notes. All others are published by `modeling-icd publish`, which checks
 what is confidential and gates the repository.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from inspect import currentframe, signature
@@ -136,6 +137,12 @@ def refuse_changed_weights(training_data: Mapping[str, Any], folder: Any) -> Non
         )
 
 
+def names_a_folder(name: str) -> bool:
+    """Whether the name of a backbone is a folder of some machine, whose system may be another than this one's: it is neither one
+    word nor OWNER/NAME."""
+    return re.fullmatch(r"|\w[\w.-]*|\w[\w.-]*/\w[\w.-]*", name) is None
+
+
 def refuse_local_backbone(config: Any) -> None:
     """Refuse to push a head whose configuration names a folder of this machine as its backbone: it tells others the path, and
     where to find the backbone it does not.
@@ -144,7 +151,7 @@ def refuse_local_backbone(config: Any) -> None:
         ValueError: where it does.
     """
     name = (getattr(config, "backbone_source", None) or {}).get("name", "")
-    if Path(name).is_absolute():
+    if names_a_folder(name):
         raise ValueError(
             "The backbone of this head is named by a folder of this machine, so it does not go to a Hub; nothing was uploaded. Save "
             "it with `save_pretrained(FOLDER, head_only=True, backbone=HUB_ID)`, or whole."

@@ -22,16 +22,18 @@ class LlamaTerms(NamedTuple):
     notice: str
 
 
-# `meta-llama/Llama-2-7b-hf`, and models that others made of one and named after it; not SmolLM2 or TinyLlama.
-_NAME = re.compile(r"(?:^|[/_-])(?:meta-)?(?:code-?)?llama-?(2|3(?:\.[1-3])?|4)(?![\d.])", re.IGNORECASE)
+# `meta-llama/Llama-2-7b-hf`, and models that others made of one and named after it; not SmolLM2, TinyLlama or OpenLLaMA, and
+# not a size in place of a generation (`llama-3b`). Code Llama is under the license of Llama 2.
+_NAME = re.compile(r"(?:^|[/_-])(?<!open[_-])(?:meta-)?llama[_-]?(2|3(?:[._][1-3])?|4)(?![\d.b])", re.IGNORECASE)
+_CODE_LLAMA = re.compile(r"code-?llama", re.IGNORECASE)
 
 
 def llama_terms(base_model: str) -> LlamaTerms | None:
     """The terms of a backbone, by its Hub id; `None` where it is not known to come from a Llama of Meta."""
     found = _NAME.search(base_model)
-    if found is None:
+    if found is None and not _CODE_LLAMA.search(base_model):
         return None
-    version = found.group(1)
+    version = "2" if found is None else found.group(1).replace("_", ".")
     title = {"2": "Llama 2", "3": "Meta Llama 3"}.get(version, f"Llama {version}")
     pages = {"2": "https://ai.meta.com/llama/license/"}
     license_name = f"{title.upper() if version == '2' else title} Community License"

@@ -18,7 +18,7 @@ from dataset_scripts.marker import corpus_titles
 from ..configuration_icd import CUSTOM_PIPELINES, FLAT_FILES
 from ..decision_icd import decision_fields, rule_options
 from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, check_weights
-from ..sharing_icd import is_sealed, seal_training_data
+from ..sharing_icd import is_sealed, names_a_folder, seal_training_data
 from .fields import (
     ADAPTER,
     ADAPTER_REQUIRED,
@@ -221,19 +221,23 @@ def outgoing_files(
     if release.with_weights and not release.is_adapter:
         files |= {HANDLER.name: HANDLER, "requirements.txt": HANDLER_REQUIREMENTS}
     files["LICENSE"] = _license(release)
+    if files["LICENSE"] != project_file("LICENSE"):
+        files["LICENSE-CODE"] = project_file("LICENSE")
     if terms := llama_terms(release.base_model):
         files["NOTICE"] = f"{terms.notice}\n{terms.built_with}. The license: {terms.url}\n".encode()
-    if release.holds_restricted_weights:
-        files["LICENSE-CODE"] = project_file("LICENSE")
     files["README.md"] = card.encode()
     return dict(sorted(files.items()))
 
 
 def _license(release: Release) -> Path | bytes:
-    if not release.holds_restricted_weights:
-        return project_file("LICENSE")
-    what = "The weights, the thresholds and calibration in config.json and the figures in results.json derive from"
     code = "The Python files are under the Apache License 2.0 (LICENSE-CODE).\n"
+    if not release.holds_restricted_weights:
+        if release.license == "apache-2.0":
+            return project_file("LICENSE")
+        terms = llama_terms(release.base_model)
+        place = f" ({terms.name}: {terms.url})" if terms is not None and terms.license == release.license else ""
+        return f"This repository is under the license {release.license}{place}, apart from its Python files.\n\n{code}".encode()
+    what = "The weights, the thresholds and calibration in config.json and the figures in results.json derive from"
     if release.is_of_own_notes:
         return (
             f"{what} notes of their trainer's own.\nThey may be used as far as the written permission goes that README.md names, and "
@@ -302,7 +306,7 @@ def with_public_backbone(config: dict[str, Any], release: Release) -> dict[str, 
     """A configuration whose backbone, where it is named by a folder of this machine, is named by its Hub id instead. Loading
     compares the digest of the weights, so that another model of that name is refused."""
     source = config.get("backbone_source")
-    if not source or not Path(source["name"]).is_absolute():
+    if not source or not names_a_folder(source["name"]):
         return config
     return {**config, "backbone_source": {**source, "name": release.base_model}}
 

@@ -11,6 +11,8 @@ from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..backbone_icd import source_of
+
 
 def finished_steps(checkpoint: Path) -> int | None:
     """The number of training steps at a checkpoint, or `None` if the checkpoint is incomplete."""
@@ -46,6 +48,21 @@ def check_same_data(checkpoint: Path, training_data: dict) -> None:
         raise ValueError(
             f"The checkpoint {checkpoint} is not of a run on these data and this backbone: resume with the arguments that "
             "it was started with, or give a finished model as `backbone` to train it further."
+        )
+
+
+def check_same_backbone(checkpoint: Path, model) -> None:
+    """Refuse a checkpoint of the head alone that was trained over another backbone than the one of this model.
+
+    Raises:
+        ValueError: where the digest of its weights is another, or that of this model cannot be told.
+    """
+    config = checkpoint / "config.json"
+    source = json.loads(config.read_text()).get("backbone_source") if config.is_file() else None
+    if source and source_of(model)["digest"] != source["digest"]:
+        raise ValueError(
+            f"The checkpoint {checkpoint} holds the head alone, and was trained over other weights of the backbone than those that "
+            "are there now: put the earlier ones back, or start again without `resume_from_checkpoint`."
         )
 
 

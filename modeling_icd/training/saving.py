@@ -12,7 +12,7 @@ from dataset_scripts.files import whole_folder, write_text
 from ..inference.loading import describe_reader
 from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, RUN_FILE, weights_digest
 from ..modeling_icd import LlamaICDPreTrainedModel
-from ..sharing_icd import seal_training_data
+from ..sharing_icd import names_a_folder, seal_training_data
 from .checkpoints import clear_write_errors
 
 
@@ -41,7 +41,7 @@ def saves_head_alone(model: LlamaICDPreTrainedModel, is_asked_for: bool | None) 
     """Whether the backbone is left out of the model's folder; by default where others find it by its name, too."""
     if is_asked_for is not None or not model.saves_head_only or model.backbone_loaded is None:
         return bool(is_asked_for)
-    return not Path(model.backbone_loaded["name"]).is_absolute()
+    return not names_a_folder(model.backbone_loaded["name"])
 
 
 def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path, **options) -> None:

@@ -26,7 +26,7 @@ from ..inference.tokens import is_raw
 from ..modeling_icd import ModelForICDCoding
 from .arguments import HEAD_STARTS, ICDTrainingArguments
 from .arithmetic import fast_steps
-from .checkpoints import whole_checkpoint
+from .checkpoints import check_same_backbone, whole_checkpoint
 from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
@@ -472,6 +472,10 @@ class ICDTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if isinstance(self.model, PeftModel):  # an adapter alone would not say what it was trained on
             self.model.config.save_pretrained(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        check_same_backbone(Path(resume_from_checkpoint), self.bare_model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

@@ -106,6 +106,18 @@ def test_checkpoints_and_models_of_the_head_alone_go_on_as_whole_ones_do(argumen
     assert main(arguments("wrong", head_only=True)) == 2  # the backbone learns
 
 
+def test_a_head_does_not_go_on_over_a_backbone_that_has_changed(arguments, backbone, at_epoch, tmp_path, capsys):
+    place = shutil.copytree(backbone, tmp_path / "place")
+    options = {"freeze_backbone": True, "head_only": True, "backbone": place}
+    at_epoch(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(arguments(**options)) == 143
+    weights = load_file(place / "model.safetensors")
+    save_file({name: weight * 1.01 for name, weight in weights.items()}, place / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert main([*arguments(**options), "--resume_from_checkpoint=last"]) == 2
+    assert "trained over other weights of the backbone than those that are there now" in capsys.readouterr().err
+
+
 def test_by_default_the_backbone_is_left_out_where_its_name_is_enough(
     arguments, backbone, tmp_path, monkeypatch, capsys
 ):

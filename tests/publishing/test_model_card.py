@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from modeling_icd.evaluation.icd_metrics.metrics import shown_in
 from modeling_icd.extras.physionet import plan_physionet_release
 from modeling_icd.publishing.card import build_card, card_metadata, card_variables
-from modeling_icd.publishing.folder import ModelFolder, project_file
+from modeling_icd.publishing.folder import ModelFolder, project_file, read_content
 from modeling_icd.publishing.release import outgoing_files, plan_release
 
 
@@ -186,7 +186,11 @@ def test_a_model_below_its_yardsticks_says_so_beside_its_figures(model_dir, edit
         ("somebody/my-llama-2-7b-tuned", "Built with Llama 2", "llama2"),
         ("meta-llama/Meta-Llama-3-8B", "Built with Meta Llama 3", "llama3"),
         ("meta-llama/Llama-3.1-8B", "Built with Llama", "llama3.1"),
+        ("codellama/CodeLlama-7b-hf", "Built with Llama 2", "llama2"),
+        ("somebody/Llama_2_7b", "Built with Llama 2", "llama2"),
         ("HuggingFaceTB/SmolLM2-135M-Instruct", None, "apache-2.0"),
+        ("openlm-research/open_llama_3b", None, "apache-2.0"),
+        ("somebody/llama-3b", None, "apache-2.0"),
         ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", None, "apache-2.0"),
     ],
 )
@@ -201,17 +205,23 @@ def test_a_model_made_with_a_llama_of_meta_says_so(base_model, words, license, f
     else:
         assert f"| {words} | under the [" in card and "Copyright (c) Meta Platforms, Inc." in card
         assert words.encode() in files["NOTICE"]
+    is_apache = license == "apache-2.0"
+    assert ("LICENSE-CODE" not in files) == is_apache
+    assert license.encode() in read_content(files["LICENSE"]) or is_apache
     mine = plan_release(folder, "someone/tiny-icd", base_model=base_model, license="mit")
-    assert ModelCard(build_card(folder, mine)).data.license == "mit"
+    card = build_card(folder, mine)
+    assert ModelCard(card).data.license == "mit"
+    assert b"under the license mit," in read_content(outgoing_files(folder, mine, card)["LICENSE"])
 
 
-def test_a_head_over_a_folder_goes_out_under_the_hub_id_of_its_backbone(model_dir, edit):
+@pytest.mark.parametrize("place", ["/srv/models/llama", "C:\\Users\\hannah\\srv\\models\\llama"])
+def test_a_head_over_a_folder_goes_out_under_the_hub_id_of_its_backbone(place, model_dir, edit):
     digest = "0" * 64
-    edit("config.json", backbone_source={"name": "/srv/models/llama", "revision": None, "digest": digest})
+    edit("config.json", backbone_source={"name": place, "revision": None, "digest": digest})
     folder = ModelFolder.read(model_dir)
     release = plan_release(folder, "someone/tiny-icd", base_model="meta-llama/Llama-2-7b-hf")
     files = outgoing_files(folder, release, build_card(folder, release))
     config = json.loads(files["config.json"])
     assert config["backbone_source"] == {"name": "meta-llama/Llama-2-7b-hf", "revision": None, "digest": digest}
-    assert "/srv/models" not in files["README.md"].decode()
+    assert place not in files["README.md"].decode() and place not in read_content(files["README.md"]).decode()
     assert release.license == "apache-2.0"  # the weights are the head's alone
