@@ -8,7 +8,7 @@
 - `memory`: the peak memory of one training step on that note (of filling the cache, where the backbone is frozen) with 1, 2 and
   4 layers, and the line through them beside `benchmarks.llama2_arithmetic`.
 - `roads`: `modeling-icd train` and `evaluate` with each configuration on invented notes, with 1 layer; the size of what each
-  leaves on disk; a second run, which must find the same scores.
+  leaves on disk.
 
 Each measurement runs in a process of its own. Finished ones are kept in OUTPUT_DIR, so that an interrupted run goes on. The paged
 optimizer of QLoRA needs a GPU; without one, torch's AdamW stands in its place. `full` trains in float32 on one process here.
@@ -215,7 +215,7 @@ def measure(key: str, work: Path) -> dict[str, Any]:
 
 
 def walk(config: str, backbone: Path, work: Path) -> dict[str, Any]:
-    """Train and evaluate by the commands, twice the second; sizes of what is left, and the scores' largest difference."""
+    """Train and evaluate by the commands; sizes of what is left on disk."""
     corpus, folder = work / "corpus", work / config
     if not corpus.is_dir():
         write_corpus(corpus, num_admissions=30, length="long", show_progress=False)
