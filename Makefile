@@ -69,5 +69,9 @@ coders: $(VENV)/installed
 llama2-shape: $(VENV)/installed
 	$(PY) -m benchmarks.llama2_shape --output_dir runs/llama2_shape
 
+# Speed and memory of heads, cache and backbone pass into benchmarks/results.json: half an hour, in which nothing else should run.
+bench: $(VENV)/installed
+	$(PY) -m benchmarks.bench --output_dir runs/bench
+
 clean:
 	rm -rf $(VENV) runs

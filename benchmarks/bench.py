@@ -1,4 +1,4 @@
-"""Every measurement of speed and memory whose result is a ratio, one after the other: `benchmarks/results.json`, a table, a plot.
+"""Speed and memory of heads, MultiResCNN, cache and backbone, one after the other: `benchmarks/results.json`, a table, a plot.
 
     python -m benchmarks.bench --output_dir runs/bench                    # all of it; let nothing else run meanwhile
     python -m benchmarks.bench --output_dir runs/bench --only heads multirescnn
@@ -38,6 +38,7 @@ class Headline(NamedTuple):
         title (`str`): what it is.
         must (`float`): what was asked for; at most that where `is_cost`, else at least.
         is_cost (`bool`): whether less is better.
+        beside (`str`, *optional*): name of another figure, by which it is divided.
     """
 
     part: str
@@ -45,13 +46,48 @@ class Headline(NamedTuple):
     title: str
     must: float
     is_cost: bool = False
+    beside: str | None = None
+
+    def value(self, results: Mapping[str, Mapping[str, Any]]) -> float | None:
+        """The figure in what was measured; `None` where it is not there."""
+        figures = results.get(self.part, {}).get("figures", {})
+        found, other = figures.get(self.figure), 1.0 if self.beside is None else figures.get(self.beside)
+        return None if found is None or other is None else found / other
 
 
 PARTS: dict[str, list[str]] = {
     "heads": [],
     "multirescnn": [],
+    "hidden_states": ["--only", "keys", "pass", "memory", "decode"],
 }
-HEADLINES: list[Headline] = []
+HEADLINES = [
+    Headline("heads", "added_explicit", "label attention, memory added beside ours", 5, beside="added_ours"),
+    Headline("multirescnn", "train_50", "MultiResCNN beside the original, training, 50 codes", 1.6),
+    Headline("multirescnn", "train_8921", "the same, 8,921 codes", 1.25),
+    Headline("multirescnn", "inference_50", "the same, inference, 50 codes", 1.6),
+    Headline("multirescnn", "inference_8921", "the same, inference, 8,921 codes", 2.0),
+    Headline(
+        "hidden_states",
+        "pass, default notes: times the notes' tokens/s of the plain way",
+        "backbone pass beside the plain way",
+        3,
+    ),
+    Headline(
+        "hidden_states",
+        "pass, default notes: of the windows' tokens/s of full ones",
+        "backbone pass beside full windows",
+        0.85,
+    ),
+    Headline("hidden_states", "pass, default notes: percent of padding", "padding, percent", 3, is_cost=True),
+    Headline("hidden_states", "keys: MB that 52,722 notes add", "memory of 52,722 keys, MB", 200, is_cost=True),
+    Headline(
+        "hidden_states",
+        "memory, cache: MB for a note of 100,000 tokens",
+        "memory of a note of 100,000 tokens, MB",
+        2000,
+        is_cost=True,
+    ),
+]
 
 
 def run_part(part: str, folder: Path) -> dict[str, Any]:
@@ -86,7 +122,7 @@ def show(results: Mapping[str, Mapping[str, Any]]) -> None:
     for column in ("part", "figure", "measured", "asked for", ""):
         table.add_column(column, justify="right" if column in ("measured", "asked for") else "left")
     for row in HEADLINES:
-        if (value := results.get(row.part, {}).get("figures", {}).get(row.figure)) is not None:
+        if (value := row.value(results)) is not None:
             bound = f"{'at most' if row.is_cost else 'at least'} {row.must:g}"
             table.add_row(row.part, row.title, f"{value:.3g}", bound, "" if reaches(row, value) else "not reached")
     Console(width=119).print(table)
@@ -103,11 +139,7 @@ def plot(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [
-        (row, results[row.part]["figures"][row.figure])
-        for row in HEADLINES
-        if row.figure in results.get(row.part, {}).get("figures", {})
-    ]
+    shown = [(row, value) for row in HEADLINES if (value := row.value(results)) is not None]
     shares = [row.must / value if row.is_cost else value / row.must for row, value in shown]
     figure, axes = pyplot.subplots(figsize=(9, 0.4 * len(shown) + 1.2))
     colours = ["#0072b2" if share >= 1 else "#d55e00" for share in shares]
