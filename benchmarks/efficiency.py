@@ -28,6 +28,7 @@ from dataset_scripts.files import write_text
 from modeling_icd import LlamaForICDCoding, ModelForICDCoding
 from modeling_icd.inference.gguf import convert_smollm2
 from modeling_icd.inference.hidden_states import HiddenStates
+from modeling_icd.inference.linear import fast_linear_layers
 
 from .llama2_arithmetic import FLOPS, LLAMA2_7B, UTILISATION, layer_weights
 from .llama2_shape import memory
@@ -104,7 +105,7 @@ def measure(way: str, num_notes: int, tokens: int, num_codes: int, bert: str | N
     found["epoch"] = time.process_time() - start
     model.eval()
     start = time.process_time()
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_linear_layers(torch.device("cpu")):  # as `predict` does
         for ids in notes.split(BATCH):
             model(ids) if way == "words" else model(input_ids=ids, attention_mask=torch.ones_like(ids))
     found["coding"] = time.process_time() - start
