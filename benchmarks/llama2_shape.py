@@ -32,6 +32,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+from dataset_scripts import load_split
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
@@ -45,33 +46,39 @@ MB = 1e6
 
 
 def make_backbone(folder: Path, num_layers: int) -> Path:
-    """A Llama of Llama-2-7B's width with random weights in bfloat16, and a tokenizer of 32,000 tokens at most."""
+    """A Llama of Llama-2-7B's width with random weights in bfloat16, and the tokenizer of [`make_tokenizer`]."""
     if not (folder / "config.json").is_file():
         torch.manual_seed(0)
         config = LlamaConfig(**{**LLAMA2_7B, "num_hidden_layers": num_layers}, dtype="bfloat16", pad_token_id=0)
         torch.set_default_dtype(torch.bfloat16)
         model = LlamaModel(config)
         torch.set_default_dtype(torch.float32)
-        make_tokenizer().save_pretrained(folder)
+        make_tokenizer(make_corpus(folder.parent)).save_pretrained(folder)
         model.save_pretrained(folder)
     return folder
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes and pairs of bytes, learned from a few invented words: how words are cut changes no cost here."""
+def make_tokenizer(corpus: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer of pairs of bytes, learned from the invented notes, which it cuts into about as many tokens as others do."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1000,
+        vocab_size=8000,
         special_tokens=["<pad>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(
-        ["the patient was admitted with fever and discharged home in good condition"], trainer
-    )
+    notes = load_split("mimic3", "train", data_dir=str(corpus), cache_dir=str(corpus / "cache"))
+    tokenizer.train_from_iterator(notes["text"], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
+
+
+def make_corpus(work: Path) -> Path:
+    """Invented notes of about 3,000 tokens."""
+    if not (work / "corpus").is_dir():
+        write_corpus(work / "corpus", num_admissions=30, length="long", show_progress=False)
+    return work / "corpus"
 
 
 def a_note(length: int = NOTE_TOKENS) -> list[int]:
@@ -216,9 +223,7 @@ def measure(key: str, work: Path) -> dict[str, Any]:
 
 def walk(config: str, backbone: Path, work: Path) -> dict[str, Any]:
     """Train and evaluate by the commands; sizes of what is left on disk."""
-    corpus, folder = work / "corpus", work / config
-    if not corpus.is_dir():
-        write_corpus(corpus, num_admissions=30, length="long", show_progress=False)
+    corpus, folder = make_corpus(work), work / config
     command = [sys.executable, "-m", "modeling_icd"]
     given = arguments_of(
         config, backbone, data_dir=corpus, output_dir=folder, num_train_epochs=1, max_train_notes=4,
