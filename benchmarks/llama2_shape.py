@@ -237,12 +237,12 @@ def walk(config: str, backbone: Path, work: Path) -> dict[str, Any]:
             raise RuntimeError(f"{arguments[0]} with {config}: {run.stderr[-2000:]}")
     size_of = lambda path: sum(file.stat().st_size for file in path.rglob("*") if file.is_file())  # noqa: E731
     checkpoints = [size_of(path) for path in folder.glob("checkpoint-*")]
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "evaluation" / "test" / "results.json").read_text())
     return {
         "backbone": size_of(backbone),
         "checkpoint": max(checkpoints, default=0),
         "folder": size_of(folder) - sum(checkpoints),
-        "notes": results["splits"]["test"]["num_notes"] if "splits" in results else results.get("num_notes"),
+        "notes": results["num_notes"],
         "seconds": time.time() - start,
     }
 
