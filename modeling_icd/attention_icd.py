@@ -165,30 +165,37 @@ class AttendingHead(nn.Module):
             0 on padding, or `None`.
         """
         states = self.features(hidden_states.to(self.queries.weight.dtype), attention_mask)
-        can_estimate = need_attentions is False and only_codes is None and values_are_known(self.queries.weight)
+        # A weight that lies on disk is there only while its own layer is called.
+        are_there = values_are_known(self.queries.weight) and values_are_known(self.output.weight)
+        can_estimate = need_attentions is False and only_codes is None and are_there
         if can_estimate and shortlist is not None and shortlist < self.queries.out_features:
             return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
         summaries, attentions = self.queries(states, attention_mask, need_attentions, only_codes)
         return self.output(summaries, only_codes).to(hidden_states.dtype), attentions
 
     def shortlisted_logits(self, states: torch.Tensor, attention_mask: torch.Tensor, size: int) -> torch.Tensor:
-        """Logits `(B, C)` of states `(B, L, F)`, exact for the `size` codes of each note whose estimate is highest.
-
-        The estimate takes the token with the highest score of a code for all that the code attends to, and what its output
-        vector makes of the direction of its query for all that it makes of this token. The others keep their estimates, but
-        for those above the lowest exact logit, which are set just below it.
+        """Logits `(B, C)` of states `(B, L, F)`, exact for the `size` codes of each note whose estimate is highest. The others
+        keep their estimates, but for those above the lowest exact logit, which are set just below it.
         """
-        with without_autocast(states):
-            queries, outputs = widened(self.queries.weight), widened(self.output.weight)
-            gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
-            highest = highest_scores(queries, widened(states), attention_mask)
-            logits = highest * gains + widened(self.output.bias)
+        logits = self.estimated_logits(states, attention_mask)
         listed = logits.topk(size).indices  # (B, K)
         for i, codes in enumerate(listed):
             summaries, _ = self.queries(states[i : i + 1], attention_mask[i : i + 1], False, codes)
             exact = self.output(summaries, codes)[0]
             logits[i] = logits[i].clamp(max=exact.min() - 1e-4).scatter(0, codes, exact)
         return logits
+
+    def estimated_logits(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """What the logits `(B, C)` of states `(B, L, F)` are near: the token with the highest score of a code stands for all
+        that the code attends to, and what its output vector makes of the direction of its query for all that it makes of this
+        token. Estimates are made where the queries lie, and come out where the output vectors do, as logits do.
+        """
+        place = self.queries.weight.device
+        with without_autocast(states):
+            queries, outputs = widened(self.queries.weight), widened(self.output.weight).to(place)
+            gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
+            highest = highest_scores(queries, widened(states).to(place), attention_mask.to(place))
+            return (highest * gains).to(self.output.bias.device) + widened(self.output.bias)
 
 
 class LabelAttentionHead(AttendingHead):

@@ -46,6 +46,10 @@ def mismatched_keys(info) -> list[str]:
     return [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
 
 
+def _counted(number: int, one: str) -> str:
+    return f"{number} {one if number == 1 else f'{one}s'}"
+
+
 def check_backbone_weights(config, source, info) -> None:
     """Refuse a checkpoint that is not exactly the backbone: missing weights would silently stay random, and further ones
     would silently be ignored.
@@ -67,10 +71,10 @@ def check_backbone_weights(config, source, info) -> None:
         layers = sorted({int(number) for key in found for number in re.findall(r"\blayers?\.(\d+)\.", key)})
         depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
         raise ValueError(
-            f"The weights in {source} {fault} {len(found)} weights of the backbone, e.g. {found[0]}"
-            + (f" (of the layers {', '.join(map(str, layers))})" if layers else "")
-            + f". The configuration describes {config.num_hidden_layers} layers, of which the model has the first {depth}: "
-            "take the configuration and the weights of the same backbone."
+            f"The weights in {source} {fault} {_counted(len(found), 'weight')} of the backbone, e.g. {found[0]}"
+            + (f" (of the layer{'s' if layers[1:] else ''} {', '.join(map(str, layers))})" if layers else "")
+            + f". The configuration describes {_counted(config.num_hidden_layers, 'layer')}, of which the model has the first "
+            f"{depth}: take the configuration and the weights of the same backbone."
         )
 
 
@@ -82,8 +86,8 @@ def check_head_weights(source, info) -> None:
         if found:
             named = ", ".join(found[:3]) + (" ..." if found[3:] else "")
             raise ValueError(
-                f"The weights in {source} {fault} {len(found)} weights of the head: {named}. Take config.json and the weights "
-                "from the same trained model. To train a new head on this backbone instead, load it with "
+                f"The weights in {source} {fault} {_counted(len(found), 'weight')} of the head: {named}. Take config.json and "
+                "the weights from the same trained model. To train a new head on this backbone instead, load it with "
                 "`ignore_mismatched_sizes=True`, or save `model.model` to a folder and give that."
             )
 
@@ -150,8 +154,8 @@ def backbone_digest(model: PreTrainedModel, source: str, compare: bool = False, 
             )
     if missing:
         raise ValueError(
-            f"The files of {source} lack {len(missing)} weights of the backbone by name, e.g. {min(missing)}: save the whole "
-            "model (`head_only=False`)."
+            f"The files of {source} lack {_counted(len(missing), 'weight')} of the backbone by name, e.g. {min(missing)}: save "
+            "the whole model (`head_only=False`)."
         )
     return digest.hexdigest()
 

@@ -132,7 +132,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         review_precision (`float`, *optional*):
             What share of the confident codes with any one score was right on validation, at least.
         shortlist (`dict`, *optional*):
-            Of a head that attends: how many codes of each note are computed exactly where no gradient and no attention is
+            Of a single head that attends: how many codes of each note are computed exactly where no gradient and no attention is
             asked for (`size`), the others being estimated; and what that was found to change on `notes` validation notes. Set
             it by `fit_shortlist`; `None`, the default, computes all codes. Training sets it back.
         code_descriptions (`dict[str, str]`, *optional*):
@@ -229,7 +229,8 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"got {self.hidden_layer}."
             )
         source = self.backbone_source
-        if source is not None and not all(isinstance(dict(source).get(key), str) for key in ("name", "digest")):
+        is_named = isinstance(source, dict) and all(isinstance(source.get(key), str) for key in ("name", "digest"))
+        if source is not None and not is_named:
             raise ValueError("`backbone_source` must hold `name` and `digest` of the backbone: save the head again.")
         complete_loss_options(self.loss, self.loss_reduction, self.loss_options)  # which checks them
         if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
@@ -239,10 +240,22 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
             )
         check_decision(self.decision, self.num_labels)
-        if self.shortlist is not None:
-            require_positive("shortlist size", dict(self.shortlist).get("size"))
-            if not find_head(self.head).attends:
-                raise ValueError(f"`shortlist` is of a head that attends; {self.head!r} does not: leave it out.")
+        self._check_shortlist()
+
+    def _check_shortlist(self) -> None:
+        if self.shortlist is None:
+            return
+        if not isinstance(self.shortlist, dict):
+            raise ValueError(
+                f"`shortlist` must be None or a dictionary with a `size`, as `fit_shortlist` sets it, got {self.shortlist!r}."
+            )
+        require_positive("shortlist size", self.shortlist.get("size"))
+        if not find_head(self.head).attends:
+            raise ValueError(f"`shortlist` is of a head that attends; {self.head!r} does not: leave it out.")
+        if self.head_ensemble_size > 1:
+            raise ValueError(
+                f"`shortlist` is of a single head, and `head_ensemble_size` is {self.head_ensemble_size}: leave it out."
+            )
 
     def _check_head(self) -> None:
         row = find_head(self.head, self.head_field)

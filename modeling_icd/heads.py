@@ -9,8 +9,9 @@ attention of some codes, or compute some codes alone; see `computes_codes`. Only
 members separately, `(E, B, C)`. Padding changes no answer: masked positions are left out of every softmax and
 average, out of the batch norm's statistics, and are zero before every convolution.
 
-A layer's weights are read by that layer's own `forward` and nowhere else, so that they may lie on another device or on
-disk until it is called. What attends is in attention_icd.py, MultiResCNN in multirescnn_icd.py.
+A layer's weights are read by that layer's own `forward`, so that they may lie on another device or on disk until it is
+called. A shortlist reads those of two layers before: it brings them to one device, and where one of them lies on disk all
+codes are computed. What attends is in attention_icd.py, MultiResCNN in multirescnn_icd.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -109,9 +110,9 @@ def computes_codes(head: nn.Module) -> bool:
 
 
 def can_shortlist(head: nn.Module) -> bool:
-    """Whether a head can estimate its logits, and compute the highest alone."""
-    members = head.members if isinstance(head, HeadEnsemble) else [head]
-    return all(type(member).forward is AttendingHead.forward for member in members)
+    """Whether a head can estimate its logits, and compute the highest alone. An ensemble cannot: each member would choose
+    other codes, and the mean of an exact logit and an estimate is neither."""
+    return type(head).forward is AttendingHead.forward
 
 
 def run_head(

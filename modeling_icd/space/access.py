@@ -233,6 +233,8 @@ class Login:
             return too_many_attempts(seconds)
         fields = parse_qs((await read_body(receive, 4096)).decode("utf-8", errors="replace"))
         user, password = (fields.get(name, [""])[0] for name in ("user", "password"))
+        if seconds := self._locked_seconds(host):  # others of this address were wrong while the body came
+            return too_many_attempts(seconds)
         if not self._is_right(user, password):
             seconds = self._count_failure(host)
             await asyncio.sleep(FAILURE_DELAY)

@@ -39,6 +39,7 @@ PDF_FAULTS = {
     "unknown encryption": "is encrypted: open it, and save it without encryption.",
     "pages": f"has more than {MAX_PAGES:,} pages, which is no single note: divide it.",
     "limits": f"takes more than {MAX_SECONDS} seconds or too much memory to read, which no usual note does: paste its text.",
+    "failed": "cannot be read here, since the program that reads PDFs does not work: paste its text.",
     "damaged": "is damaged, or is no PDF: save it again, or paste its text.",
 }
 """What to say of a PDF by its fault, behind its name."""

@@ -6,6 +6,8 @@ import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
+from dataset_scripts.counts import counted
+
 
 class Cancelled(Exception):
     """Raised where work goes on that was called off."""
@@ -94,7 +96,7 @@ class Line:
             LineIsFull: where `max_waiting` wait already.
         """
         if len(self._places) > self.max_waiting:
-            waiting = "1 note is" if self.max_waiting == 1 else f"{self.max_waiting} notes are"
+            waiting = counted(self.max_waiting, "note is", "notes are")
             raise LineIsFull(f"{waiting} waiting already: try again in a minute.")
         place = Place(len(self._places), words, model, watch)
         self._places.append(place)
@@ -110,9 +112,12 @@ class Line:
         self._places.remove(place)
         self._move_up()
 
-    def give_way(self, place: Place) -> None:
-        """End a turn and go behind all who wait; where nobody waits, the next turn begins at once."""
-        self._end_turn(place)
+    def give_way(self, place: Place, is_done: bool = True) -> None:
+        """End a turn and go behind all who wait; where nobody waits, the next turn begins at once. A turn in which nothing was
+        coded (`is_done` is `False`) does not say how long others will take."""
+        if is_done:
+            self._end_turn(place)
+        place.since = 0.0
         self._places.remove(place)
         self._places.append(place)
         self._move_up()

@@ -6,6 +6,7 @@ PDF comes on its standard input, and one line of JSON goes to its standard outpu
 
 import io
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import pypdf
 from pypdf.errors import LimitReachedError
 
 
+logger = logging.getLogger(__name__)
+
 MAX_PAGES = 1000
 MAX_SECONDS = 20  # of processor time; and three times as long by the clock, where the machine is busy
 MAX_MEMORY_BYTES = 1 << 30
@@ -22,17 +25,24 @@ AT_ONCE = threading.BoundedSemaphore(2)  # PDFs that are read at the same time: 
 
 
 def pages_in_child(content: bytes, max_characters: int) -> dict[str, Any]:
-    """What [`pages_of`] gives, read in a process of its own; `{"fault": "limits"}` where it needed more than it may."""
+    """What [`pages_of`] gives, read in a process of its own; `{"fault": "limits"}` where it needed more than it may, and
+    `{"fault": "failed"}` where the process could not be started, or ended by itself without an answer."""
     command = [sys.executable, "-P", __file__, str(max_characters), str(MAX_SECONDS), str(MAX_MEMORY_BYTES)]
     with AT_ONCE:
         try:
             run = subprocess.run(command, input=content, capture_output=True, timeout=3 * MAX_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return {"fault": "limits"}
+        except OSError as error:
+            logger.error("The program that reads PDFs cannot be started: %s.", error.strerror)
+            return {"fault": "failed"}
     try:
         return json.loads(run.stdout)
-    except ValueError:  # it was ended from outside, with nothing or half a line said
-        return {"fault": "limits"}
+    except ValueError:  # it said nothing, or half a line
+        if run.returncode < 0:  # ended from outside, by the signal of a limit
+            return {"fault": "limits"}
+        logger.error("The program that reads PDFs failed, with exit status %d.", run.returncode)
+        return {"fault": "failed"}
 
 
 def pages_of(content: bytes, max_characters: int) -> dict[str, Any]:
@@ -85,7 +95,11 @@ def main() -> None:
     max_characters, seconds, memory_bytes = map(int, sys.argv[1:])
     content = sys.stdin.buffer.read()
     limit_process(seconds, memory_bytes)
-    print(json.dumps(pages_of(content, max_characters)))
+    try:
+        answer = json.dumps(pages_of(content, max_characters))
+    except MemoryError:
+        answer = '{"fault": "limits"}'
+    print(answer)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ class Page:
             if reason:
                 rejected.append({"row": row.row, "reason": reason})
             watch.done += 1
-            self.line.give_way(place)
+            self.line.give_way(place, is_done=not reason)
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
                 yield {"status": "reading", **progress(watch)}

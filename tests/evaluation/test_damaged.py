@@ -77,7 +77,7 @@ DAMAGES = {
         "model.safetensors is cut short or damaged",
     ),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
-    "one code less": (lambda folder: change_config(folder, one_code_less), "1 parameters have another shape.*score"),
+    "one code less": (lambda folder: change_config(folder, one_code_less), "1 parameter is of another shape.*score"),
     "a code twice": (lambda folder: change_config(folder, same_code_twice), "id2label|more than one column"),
     "other order": (lambda folder: change_config(folder, other_order), "label2id"),
     "no head": (
@@ -86,7 +86,7 @@ DAMAGES = {
     ),
     "a deeper configuration": (
         lambda folder: change_config(folder, lambda config: config.update(num_hidden_layers=3)),
-        r"lack 9 weights of the backbone.*layers\.2.*the layers 2",
+        r"lack 9 weights of the backbone.*layers\.2.*the layer 2\)",
     ),
     "a tensor too many": (
         lambda folder: change_weights(folder, lambda tensors: tensors.update(other=torch.ones(2))),

@@ -173,7 +173,7 @@ def test_the_head_must_fit(backbone, tmp_path):
     make("direct", backbone).save_pretrained(tmp_path, head_only=True)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "context_size": 3}))  # which needs a convolution
-    with pytest.raises(ValueError, match=r"lack 1 weights of the head: score\.context\.weight"):
+    with pytest.raises(ValueError, match=r"lack 1 weight of the head: score\.context\.weight"):
         AutoModel.from_pretrained(tmp_path)
 
 

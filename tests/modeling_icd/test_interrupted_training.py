@@ -200,7 +200,7 @@ def test_a_new_head_is_no_news_and_a_missing_backbone_is(arguments, backbone, tm
     assert main(arguments("second", num_train_epochs=1, backbone=tmp_path / "lacking")) == 2
     said = capfd.readouterr().err
     assert (
-        f"error: The weights in {tmp_path / 'lacking'} lack 1 weights of the backbone, e.g. model.norm.weight." in said
+        f"error: The weights in {tmp_path / 'lacking'} lack 1 weight of the backbone, e.g. model.norm.weight." in said
     )
 
 

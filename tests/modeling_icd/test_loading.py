@@ -44,13 +44,13 @@ def changed(folder, target, fields=None, drop_weights=(), add_weights=None):
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"fields": {"num_hidden_layers": 3}}, r"lack 9 weights .* layers 2\). .* describes 3 layers"),
-        ({"fields": {"num_hidden_layers": 1}}, r"hold, beyond the model's own, 9 weights .* layers 1\)"),
-        ({"drop_weights": ["model.layers.1."]}, r"lack 9 weights .* layers 1\)"),
-        ({"drop_weights": ["model.embed_tokens."]}, r"lack 1 weights of the backbone, e.g. model.embed_tokens.weight"),
+        ({"fields": {"num_hidden_layers": 3}}, r"lack 9 weights .* layer 2\). .* describes 3 layers"),
+        ({"fields": {"num_hidden_layers": 1}}, r"hold, beyond the model's own, 9 weights .* layer 1\)"),
+        ({"drop_weights": ["model.layers.1."]}, r"lack 9 weights .* layer 1\)"),
+        ({"drop_weights": ["model.embed_tokens."]}, r"lack 1 weight of the backbone, e.g. model.embed_tokens.weight"),
         (
             {"add_weights": {"model.layers.0.self_attn.q_proj.bias": torch.zeros(16)}},
-            r"hold, .* 1 weights .* layers 0\)",
+            r"hold, .* 1 weight .* layer 0\)",
         ),
     ],
 )
@@ -85,7 +85,7 @@ def test_layers_above_the_one_that_is_read_may_be_there_or_not(backbone, tmp_pat
         (
             "label_attention",
             {"drop_weights": ["score.output.w"]},
-            r"lack 1 weights of the head: score.output.weight\.",
+            r"lack 1 weight of the head: score.output.weight\.",
         ),
         ("last", {"fields": {"pooling": "label_attention"}}, r"lack 5 weights of the head"),
         ("ensemble", {"fields": {"head_ensemble_size": 1}}, r"lack \d+ weights of the head: score.channels"),

@@ -6,8 +6,11 @@ import pytest
 import torch
 from test_label_attention import batch_of
 from test_models import make, notes
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel
 
+from modeling_icd import attention_icd
 from modeling_icd.attention_icd import LabelAttentionHead
 from modeling_icd.evaluation.shortlist import fit_shortlist
 from modeling_icd.heads import HeadEnsemble, PooledHead, can_shortlist, run_head
@@ -56,13 +59,42 @@ def test_by_hand():
     torch.testing.assert_close(logits, expected, atol=0.01, rtol=0)
 
 
-def test_an_ensemble_can_and_a_pooled_head_cannot():
-    ensemble = HeadEnsemble(HEADS["label_attention"]() for _ in range(2)).eval()
-    assert can_shortlist(ensemble) and not can_shortlist(PooledHead(8, 40, "mean"))
+def test_an_ensemble_and_a_pooled_head_compute_all_codes():
     states, mask = batch_of(9, 4)
-    with torch.no_grad():
-        short, _ = run_head(ensemble, states, mask, False, 10)
-    assert short.shape == (2, 2, 40)
+    for head in (HeadEnsemble(HEADS["label_attention"]() for _ in range(2)), PooledHead(8, 40, "mean")):
+        head.eval()
+        assert not can_shortlist(head)
+        with torch.no_grad():
+            assert torch.equal(run_head(head, states, mask, False, 10)[0], head(states, mask, False)[0])
+
+
+@pytest.mark.parametrize("away", ["queries", "output"])
+def test_weights_on_two_devices_are_brought_to_one(away, monkeypatch):
+    def highest_scores(queries, states, attention_mask):  # which tokens are real has no answer without numbers
+        return (states @ queries.T * attention_mask.unsqueeze(-1)).amax(dim=1)
+
+    monkeypatch.setattr(attention_icd, "highest_scores", highest_scores)
+    with FakeTensorMode(), torch.no_grad():  # tensors that have a device, and no numbers
+        head, (states, mask) = HEADS["label_attention"]().eval(), batch_of(9, 4)
+        layer = getattr(head, away)
+        for name, weight in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(torch.empty_like(weight, device="cuda:0")))
+        logits = head.estimated_logits(head.features(states, mask), mask)
+    assert logits.shape == (2, 40) and logits.device == head.output.weight.device
+
+
+def test_with_weights_on_disk_all_codes_are_computed(backbone, tmp_path):
+    model = make("label_attention", backbone)
+    ids, mask = notes(9, 5)
+    for away in ("queries", "output"):
+        model.save_pretrained(tmp_path / away)
+        places = {"model": "cpu", **{f"score.{name}": "cpu" for name, _ in model.score.named_children()}}
+        options = {"device_map": {**places, f"score.{away}": "disk"}, "offload_folder": tmp_path / "offload"}
+        loaded = type(model).from_pretrained(tmp_path / away, **options).eval()
+        assert getattr(loaded.score, away).weight.is_meta
+        loaded.config.shortlist = {"size": 1}
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(ids, mask).logits, model(ids, mask).logits)
 
 
 def learned(backbone):
@@ -112,7 +144,8 @@ def test_what_loses_codes_is_refused_and_nothing_set(backbone):
     for message, options in (
         ("`size` must be from 15 to 29", {"size": 30}),
         ("50 notes at least, and there are 9", {"notes": given[:9], "size": 20}),
-        ("is for heads that attend", {"model": make("mean", backbone)}),
+        ("a single head that attends, and this one does not attend", {"model": make("mean", backbone)}),
+        ("a single head that attends, and this one is an ensemble", {"model": make("ensemble", backbone)}),
     ):
         with pytest.raises(ValueError, match=message):
             fit_shortlist(**{"model": model, "notes": given, "gold": [[0]] * 60, **options})
@@ -123,5 +156,13 @@ def test_a_configuration_says_what_is_wrong_with_it(backbone):
         make("label_attention", backbone, shortlist={"notes": 5})
     with pytest.raises(ValueError, match="`shortlist` is of a head that attends; 'mean' does not"):
         make("mean", backbone, shortlist={"size": 5})
+    with pytest.raises(
+        ValueError, match="`shortlist` is of a single head, and `head_ensemble_size` is 2: leave it out"
+    ):
+        make("ensemble", backbone, shortlist={"size": 5})
+    model = make("label_attention", backbone)
+    model.config.shortlist = 7
+    with pytest.raises(ValueError, match=r"`shortlist` must be None or a dictionary with a `size`, .* got 7"):
+        type(model)(model.config)
     config = copy.deepcopy(make("label_attention", backbone).config)
     assert config.shortlist is None

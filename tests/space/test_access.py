@@ -90,6 +90,27 @@ def test_wrong_passwords_make_an_address_wait_for_a_short_time_that_grows_and_no
     assert len(login._failures) == 1
 
 
+def test_guesses_sent_at_once_are_no_more_than_guesses_one_by_one():
+    login, compared = Login({"anna": "right"}), []
+    is_right = login._is_right
+    login._is_right = lambda user, password: (compared.append(password), is_right(user, password))[1]
+
+    async def attempt(password: str) -> int:
+        async def receive():
+            await asyncio.sleep(0.01)  # all requests are there before the first body is
+            return {"type": "http.request", "body": f"user=anna&password={password}".encode()}
+
+        scope = {"type": "http", "scheme": "http", "client": ("10.0.0.1", 1)}
+        return (await login._log_in(scope, receive)).status_code
+
+    async def attempts() -> list[int]:
+        return await asyncio.gather(*map(attempt, [*map(str, range(50)), "right"]))
+
+    statuses = asyncio.run(attempts())
+    assert len(compared) == FREE_FAILURES + 1 and "right" not in compared
+    assert statuses == [401] * FREE_FAILURES + [429] * (51 - FREE_FAILURES)
+
+
 def test_accounts_from_the_command_line_or_a_file(tmp_path):
     assert read_accounts("anna:a:b") == {"anna": "a:b"}
     file = tmp_path / "accounts"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import zipfile
 
 import docx
@@ -170,10 +171,31 @@ def test_any_bytes_give_a_text_or_a_message(content, start):
 
 
 def test_a_pdf_that_takes_too_much_leaves_no_process_and_no_file(tmp_path, monkeypatch):
+    heavy = heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000)
     monkeypatch.setattr(pdf_text, "MAX_MEMORY_BYTES", 120 << 20)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert pdf_text.pages_in_child(heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000), 1000) == {"fault": "limits"}
+    for _ in ("memory", "time"):
+        # The same process with the same limits reads what is usual.
+        assert pdf_text.pages_in_child(pdf_document("Fever"), 1000) == {"pages": ["Fever"]}
+        assert pdf_text.pages_in_child(heavy, 1000) == {"fault": "limits"}
+        monkeypatch.setattr(pdf_text, "MAX_MEMORY_BYTES", 4 << 30)
+        monkeypatch.setattr(pdf_text, "MAX_SECONDS", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["exit 3", "echo '{'", None])
+def test_where_pdfs_cannot_be_read_at_all_the_message_speaks_of_no_limit(program, tmp_path, monkeypatch, caplog):
+    python = tmp_path / "python"
+    if program is not None:
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(
+        DocumentError, match=r"^note.pdf cannot be read here, since the program that reads PDFs does not work: "
+    ):
+        read_document("note.pdf", pdf_document("Fever"))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("The program that reads PDFs ") and "Fever" not in caplog.text
 
 
 def test_names_are_shown_short_and_without_folders():

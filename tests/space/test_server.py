@@ -14,9 +14,11 @@ import pytest
 from fhirclient.models.bundle import Bundle
 from serving import CODES, code, http, join, last, messages, routes_of, save_coder, served, upload, wait_until
 
+from modeling_icd.inference.predict_notes import Row
 from modeling_icd.space import server as server_module
 from modeling_icd.space.access import Gate
-from modeling_icd.space.coding import Coder
+from modeling_icd.space.batch import Batch
+from modeling_icd.space.coding import Coder, CodingError
 from modeling_icd.space.line import Cancelled, Line, LineIsFull, Watch
 from modeling_icd.space.server import Page
 
@@ -302,6 +304,33 @@ def test_how_long_a_note_waits_depends_on_the_words_of_those_before_it(monkeypat
     other_model = line.join(100, "b")
     assert line.seconds_until(other_model) == 2
     assert line.seconds_until(line.join(1, "a")) is None  # nothing is known of the other model
+
+
+def test_rows_that_are_not_coded_say_nothing_of_how_long_others_take():
+    class Slow:
+        key = "a"
+
+        def code_row(self, text, watch):
+            if text == "no numbers":
+                raise CodingError("x")
+            time.sleep(0.02)
+            return []
+
+    async def read(page: Page) -> None:
+        too_long = [Row(i, str(i), "x " * 20_000, "has a note of too many characters") for i in range(8)]
+        batch = Batch([*too_long, Row(8, "8", "fever", ""), Row(9, "9", "no numbers", "")])
+        watch = Watch()
+        place = page.line.join(0, "a")
+        told = [message async for message in page._code_batch(Slow(), batch, place, watch)]
+        assert [rejected["row"] for rejected in told[-1]["rejected"]] == [*range(8), 9]
+        page.line.leave(place)
+        reading, waiting = page.line.join(1000, "a"), page.line.join(1000, "a")
+        seconds = page.line.seconds_until(waiting)
+        assert reading.since and seconds is not None and seconds > 10  # 1,000 words, of which each takes 0.02 s
+
+    page = Page([])
+    asyncio.run(read(page))
+    page.close()
 
 
 def test_a_page_that_is_closed_calls_off_the_note_that_is_read():
