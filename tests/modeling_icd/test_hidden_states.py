@@ -203,7 +203,7 @@ def test_a_damaged_shard_is_removed_only_while_it_is_the_one_that_was_read(damag
 
     monkeypatch.setattr(HiddenStates, "_remove", replaced_first)
     again = reopened(store)
-    again.fill(NOTES)
+    assert again.fill(NOTES) == 0
     assert late and path.read_bytes() == whole
     assert_same(again, expected)
 
