@@ -176,11 +176,15 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     def train(self, mode: bool = True):
         """As in torch, but a frozen backbone stays in evaluation mode, unless an adapter in it is trained; and the shortlist of
         the configuration, which was measured with other weights, is given up."""
-        super().train(mode)
-        if mode:
-            self.config.shortlist = None
-        if self.config.freeze_backbone and self.model.training and not self._backbone_learns():
-            self.model.eval()
+        stays = mode and self.config.freeze_backbone and not self._backbone_learns()
+        if stays and not self.model.training:  # as at each step of a training, which so takes less time
+            self.training = True
+            self.score.train()
+        else:
+            super().train(mode)
+            if stays:
+                self.model.eval()
+        self.config.shortlist = None if mode else self.config.shortlist
         return self
 
     @classmethod

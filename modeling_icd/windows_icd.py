@@ -31,15 +31,21 @@ def window_groups(lengths: list[int], size: int, stride: int, max_tokens: int) -
     """The windows of notes that are joined to one sequence, the longest first, in groups of at most `max_tokens` padded
     tokens.
 
-    A window is given by its first token, its last + 1, and the first token whose state is taken from it.
+    A window is given by its first token, its last + 1, and the first token whose state is taken from it. A note without a
+    token has none.
+
+    Raises:
+        ValueError: where no note has a token.
     """
     windows: list[tuple[int, int, int]] = []
     offset = 0
     for length in lengths:
-        for start in window_starts(length, size, stride):
+        for start in window_starts(length, size, stride) if length else ():
             first_new = 0 if start == 0 else start - stride + size
             windows.append((offset + start, offset + min(start + size, length), offset + first_new))
         offset += length
+    if not windows:
+        raise ValueError("An empty note cannot be coded: give every note at least one token.")
     windows.sort(key=lambda window: window[0] - window[1])
     while windows:
         longest = windows[0][1] - windows[0][0]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,15 +27,17 @@ from ..modeling_icd import LlamaICDPreTrainedModel
 from .batches import batches_by_length
 from .linear import fast_linear_layers
 from .state_formats import StateCodec, StateFormat, check_foldable, fold_projection
-from .state_shards import KEY_BYTES, RECORD, SUFFIX, DamagedShard, Shard, ShardWriter, new_shard
+from .state_shards import KEY_BYTES, RECORD, SUFFIX, DamagedShard, Shard, ShardWriter, Stamp, new_shard
 
 
-# Tokens of the notes whose windows go through the backbone together: enough windows of similar length for batches of them.
+# Tokens, at most, of the notes whose windows go through the backbone together, before their states are written: enough windows
+# of similar length for batches of them.
 TOKENS_TOGETHER = 32768
 # Tokens of one pass on a CPU, whose caches hold no more of them; elsewhere it is the model's `tokens_per_pass`.
 TOKENS_ON_CPU = 2048
-# A shard is finished once it has this size or is this old, whichever comes first. A killed process loses the one at work.
-SHARD_BYTES, SHARD_SECONDS = 256 << 20, 60.0
+# A killed process loses the shard at work, which has at most this size and took about this long, whichever is less. What is
+# computed before it is written is at most one part in so many of either.
+SHARD_BYTES, SHARD_SECONDS, SHARD_PARTS = 256 << 20, 60.0, 4
 # Tokens of training notes that a format is fitted on.
 FIT_TOKENS = 32768
 # Files that are mapped at a time, each of which takes a file descriptor.
@@ -68,11 +71,12 @@ def note_key(input_ids: Iterable[int]) -> bytes:
 
 
 def wanted_notes(notes: Iterable[Sequence[int]]) -> list[Wanted]:
-    """The notes that differ, each where it comes first; of their tokens nothing is kept."""
+    """The notes that differ, each where it comes first; of their tokens nothing is kept. A note without a token has no states,
+    and is left out."""
     found: dict[bytes, Wanted] = {}
     for position, ids in enumerate(notes):
         key = note_key(ids)
-        if key not in found:
+        if len(ids) and key not in found:
             found[key] = Wanted(key, position, len(ids))
     return list(found.values())
 
@@ -169,7 +173,7 @@ class HiddenStates:
             return
         wanted, num_tokens = [], 0
         for note in sorted(wanted_notes(notes)):
-            if num_tokens < FIT_TOKENS and note.length:
+            if num_tokens < FIT_TOKENS:
                 wanted.append(note)
                 num_tokens += note.length
         if not wanted:
@@ -206,9 +210,11 @@ class HiddenStates:
         known, self._shards, self._places = self._shards, {}, {}
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             try:
-                shard = known.get(path) or Shard(path, self.token_bytes)
-            except DamagedShard:
-                self._remove(path, "its list of notes")
+                shard = known.get(path)
+                if shard is None or Stamp.of(path) != shard.stamp:
+                    shard = Shard(path, self.token_bytes)
+            except DamagedShard as damaged:
+                self._remove(path, damaged.stamp, "its list of notes")
             except OSError:  # another process has removed it
                 pass
             else:
@@ -219,8 +225,14 @@ class HiddenStates:
         for row, key in enumerate(shard.keys()):
             self._places[key] = (shard, row)
 
-    def _remove(self, path: Path, what: str) -> None:
-        path.unlink(missing_ok=True)
+    def _remove(self, path: Path, stamp: Stamp, what: str) -> None:
+        """Remove a damaged shard, unless another process has done so or the file is no longer the one that was read."""
+        try:
+            if Stamp.of(path) != stamp:
+                return
+            path.unlink()
+        except FileNotFoundError:
+            return
         print(
             f"warning: {path} was damaged ({what} did not match its checksum) and is removed: the hidden states of its notes "
             "are computed again.",
@@ -258,14 +270,16 @@ class HiddenStates:
 
     def _missing(self, wanted: list[Wanted]) -> list[Wanted]:
         """Those of the notes that lie in no whole shard; damaged shards are removed."""
-        asked = {id(place[0]): place[0] for note in wanted if (place := self._places.get(note.key))}
-        damaged = [shard.path for shard in asked.values() if not shard.is_whole()]
-        for path in damaged:
-            self._remove(path, "what it holds of a note")
-            self._shards.pop(path)
-        if damaged:
+        while damaged := self._damaged(wanted):
+            for shard in damaged:
+                self._remove(shard.path, shard.stamp, "what it holds of a note")
+                self._shards.pop(shard.path)
             self.reload()
         return [note for note in wanted if not self._has(note.key, note.length)]
+
+    def _damaged(self, wanted: list[Wanted]) -> list[Shard]:
+        asked = {id(place[0]): place[0] for note in wanted if (place := self._places.get(note.key))}
+        return [shard for shard in asked.values() if not shard.is_whole()]
 
     def _has(self, key: bytes, length: int) -> bool:
         place = self._places.get(key)
@@ -291,14 +305,15 @@ class HiddenStates:
     def _write(self, missing: list[Wanted], notes: Sequence[Sequence[int]], process: int) -> None:
         """Write shards of these notes."""
         writer: ShardWriter | None = None
+        began, full = time.monotonic(), 1 - 1 / SHARD_PARTS  # the rest is being computed when a shard is found full
         try:
             with tqdm(total=len(missing), desc="Hidden states", unit="note", disable=process > 0) as progress:
                 for batch, states in self._computed(missing, notes):
                     writer = writer or ShardWriter(new_shard(self.folder, process), self.token_bytes)
                     writer.add_all([(note.key, note.length) for note in batch], self.codec.encode(states))
-                    if writer.size >= SHARD_BYTES or writer.age >= SHARD_SECONDS:
+                    if writer.size >= full * SHARD_BYTES or time.monotonic() - began >= full * SHARD_SECONDS:
                         self._finish(writer)
-                        writer = None
+                        writer, began = None, time.monotonic()
                     progress.update(len(batch))
             if writer is not None:
                 self._finish(writer)
@@ -319,7 +334,9 @@ class HiddenStates:
         """Finish a shard, and read it from now on."""
         path = writer.finish()
         if path is not None:
-            self._add(Shard(path, self.token_bytes))
+            shard = Shard(path, self.token_bytes)
+            shard.checked = shard.stamp  # nor do the workers of a data loader have to compare what was just written
+            self._add(shard)
 
     def _computed(
         self, wanted: list[Wanted], notes: Sequence[Sequence[int]]
@@ -330,13 +347,32 @@ class HiddenStates:
         """
         self.model.model.eval()
         exact = self._exact_states()
-        for rows in batches_by_length([note.length for note in wanted], max_tokens=TOKENS_TOGETHER):
-            batch = [wanted[row] for row in rows]
+        for batch in self._groups(wanted):
             input_ids = [notes[note.position] for note in batch]
             if exact is not None and all(exact.has(ids) for ids in input_ids):
                 yield batch, torch.cat([exact.read(ids) for ids in input_ids])
             else:
                 yield batch, self._compute(batch, input_ids)
+
+    def _groups(self, wanted: list[Wanted]) -> Iterator[list[Wanted]]:
+        """Notes of similar length, the shortest first, in groups that take no more than a part of a shard's bytes and, as the
+        group before shows, of its time; a longer note is a group of its own."""
+        most = SHARD_BYTES // SHARD_PARTS // self.token_bytes
+        tokens = min(most, self._tokens_per_pass or self.model.tokens_per_pass)
+        for rows in batches_by_length([note.length for note in wanted], max_tokens=TOKENS_TOGETHER):
+            while rows:
+                lengths = [wanted[row].length for row in rows]
+                count = len(batches_by_length(lengths, max_tokens=tokens)[0])
+                began = time.monotonic()
+                yield [wanted[row] for row in rows[:count]]
+                seconds = max(time.monotonic() - began, 1e-6)  # in which they were computed and written
+                tokens = min(most, int(sum(lengths[:count]) / seconds * SHARD_SECONDS / SHARD_PARTS))
+                rows = rows[count:]
+
+    @property
+    def _tokens_per_pass(self) -> int | None:
+        """Tokens that the backbone reads at a time, where they are not as many as the model says."""
+        return TOKENS_ON_CPU if self.model.device.type == "cpu" else None
 
     def _exact_states(self) -> "HiddenStates | None":
         """The states of the same backbone that are kept as they are, from which any other format can be made."""
@@ -356,9 +392,7 @@ class HiddenStates:
         joined = torch.from_numpy(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in input_ids])).to(device)
         lengths = [note.length for note in batch]
         with fast_linear_layers(device):
-            states = (
-                self.model.read_joined(joined, lengths, TOKENS_ON_CPU if device.type == "cpu" else None).float().cpu()
-            )
+            states = self.model.read_joined(joined, lengths, self._tokens_per_pass).float().cpu()
         if not states.isfinite().all():
             finite = [part.isfinite().all() for part in states.split(lengths)]
             raise ValueError(

@@ -8,8 +8,8 @@ process leaves is an unfinished file, which the next one removes. Finished shard
 import contextlib
 import mmap
 import os
+import secrets
 import struct
-import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,10 +23,6 @@ KEY_BYTES = 16
 RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("start", "<i8"), ("length", "<i8"), ("checksum", "<u4")])
 FOOTER = struct.Struct("<8sIIqq")  # magic word, CRC-32 of the records, bytes of a token, notes, tokens
 MAGIC = b"ICDSTATE"
-
-
-class DamagedShard(ValueError):
-    """A shard whose bytes are not those that were written."""
 
 
 def checksum(key: bytes, states) -> int:
@@ -47,9 +43,23 @@ class Stamp(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, path: Path) -> "Stamp":
-        found = os.stat(path)
+    def of(cls, file: Path | int) -> "Stamp":
+        """The stamp of a file that has this path or is open under this number."""
+        found = os.stat(file)
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+class DamagedShard(ValueError):
+    """A shard whose bytes are not those that were written.
+
+    Args:
+        path (`Path`): its file.
+        stamp (`Stamp`): of the file that was read, which another process may have removed since.
+    """
+
+    def __init__(self, path: Path, stamp: Stamp):
+        super().__init__(path)
+        self.stamp = stamp
 
 
 class Shard:
@@ -66,22 +76,23 @@ class Shard:
 
     def __init__(self, path: Path, token_bytes: int):
         self.path, self.token_bytes = path, token_bytes
-        self.stamp = Stamp.of(path)
-        self.checked: Stamp | None = None  # of the file when all of it was last compared with its checksums
+        self.checked: Stamp | None = None  # of the file when all of it was last seen to be what was written
         self._map: mmap.mmap | None = None
         with open(path, "rb") as file:
-            file.seek(max(0, self.stamp.size - FOOTER.size))
+            self.stamp = Stamp.of(file.fileno())  # of the file that was last read
+            self.size = self.stamp.size
+            file.seek(max(0, self.size - FOOTER.size))
             footer = file.read(FOOTER.size)
             if len(footer) < FOOTER.size:
-                raise DamagedShard(path)
+                raise DamagedShard(path, self.stamp)
             magic, crc, of_token, notes, tokens = FOOTER.unpack(footer)
             size = tokens * of_token + notes * RECORD.itemsize + FOOTER.size
-            if magic != MAGIC or of_token != token_bytes or size != self.stamp.size or min(notes, tokens) < 0:
-                raise DamagedShard(path)
+            if magic != MAGIC or of_token != token_bytes or size != self.size or min(notes, tokens) < 0:
+                raise DamagedShard(path, self.stamp)
             file.seek(tokens * of_token)
             content = file.read(notes * RECORD.itemsize)
         if zlib.crc32(footer[12:], zlib.crc32(content)) != crc:
-            raise DamagedShard(path)
+            raise DamagedShard(path, self.stamp)
         self.records = np.frombuffer(content, RECORD)
 
     def keys(self) -> Iterator[bytes]:
@@ -93,19 +104,19 @@ class Shard:
         """Whether every note's bytes are those that were written; compared anew where the file has changed since the last
         time."""
         try:
-            now = Stamp.of(self.path)
-            if now == self.checked:
+            if Stamp.of(self.path) == self.checked:
                 return True
-            if now.size != self.stamp.size:
-                return False
             with open(self.path, "rb") as file:
+                self.stamp = Stamp.of(file.fileno())
+                if self.stamp.size != self.size:
+                    return False
                 for key, (_, start, length, crc) in zip(self.keys(), self.records.tolist(), strict=True):
                     file.seek(start * self.token_bytes)
                     if checksum(key, file.read(length * self.token_bytes)) != crc:
                         return False
         except OSError:
             return False
-        self.checked = now
+        self.checked = self.stamp
         return True
 
     def states_of(self, row: int) -> memoryview:
@@ -138,17 +149,11 @@ class ShardWriter:
         self.records: list[tuple[bytes, int, int, int]] = []
         self.tokens = 0
         self.file = open_private(self.partial)
-        self.began = time.monotonic()
 
     @property
     def is_open(self) -> bool:
         """Whether it has been neither finished nor abandoned."""
         return not self.file.closed
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was begun."""
-        return time.monotonic() - self.began
 
     @property
     def size(self) -> int:
@@ -207,9 +212,10 @@ class ShardWriter:
 def new_shard(folder: Path, process: int) -> Path:
     """The name of the next shard of a process; of those there, its unfinished ones are removed.
 
-    One process at a time may use a number, so that no other one is writing to them.
+    One process at a time may use a number, so that no other one is writing to them. No name is given twice, not even that of a
+    shard that was removed: who still knows the old one must not mistake the new one for it.
     """
     for left in folder.glob(f"{process}-*{UNFINISHED}"):
         left.unlink(missing_ok=True)
-    numbers = [int(path.stem.partition("-")[2]) for path in folder.glob(f"{process}-*{SUFFIX}")]
-    return folder / f"{process}-{max(numbers, default=-1) + 1:06d}{SUFFIX}"
+    numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"{process}-*{SUFFIX}")]
+    return folder / f"{process}-{max(numbers, default=-1) + 1:06d}-{secrets.token_hex(4)}{SUFFIX}"

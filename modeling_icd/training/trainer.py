@@ -109,7 +109,6 @@ class ICDTrainer(Trainer):
         if is_quantised:
             model.is_quantized = True
         prepare_sharded(self)
-        self.add_callback(HiddenBackbone(self))
         if hidden_states_dir is not None:
             self.keep_hidden_states(data_collator)
         self.own_metrics = False
@@ -263,38 +262,17 @@ class ICDTrainer(Trainer):
                 self.start_new_head()
             self.bare_model.head_is_new = False  # a second call goes on with it
             self.record_training_data()
-        try:
-            result = super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self.show_backbone()
+        result = super().train(resume_from_checkpoint, *args, **kwargs)
         self.fold_into_head()
         return result
 
-    def hide_backbone(self) -> None:
-        """Take a backbone that nothing runs, since its hidden states are cached, out of the sight of what goes through all
-        modules and weights of a model several times a step."""
-        model = self.bare_model
-        is_run = getattr(self.data_collator, "hidden_states", None) is None or self.args.world_size > 1
-        if not is_run and isinstance(model, ModelForICDCoding) and "model" in model._modules:
-            model.__dict__["model"] = model._modules.pop("model")
-
-    def show_backbone(self) -> None:
-        """Undo [`hide_backbone`], so that the backbone is saved and loaded with the head."""
-        model = self.bare_model
-        if "model" in model.__dict__:
-            others = dict(model._modules)
-            model._modules.clear()
-            model._modules.update({"model": model.__dict__.pop("model"), **others})
-
-    def _load_best_model(self):
-        self.show_backbone()
-        super()._load_best_model()
-
-    def compute_loss(self, model, *args, **kwargs):
+    def compute_loss(self, model, inputs, *args, **kwargs):
         # What is computed again in the backward pass, outside of this, must be computed in the same way.
-        is_again = any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+        head_alone = isinstance(model, ModelForICDCoding) and "hidden_states" in inputs
+        parts = (model.score if head_alone else model).modules()
+        is_again = any(getattr(part, "gradient_checkpointing", False) for part in parts)
         with nullcontext() if is_again else fast_steps(self.args.device):
-            return super().compute_loss(model, *args, **kwargs)
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     def fold_into_head(self) -> None:
         """Let the head give for whole hidden states what it gives for those of the cache; see [`HiddenStates.fold_into`]. For
@@ -305,7 +283,6 @@ class ICDTrainer(Trainer):
 
     def save_model(self, *args, **kwargs):
         self.fold_into_head()
-        self.show_backbone()
         super().save_model(*args, **kwargs)
 
     def start_new_head(self) -> None:
@@ -492,18 +469,6 @@ def are_same(notes: Any, others: Any) -> bool:
     """Whether two data sets hold the same notes: they are one object, or were made from the same data in the same way."""
     fingerprint = getattr(notes, "_fingerprint", None)
     return notes is others or (fingerprint is not None and fingerprint == getattr(others, "_fingerprint", None))
-
-
-class HiddenBackbone(TrainerCallback):
-    """Callback that hides a backbone that nothing runs, and hides it again after it was saved."""
-
-    def __init__(self, trainer: ICDTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.hide_backbone()
-
-    on_save = on_train_begin
 
 
 def set_head_learning_rate(optimizer: torch.optim.Optimizer, head: set[int], learning_rate: float) -> None:

@@ -28,27 +28,13 @@ def test_linear_layers_and_their_gradients_are_torchs(shape, bias):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("length", [1, 2, 33])
-@pytest.mark.parametrize("bias", [True, False])
-def test_convolutions_and_their_gradients_are_torchs(size, length, bias):
-    torch.manual_seed(0)
-    layer = nn.Conv1d(4, 6, size, padding=size // 2, bias=bias)
-    states = torch.randn(3, length, 4, requires_grad=True)
-    expected = gradients(lambda: layer(states.mT), states, *layer.parameters())
-    with FastSteps(True):
-        found = gradients(lambda: layer(states.mT), states, *layer.parameters())
-        assert "OneDNN" in type(layer(states.mT).grad_fn).__name__ or bias
-    torch.testing.assert_close(found, expected)
-
-
-def test_other_convolutions_are_left_to_torch():
-    states = torch.randn(2, 9, 4)
-    for options in ({"stride": 2, "padding": 1}, {"padding": 0}, {"padding": 1, "groups": 2}, {"padding": "same"}):
-        layer = nn.Conv1d(4, 6, 3, **options)
-        with FastSteps(True):
-            found = layer(states.mT)
-        torch.testing.assert_close(found, layer(states.mT))
+def test_what_autocast_computes_in_bfloat16_stays_so():
+    """Also where a model enters autocast only after the context, as one that a `Trainer` with `bf16` has prepared does."""
+    layer, states = nn.Linear(3, 5), torch.randn(2, 3)
+    with FastSteps(True), torch.autocast("cpu", torch.bfloat16):
+        assert layer(states).dtype == torch.bfloat16
+        with torch.autocast("cpu", enabled=False):
+            assert "OneDNN" in type(layer(states).grad_fn).__name__
 
 
 @pytest.mark.parametrize("with_onednn", [True, False])

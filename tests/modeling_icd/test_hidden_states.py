@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +168,103 @@ def test_what_is_lost_of_the_cache_is_computed_again(damage, filled, one_note_a_
     assert again.fill(NOTES) == 1
     assert_same(again, expected)
     assert again.fill(NOTES) == 0
+
+
+def test_a_shard_that_another_process_wrote_in_place_of_a_damaged_one_is_left(filled, capsys):
+    (path,) = shards(filled[0])
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    both = reopened(filled[0]), reopened(filled[0])  # each knows the damaged one
+    counts = [store.fill(NOTES, process, 2) for process, store in enumerate(both)]
+    assert sum(counts) == len(NOTES) and 0 < counts[0] < len(NOTES)
+    assert path not in shards(filled[0])  # its name is not given again
+    assert capsys.readouterr().err.count("was damaged") == 1
+    for store in both:
+        store.reload()
+        assert_same(store, filled[1])
+
+
+@pytest.mark.parametrize("damage", ["at its end", "in the middle"])
+def test_a_damaged_shard_is_removed_only_while_it_is_the_one_that_was_read(damage, filled, monkeypatch):
+    """Another process puts a whole file of the same name there, right after this one has found the old one damaged."""
+    store, expected = filled
+    (path,) = shards(store)
+    whole = path.read_bytes()
+    place = len(whole) - 1 if damage == "at its end" else 0
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    remove, late = HiddenStates._remove, []
+
+    def replaced_first(self, *given):
+        if not late:
+            other = path.with_suffix(".other")
+            other.write_bytes(whole)
+            late.append(other.replace(path))
+        remove(self, *given)
+
+    monkeypatch.setattr(HiddenStates, "_remove", replaced_first)
+    again = reopened(store)
+    assert again.fill(NOTES) == 0
+    assert late and path.read_bytes() == whole
+    assert_same(again, expected)
+
+
+def test_a_shard_that_was_replaced_is_read_anew(filled, one_note_a_shard):
+    store = HiddenStates(filled[0].folder.parent / "shards", filled[0].model)
+    store.fill(NOTES[:2])
+    one, two = shards(store)
+    two.replace(one)
+    store.reload()
+    assert [store.has(ids) for ids in NOTES[:2]] == [False, True]
+
+
+def test_what_was_just_written_is_not_compared_again(filled, monkeypatch):
+    """Each worker of a data loader would do so, in every epoch, since it takes the store as it was when it began."""
+    store = HiddenStates(filled[0].folder.parent / "new", filled[0].model)
+    store.fill(NOTES)
+    monkeypatch.setattr("modeling_icd.inference.state_shards.checksum", None)
+    assert_same(store, filled[1])
+
+
+def test_a_killed_fill_loses_no_more_than_a_shard_of_the_stated_size_and_time(model, tmp_path, monkeypatch):
+    """What a shard holds and what is computed beside it, at every moment, where a token takes a second."""
+    now, lost, token_bytes = [0.0], [], 32
+    monkeypatch.setattr(hidden_states, "SHARD_BYTES", 40 * token_bytes)
+    monkeypatch.setattr(hidden_states, "TOKENS_ON_CPU", 4)
+    monkeypatch.setattr(hidden_states, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    compute, finish = HiddenStates._compute, HiddenStates._finish
+    finished = [0.0]  # tokens, which are seconds, too
+
+    def slow(self, batch, input_ids):
+        tokens = sum(note.length for note in batch)
+        assert tokens <= 10  # a fourth of a shard
+        now[0] += tokens
+        lost.append(now[0] - finished[0])
+        return compute(self, batch, input_ids)
+
+    def count(self, writer):
+        finish(self, writer)
+        finished[0] = now[0]
+
+    monkeypatch.setattr(HiddenStates, "_compute", slow)
+    monkeypatch.setattr(HiddenStates, "_finish", count)
+    notes = [[2 + i % 20, 2 + i // 20] for i in range(80)]
+    for seconds, most in ((1000.0, 40), (16.0, 16)):  # the bytes come first, then the time
+        monkeypatch.setattr(hidden_states, "SHARD_SECONDS", seconds)
+        store = HiddenStates(tmp_path / str(most), model)
+        lost.clear()
+        assert store.fill(notes) == 80
+        assert most / 2 < max(lost) <= most
+        assert max(path.stat().st_size for path in shards(store)) <= most * token_bytes + most * 36 + 32
+
+
+def test_a_note_without_a_token_has_no_states(model, tmp_path):
+    store = HiddenStates(tmp_path, model)
+    assert store.fill([[], [5, 6], []]) == 1
+    assert store.fill([[], [5, 6], []]) == 0
+    joined = torch.tensor([5, 6])
+    torch.testing.assert_close(model.read_joined(joined, [0, 2, 0]), model.read_joined(joined, [2]))
+    with pytest.raises(ValueError, match="An empty note cannot be coded"):
+        model.read_joined(joined[:0], [0])
 
 
 def test_states_damaged_while_they_are_read_are_computed_again(filled, monkeypatch):

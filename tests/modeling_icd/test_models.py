@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
-from modeling_icd.windows_icd import window_starts
+from modeling_icd.windows_icd import window_groups, window_starts
 
 
 SMALL_CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8}
@@ -103,6 +103,10 @@ def test_left_padding_changes_no_logit(name, backbone):
 )
 def test_windows_reach_the_last_token_and_none_is_empty(length, starts):
     assert window_starts(length, window_size=8, window_stride=6) == starts
+
+
+def test_a_note_without_a_token_has_no_window():
+    assert list(window_groups([5, 0, 9], 8, 6, 8)) == [[(5, 13, 5)], [(0, 5, 0)], [(11, 14, 13)]]
 
 
 @pytest.mark.parametrize("hidden_layer", [0, 1, 2])
