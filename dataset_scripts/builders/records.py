@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from .. import facts, files
+from .. import counts, facts, files
 from ..codes.classification import ICD9, Classification
 from ..codes.icd9_hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
@@ -31,6 +31,7 @@ SHARED_CODE = [
     *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
     Path(files.__file__),
     Path(facts.__file__),
+    Path(counts.__file__),
 ]
 
 

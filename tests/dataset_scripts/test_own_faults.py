@@ -100,7 +100,7 @@ def test_a_note_in_two_splits_is_refused(tmp_path, build_own):
     refuse(
         build_own,
         tmp_path,
-        r"1 notes have .* such as row 1 of .*test\.csv that of row 15 of .*train\.csv",
+        r"1 note has .* such as row 1 of .*test\.csv that of row 15 of .*train\.csv",
         test,
         tmp_path,
     )

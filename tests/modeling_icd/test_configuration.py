@@ -207,6 +207,7 @@ def test_the_version_is_written_in_one_place():
 def test_every_configuration_file_describes_a_model(file, monkeypatch):
     backbone = LlamaConfig(num_hidden_layers=30, hidden_size=576, num_attention_heads=9, max_position_embeddings=8192)
     monkeypatch.setattr(models, "load_config", lambda name: backbone)
+    monkeypatch.setattr(models, "leave_out_backbone", lambda *args, **options: None)  # there are no files to compare
     for model_class in (LlamaForICDCoding, LlamaMultiResCNNForICD):
 
         def on_meta(name, config, own_class=model_class, **kwargs):

@@ -28,6 +28,7 @@ PUBLISHED = {
     "handler.py",
     "backbone_icd.py",
     "heads.py",
+    "windows_icd.py",
     "attention_icd.py",
     "layers_icd.py",
     "multirescnn_icd.py",

@@ -110,7 +110,7 @@ GUARD = "sharing_icd.py"
 ALLOWED_TO_GUARD = {
     *("hashlib.sha256", "json.JSONEncoder", "typing.Literal", "pathlib.Path", "glob"),
     *("huggingface_hub.CommitOperationAdd", "inspect.currentframe", "f_back", "f_code", "f_locals"),
-    *("push_to_hub", "_upload_modified_files", "transformers.Trainer", "inspect.signature"),
+    *("push_to_hub", "_upload_modified_files", "transformers.Trainer", "inspect.signature", "re.fullmatch"),
 }
 # Every adapter library asks a configuration which model it belongs to, and has a table of the layers of each: ours are
 # entered there, where that library is loaded already.
@@ -143,6 +143,8 @@ ALLOWED_TO_DESCRIBE = {
 }
 ALLOWED_BY_FILE = {
     "describe_icd.py": ALLOWED_TO_DESCRIBE,
+    # A model whose weights FSDP divides is saved as of the class that FSDP made its own of.
+    "modeling_icd.py": {"__class__", "__mro__"},
     "backbone_icd.py": ALLOWED_TO_BACKBONE,
     "evidence_icd.py": ALLOWED_TO_EVIDENCE,
     GUARD: ALLOWED_TO_GUARD,
