@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
+from benchmarks.heads import seconds_of
 from dataset_scripts import load_builder
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding
@@ -89,17 +91,6 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     for part in args.only:
         figures |= of_part[part](args)
     return figures
-
-
-def by_turns(rounds: int, **sides: Callable[[], object]) -> dict[str, float]:
-    """Seconds of processor time of each side, the median of some rounds after one that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            began = time.process_time()
-            side()
-            seconds[name].append(time.process_time() - began)
-    return {name: float(np.median(of_side[1:])) for name, of_side in seconds.items()}
 
 
 def in_child(*words: object) -> dict[str, float]:
@@ -222,7 +213,7 @@ def measure_pass(args: argparse.Namespace) -> dict[str, float]:
                 for _ in range(count):
                     model.read_hidden_states(full, torch.ones_like(full))
 
-        rounds = by_turns(args.rounds, cache=as_the_cache, plain=padded_to_the_longest, full=full_windows)
+        rounds = seconds_of({"cache": as_the_cache, "plain": padded_to_the_longest, "full": full_windows}, args.rounds)
         limit = passes * 2048 / rounds["full"]
         figures |= {
             f"pass, {corpus} notes: mean tokens of a note": float(np.mean(lengths)),
@@ -274,11 +265,11 @@ def measure_epochs(args: argparse.Namespace) -> dict[str, float]:
             store = HiddenStates(Path(folder), model)
             store.fill(notes)
             batches = batches_by_length([len(ids) for ids in notes], 8)
-            rounds = by_turns(
-                args.rounds,
-                cache=lambda notes=notes, batches=batches, store=store: learn(model, notes, batches, store),
-                backbone=lambda notes=notes, batches=batches: learn(model, notes, batches, None),
-            )
+            sides = {
+                "cache": partial(learn, model, notes, batches, store),
+                "backbone": partial(learn, model, notes, batches, None),
+            }
+            rounds = seconds_of(sides, args.rounds)
         figures[f"epochs, {corpus}: times the notes/s of running the backbone"] = rounds["backbone"] / rounds["cache"]
     return figures
 
@@ -308,7 +299,7 @@ def measure_decode(args: argparse.Namespace) -> dict[str, float]:
         def read(store: HiddenStates) -> Callable[[], None]:
             return lambda: [store.read_padded(batch) for batch in batches for _ in range(5)] and None
 
-        rounds = by_turns(args.rounds, **{name: read(store) for name, store in stores.items()})
+        rounds = seconds_of({name: read(store) for name, store in stores.items()}, args.rounds)
     tokens = 5 * sum(map(len, notes))
     return {f"decode, {name}: ms for 1,000 tokens": 1e6 * rounds[name] / tokens for name in FORMATS}
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import LlamaConfig
+
+from modeling_icd.heads import head_of_config
+from modeling_icd.modeling_icd import MODELS
 
 
 LLAMA2_7B: dict[str, Any] = {
@@ -27,8 +31,7 @@ LLAMA2_7B: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 CONFIGS = ("llama2_7b_frozen", "llama2_7b_qlora", "llama2_7b_lora", "llama2_7b_full")
-# MIMIC-III: notes of train, validation and test, and tokens of one note by Llama-2's tokenizer, which cuts the 134 million
-# tokens that the issue of disk space speaks of into so many a note.
+# MIMIC-III: notes of train, validation and test; tokens of one note by Llama-2's tokenizer, assumed; codes.
 NUM_NOTES, NOTE_TOKENS, NUM_CODES = 52_722, 2500, 8921
 # Dense bfloat16, as the makers state it, and the share of it that training commonly reaches.
 FLOPS = {"RTX 4090, 24 GB": 165e12, "A100, 80 GB": 312e12, "8 x A100, 80 GB": 8 * 312e12}
@@ -134,17 +137,11 @@ def window_tokens(settings: dict[str, Any], length: int) -> int:
 
 def head_weights(settings: dict[str, Any], config: LlamaConfig, num_codes: int) -> int:
     """Weights of the head that a configuration file describes, counted in the head itself."""
-    import torch
-
-    from modeling_icd.modeling_icd import MODELS
-
     fields = ("pooling", "projection_size", "reduction_size", "window_size", "window_stride")
     given = {name: settings[name] for name in fields if name in settings}
     model_class = MODELS[settings["model"]]
     with torch.device("meta"):
         of_model = model_class.config_class.from_backbone(config, num_labels=num_codes, **given)
-        from modeling_icd.heads import head_of_config
-
         head = head_of_config(of_model)
     return sum(weight.numel() for weight in head.parameters())
 
