@@ -126,9 +126,7 @@ class WordReader(PreTrainedModel):
         embedded = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         embedded = self.dropout(embedded)
         layers = (embedded,) if self.rnn is None else (embedded, self._read(embedded, attention_mask))
-        return BaseModelOutput(
-            last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None
-        )
+        return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
 
     def _read(self, embedded, attention_mask):
         """States `(B, L, hidden_size)` of the recurrent network, 0 on padding."""
