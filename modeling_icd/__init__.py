@@ -4,19 +4,37 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .attention_icd import LabelAttentionHead
-from .configuration_icd import TASK, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
-from .heads import HeadRow, Option, PooledHead, register_head
+from .base_configuration_icd import TASK
+from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead
+from .configuration_icd import (
+    CAMLConfig,
+    CNNConfig,
+    GRUConfig,
+    ICDConfig,
+    LAATConfig,
+    LlamaICDConfig,
+    LlamaMultiResCNNConfig,
+    MultiResCNNConfig,
+)
+from .heads import HeadRow, Option, register_head
 from .modeling_icd import (
     MODELS,
+    CAMLForICD,
+    CNNForICD,
+    GRUForICD,
     ICDCodingOutput,
+    LAATForICD,
     LlamaForICDCoding,
     LlamaICDPreTrainedModel,
     LlamaMultiResCNNForICD,
     ModelForICDCoding,
+    MultiResCNNForICD,
 )
 from .multirescnn_icd import MultiResCNNHead
 from .pipeline_icd import ICDCodingPipeline
+from .pooled_icd import PooledHead
 from .versions_icd import VERSION
+from .words_icd import WordReader, WordReaderConfig
 
 
 __version__ = VERSION
@@ -30,10 +48,23 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 
 __all__ = [
+    "CAMLConfig",
+    "CAMLForICD",
+    "CAMLHead",
+    "CNNConfig",
+    "CNNForICD",
+    "CNNHead",
+    "CrossAttentionHead",
+    "GRUConfig",
+    "GRUForICD",
     "HeadRow",
     "ICDCodingOutput",
     "ICDCodingPipeline",
     "ICDConfig",
+    "JointLAATHead",
+    "LAATConfig",
+    "LAATForICD",
+    "LAATHead",
     "LabelAttentionHead",
     "LlamaForICDCoding",
     "LlamaICDConfig",
@@ -41,8 +72,12 @@ __all__ = [
     "LlamaMultiResCNNConfig",
     "LlamaMultiResCNNForICD",
     "ModelForICDCoding",
+    "MultiResCNNConfig",
+    "MultiResCNNForICD",
     "MultiResCNNHead",
     "Option",
     "PooledHead",
+    "WordReader",
+    "WordReaderConfig",
     "register_head",
 ]

@@ -50,7 +50,9 @@ class LabelQueries(nn.Linear):
     def __init__(self, features: int, num_labels: int):
         super().__init__(features, num_labels, bias=False)
 
-    def forward(self, states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None, values=None
+    ):
         """Sums the states of a note for each code, weighted by the code's attention.
 
         Args:
@@ -59,19 +61,21 @@ class LabelQueries(nn.Linear):
             need_attentions (`bool` or `torch.LongTensor`): for which codes to return attention weights: all, none, or those
                 with these ids, `(K,)` or `(B, K)` as in [`of_codes`]. Only for all of them is `(B, C, L)` held in memory.
             only_codes (`torch.LongTensor` of shape `(K,)`, *optional*): the codes that there are; C is then K.
+            values (`torch.Tensor` of shape `(B, L, V)`, *optional*): what is summed in place of the states.
 
         Returns:
-            Summaries `(B, C, F)` and attention weights `(B, C, L)`, `(B, K, L)` or `None`, in fp32 or wider.
+            Summaries `(B, C, F)`, or `(B, C, V)`, and attention weights `(B, C, L)`, `(B, K, L)` or `None`, in fp32 or wider.
         """
         with without_autocast(states):
             states, queries = widened(states), widened(self.weight)
+            values = states if values is None else widened(values)
             if only_codes is not None:
                 queries = queries[only_codes.to(queries.device)]
             if need_attentions is True:
                 scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
                 attentions = attend_per_label(scores, attention_mask)
-                return attentions @ states, attentions
-            summaries = summaries_per_label(queries, states, attention_mask)
+                return attentions @ values, attentions
+            summaries = summaries_per_label(queries, states, attention_mask, values)
             if need_attentions is False:
                 return summaries, None
             codes = need_attentions.to(queries.device)
@@ -79,11 +83,15 @@ class LabelQueries(nn.Linear):
             return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
 
 
-def summaries_per_label(queries: torch.Tensor, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """What each query `(C, F)` attends to among the states `(B, L, F)` of each note: `(B, C, F)`."""
+def summaries_per_label(
+    queries: torch.Tensor, states: torch.Tensor, attention_mask: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Of the values `(B, L, V)` what each query `(C, F)` attends to by the states `(B, L, F)` of each note: `(B, C, V)`."""
     queries = queries.expand(states.shape[0], 1, *queries.shape)  # (B, 1, C, F)
-    memory, real = states[:, None], attention_mask.bool()[:, None, None, :]
-    attended = nn.functional.scaled_dot_product_attention(queries, memory, memory, attn_mask=real, scale=1.0)
+    real = attention_mask.bool()[:, None, None, :]
+    attended = nn.functional.scaled_dot_product_attention(
+        queries, states[:, None], values[:, None], attn_mask=real, scale=1.0
+    )
     return attended.squeeze(1)
 
 
@@ -112,19 +120,27 @@ class LabelOutput(nn.Linear):
 
 class AttendingHead(nn.Module):
     """Base class of the heads that attend: a subclass makes `features` of the hidden states; every code has one query over
-    them, in `queries`, and one output vector for what it attends to, in `output`.
+    them, in `queries`, and one output vector for what it attends to, in `output`. What a head sums may be other `values`
+    than the features that its queries are compared with.
 
     Args:
         features (`int`): F, the width of what is attended over.
         num_labels (`int`): C.
+        dropout (`float`): where the subclass puts it.
+        summary_size (`int`, *optional*): width of what a code's output vector reads, where it is not F.
     """
 
     evidence_method = "attention"  # what says best which words a code was read from; see evidence_icd.py
+    # Whether the output vector of a code reads the features that its query is compared with: only then can a head be started
+    # from notes, and its logits be estimated.
+    reads_features = True
+    # Standard deviation of the random weights that the published model starts from; by default those of Glorot.
+    initial_std: float | None = None
 
-    def __init__(self, features: int, num_labels: int, dropout: float):
+    def __init__(self, features: int, num_labels: int, dropout: float, summary_size: int | None = None):
         super().__init__()
         self.queries = LabelQueries(features, num_labels)
-        self.output = LabelOutput(features, num_labels)
+        self.output: nn.Module = LabelOutput(summary_size or features, num_labels)
         self.dropout = nn.Dropout(dropout)
 
     first_scale = 1.0
@@ -138,6 +154,28 @@ class AttendingHead(nn.Module):
     def features(self, hidden_states, attention_mask):
         """What is attended over, `(B, L, F)`, of hidden states `(B, L, D)` and their mask `(B, L)`."""
         raise NotImplementedError
+
+    def memory(self, hidden_states, attention_mask):
+        """The features `(B, L, F)`, and the values `(B, L, V)` that are summed: by default the features again."""
+        features = self.features(hidden_states, attention_mask)
+        return features, features
+
+    def places(self, attention_mask):
+        """Which of the features are real, `(B, P)`: by default there are as many as tokens."""
+        return attention_mask
+
+    def of_tokens(self, attentions, attention_mask):
+        """The attention of the tokens `(B, K, L)`, made of that of the features `(B, K, P)`."""
+        return attentions
+
+    def complete(self, summaries, hidden_states, attention_mask):
+        """What the output vectors read, `(B, C, S)`, of what each code attends to, `(B, C, V)`."""
+        return summaries
+
+    def own_loss(self, labels, is_mean: bool) -> torch.Tensor | None:
+        """What the head adds to the loss of the batch that it has just read, summed over notes `labels` `(B, C)`; `None` if
+        nothing. Where it is a sum over codes, `is_mean` asks for their mean."""
+        return None
 
     def forward(
         self,
@@ -164,13 +202,20 @@ class AttendingHead(nn.Module):
             Logits `(B, C)`, before the sigmoid, and attention weights `(B, C, L)` or `(B, K, L)`, each row summing to 1 and
             0 on padding, or `None`.
         """
-        states = self.features(hidden_states.to(self.queries.weight.dtype), attention_mask)
+        given = hidden_states.to(self.queries.weight.dtype)
+        states, values = self.memory(given, attention_mask)
         # A weight that lies on disk is there only while its own layer is called.
-        are_there = values_are_known(self.queries.weight) and values_are_known(self.output.weight)
-        can_estimate = need_attentions is False and only_codes is None and are_there
+        are_there = all(
+            values_are_known(weight) for part in (self.queries, self.output) for weight in part.parameters()
+        )
+        can_estimate = need_attentions is False and only_codes is None and are_there and self.reads_features
         if can_estimate and shortlist is not None and shortlist < self.queries.out_features:
             return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
-        summaries, attentions = self.queries(states, attention_mask, need_attentions, only_codes)
+        real = self.places(attention_mask)
+        summaries, attentions = self.queries(states, real, need_attentions, only_codes, values)
+        if attentions is not None:
+            attentions = self.of_tokens(attentions, attention_mask)
+        summaries = self.complete(summaries, given, attention_mask)
         return self.output(summaries, only_codes).to(hidden_states.dtype), attentions
 
     def shortlisted_logits(self, states: torch.Tensor, attention_mask: torch.Tensor, size: int) -> torch.Tensor:
@@ -199,8 +244,9 @@ class AttendingHead(nn.Module):
 
 
 class LabelAttentionHead(AttendingHead):
-    """One attention query and one output vector per code over a tanh projection, after LAAT (arXiv 2007.06351); what stands
-    around a token may count in it, too, as in CAML.
+    """One attention query and one output vector per code over a tanh projection of the hidden states. As CAML (arXiv
+    1802.05695) does, a code sums the states that its query is compared with; LAAT sums the hidden states in front of the
+    projection, see `LAATHead`. What stands around a token may count in the projection, too.
 
     Args:
         hidden_size (`int`): D.

@@ -1,60 +1,23 @@
 """Configurations of the ICD coding models: everything that defines a model, saved with its weights.
 
-`ICDBaseConfig` has the fields that all models share: how notes are read, the head, how scores become decisions. `ICDConfig`
-adds any backbone; `LlamaICDConfig` and `LlamaMultiResCNNConfig` are a Llama's own configuration with these fields.
+`ICDBaseConfig`, in base_configuration_icd.py, has the fields that all share. `ICDConfig` adds any backbone; `LlamaICDConfig` and
+`LlamaMultiResCNNConfig` are a Llama's own configuration with these fields; the others are `ICDConfig` with the head of a published
+model, over words unless another backbone is given.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
-from transformers.utils import logging
 
-from .decision_icd import RULES, ThresholdRule, check_decision, decision_fields, decision_of
-from .heads import HEADS, HeadRow, find_head, require_positive
-from .labels_icd import check_labels, with_new_labels, with_new_words
-from .loss_icd import complete_loss_options
-from .sharing_icd import PushGuard
-from .versions_icd import VERSION, check_version, with_older_meaning
+from .base_configuration_icd import ICDBaseConfig
+from .decision_icd import decision_fields
+from .heads import HEADS, HeadRow, find_head
 
-
-logger = logging.get_logger(__name__)
-
-FLAT_FILES = (
-    "attention_icd.py",
-    "backbone_icd.py",
-    "configuration_icd.py",
-    "decision_icd.py",
-    "describe_icd.py",
-    "evidence_icd.py",
-    "heads.py",
-    "labels_icd.py",
-    "layers_icd.py",
-    "loss_icd.py",
-    "modeling_icd.py",
-    "multirescnn_icd.py",
-    "options_icd.py",
-    "pipeline_icd.py",
-    "sharing_icd.py",
-    "versions_icd.py",
-    "windows_icd.py",
-)
-"""The code that travels with a saved model. transformers copies `modeling_icd.py` and what it imports, file by file, and
-loads it the same way: so these files import torch, transformers and one another, and nothing else of this package."""
 
 # Heads that `LlamaForICDCoding` can have.
-POOLINGS = ("last", "mean", "label_attention")
-TASK = "icd-coding"
-CUSTOM_PIPELINES = {
-    TASK: {
-        "impl": "pipeline_icd.ICDCodingPipeline",
-        "pt": ["AutoModelForSequenceClassification"],
-        "type": "text",
-        "default": None,
-    }
-}
+POOLINGS = ("last", "mean", "label_attention", "laat", "cross_attention")
 
 # What a backbone's config must not hand down: they describe another class, another file layout or another label set.
 _NOT_INHERITED = (
@@ -73,273 +36,19 @@ _NOT_INHERITED = (
 )
 
 
-class ICDBaseConfig(PushGuard, PreTrainedConfig):
-    """Base class of all configurations: the fields of every ICD coding model, beside those of its backbone.
-
-    A subclass defines the backbone (`backbone_type`, its `model_type`) and the head: `head`, a name from the table in
-    heads.py, `head_options`, and for messages `head_field`, the name of the field that chooses the head among `heads()`.
-
-    Args:
-        head_dropout (`float`, defaults to 0.0):
-            Dropout on the head's input, in [0, 1).
-        head_ensemble_size (`int`, defaults to 1):
-            Heads over the same hidden states, each with its own random start and its own loss; their logits and attention
-            weights are averaged. For heads that attend.
-        window_size (`int`, *optional*):
-            Tokens of one backbone pass. A longer note is cut into windows of this size and stitched back to one
-            sequence. `None`: one pass over the whole note, which must then fit `max_position_embeddings`.
-        window_stride (`int`, *optional*, defaults to three quarters of `window_size`):
-            Tokens from the start of a window to the start of the next; the overlap is `window_size - window_stride`.
-            Without an overlap the first tokens of every later window would be read with nothing to their left, and their
-            states would be unlike those of the same tokens in the middle of a window.
-        hidden_layer (`int`, *optional*):
-            Which entry of the backbone's `hidden_states` the head reads: 0 is the embeddings, `num_hidden_layers` (or
-            `None`) the last layer after the final norm. Layers above it are neither run nor saved.
-        normalize_hidden_states (`bool`, defaults to `False`):
-            Whether every hidden state is divided by its root mean square before the head. The states of a middle
-            layer have a few very large components; the last layer is normalised by the backbone already.
-        freeze_backbone (`bool`, defaults to `False`):
-            Whether the backbone is kept as it is (no gradient, no dropout).
-        backbone_source (`dict`, *optional*):
-            Where the folder holds the head alone: `name` (a Hub id, a folder, or `smollm2`), `revision` and `digest` of the
-            backbone that belongs under it. `save_pretrained(..., head_only=True)` sets it, any other saving clears it.
-        loss (`str`, defaults to `"bce"`):
-            What the model learns from, a word of the table in loss_icd.py: `"bce"` (binary cross-entropy), `"focal"`,
-            `"asymmetric"` or `"class_balanced"`.
-        loss_options (`dict`, *optional*): the loss's own settings, where they differ from those of the table.
-        loss_reduction (`str`, defaults to `"sum"`):
-            Over the codes of a note: `"sum"`, or `"mean"`, as transformers' `LlamaForSequenceClassification` has it. With
-            thousands of codes a mean makes gradients so small that the optimizer's epsilon outweighs them.
-        evidence_weight (`float`, defaults to 0.0):
-            How much the attention learns from marked evidence, where batches hold it; see `evidence_loss`.
-        threshold (`float` or `list[float]`, defaults to 0.5):
-            A code is predicted when its score is greater than this; a list holds one threshold per code.
-        threshold_rule (`str`, defaults to `"fixed"`):
-            Where the threshold comes from: `"fixed"` (given), or chosen on validation: `"global"` (one for all codes),
-            `"per_code"`, `"top_k"` (the `predict_top_k` best codes, whatever their score) or `"conformal"` (one for all
-            codes that promises `target_recall`).
-        predict_top_k (`int`, *optional*):
-            How many codes every note gets; with `threshold_rule="top_k"` only.
-        target_recall (`float`, *optional*):
-            Mean recall of notes that the threshold promises; with `threshold_rule="conformal"` only.
-        calibration (`dict`, *optional*):
-            How logits become scores where the sigmoid alone does not do: `{"method": "temperature" or "platt", "bands":
-            names, "slopes", "intercepts": one per band, "band_of_code": the band's index of each code}`; see
-            `calibrated_scores`. The model's logits stay as they are.
-        review_threshold (`float`, *optional*):
-            A predicted code is `"confident"` when its score is greater than this, else one to `"review"`. `None`: the
-            model does not say.
-        review_precision (`float`, *optional*):
-            What share of the confident codes with any one score was right on validation, at least.
-        shortlist (`dict`, *optional*):
-            Of a single head that attends: how many codes of each note are computed exactly where no gradient and no attention is
-            asked for (`size`), the others being estimated; and what that was found to change on `notes` validation notes. Set
-            it by `fit_shortlist`; `None`, the default, computes all codes. Training sets it back.
-        code_descriptions (`dict[str, str]`, *optional*):
-            Titles of the codes in `id2label`, for the pipeline and the card.
-        modeling_icd_version (`str`, *optional*):
-            Of the code that saved it; set by `save_pretrained`. A newer one than this code's is refused.
-
-    `label2id` is made from `id2label` where it is not given. A `pad_token_id` below 0, which some Llama checkpoints have
-    for "none", becomes `None`.
-
-    Raises:
-        ValueError: where a field is out of range, here, in `from_pretrained`, in the model's constructor and in
-            `save_pretrained`; the message names it.
-    """
-
-    keys_to_ignore_at_inference = ["past_key_values", "label_attentions", "hidden_states", "attentions"]
-
-    problem_type: str | None = "multi_label_classification"
-    label2id: dict[str, int] | None = None
-    pad_token_id: int | None = None
-    head_dropout: float = 0.0
-    head_ensemble_size: int = 1
-    window_size: int | None = None
-    window_stride: int | None = None
-    hidden_layer: int | None = None
-    normalize_hidden_states: bool = False
-    freeze_backbone: bool = False
-    backbone_source: dict[str, str | None] | None = None
-    loss: str = "bce"
-    loss_options: dict[str, Any] | None = None
-    loss_reduction: str = "sum"
-    evidence_weight: float = 0.0
-    threshold: float | list[float] = 0.5
-    threshold_rule: str = "fixed"
-    predict_top_k: int | None = None
-    target_recall: float | None = None
-    calibration: dict[str, Any] | None = None
-    review_threshold: float | None = None
-    review_precision: float | None = None
-    shortlist: dict[str, Any] | None = None
-    code_descriptions: dict[str, str] | None = None
-    training_data: dict[str, Any] | None = None
-    modeling_icd_version: str | None = None
-
-    def __post_init__(self, **kwargs):
-        check_version(self.modeling_icd_version)
-        if self.id2label is not None and kwargs.get("num_labels") not in (None, len(self.id2label)):
-            raise ValueError(
-                f"`num_labels` ({kwargs['num_labels']}) and `id2label` ({len(self.id2label)} codes) disagree: give one of them."
-            )
-        super().__post_init__(**kwargs)
-        if self.label2id is None:
-            self.label2id = {code: i for i, code in self.id2label.items()}
-        self._check_fields()
-
-    def __setattr__(self, name, value):
-        if name == "problem_type" and value != "multi_label_classification":
-            raise ValueError(
-                f"`problem_type` must be 'multi_label_classification', got {value!r}: a note has any number of codes."
-            )
-        super().__setattr__(name, value)
-
-    @classmethod
-    def from_dict(cls, config_dict, **kwargs):
-        """As in transformers; `kwargs` are checked, too. New labels reset thresholds and calibration."""
-        fields = with_new_words(with_new_labels(with_older_meaning(config_dict), kwargs), kwargs)
-        loaded = super().from_dict(fields, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded)._check_fields()  # a tuple with `return_unused_kwargs`
-        return loaded
-
-    def to_dict(self):
-        """As in transformers. peft calls it, too, before it looks up which layers of a `model_type` an adapter changes by
-        default; so the layers of the backbone are entered in peft's tables here."""
-        constants = sys.modules.get("peft.utils.constants")  # once peft is in use; it is not loaded for this
-        for name, modules_of in list(vars(constants).items()) if constants else ():
-            if name.startswith("TRANSFORMERS_MODELS_TO_") and isinstance(modules_of, dict):
-                modules_of.pop(self.model_type, None)  # that of another backbone, since asked
-                if self.backbone_type in modules_of:
-                    modules_of[self.model_type] = modules_of[self.backbone_type]
-        return super().to_dict()
-
-    def _check_fields(self) -> None:
-        if self.num_labels < 1:
-            raise ValueError(
-                f"`num_labels` must be at least 1, got {self.num_labels}: a model needs the codes it may predict."
-            )
-        check_labels(self.id2label, self.label2id or {})
-        self._check_pad_token()
-        self._check_head()
-        self._check_windows()
-        if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
-            raise ValueError(
-                f"`hidden_layer` must be between 0 (embeddings) and `num_hidden_layers` ({self.num_hidden_layers}), "
-                f"got {self.hidden_layer}."
-            )
-        source = self.backbone_source
-        is_named = isinstance(source, dict) and all(isinstance(source.get(key), str) for key in ("name", "digest"))
-        if source is not None and not is_named:
-            raise ValueError("`backbone_source` must hold `name` and `digest` of the backbone: save the head again.")
-        complete_loss_options(self.loss, self.loss_reduction, self.loss_options)  # which checks them
-        if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
-            raise ValueError(f"`evidence_weight` must be a number of at least 0, got {self.evidence_weight!r}.")
-        if self.evidence_weight and not find_head(self.head).attends:
-            raise ValueError(
-                f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
-            )
-        check_decision(self.decision, self.num_labels)
-        self._check_shortlist()
-
-    def _check_shortlist(self) -> None:
-        if self.shortlist is None:
-            return
-        if not isinstance(self.shortlist, dict):
-            raise ValueError(
-                f"`shortlist` must be None or a dictionary with a `size`, as `fit_shortlist` sets it, got {self.shortlist!r}."
-            )
-        require_positive("shortlist size", self.shortlist.get("size"))
-        if not find_head(self.head).attends:
-            raise ValueError(f"`shortlist` is of a head that attends; {self.head!r} does not: leave it out.")
-        if self.head_ensemble_size > 1:
-            raise ValueError(
-                f"`shortlist` is of a single head, and `head_ensemble_size` is {self.head_ensemble_size}: leave it out."
-            )
-
-    def _check_head(self) -> None:
-        row = find_head(self.head, self.head_field)
-        if not 0 <= self.head_dropout < 1:
-            raise ValueError(f"`head_dropout` must be in [0, 1), got {self.head_dropout}.")
-        require_positive("head_ensemble_size", self.head_ensemble_size)
-        if self.head_ensemble_size > 1 and not row.attends:
-            attending = [repr(word) for word in self.heads() if find_head(word).attends]
-            raise ValueError(
-                f"`head_ensemble_size` ({self.head_ensemble_size}) needs `{self.head_field}` {' or '.join(attending)}, got "
-                f"{self.head!r}."
-            )
-        self.head_options = row.complete(self.head, self.head_options)  # type: ignore[has-type]
-
-    def _check_pad_token(self) -> None:
-        if self.pad_token_id is None:
-            return
-        if self.pad_token_id < 0:
-            logger.warning(
-                f"`pad_token_id` is {self.pad_token_id}, which is no token: it becomes None, and batches need an "
-                "`attention_mask`."
-            )
-            self.pad_token_id = None
-        elif self.pad_token_id >= self.vocab_size:
-            raise ValueError(
-                f"`pad_token_id` ({self.pad_token_id}) lies outside the vocabulary of {self.vocab_size} tokens: give one of "
-                "its tokens, or None and an `attention_mask` with every batch."
-            )
-
-    def _check_windows(self) -> None:
-        if self.window_size is not None:
-            require_positive("window_size", self.window_size)
-            if self.window_stride is None:
-                self.window_stride = max(1, self.window_size - self.window_size // 4)
-            require_positive("window_stride", self.window_stride)
-            if self.window_stride > self.window_size:
-                raise ValueError(
-                    f"`window_stride` ({self.window_stride}) must be between 1 and `window_size` ({self.window_size}): "
-                    "a larger stride would skip tokens."
-                )
-            if self.max_position_embeddings is not None and self.window_size > self.max_position_embeddings:
-                raise ValueError(
-                    f"`window_size` ({self.window_size}) is longer than the backbone reads: "
-                    f"`max_position_embeddings` is {self.max_position_embeddings}."
-                )
-        elif self.window_stride is not None:
-            raise ValueError(f"`window_stride` ({self.window_stride}) needs a `window_size`.")
-
-    def shared_record(self):
-        return self.training_data
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves the configuration, checked, with the version of this code."""
-        self._check_fields()
-        self.modeling_icd_version = VERSION
-        super().save_pretrained(save_directory, *args, **kwargs)
-
-    @property
-    def decision(self) -> dict[str, Any]:
-        """The fields that say how scores become codes; see `decision_icd.py`. A rule may have fields not declared here."""
-        return decision_of(vars(self))
-
-    @property
-    def rule(self) -> ThresholdRule:
-        """The `ThresholdRule` by which codes are predicted."""
-        return RULES[self.threshold_rule]
-
-    @property
-    def reads_last_layer(self) -> bool:
-        """Whether the head reads the last layer, behind the backbone's final norm."""
-        return self.hidden_layer is None or self.hidden_layer == self.num_hidden_layers
-
-
 class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
     """Configuration of [`LlamaForICDCoding`]: that of a Llama, with the fields of [`ICDBaseConfig`] and this one.
 
     Args:
         pooling (`str`, defaults to `"last"`):
             The head: how hidden states become one vector. `"last"` (the last token of the note, as
-            `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note) or `"label_attention"` (one
-            attention query per code).
+            `LlamaForSequenceClassification` does), `"mean"` (over the tokens of the note), or one attention query per code:
+            `"label_attention"` averages a projection of the hidden states, `"laat"` the hidden states themselves (arXiv
+            2007.06351), `"cross_attention"` another projection of them (PLM-CA, arXiv 2406.08958).
         score_bias (`bool`, defaults to `False`):
             Whether the linear layer behind `"last"` or `"mean"` has a bias; label attention always has one.
-        projection_size (`int`, *optional*, defaults to `hidden_size`): width of what label attention attends over.
+        projection_size (`int`, *optional*, defaults to `hidden_size`):
+            Of label attention and LAAT: width of the projection that the queries are compared with.
         context_size (`int`, *optional*):
             Of label attention: odd width of a convolution over the tokens that is added to this projection. `None`: each
             token is read alone.
@@ -391,7 +100,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         super()._check_head()
         for name, size in {"projection_size": self.projection_size, "context_size": self.context_size}.items():
             if size is not None and name not in self.head_options:
-                raise ValueError(f"`{name}` ({size}) is of label attention, got {self.head!r}.")
+                raise ValueError(f"`{name}` ({size}) is no option of the head {self.head!r}: leave it out.")
 
     @classmethod
     def from_backbone(cls, backbone_config: LlamaConfig, **kwargs):
@@ -559,6 +268,73 @@ class ICDConfig(ICDBaseConfig):
         inherited = {k: v for k, v in _inherited(architecture).items() if k not in not_of_a_llama}
         backbone_type = getattr(backbone_config, "backbone_type", architecture.model_type)
         return cls(**{**own, "backbone_config": AutoConfig.for_model(backbone_type, **inherited), **kwargs})
+
+
+class PublishedConfig(ICDConfig):
+    """Base class of the configurations of published models: an [`ICDConfig`] whose head is one of a few."""
+
+    published_heads: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def heads(cls) -> tuple[str, ...]:
+        return cls.published_heads
+
+    def _check_head(self) -> None:
+        if self.head not in self.published_heads:
+            raise ValueError(
+                f"`head` of {type(self).__name__} must be {' or '.join(map(repr, self.published_heads))}, got {self.head!r}: "
+                "ICDConfig and ModelForICDCoding take any."
+            )
+        super()._check_head()
+
+
+class MultiResCNNConfig(PublishedConfig):
+    """Configuration of [`MultiResCNNForICD`]: by default the original (arXiv 1912.00862), without a reduction in front."""
+
+    model_type = "multirescnn_icd"
+    published_heads = ("multirescnn",)
+
+    head: str = "multirescnn"
+
+    def __post_init__(self, **kwargs):
+        self.head_options = {"architecture": "paper", "reduction_size": None, **(self.head_options or {})}
+        super().__post_init__(**kwargs)
+
+
+class CAMLConfig(PublishedConfig):
+    """Configuration of [`CAMLForICD`]; its `head_options` are those of `CAMLHead`."""
+
+    model_type = "caml_icd"
+    published_heads = ("caml",)
+
+    head: str = "caml"
+
+
+class LAATConfig(PublishedConfig):
+    """Configuration of [`LAATForICD`]; with `head="joint_laat"` of its joint form, over two levels of codes."""
+
+    model_type = "laat_icd"
+    published_heads = ("laat", "joint_laat")
+
+    head: str = "laat"
+
+
+class CNNConfig(PublishedConfig):
+    """Configuration of [`CNNForICD`]; its `head_options` are those of `CNNHead`."""
+
+    model_type = "cnn_icd"
+    published_heads = ("cnn",)
+
+    head: str = "cnn"
+
+
+class GRUConfig(PublishedConfig):
+    """Configuration of [`GRUForICD`]: `head="last"` reads a network of one direction, `"ends"` one of two."""
+
+    model_type = "gru_icd"
+    published_heads = ("last", "ends")
+
+    head: str = "last"
 
 
 def head_of(stored: Mapping[str, Any]) -> HeadRow:

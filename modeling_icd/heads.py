@@ -23,58 +23,16 @@ import torch
 from torch import nn
 
 from .attention_icd import AttendingHead, LabelAttentionHead, LabelOutput, of_codes
+from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead
 from .layers_icd import NORMS
 from .multirescnn_icd import MultiResCNNHead
+from .pooled_icd import PooledHead
 
 
 def require_positive(name: str, value: Any) -> None:
     """Raise a `ValueError` that names the field, unless its value is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
-
-
-class PooledHead(nn.Linear):
-    """One vector per note, then one linear layer: the layer that a model names `score`.
-
-    It is a linear layer itself, so that in a model its weight is `score.weight` `(C, D)`, as in transformers'
-    `LlamaForSequenceClassification`.
-
-    Args:
-        hidden_size (`int`): D.
-        num_labels (`int`): C.
-        pooling (`str`): `"last"`, the last real token, or `"mean"`, over the real tokens.
-        dropout (`float`): on the pooled vector.
-        score_bias (`bool`): whether every code has a bias, which `LlamaForSequenceClassification` has not.
-    """
-
-    def __init__(
-        self, hidden_size: int, num_labels: int, pooling: str = "last", dropout: float = 0.0, score_bias: bool = False
-    ):
-        if pooling not in ("last", "mean"):
-            raise ValueError(f"`pooling` must be 'last' or 'mean', got {pooling!r}.")
-        super().__init__(hidden_size, num_labels, bias=score_bias)
-        self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(  # type: ignore[override]
-        self, hidden_states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None
-    ):
-        """Pools `hidden_states` `(B, L, D)` over the real tokens; returns logits `(B, C)`, or `(B, K)` of `only_codes` `(K,)`,
-        and `None`: nothing attends."""
-        hidden_states = hidden_states.to(self.weight.dtype)
-        if self.pooling == "last":
-            positions = torch.arange(attention_mask.shape[1], device=hidden_states.device)
-            last = (positions * attention_mask).argmax(dim=1)  # (B,)
-            pooled = hidden_states[torch.arange(last.shape[0], device=hidden_states.device), last]
-        else:
-            weights = attention_mask.float() / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
-            pooled = torch.einsum("bl,bld->bd", weights, hidden_states.float()).to(hidden_states.dtype)
-        pooled = self.dropout(pooled)
-        if only_codes is None:
-            return super().forward(pooled), None
-        codes = only_codes.to(self.weight.device)
-        bias = None if self.bias is None else self.bias[codes]
-        return nn.functional.linear(pooled, self.weight[codes], bias), None
 
 
 class HeadEnsemble(nn.Module):
@@ -105,14 +63,18 @@ class HeadEnsemble(nn.Module):
 def computes_codes(head: nn.Module) -> bool:
     """Whether a head can give the attention of some codes, and compute some codes alone (`need_attentions` and `only_codes`
     of `AttendingHead.forward`): those of this project, and those that only change what is attended over."""
-    members = head.members if isinstance(head, HeadEnsemble) else [head]
-    return all(type(member).forward in (PooledHead.forward, AttendingHead.forward) for member in members)
+    return all(type(member).forward in (PooledHead.forward, AttendingHead.forward) for member in members_of(head))
 
 
 def can_shortlist(head: nn.Module) -> bool:
     """Whether a head can estimate its logits, and compute the highest alone. An ensemble cannot: each member would choose
     other codes, and the mean of an exact logit and an estimate is neither."""
-    return type(head).forward is AttendingHead.forward
+    return type(head).forward is AttendingHead.forward and bool(getattr(head, "reads_features", False))
+
+
+def members_of(head: nn.Module) -> list[nn.Module]:
+    """The heads of an ensemble; of any other head, itself."""
+    return list(head.members) if isinstance(head, HeadEnsemble) else [head]
 
 
 def run_head(
@@ -221,6 +183,23 @@ def _check_flag(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be true or false, got {value!r}.")
 
 
+def _check_weight(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"`{name}` must be a whole number of at least 0, got {value!r}.")
+
+
+def _check_parents(name: str, parents: Any) -> None:
+    if not isinstance(parents, list | tuple) or not parents:
+        raise ValueError(f"`{name}` must name for each code the number of the one above it, got {parents!r}.")
+    for parent in parents:
+        _check_count(name, parent)
+
+
 def _check_projection_size(name: str, size: Any) -> None:
     if size != 0 or isinstance(size, bool):
         require_positive(name, size)
@@ -234,7 +213,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 model, of which a word has several, and whose states already hold their context."""
 
 _SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
-_SIZES = {"projection_size": Option(None, _optional(require_positive)), "context_size": Option(None, _optional(_odd))}
+_BIAS = {"score_bias": Option(True, _check_flag)}
+_PROJECTION = {"projection_size": Option(None, _optional(require_positive))}
+_SIZES = {**_PROJECTION, "context_size": Option(None, _optional(_odd))}
 
 HEADS: dict[str, HeadRow] = {
     "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
@@ -256,6 +237,32 @@ HEADS: dict[str, HeadRow] = {
         },
         architectures=ARCHITECTURES,
     ),
+    "laat": HeadRow(LAATHead, attends=True, options=_PROJECTION),
+    "joint_laat": HeadRow(
+        JointLAATHead,
+        attends=True,
+        options={
+            **_PROJECTION,
+            "level_projection_size": Option(128, require_positive),
+            "parents": Option(None, _optional(_check_parents)),
+        },
+    ),
+    "cross_attention": HeadRow(CrossAttentionHead, attends=True),
+    "caml": HeadRow(
+        CAMLHead,
+        attends=True,
+        options={
+            "num_filter_maps": Option(50, require_positive),
+            "filter_size": Option(10, require_positive),
+            "description_weight": Option(0.0, _check_weight),
+            "description_words": Option(0, _check_count),
+        },
+    ),
+    "cnn": HeadRow(
+        CNNHead,
+        options={"num_filter_maps": Option(500, require_positive), "filter_size": Option(4, require_positive)},
+    ),
+    "ends": HeadRow(partial(PooledHead, pooling="ends"), options=_BIAS),
 }
 """Every head, by the word that a configuration has for it."""
 

@@ -36,6 +36,14 @@ def check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
         )
 
 
+def upper_codes(codes: list[str]) -> list[int]:
+    """Of each code the number of the one above it, which is its first three characters, as JointLAAT (arXiv 2007.06351) has
+    it; they are numbered in sorted order."""
+    uppers = sorted({code[:3] for code in codes})
+    numbers = {upper: number for number, upper in enumerate(uppers)}
+    return [numbers[code[:3]] for code in codes]
+
+
 def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
@@ -55,6 +63,8 @@ def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, 
         )
     left_out = ("id2label", "label2id", "num_labels", "shortlist", *decision_fields())
     kept = {name: value for name, value in fields.items() if name not in left_out}
+    if kept.get("head_options"):
+        kept["head_options"] = {name: value for name, value in kept["head_options"].items() if name != "parents"}
     return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
 
 

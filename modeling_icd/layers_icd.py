@@ -41,7 +41,8 @@ class RealTokens:
 
 
 class SameConvolution(nn.Conv1d):
-    """A convolution over the tokens of notes that keeps their number: `(B, L, in_channels)` to `(B, L, out_channels)`.
+    """A convolution over the tokens of notes that keeps their number: `(B, L, in_channels)` to `(B, L, out_channels)`. A
+    filter of even width stands between two tokens, so that there are `L + 1` places for it.
 
     The states stay as they lie in memory, with the channels of a token side by side, which is how a processor convolves
     fastest: docs/heads.md. Its weight is that of any `Conv1d`, `(out_channels, in_channels, kernel_size)`.

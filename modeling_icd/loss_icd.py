@@ -194,6 +194,29 @@ def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch
     return _per_note(loss, config, labels, num_items)
 
 
+def own_loss(config, heads, labels, num_items=None) -> torch.Tensor | float:
+    """What heads add to the loss of the batch that they have just read; see `AttendingHead.own_loss`. The mean of several.
+
+    Args:
+        heads (`list[nn.Module]`): of an ensemble, or one.
+        labels, num_items: as for [`coding_loss`].
+    """
+    added: torch.Tensor | float = 0.0
+    for head in heads:
+        ask = getattr(head, "own_loss", None)
+        own = (
+            None
+            if ask is None
+            else ask(labels.to(next(head.parameters()).device).float(), config.loss_reduction == "mean")
+        )
+        if own is not None:
+            added = added + own / len(heads)
+    if not isinstance(added, torch.Tensor):
+        return added
+    num_notes = labels.shape[0] if num_items is None else torch.as_tensor(num_items).flatten()[0] / labels.shape[1]
+    return added / num_notes
+
+
 def _per_note(loss, config, labels, num_items):
     """A sum over notes and codes, divided by the number of notes, and by that of codes where the reduction is a mean."""
     if num_items is None:

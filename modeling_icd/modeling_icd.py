@@ -29,14 +29,26 @@ from .backbone_icd import (
     remember_backbone,
     source_of,
 )
-from .configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig, ICDConfig, LlamaICDConfig, LlamaMultiResCNNConfig
+from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
+from .configuration_icd import (
+    CAMLConfig,
+    CNNConfig,
+    GRUConfig,
+    ICDConfig,
+    LAATConfig,
+    LlamaICDConfig,
+    LlamaMultiResCNNConfig,
+    MultiResCNNConfig,
+)
 from .describe_icd import describe_model, table_of
-from .heads import PooledHead, head_of_config, of_codes, require_positive, run_head
+from .heads import head_of_config, members_of, of_codes, require_positive, run_head
 from .layers_icd import values_are_known
-from .loss_icd import coding_loss, evidence_loss, marked_codes
+from .loss_icd import coding_loss, evidence_loss, marked_codes, own_loss
 from .options_icd import attention_asked_for, forward_options
+from .pooled_icd import PooledHead
+from .reading_icd import LayerMix, NoteReader, lift_causal_mask
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
-from .windows_icd import flat_notes, pad_rows, window_groups
+from .words_icd import WordReader  # noqa: F401 - which makes it known to AutoModel
 
 
 if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
@@ -78,18 +90,11 @@ def _own_class(model: nn.Module) -> type:
     return next(known for known in type(model).__mro__ if not known.__name__.startswith("FSDP"))
 
 
-def _too_long(length: int, limit: int) -> str:
-    return (
-        f"A note of {length} tokens is longer than the backbone reads ({limit}): "
-        "set `window_size` in the configuration to read it in windows, or truncate it yourself."
-    )
-
-
 def _rows_that_are_not_finite(tensor: torch.Tensor) -> list[int]:
     return (~tensor.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
 
 
-class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
+class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
     """Reads notes with a backbone, in windows, and hands the stitched hidden states to the head `self.score`.
 
     The backbone is any decoder or encoder that `AutoModel` knows, the head any of heads.py:
@@ -107,9 +112,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^cls\.", r"^classifier\.", r"(^|\.)pooler\."]
     # `forward` divides its loss by the number of labels in all batches of one update, which Trainer counts for it.
     accepts_loss_kwargs = True
-    # Tokens that the backbone reads at a time where notes are cut into windows: what bounds the memory that a long note
-    # takes. Set it on a model as one likes; it changes no logit, and is not saved.
-    tokens_per_pass = 8192
     # Whether `from_pretrained` found no head in the checkpoint, so that this one is yet to be trained.
     head_is_new = True
     # Which backbone `from_pretrained` took: its `name`, `place` (folder or Hub id) and `revision`; `None` where a whole model
@@ -125,12 +127,17 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         self.num_labels = config.num_labels
         self.model = self._make_backbone(config)
         # Which entry of the backbone's `hidden_states` is read, where the layers above it cannot be left out.
-        self._read_layer = None if config.reads_last_layer or self._cut_backbone() else config.hidden_layer
+        reads_all = config.reads_last_layer or config.layer_mix
+        self._read_layer = None if reads_all or self._cut_backbone() else config.hidden_layer
+        self.layer_mix = LayerMix(config.num_hidden_layers + 1) if config.layer_mix else None
+        if config.bidirectional_attention:
+            lift_causal_mask(self.model)
         if getattr(config, "quantization_config", None) is not None:
             # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
             self._keep_in_fp32_modules = ["score"]
         self.score = head_of_config(config)
-        self._head_modules = frozenset() if isinstance(self.score, PooledHead) else frozenset(self.score.modules())
+        self._head_modules = frozenset() if type(self.score) is PooledHead else frozenset(self.score.modules())
+        self._head_std = getattr(members_of(self.score)[0], "initial_std", None)
         if config.freeze_backbone:
             self.model.requires_grad_(False)
         if config.backbone_source:  # the head comes from a file of its own, so that these files do not lack it
@@ -165,7 +172,10 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         # The filters, queries and projections of the heads start as in the original; the backbone, and the linear
         # layer of a pooled head, as in Llama. These functions leave alone what a checkpoint has already filled.
         if isinstance(module, (nn.Conv1d, nn.Linear)) and module in self._head_modules:
-            init.xavier_uniform_(module.weight)
+            if self._head_std is None:
+                init.xavier_uniform_(module.weight)
+            else:
+                init.normal_(module.weight, std=self._head_std)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif module in self._head_modules and hasattr(module, "reset_parameters") and not _is_batch_norm(module):
@@ -320,105 +330,6 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         finally:
             self.__class__ = given_class
 
-    def read_hidden_states(self, input_ids=None, attention_mask=None, inputs_embeds=None):
-        """Hidden states of the layer that the head reads, for notes of any length.
-
-        A note longer than `window_size` is read in windows. A token that several windows hold takes its state from
-        the first of them, where most of the note stands to its left; so window `i > 0` contributes the tokens behind
-        its overlap. Positions start at 0 in every window.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, L)`): padded on either side.
-            attention_mask (`torch.LongTensor` of shape `(B, L)`): 1 for a real token.
-            inputs_embeds (`torch.FloatTensor` of shape `(B, L, D)`, *optional*): in place of `input_ids`.
-
-        Returns:
-            `torch.FloatTensor` of shape `(B, L, D)`.
-
-        Raises:
-            ValueError: where there is no `window_size` and the notes are longer than the backbone reads.
-        """
-        config = self.config
-        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
-        limit = config.max_position_embeddings
-        if config.window_size is None and limit is not None and length > limit:
-            raise ValueError(_too_long(length, limit))
-        if config.window_size is not None and length > config.window_size:
-            return self._run_windows(
-                input_ids, attention_mask, inputs_embeds, config.window_size, config.window_stride
-            )
-        if values_are_known(attention_mask) and not (attention_mask[:, 1:] <= attention_mask[:, :-1]).all():
-            # Padding in front of a note, which would move its first token away from the backbone's first position.
-            return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
-        if attention_mask.numel() > self.tokens_per_pass and not (torch.is_grad_enabled() or attention_mask.is_meta):
-            return self._run_windows(input_ids, attention_mask, inputs_embeds, length, length)
-        return self._run_backbone(input_ids, attention_mask, inputs_embeds)
-
-    def _run_backbone(self, input_ids, attention_mask, inputs_embeds=None):
-        # Nothing is generated, so that no keys and values are kept; an encoder has no such argument.
-        options = {"use_cache": False} if hasattr(self.model.config, "use_cache") else {}
-        if self._read_layer is not None:
-            options["output_hidden_states"] = True
-        notes = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        if attention_mask.is_meta:  # a backbone takes this one as it is, and asks it for no value
-            attention_mask = (attention_mask[:, None, :, None] * attention_mask[:, None, None, :]).bool()
-        output = self.model(**notes, attention_mask=attention_mask, **options)
-        states = output.last_hidden_state if self._read_layer is None else output.hidden_states[self._read_layer]
-        if self.config.normalize_hidden_states:
-            scale = states.float().pow(2).mean(dim=-1, keepdim=True).add(self.config.rms_norm_eps).rsqrt()
-            states = (states.float() * scale).to(states.dtype)
-        return states
-
-    def _run_windows(self, input_ids, attention_mask, inputs_embeds, size, stride):
-        real = attention_mask.bool()
-        # Tokens or embeddings of the whole batch in one row: padding is gone, on whichever side it was.
-        joined, lengths = flat_notes(input_ids if inputs_embeds is None else inputs_embeds, real)
-        stitched = self._read_windows(joined, lengths, size, stride)
-        if len(stitched) == real.numel():
-            return stitched.view(*real.shape, -1)
-        out = stitched.new_zeros(*real.shape, stitched.shape[-1])
-        return out.masked_scatter(real[..., None], stitched)
-
-    def read_joined(self, joined, lengths: list[int], tokens_per_pass: int | None = None):
-        """What [`read_hidden_states`] gives, of notes that are joined to one row without padding.
-
-        The windows of all these notes go through the backbone sorted by length, at most `tokens_per_pass` tokens at a time. So
-        hardly any padding is computed, and what is needed beside the states does not grow with the notes.
-
-        Args:
-            joined (`torch.LongTensor` of shape `(T,)`): the tokens of all notes.
-            lengths (`list[int]`): how many each note has, `T` together.
-            tokens_per_pass (`int`, *optional*): in place of the model's own.
-
-        Returns:
-            `torch.FloatTensor` of shape `(T, D)`.
-
-        Raises:
-            ValueError: where there is no `window_size` and a note is longer than the backbone reads.
-        """
-        size, limit = self.config.window_size, self.config.max_position_embeddings
-        if size is None and limit is not None and max(lengths) > limit:
-            raise ValueError(_too_long(max(lengths), limit))
-        size = size or max(lengths)
-        return self._read_windows(joined, lengths, size, self.config.window_stride or size, tokens_per_pass)
-
-    def _read_windows(self, joined, lengths: list[int], size: int, stride: int, tokens_per_pass: int | None = None):
-        parts: list[tuple[int, torch.Tensor]] = []
-        out = None
-        for group in window_groups(lengths, size, stride, tokens_per_pass or self.tokens_per_pass):
-            rows, mask = pad_rows([joined[start:end] for start, end, _ in group])
-            given = (rows, mask) if joined.dim() == 1 else (None, mask, rows)
-            states = self._run_backbone(*given)  # (W, window, D)
-            new_states = [(new, states[i, new - start : end - start]) for i, (start, end, new) in enumerate(group)]
-            if torch.is_grad_enabled():
-                parts += new_states
-                continue
-            if out is None:  # so that they are held once
-                out = states.new_empty(len(joined), states.shape[-1])
-            for new, part in new_states:
-                out[new : new + len(part)] = part
-        return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])]) if out is None else out
-
     def _mask_of(self, input_ids, inputs_embeds, hidden_states):
         """The attention mask if none is given: as in `LlamaForSequenceClassification`, all tokens up to the last one that is
         not `pad_token_id` are real."""
@@ -532,6 +443,7 @@ class ModelForICDCoding(ModelPushGuard, PreTrainedModel):
         loss, num_items = None, options["num_items_in_batch"]
         if labels is not None:
             loss = coding_loss(self.config, members, labels, num_items)
+            loss = loss + own_loss(self.config, members_of(self.score), labels, num_items)
             if evidence is not None and attentions is not None:
                 marked = attentions if asked is False else of_codes(attentions, marked_codes(evidence))
                 loss = loss + evidence_loss(self.config, marked, evidence, labels, num_items)
@@ -595,5 +507,49 @@ class LlamaMultiResCNNForICD(LlamaICDPreTrainedModel):
     config: LlamaMultiResCNNConfig
 
 
-MODELS = {"direct": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD, "generic": ModelForICDCoding}
+class MultiResCNNForICD(ModelForICDCoding):
+    """Multi-filter residual CNN with label attention over words (MultiResCNN, arXiv 1912.00862)."""
+
+    config_class = MultiResCNNConfig
+    config: MultiResCNNConfig
+
+
+class CAMLForICD(ModelForICDCoding):
+    """Convolution and label attention over words (CAML, and with `description_weight` DR-CAML, arXiv 1802.05695)."""
+
+    config_class = CAMLConfig
+    config: CAMLConfig
+
+
+class LAATForICD(ModelForICDCoding):
+    """Label attention over a bidirectional LSTM over words (LAAT, and with `head="joint_laat"` JointLAAT, arXiv 2007.06351)."""
+
+    config_class = LAATConfig
+    config: LAATConfig
+
+
+class CNNForICD(ModelForICDCoding):
+    """Convolution and maximum over words, the CNN beside CAML (arXiv 1802.05695)."""
+
+    config_class = CNNConfig
+    config: CNNConfig
+
+
+class GRUForICD(ModelForICDCoding):
+    """What a recurrent network over words, of one or two directions, has read last, as beside CAML (arXiv 1802.05695)."""
+
+    config_class = GRUConfig
+    config: GRUConfig
+
+
+MODELS = {
+    "direct": LlamaForICDCoding,
+    "multirescnn": LlamaMultiResCNNForICD,
+    "generic": ModelForICDCoding,
+    "word_multirescnn": MultiResCNNForICD,
+    "caml": CAMLForICD,
+    "laat": LAATForICD,
+    "cnn": CNNForICD,
+    "gru": GRUForICD,
+}
 """Every model, by the word that `modeling-icd train` has for it."""

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
-from .configuration_icd import TASK
+from .base_configuration_icd import TASK
 from .decision_icd import calibrated_scores, flags_of, predicted_codes
 from .evidence_icd import check_method, evidence_spans, token_weights
 from .sharing_icd import PushGuard, guard_tokenizer

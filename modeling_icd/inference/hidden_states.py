@@ -88,6 +88,8 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
     settings = [config.window_size, config.window_stride, config.hidden_layer, config.normalize_hidden_states]
     if config._attn_implementation != "sdpa":  # the default, with which the name stays what it always was
         settings.append(config._attn_implementation)
+    if config.bidirectional_attention:
+        settings.append("bidirectional")
     digest.update(json.dumps([settings, config.backbone_settings, str(model.dtype)], sort_keys=True).encode())
     for name, weight in sorted(model.model.state_dict().items()):  # of a quantised one with the scales of its weights
         digest.update(name.encode())

@@ -16,7 +16,8 @@ from peft import LoraConfig
 
 from dataset_scripts.codes.classification import classification_of
 
-from ..configuration_icd import CUSTOM_PIPELINES, POOLINGS
+from ..base_configuration_icd import CUSTOM_PIPELINES
+from ..configuration_icd import POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 from ..evaluation.yardsticks import COMPARED, WARNING
 from ..heads import HEADS

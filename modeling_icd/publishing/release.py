@@ -15,7 +15,7 @@ from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
 
-from ..configuration_icd import CUSTOM_PIPELINES, FLAT_FILES
+from ..base_configuration_icd import CUSTOM_PIPELINES, FLAT_FILES
 from ..decision_icd import decision_fields, rule_options
 from ..inference.model_folder import ADAPTER_DIR, ADAPTER_WEIGHTS, check_weights
 from ..sharing_icd import is_sealed, names_a_folder, seal_training_data

@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 
-from ..configuration_icd import ICDBaseConfig
+from ..base_configuration_icd import ICDBaseConfig
 from ..heads import find_head
 from ..inference.loading import first_line, load_config
 from ..inference.model_folder import check_weights

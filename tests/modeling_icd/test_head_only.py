@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding, backbone_icd
-from modeling_icd.configuration_icd import FLAT_FILES
+from modeling_icd.base_configuration_icd import FLAT_FILES
 from modeling_icd.inference.loading import load_model
 from modeling_icd.sharing_icd import refuse_local_backbone
 

@@ -7,7 +7,7 @@ import pytest
 
 import modeling_icd
 from modeling_icd import LlamaForICDCoding
-from modeling_icd.configuration_icd import FLAT_FILES
+from modeling_icd.base_configuration_icd import FLAT_FILES
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.publishing.release import outgoing_files, plan_release
 
