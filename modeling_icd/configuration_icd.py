@@ -14,6 +14,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from .base_configuration_icd import ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import HEADS, HeadRow, find_head
+from .words_icd import WordReaderConfig  # noqa: F401 - which makes it known to AutoConfig
 
 
 # Heads that `LlamaForICDCoding` can have.
