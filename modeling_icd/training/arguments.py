@@ -16,10 +16,11 @@ from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from ..heads import ARCHITECTURES, HEADS, NORMS
 from ..inference.loading import ReaderArguments
+from ..inference.model_folder import WORDS
 from ..inference.state_formats import FORMATS, StateFormat
 from ..loss_icd import LOSSES, REDUCTIONS
 from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
-from .word_reader import WORDS, WordReaderOptions
+from .word_reader import WordReaderOptions
 
 
 HEAD_STARTS = ("notes", "prior", "random")
@@ -197,6 +198,10 @@ class ModelArguments(ReaderArguments):
         if self.lora_r or self.is_quantised:
             raise ValueError(
                 f"A reader of {WORDS} is trained whole, or frozen: it has no layers for `lora_r`, and none to quantise."
+            )
+        if self.head_only:
+            raise ValueError(
+                f"`head_only` names the backbone, and a reader of {WORDS} is one of this model alone: leave it out."
             )
         return WordReaderOptions.of(parse_pairs("reader_options", self.reader_options))
 

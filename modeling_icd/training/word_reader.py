@@ -28,7 +28,6 @@ from ..words_icd import WordReader, WordReaderConfig
 from .word_vectors import RANDOM, WORD2VEC, TrainingWords, read_vectors, train_word2vec
 
 
-WORDS = "words"  # what `backbone` says for it
 PAD, UNKNOWN = "<pad>", "<unk>"
 MADE_FILE = "made_from.json"  # the last file of a reader: what it was made from
 # Of another version of this code another reader would be made.
@@ -233,8 +232,14 @@ def find_vectors(
     known: Mapping[str, np.ndarray] = {}
     said = "Their vectors are random."
     if options.vectors == WORD2VEC:
-        how = {"epochs": options.word2vec_epochs, "window": options.word2vec_window, "skip_gram": options.skip_gram}
-        known = train_word2vec(words, size, seed, **how)
+        known = train_word2vec(
+            words,
+            size,
+            seed,
+            epochs=options.word2vec_epochs,
+            window=options.word2vec_window,
+            skip_gram=options.skip_gram,
+        )
         said = "Their vectors are those of word2vec, trained on these notes."
     elif options.vectors != RANDOM:
         known = read_vectors(Path(options.vectors), frozenset(vocabulary), size)
