@@ -83,7 +83,7 @@ class WordReader(PreTrainedModel):
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         self.dropout = nn.Dropout(config.embedding_dropout)
-        self.rnn = None
+        self.rnn: Any = None
         if config.rnn is not None:
             self.rnn = RECURRENT[config.rnn](
                 config.embedding_size,
