@@ -57,7 +57,7 @@ def train_and_score(
         **({"resume_from_checkpoint": "last"} if any(folder.glob("checkpoint-*")) else {}),
         **differing,
     }
-    if (Path("configs") / f"{Path(settings['backbone']).name}.yaml").exists():
+    if (Path("configs") / f"{Path(str(settings.get('backbone'))).name}.yaml").exists():
         options["backbone"] = folder.with_name(folder.name.replace(config, Path(settings["backbone"]).name))
     started = time.perf_counter()
     status = train_main([f"configs/{config}.yaml", *(f"--{name}={value}" for name, value in options.items())])
@@ -66,7 +66,7 @@ def train_and_score(
     seconds = time.perf_counter() - started
     scored = score_split(
         str(folder),
-        settings["dataset"],
+        str(options.get("dataset", settings.get("dataset"))),
         data_dir,
         "test",
         cache_dir=str(cache_dir),

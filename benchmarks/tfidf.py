@@ -1,4 +1,5 @@
-"""The honest yardstick of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one."""
+"""The honest yardsticks of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one; and a table
+of the codes' training frequencies, which is the same for every note."""
 
 import numpy as np
 from scipy.special import expit
@@ -19,12 +20,7 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool, strong: bool = Fal
             and validation, LinearSVC's own decision.
         strong (`bool`): whether to take the strong one, see `modeling_icd/evaluation/tfidf.py`.
     """
-    num_codes = builder.info.features["codes"].feature.num_classes
-    notes, labels = {}, {}
-    for name in ("train", "validation", "test"):
-        split = builder.as_dataset(split=name)
-        notes[name] = list(split["text"])
-        labels[name] = multi_hot(list(split["codes"]), num_codes).numpy()
+    notes, labels = notes_and_labels(builder)
     if tune_threshold:
         decisions = tfidf_scores(notes["train"], labels["train"], notes["validation"] + notes["test"], strong=strong)
         scores = expit(decisions).astype(np.float32)
@@ -35,6 +31,30 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool, strong: bool = Fal
         decisions = tfidf_scores(notes["train"] + notes["validation"], fitted, notes["test"], strong=strong)
         test = expit(decisions).astype(np.float32)
         threshold = 0.5  # of LinearSVC's decision at 0
-    accumulator = ICDMetricsAccumulator(num_codes, threshold=threshold)
-    accumulator.add_batch(test, labels["test"])
+    return figures(test, labels["test"], threshold)
+
+
+def evaluate_frequencies(builder: ICDBuilder) -> dict[str, float]:
+    """Figures, on the test split, of a table that scores each code by the share of training notes that have it, with the
+    threshold that is best on validation."""
+    _, labels = notes_and_labels(builder)
+    shares = labels["train"].mean(axis=0, keepdims=True).astype(np.float32)
+    validation, test = (np.repeat(shares, len(labels[name]), axis=0) for name in ("validation", "test"))
+    return figures(test, labels["test"], tune_bagged_threshold(validation, labels["validation"]))
+
+
+def notes_and_labels(builder: ICDBuilder) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """The notes of each split, and their codes `(N, C)`."""
+    num_codes = builder.info.features["codes"].feature.num_classes
+    notes, labels = {}, {}
+    for name in ("train", "validation", "test"):
+        split = builder.as_dataset(split=name)
+        notes[name] = list(split["text"])
+        labels[name] = multi_hot(list(split["codes"]), num_codes).numpy()
+    return notes, labels
+
+
+def figures(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
+    accumulator = ICDMetricsAccumulator(labels.shape[1], threshold=threshold)
+    accumulator.add_batch(scores, labels)
     return accumulator.compute()

@@ -3,6 +3,8 @@
 Without attention weights of all codes, nothing of the size `(B, C, L)` is ever held in memory.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -140,7 +142,7 @@ class AttendingHead(nn.Module):
     def __init__(self, features: int, num_labels: int, dropout: float, summary_size: int | None = None):
         super().__init__()
         self.queries = LabelQueries(features, num_labels)
-        self.output: nn.Module = LabelOutput(summary_size or features, num_labels)
+        self.output: Any = LabelOutput(summary_size or features, num_labels)
         self.dropout = nn.Dropout(dropout)
 
     first_scale = 1.0

@@ -245,9 +245,10 @@ def source_of(model: PreTrainedModel, backbone=None) -> dict[str, Any]:
     Raises:
         ValueError: where the backbone learns, where it is not known which one it is, or where it has changed.
     """
-    if not model.config.freeze_backbone or any(weight.requires_grad for weight in model.model.parameters()):
+    learns = model.config.layer_mix or any(weight.requires_grad for weight in model.model.parameters())
+    if learns or not model.config.freeze_backbone:
         raise ValueError(
-            "The backbone of this model learns (`freeze_backbone` is off, or it has an adapter), so the head alone is not the "
+            "The backbone of this model learns (`freeze_backbone` is off, or it has an adapter or a `layer_mix`), so the head alone is not the "
             "model: save the whole model (`head_only=False`)."
         )
     sums = (model.backbone_loaded or {}).get("sums")

@@ -14,7 +14,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from .base_configuration_icd import ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import HEADS, HeadRow, find_head
-from .words_icd import WordReaderConfig  # noqa: F401 - which makes it known to AutoConfig
+from .words_icd import WordReader  # noqa: F401 - which makes it known to AutoConfig and AutoModel
 
 
 # Heads that `LlamaForICDCoding` can have.
@@ -174,7 +174,7 @@ class ICDConfig(ICDBaseConfig):
 
     backbone_config: Any = None
     head: str = "last"
-    head_options: dict[str, Any] | None = None
+    head_options: dict[str, Any] | None = None  # type: ignore[assignment]
     head_dropout: float | None = None  # type: ignore[assignment]  # until `__post_init__` has asked the table
 
     def __post_init__(self, **kwargs):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .heads import HeadEnsemble, computes_codes
+from .heads import computes_codes, members_of
 
 
 EVIDENCE_METHODS = ("attention", "input_x_gradient", "attingrad", "integrated_gradients")
@@ -64,7 +64,7 @@ def token_weights(
     with torch.inference_mode(False), torch.no_grad():
         states = hidden_states.detach().clone()
         _, attentions = read_codes(head, states, class_ids)
-        first = head.members[0] if isinstance(head, HeadEnsemble) else head
+        first = members_of(head)[0]
         method = method or getattr(first, "evidence_method", None)
         method = method or ("integrated_gradients" if attentions is None else "attention")
         if method == "input_x_gradient":

@@ -48,7 +48,6 @@ from .options_icd import attention_asked_for, forward_options
 from .pooled_icd import PooledHead
 from .reading_icd import LayerMix, NoteReader, lift_causal_mask
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
-from .words_icd import WordReader  # noqa: F401 - which makes it known to AutoModel
 
 
 if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
@@ -178,6 +177,9 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
                 init.normal_(module.weight, std=self._head_std)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, LayerMix):
+            init.zeros_(module.weight)
+            init.ones_(module.scale)
         elif module in self._head_modules and hasattr(module, "reset_parameters") and not _is_batch_norm(module):
             module.reset_parameters()  # torch's own layers, and those of a head from elsewhere
         else:
@@ -427,7 +429,8 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
             attention_mask = self._mask_of(input_ids, inputs_embeds, hidden_states)
         self._check_notes(notes, attention_mask)
         if hidden_states is None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self._backbone_learns(inputs_embeds)):
+            learns = self._backbone_learns(inputs_embeds) or self._mix_learns()
+            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
                 hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
         if not self.training or labels is None or not self.config.evidence_weight:
             evidence = None  # nothing is learned from it
@@ -480,6 +483,9 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         """Whether anything in the backbone needs a gradient: even in a frozen one, an adapter or a learned prompt may."""
         given = inputs_embeds is not None and inputs_embeds.requires_grad
         return given or any(weight.requires_grad for weight in self.model.parameters())
+
+    def _mix_learns(self) -> bool:
+        return self.layer_mix is not None and self.layer_mix.weight.requires_grad
 
 
 class LlamaICDPreTrainedModel(ModelForICDCoding, LlamaPreTrainedModel):

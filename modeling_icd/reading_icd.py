@@ -46,10 +46,6 @@ class LayerMix(nn.Module):
         self.weight = nn.Parameter(torch.zeros(num_layers))
         self.scale = nn.Parameter(torch.ones(1))
 
-    def reset_parameters(self):
-        nn.init.zeros_(self.weight)
-        nn.init.ones_(self.scale)
-
     def forward(self, layers: Sequence[torch.Tensor]):
         """`N` layers `(B, L, D)` to `(B, L, D)`."""
         shares = self.weight.float().softmax(dim=0)

@@ -49,8 +49,13 @@ class WordReaderConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.rnn is not None and self.rnn not in RECURRENT:
             raise ValueError(f"`rnn` must be {' or '.join(map(repr, RECURRENT))}, or None, got {self.rnn!r}.")
-        for name in ("vocab_size", "embedding_size", "rnn_size", "num_rnn_layers"):
-            value = getattr(self, name)
+        sizes = {
+            "vocab_size": self.vocab_size,
+            "embedding_size": self.embedding_size,
+            "rnn_size": self.rnn_size,
+            "num_rnn_layers": self.num_rnn_layers,
+        }
+        for name, value in sizes.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
         if not 0 <= self.embedding_dropout < 1:
@@ -83,7 +88,7 @@ class WordReader(PreTrainedModel):
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         self.dropout = nn.Dropout(config.embedding_dropout)
-        self.rnn = None
+        self.rnn: Any = None
         if config.rnn is not None:
             self.rnn = RECURRENT[config.rnn](
                 config.embedding_size,

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,7 +85,12 @@ def backbone_fingerprint(model: LlamaICDPreTrainedModel) -> str:
     """A digest that changes with every weight of the backbone and every setting on which its hidden states depend."""
     config = model.config
     digest = hashlib.sha256()
-    settings = [config.window_size, config.window_stride, config.hidden_layer, config.normalize_hidden_states]
+    settings: list[Any] = [
+        config.window_size,
+        config.window_stride,
+        config.hidden_layer,
+        config.normalize_hidden_states,
+    ]
     if config._attn_implementation != "sdpa":  # the default, with which the name stays what it always was
         settings.append(config._attn_implementation)
     if config.bidirectional_attention:

@@ -11,6 +11,7 @@ from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import FILE_OPTIONS, with_files
 from dataset_scripts.licenses import read_license
 
+from ..configuration_icd import POOLINGS, ICDConfig
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
@@ -32,8 +33,8 @@ class ModelArguments(ReaderArguments):
 
     model: str = field(
         metadata={
-            "help": "`direct` (LlamaForICDCoding), `multirescnn` (LlamaMultiResCNNForICD) or `generic` (ModelForICDCoding: "
-            "any backbone, any `head`)."
+            "help": "`direct` (LlamaForICDCoding), `multirescnn` (LlamaMultiResCNNForICD), `generic` (ModelForICDCoding: "
+            "any backbone, any `head`), or a published model over words: `word_multirescnn`, `caml`, `laat`, `cnn`, `gru`."
         }
     )
     backbone: str = field(
@@ -53,12 +54,14 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "Hub id of the backbone if `backbone` is a folder; the model's card names it."},
     )
-    head: str | None = field(default=None, metadata={"help": f"Head of a `generic` model: {', '.join(HEADS)}."})
+    head: str | None = field(
+        default=None, metadata={"help": f"Head of a `generic` or published model: {', '.join(HEADS)}."}
+    )
     head_options: list[str] | None = field(
         default=None,
         metadata={"help": "Settings of that head as NAME=VALUE, e.g. `num_filter_maps=50` or `filter_sizes=3,5`."},
     )
-    pooling: str | None = field(default=None, metadata={"help": "`last`, `mean` or `label_attention`."})
+    pooling: str | None = field(default=None, metadata={"help": f"Of a `direct` model: {', '.join(POOLINGS)}."})
     head_dropout: float | None = None
     head_ensemble_size: int | None = field(
         default=None, metadata={"help": "Number of heads over the same hidden states, whose logits are averaged."}
@@ -67,6 +70,15 @@ class ModelArguments(ReaderArguments):
     window_stride: int | None = None
     hidden_layer: int | None = None
     normalize_hidden_states: bool = False
+    bidirectional_attention: bool = field(
+        default=False, metadata={"help": "Lift the causal mask of the backbone, which should then learn."}
+    )
+    layer_mix: bool = field(
+        default=False,
+        metadata={
+            "help": "Read a learned mean of all layers. Of a frozen backbone, too, no states are then kept on disk."
+        },
+    )
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
     head_only: bool | None = field(
         default=None,
@@ -139,9 +151,11 @@ class ModelArguments(ReaderArguments):
         super().__post_init__()
         if self.model not in MODELS:
             raise ValueError(f"`model` must be {' or '.join(map(repr, MODELS))}, got {self.model!r}.")
-        if (self.model == "generic") != (self.head is not None):
+        if self.model == "generic" and self.head is None:
+            raise ValueError(f"`model` 'generic' needs a `head`: one of {', '.join(HEADS)}.")
+        if self.head is not None and not self.takes_head:
             raise ValueError(
-                f"`head` ({self.head!r}) and `model` 'generic' need each other, got model {self.model!r}."
+                f"`head` ({self.head!r}) is not for `model` {self.model!r}, which has its own: take `generic`, or leave it out."
             )
         self.parsed_head_options()
         self.parsed_loss_options()
@@ -161,14 +175,21 @@ class ModelArguments(ReaderArguments):
         if self.save_adapter and not self.lora_r:
             raise ValueError("`save_adapter` needs an adapter: give its rank, `lora_r`.")
 
+    @property
+    def takes_head(self) -> bool:
+        """Whether the model's configuration has a field `head`, and `head_options`."""
+        return issubclass(MODELS[self.model].config_class, ICDConfig)
+
     def parsed_head_options(self) -> dict[str, Any]:
         """`head_options` by name; a value with a comma is a list.
 
         Raises:
             ValueError: where one is not NAME=VALUE, or the model takes none.
         """
-        if self.head_options and self.head is None:
-            raise ValueError("`head_options` are those of a `head`: give it, with `model` 'generic'.")
+        if self.head_options and not self.takes_head:
+            raise ValueError(
+                f"`head_options` are not for `model` {self.model!r}, each of whose settings is an option: take `generic`."
+            )
         return parse_pairs("head_options", self.head_options)
 
     def parsed_loss_options(self) -> dict[str, Any]:

@@ -26,8 +26,8 @@ MAX_TFIDF_PAIRS, MAX_TFIDF_CHARACTERS = 1_000_000, 20_000_000
 
 
 def is_of_head(name: str) -> bool:
-    """Whether a parameter belongs to the head; all others are the backbone's."""
-    return "score." in name
+    """Whether a parameter belongs to the head, or to the mix of layers that it reads; all others are the backbone's."""
+    return "score." in name or "layer_mix." in name
 
 
 @torch.no_grad()

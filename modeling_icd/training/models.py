@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from ..base_configuration_icd import ICDBaseConfig
-from ..heads import find_head
+from ..heads import find_head, members_of
 from ..inference.loading import first_line, load_config
 from ..inference.model_folder import check_weights
 from ..modeling_icd import MODELS, LlamaICDPreTrainedModel, ModelForICDCoding
@@ -28,21 +30,22 @@ MODEL_FIELDS = [
 ]
 
 
-def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
-    """A model on a pretrained backbone, with a newly initialised head unless that has one.
+def configuration_fields(args: ModelArguments, backbone_config) -> dict[str, Any]:
+    """What the arguments say of the model's configuration, as its fields.
 
-    The head learns in float32, whatever the backbone's type.
+    Raises:
+        ValueError: where the configuration has no such field.
     """
-    model_class = MODELS[args.model]
-    config_class = model_class.config_class
+    config_class = MODELS[args.model].config_class
     given = {name: value for name in MODEL_FIELDS if (value := getattr(args, name)) is not None}
-    backbone_config = load_config(backbone)
-    is_pooled = (args.head or given.get("pooling", "last")) in ("last", "mean")
-    if args.model != "multirescnn" and is_pooled and not isinstance(backbone_config, ICDBaseConfig):
+    row = find_head(args.head or (given.get("pooling", "last") if args.model == "direct" else config_class.head))
+    if "score_bias" in row.options and not isinstance(backbone_config, ICDBaseConfig):
         given.setdefault("score_bias", True)  # which can start at the log odds of the codes
-    if args.model == "generic":  # whose configuration has a head's own settings in one field
-        options = {name: given.pop(name) for name in find_head(args.head).options if name in given}
-        given["head_options"] = options | args.parsed_head_options()
+    if args.takes_head:  # whose configuration has a head's own settings in one field
+        options = {name: given.pop(name) for name in row.options if name in given} | args.parsed_head_options()
+        if options.get("description_weight"):
+            options.setdefault("description_words", backbone_config.vocab_size)
+        given["head_options"] = options
     if "loss_options" in given:
         given["loss_options"] = args.parsed_loss_options()
     unknown = [name for name in given if not hasattr(config_class, name)]
@@ -50,6 +53,18 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         raise ValueError(
             f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
         )
+    return given
+
+
+def build_model(args: ModelArguments, backbone: str, codes: list[str], descriptions: Mapping[str, str], training_data):
+    """A model on a pretrained backbone, with a newly initialised head unless that has one.
+
+    The head learns in float32, whatever the backbone's type.
+    """
+    model_class = MODELS[args.model]
+    config_class = model_class.config_class
+    backbone_config = load_config(backbone)
+    given = configuration_fields(args, backbone_config)
     if hasattr(backbone_config, "training_data"):  # also where a stock class has saved it
         # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
         training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
@@ -76,6 +91,36 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     if args.head_only or (args.freeze_backbone and not args.is_quantised):
         leave_out_backbone(model, backbone, must=bool(args.head_only))
     return model
+
+
+def give_titles(model: ModelForICDCoding, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a head that learns from the titles of its codes (DR-CAML) their words; a new one also the word vectors that the
+    reader begins with.
+
+    Raises:
+        ValueError: where no code has a title, or the head reads no word vectors.
+    """
+    heads: list[Any] = members_of(model.score)
+    for head in heads:
+        if not getattr(head, "description_weight", 0):
+            continue
+        codes, titles = (
+            [model.config.id2label[i] for i in range(model.num_labels)],
+            model.config.code_descriptions or {},
+        )
+        if not titles:
+            raise ValueError(
+                "`description_weight` draws codes towards their titles, and this data set has none: leave it out."
+            )
+        given = tokenizer([titles.get(code, "") for code in codes], padding=True, return_tensors="pt")
+        head.titles = given["input_ids"] * given["attention_mask"]
+        vectors = model.get_input_embeddings().weight  # type: ignore[union-attr]
+        if head.title_words.weight.shape != vectors.shape:
+            raise ValueError(
+                "`description_weight` compares titles with the words of a note: take a reader of words without a recurrent network."
+            )
+        if model.head_is_new:
+            head.title_words.weight.data.copy_(vectors.detach())
 
 
 def leave_out_backbone(model: ModelForICDCoding, backbone: str, must: bool) -> None:
@@ -125,7 +170,7 @@ def add_lora(model: ModelForICDCoding, args: ModelArguments):
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
             target_modules=lora_targets(model, args.lora_layers_from),
-            modules_to_save=["score"],
+            modules_to_save=["score"] if model.layer_mix is None else ["score", "layer_mix"],
         ),
     )
 

@@ -39,7 +39,7 @@ from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
-from .models import add_lora, build_model
+from .models import add_lora, build_model, give_titles
 from .notes import (
     TokenizedNotes,
     build_dataset,
@@ -112,7 +112,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         say_who_may_have(data_args)
         say_sizes(training.tokens, splits["validation"], model)
     store = None
-    if model_args.freeze_backbone:
+    if model_args.freeze_backbone and not model_args.layer_mix:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
         store = fill_store(folder, model, data_args.hidden_states_format, (training, validation), args)
     collator = ICDCollator(len(codes), hidden_states=store)
@@ -229,6 +229,7 @@ def ready_to_learn(
     is_resumed: bool = False,
 ):
     """The model with its new head started, unless a checkpoint brings its weights, and with LoRA, if that is asked for."""
+    give_titles(model, tokenizer)
     if model.head_is_new and not is_resumed and model_args.head_start != "random":
         to_device(model, args.device)
         max_notes = model_args.start_notes if model_args.head_start == "notes" else 0

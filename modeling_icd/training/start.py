@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..attention_icd import AttendingHead
-from ..heads import HeadEnsemble, start_at_prior
+from ..heads import members_of, start_at_prior
 from ..inference.tokens import is_raw, tokenize_split
 from .notes import notes_per_code
 
@@ -245,8 +245,8 @@ def start_head(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
-    from what sets the words of each code apart. A head with batch norm, whose features change as it learns, and one that
-    does not attend get the biases alone. One that attends and is not to look at notes gets small random weights.
+    from what sets the words of each code apart. A head with batch norm, whose features change as it learns, one that
+    does not attend, and one whose output vectors read something else than its queries get the biases alone. One that attends and is not to look at notes gets small random weights.
 
     Args:
         notes (`datasets.Dataset`): training notes, tokenized or, with `tokenizer`, with `text` and `codes`; those without a
@@ -274,10 +274,9 @@ def start_head(
     notes = notes.select(np.flatnonzero(notes["length"]))
     prior = log_odds(notes_per_code(notes["label_ids"], model.config.num_labels).tolist(), len(notes))
     start_at_prior(model.score, prior)
-    members: list[Any] = list(model.score.members) if isinstance(model.score, HeadEnsemble) else [model.score]
-    can_start = isinstance(members[0], AttendingHead) and not any(
-        isinstance(module, nn.BatchNorm1d) for module in members[0].modules()
-    )
+    members: list[Any] = members_of(model.score)
+    has_statistics = any(isinstance(module, nn.BatchNorm1d) for module in members[0].modules())
+    can_start = isinstance(members[0], AttendingHead) and members[0].reads_features and not has_statistics
     if can_start and not max_notes:
         make_weights_small(model.score)
         start_at_prior(model.score, prior)

@@ -87,7 +87,9 @@ def test_label2id_is_made_from_id2label():
 
 
 def test_an_ensemble_is_of_heads_that_attend():
-    with pytest.raises(ValueError, match=r"`head_ensemble_size` \(2\) needs `pooling` 'label_attention', got 'last'"):
+    with pytest.raises(
+        ValueError, match=r"`head_ensemble_size` \(2\) needs `pooling` 'label_attention' or 'laat' or .*, got 'last'"
+    ):
         LlamaICDConfig(pooling="last", head_ensemble_size=2)
 
 

@@ -88,7 +88,7 @@ def test_where_it_is_not_registered_the_error_says_so(backbone, tmp_path):
         ({"head": "gated", "head_options": {"depth": 2}}, "'gated' has no option `depth`: it takes width"),
         (
             {"head": "mean", "head_ensemble_size": 2},
-            r"needs `head` 'label_attention' or 'multirescnn' or 'gated', got",
+            r"needs `head` 'label_attention' or 'multirescnn' or .* or 'gated', got",
         ),
         ({"head": "multirescnn", "head_options": {"filter_sizes": [4]}}, "`filter_sizes` must be odd, got 4"),
         ({"head": "multirescnn", "head_options": {"filter_sizes": 3}}, "`filter_sizes` must be a list"),

@@ -1,0 +1,135 @@
+"""Runs an experiment: every model on every task, and a table with intervals, a plot and what was found.
+
+    python -m experiments paper_table --data cmc2007=DIR codiesp=DIR --output_dir runs/paper_table
+    python -m experiments paper_table --dry_run                      # which runs there are, and which are done
+    python -m experiments paper_table --minutes 40 --data ...        # starts no run after 40 minutes
+
+Experiments are the files `experiments/*.yaml`. What is done is not done again, so an interrupted experiment goes on where it
+was; options that are changed since do not count for runs that are done. Each run's folder holds its model and results.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.runs import train_and_score
+from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
+from dataset_scripts import load_builder
+from dataset_scripts.command import run_command
+from dataset_scripts.files import make_folder, write_text
+from dataset_scripts.synthetic import write_corpus
+
+from .plans import Plan, Run, Task, names, read_plan
+from .report import as_json, plot, report
+
+
+def data_dir_of(task: Task, name: str, given: dict[str, str], output_dir: Path) -> str:
+    """The folder of a task's data; an invented corpus is written where it is not there.
+
+    Raises:
+        ValueError: where the folder of a data set was not given.
+    """
+    if not task.synthetic:
+        if task.dataset not in given:
+            raise ValueError(f"The task {name} needs the data set {task.dataset}: give --data {task.dataset}=DIR.")
+        return given[task.dataset]
+    folder = output_dir / f"corpus-{name}"
+    if not (folder / "done").exists():
+        write_corpus(folder, **task.synthetic)
+        (folder / "done").touch()
+    return str(folder)
+
+
+def do(run: Run, plan: Plan, data_dir: str, output_dir: Path) -> dict[str, Any]:
+    """Train and score one run, unless that is done."""
+    task, row = plan.tasks[run.task], plan.rows[run.row]
+    folder = output_dir / run.name
+    if row.yardstick is None:
+        options = {"dataset": task.dataset, "disable_tqdm": True, **task.options, **row.options[run.task]}
+        return train_and_score(row.configs[run.task], folder, data_dir, run.part, run.seed, **options)
+    file = folder / "results.json"
+    if not file.exists():
+        started = time.perf_counter()
+        builder = load_builder(task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"))
+        if row.yardstick == "frequencies":
+            metrics = evaluate_frequencies(builder)
+        else:
+            metrics = evaluate_tfidf(builder, tune_threshold=True, strong=row.yardstick == "tfidf_strong")
+        make_folder(folder)
+        write_text(json.dumps({"metrics": metrics, "training_seconds": time.perf_counter() - started}), file)
+    return json.loads(file.read_text())
+
+
+def finished(plan: Plan, runs: list[Run], output_dir: Path) -> dict[Run, dict[str, Any]]:
+    """What the runs that are done found."""
+    files = {run: output_dir / run.name / "results.json" for run in runs}
+    return {run: json.loads(file.read_text()) for run, file in files.items() if file.exists()}
+
+
+def show_plan(plan: Plan, runs: list[Run], done: dict[Run, dict[str, Any]]) -> None:
+    """Print which runs there are, and how long those took that are done."""
+    for run in runs:
+        state = f"{done[run]['training_seconds'] / 60:.1f} min" if run in done else "to do"
+        config = plan.rows[run.row].configs.get(run.task, plan.rows[run.row].yardstick)
+        print(f"{state:>10}  {run.name}  ({config})")
+    print(f"{len(done)} of {len(runs)} runs are done.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help=f"one of {', '.join(names())}")
+    parser.add_argument("--output_dir", type=Path, help="default: runs/NAME")
+    parser.add_argument("--data", nargs="+", default=[], metavar="DATASET=DIR", help="where the data sets are")
+    parser.add_argument("--tasks", nargs="+", default=[])
+    parser.add_argument("--rows", nargs="+", default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[])
+    parser.add_argument("--minutes", type=float, help="start no run after so many")
+    parser.add_argument("--dry_run", action="store_true", help="say which runs there are")
+    parser.add_argument("--only_report", action="store_true", help="of the runs that are done")
+    args = parser.parse_args(arguments)
+    plan = read_plan(args.name)
+    for given, known, what in ((args.tasks, plan.tasks, "task"), (args.rows, plan.rows, "row")):
+        wrong = [name for name in given if name not in known]
+        if wrong:
+            raise ValueError(f"{args.name} has no {what} {', '.join(wrong)}, only {', '.join(known)}.")
+    output_dir = args.output_dir or Path("runs") / args.name
+    runs = list(plan.runs(args.tasks, args.rows, args.seeds))
+    if args.dry_run:
+        show_plan(plan, runs, finished(plan, runs, output_dir))
+        return 0
+    make_folder(output_dir, private=True)
+    if not args.only_report:
+        run_all(plan, runs, dict(pair.split("=", 1) for pair in args.data), output_dir, args.minutes)
+    results = finished(plan, list(plan.runs()), output_dir)
+    text = report(plan, results, len(list(plan.runs())))
+    write_text(text, output_dir / "report.md")
+    write_text(as_json(results), output_dir / "summary.json")
+    if results:
+        plot(plan, results, output_dir / f"{plan.name}.png")
+    print(text)
+    return 0
+
+
+def run_all(plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path, minutes: float | None) -> None:
+    """Do the runs one after the other, and say each one's figures."""
+    places = {name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in {run.task for run in runs}}
+    started = time.monotonic()
+    for number, run in enumerate(runs, 1):
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            print(f"{number - 1} of {len(runs)} runs after {minutes:g} minutes: the same command goes on.", flush=True)
+            return
+        found = do(run, plan, places[run.task], output_dir)["metrics"]
+        at = time.strftime("%H:%M:%S")
+        print(
+            f"{at} {number}/{len(runs)} {run.name}: f1_micro {found['f1_micro']:.3f}, map {found['map']:.3f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,163 @@
+"""What an experiment consists of: the file `experiments/NAME.yaml`, read and checked.
+
+    title: Every model on the same notes
+    asks: Which reads notes best?
+    tasks:                       # what the models are trained and scored on
+      cmc: {dataset: cmc2007, parts: [fold0, fold1], seeds: [0], options: {num_train_epochs: 20}}
+      invented: {dataset: mimic3, parts: [top50], synthetic: {num_admissions: 400}}
+    rows:                        # a configuration, or one for each task, and what differs from it
+      caml: {config: peers/caml, options: {learning_rate: 1.0e-3}}
+      ours: {config: {cmc: cmc_direct, invented: synthetic_direct}}
+      tfidf: {yardstick: tfidf}
+
+A run is a row on one part (a fold, a code set) of a task, with one seed. Options of a task's row stand before those of its task, and
+these before those of the configuration: `by_task: {cmc: {...}}` in a row gives those of one task.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+
+FOLDER = Path(__file__).resolve().parent
+YARDSTICKS = ("frequencies", "tfidf", "tfidf_strong")
+
+
+class Task(NamedTuple):
+    """Data that models are trained and scored on.
+
+    Args:
+        dataset (`str`): one of the builders.
+        parts (`list[str]`): configurations of the data set: folds, or a code set.
+        seeds (`list[int]`): of training.
+        options (`dict`): of training, where they differ from a row's configuration.
+        synthetic (`dict`): how the corpus is invented, where it is one: arguments of `write_corpus`.
+    """
+
+    dataset: str
+    parts: list[str]
+    seeds: list[int]
+    options: dict[str, Any]
+    synthetic: dict[str, Any]
+
+
+class Row(NamedTuple):
+    """A model in the tables.
+
+    Args:
+        configs (`dict[str, str]`): a file in `configs/` for each task that the row has; empty for a yardstick.
+        options (`dict[str, dict]`): for each task what differs from it.
+        yardstick (`str`, *optional*): one of `YARDSTICKS`, which is fitted without training.
+    """
+
+    configs: dict[str, str]
+    options: dict[str, dict[str, Any]]
+    yardstick: str | None
+
+
+class Run(NamedTuple):
+    """A row on one part of a task with one seed."""
+
+    task: str
+    part: str
+    row: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}-{self.part}-{self.row}-seed{self.seed}".replace("/", "_").replace(" ", "_")
+
+
+class Plan(NamedTuple):
+    """An experiment.
+
+    Args:
+        name (`str`): of its file.
+        title (`str`): what is compared.
+        asks (`str`): the question.
+        tasks (`dict[str, Task]`): by name.
+        rows (`dict[str, Row]`): by name.
+    """
+
+    name: str
+    title: str
+    asks: str
+    tasks: dict[str, Task]
+    rows: dict[str, Row]
+
+    def runs(self, tasks: Sequence[str] = (), rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Iterator[Run]:
+        """All runs, or those of some tasks, rows and seeds: first every row once, then every row again with the next part or
+        seed, so that the rows can be compared whenever one stops."""
+        for name in tasks or self.tasks:
+            task = self.tasks[name]
+            for seed in [seed for seed in task.seeds if not seeds or seed in seeds]:
+                for part in task.parts:
+                    for row_name in rows or self.rows:
+                        row = self.rows[row_name]
+                        if row.yardstick is not None and seed != task.seeds[0]:
+                            continue  # no seed changes it
+                        if row.yardstick is not None or name in row.configs:
+                            yield Run(name, part, row_name, seed)
+
+
+def names() -> list[str]:
+    """The experiments that there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read_plan(name: str) -> Plan:
+    """The experiment `experiments/NAME.yaml`.
+
+    Raises:
+        ValueError: where there is none of that name, or a field of it is unknown or missing; the message names the field.
+    """
+    path = FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"There is no experiment {name!r}: choose from {', '.join(names())}.")
+    given = yaml.safe_load(path.read_text())
+    _check(path, "", given, {"title", "asks", "tasks", "rows"}, must={"title", "asks", "tasks", "rows"})
+    tasks = {}
+    for word, fields in given["tasks"].items():
+        _check(
+            path,
+            f"tasks: {word}",
+            fields,
+            {"dataset", "parts", "seeds", "options", "synthetic"},
+            must={"dataset", "parts"},
+        )
+        tasks[word] = Task(**{"seeds": [0], "options": {}, "synthetic": {}, **fields})
+    rows = {}
+    for word, fields in given["rows"].items():
+        _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick"})
+        rows[word] = _row(path, word, fields, list(tasks))
+    return Plan(name, given["title"], given["asks"], tasks, rows)
+
+
+def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> Row:
+    yardstick, config = fields.get("yardstick"), fields.get("config")
+    if (yardstick is None) == (config is None):
+        raise ValueError(f"{path}: rows: {word} must have either `config` or `yardstick`.")
+    if yardstick is not None and yardstick not in YARDSTICKS:
+        raise ValueError(
+            f"{path}: rows: {word}: `yardstick` must be one of {', '.join(YARDSTICKS)}, got {yardstick!r}."
+        )
+    configs = dict.fromkeys(tasks, config) if isinstance(config, str) else dict(config or {})
+    by_task = fields.get("by_task", {})
+    for name in (*configs, *by_task):
+        if name not in tasks:
+            raise ValueError(f"{path}: rows: {word}: there is no task {name!r}, only {', '.join(tasks)}.")
+    options = {name: {**fields.get("options", {}), **by_task.get(name, {})} for name in tasks}
+    return Row(configs, options, yardstick)
+
+
+def _check(path: Path, place: str, fields: Any, known: set[str], must: Sequence[str] | set[str] = ()) -> None:
+    where = f"{path}: {place}" if place else str(path)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where} must hold fields, e.g. `{min(known)}: ...`.")
+    unknown, missing = sorted(set(fields) - known), sorted(set(must) - set(fields))
+    if unknown:
+        raise ValueError(f"{where} has no field {', '.join(unknown)}: it takes {', '.join(sorted(known))}.")
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}.")
