@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import CLEAN_PROCESS, run_clean
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+from trl import TrlParser
 
 from dataset_scripts import load_split
 from dataset_scripts.builders.mimic import caml_text
+from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training import word_reader, word_vectors
+from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from modeling_icd.training.config_files import configs
+from modeling_icd.training.models import configuration_fields
 from modeling_icd.training.run import main
 from modeling_icd.training.word_reader import WordReaderOptions, find_word_reader, word_tokenizer
 
@@ -361,3 +366,25 @@ def test_without_gensim_the_message_says_what_to_do(monkeypatch):
 def test_what_a_reader_was_made_from_holds_no_text(tmp_path):
     made = json.loads((tmp_path / make(tmp_path) / "made_from.json").read_text())
     assert not [word for word in ("fever", "cough") if word in json.dumps(made)]
+
+
+@pytest.mark.parametrize("name", [name for name in configs() if name.startswith("peers/")])
+def test_the_configurations_of_published_models_are_whole(name):
+    """Each is read, and gives a configuration of its model."""
+    over_bert = "plm" in name or "bert" in name
+    given = ["--config", str(configs()[name]), "--dataset=cmc2007", "--data_dir=DIR"]
+    parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
+    model_args, _, args = parser.parse_args_and_config([*given, *(["--backbone=someone/bert"] if over_bert else [])])
+    reader = model_args.parsed_reader_options()
+    assert (reader is None) == over_bert
+    backbone = BertConfig(num_hidden_layers=1) if reader is None else reader.config(vocab_size=9)
+    config_class = MODELS[model_args.model].config_class
+    config = config_class.from_backbone(
+        backbone, id2label={0: "401.9", 1: "428.0"}, **configuration_fields(model_args, backbone)
+    )
+    assert config.loss_reduction == "mean"
+    assert {name: str(config.head_options[name]) for name in model_args.parsed_head_options()} == {
+        name: str(value) for name, value in model_args.parsed_head_options().items()
+    }
+    assert args.output_dir == f"runs/{name.removeprefix('peers/')}"
+    assert model_args.head_start == "random"

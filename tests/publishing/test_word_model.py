@@ -18,20 +18,22 @@ from modeling_icd.training.run import main as train
 REPO = "someone/words"
 
 
+GENERIC = ("--model=generic", "--head=label_attention")
+DR_CAML = ("--model=caml", "--head_options", "num_filter_maps=6", "description_weight=0.1")
+
+
 @pytest.fixture
 def make(notes, tmp_path, hub):
     """Trains a word model of notes that count as real, and evaluates it; gives the command that publishes it."""
-
     hub.asks_of_cards -= {"base_model"}
 
-    def made(**options):
+    def made(*model, **options):
         given = {
-            "model": "generic", "head": "label_attention", "backbone": "words", "dataset": "mimic3", "data_dir": notes,
-            "output_dir": tmp_path / "words", "num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True,
-            "tfidf_yardstick": False,
+            "backbone": "words", "dataset": "mimic3", "data_dir": notes, "output_dir": tmp_path / "words",
+            "num_train_epochs": 1, "use_cpu": True, "disable_tqdm": True, "tfidf_yardstick": False,
         }  # fmt: skip
         reader = {"min_count": 1, "embedding_size": 4, "vectors": "random", "max_words": 200, **options}
-        command = [f"--{name}={value}" for name, value in given.items()]
+        command = [*model, *(f"--{name}={value}" for name, value in given.items())]
         assert train([*command, "--reader_options", *(f"{name}={value}" for name, value in reader.items())]) == 0
         data = ["--data_dir", str(notes)]
         assert evaluate([str(tmp_path / "words"), "--dataset", "mimic3", *data]) == 0
@@ -43,7 +45,7 @@ def make(notes, tmp_path, hub):
 def test_without_weights_no_word_goes_out(make, hub, tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text("patient 1 0 0 0\n")
-    assert publish(make(vectors=path)) == 0
+    assert publish(make(*GENERIC, vectors=path)) == 0
     files = hub.files(REPO)
     assert not [name for name in files if "token" in name or name.endswith(".safetensors")]
     assert not [name for name, content in files.items() if str(tmp_path).encode() in content]
@@ -54,8 +56,9 @@ def test_without_weights_no_word_goes_out(make, hub, tmp_path):
     assert b"base_model" not in files["README.md"]
 
 
-def test_with_permission_the_rare_words_leave_the_model(make, hub, notes, tmp_path):
-    command = [*make(), "--i_have_written_permission", "letter of 1 May", "--min_notes_of_word", "5"]
+@pytest.mark.parametrize("model", [GENERIC, DR_CAML])
+def test_with_permission_the_rare_words_leave_the_model(model, make, hub, notes, tmp_path):
+    command = [*make(*model), "--i_have_written_permission", "letter of 1 May", "--min_notes_of_word", "5"]
     assert publish(command) == 0
     files = hub.files(REPO)
     for name, content in files.items():
@@ -67,8 +70,12 @@ def test_with_permission_the_rare_words_leave_the_model(make, hub, notes, tmp_pa
     frequent = {word for word in set().union(*read) if sum(word in words for words in read) >= 5}
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "got")
     assert set(tokenizer.get_vocab()) == {"<pad>", "<unk>", *frequent}
-    assert len(load(files["model.safetensors"])["model.embeddings.weight"]) == len(frequent) + 2
-    assert json.loads(files["config.json"])["backbone_config"]["vocab_size"] == len(frequent) + 2
+    weights, config = load(files["model.safetensors"]), json.loads(files["config.json"])
+    assert len(weights["model.embeddings.weight"]) == len(frequent) + 2
+    assert config["backbone_config"]["vocab_size"] == len(frequent) + 2
+    if model is DR_CAML:  # whose titles are written in these words, too
+        assert len(weights["score.title_words.weight"]) == len(frequent) + 2
+        assert config["head_options"]["description_words"] == len(frequent) + 2
     model, own = (AutoModelForSequenceClassification.from_pretrained(tmp_path / name) for name in ("got", "words"))
     text = " ".join(sorted(frequent)[:50])
     inputs = [
@@ -80,5 +87,5 @@ def test_with_permission_the_rare_words_leave_the_model(make, hub, notes, tmp_pa
 
 
 def test_a_word_model_has_no_pretrained_backbone(make, capsys):
-    assert publish([*make(), "--base_model", "someone/llama", "--dry_run"]) == 2
+    assert publish([*make(*GENERIC), "--base_model", "someone/llama", "--dry_run"]) == 2
     assert "a word model has none" in capsys.readouterr().err
