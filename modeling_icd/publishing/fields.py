@@ -176,6 +176,7 @@ def _is_plain(value: Any) -> bool:
 
 # Of the backbone; `backbone_config` has them where there is one.
 BACKBONE = dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE)
+WORD_READER = dict.fromkeys(("embedding_size", "vocab_size"), WHOLE)
 # How a model was loaded, as `describe_reader` says it.
 ATTENTION = text(r"[\w./-]{1,60}", "the name of an attention or of a kernel")
 READER = record_of(
@@ -230,10 +231,19 @@ CONFIG_REQUIRED = ("architectures", "id2label")
 # Beside these, a configuration holds where it was loaded from, which never goes out and is not worth a word.
 SILENTLY_DROPPED = {"_name_or_path"}
 
+# A file of vectors is named by its path, which never goes out.
+VECTORS_FILE = re.compile(r"vectors=(?!(?:word2vec|random)$)")
+
+
+def _names_vectors(value: Any) -> bool:
+    return isinstance(value, str) and VECTORS_FILE.match(value) is not None
+
+
 _SETTING = either(SCALAR, list_of(either(WHOLE, OPTION)))
 _MODEL_SETTINGS = {
     "backbone": STRING,
     "base_model": either(_SETTING, STRING),
+    "reader_options": optional(list_of(either(OPTION, Kind("a file of vectors", _names_vectors)))),
     "freeze_backbone": FLAG,
     "lora_r": WHOLE,
     "attn_implementation": either(_SETTING, ATTENTION),

@@ -15,9 +15,21 @@ from safetensors import SafetensorError, safe_open
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
-from ..inference.model_folder import SMOLLM2, check_weights
+from ..inference.model_folder import SMOLLM2, WORDS, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
-from .fields import BACKBONE, CONFIG, CONFIG_REQUIRED, MEMBERSHIP, RESULTS, RUN, RUN_REQUIRED, check_fields, records_of
+from ..words_icd import WordReaderConfig
+from .fields import (
+    BACKBONE,
+    CONFIG,
+    CONFIG_REQUIRED,
+    MEMBERSHIP,
+    RESULTS,
+    RUN,
+    RUN_REQUIRED,
+    WORD_READER,
+    check_fields,
+    records_of,
+)
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -71,7 +83,9 @@ class ModelFolder:
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
         check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
-        check_fields("config.json", config.get("backbone_config", config), BACKBONE, remedy, tuple(BACKBONE))
+        backbone = config.get("backbone_config", config)
+        of_backbone = WORD_READER if reads_words(config) else BACKBONE
+        check_fields("config.json", backbone, of_backbone, remedy, tuple(of_backbone))
         runs = _read_runs(path)
         check_weights(config.get("training_data"), path)
         candidates = [Path(results)] if results else [path / name for name in RESULTS_FILES]
@@ -93,8 +107,10 @@ class ModelFolder:
         return sorted(self.path.glob("model*.safetensors"))
 
     @property
-    def hidden_size(self) -> int:
-        return self.config.get("backbone_config", self.config)["hidden_size"]
+    def embedding_size(self) -> int:
+        """Width of the vector of a token."""
+        backbone = self.config.get("backbone_config", self.config)
+        return backbone.get("embedding_size", backbone.get("hidden_size"))
 
     @property
     def codes(self) -> list[str]:
@@ -118,14 +134,22 @@ class ModelFolder:
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
 
 
-def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The Hub id of the pretrained backbone that the first of these runs started from.
+def reads_words(config: Mapping[str, Any]) -> bool:
+    """Whether the backbone of a model, by its `config.json`, is a reader of words, which was made from the training notes."""
+    return config.get("backbone_config", {}).get("model_type") == WordReaderConfig.model_type
+
+
+def name_base_model(runs: Sequence[Mapping[str, Any]]) -> str | None:
+    """The Hub id of the pretrained backbone that the first of these runs started from; `None` of a reader of words, which is not
+    pretrained.
 
     Raises:
         ValueError: where it started from a local folder, and does not name what is in it.
     """
     model = runs[0]["model"]
     backbone = model.get("base_model") or model["backbone"]
+    if backbone == WORDS:
+        return None
     if backbone == "smollm2":
         return SMOLLM2
     if not REPO_ID.fullmatch(backbone) or Path(backbone).exists():

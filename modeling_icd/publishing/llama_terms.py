@@ -28,8 +28,10 @@ _NAME = re.compile(r"(?:^|[/_-])(?<!open[_-])(?:meta-)?llama[_-]?(2|3(?:[._][1-3
 _CODE_LLAMA = re.compile(r"code-?llama", re.IGNORECASE)
 
 
-def llama_terms(base_model: str) -> LlamaTerms | None:
-    """The terms of a backbone, by its Hub id; `None` where it is not known to come from a Llama of Meta."""
+def llama_terms(base_model: str | None) -> LlamaTerms | None:
+    """The terms of a backbone, by its Hub id; `None` where it is not known to come from a Llama of Meta, or there is none."""
+    if base_model is None:
+        return None
     found = _NAME.search(base_model)
     if found is None and not _CODE_LLAMA.search(base_model):
         return None

