@@ -13,6 +13,7 @@ from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 
 CHECKOUT = Path(__file__).parents[2] / "configs"
+PATTERNS = ("*.yaml", "peers/*.yaml")  # the others are for other programs
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
@@ -31,13 +32,19 @@ SHOWN = {
 
 
 def configs() -> dict[str, Path]:
-    """The configuration files of this project by their names."""
-    files = list(CHECKOUT.glob("*.yaml"))
+    """The configuration files of this project by their names; one of a published model has the name of its folder, too."""
+    folder, files = CHECKOUT, [path for pattern in PATTERNS for path in sorted(CHECKOUT.glob(pattern))]
     if not files:
         with suppress(metadata.PackageNotFoundError):
-            listed = metadata.files("modeling-icd") or ()
-            files = [Path(str(file.locate())) for file in listed if file.match("modeling-icd/configs/*.yaml")]
-    return {path.stem: path for path in sorted(files)}
+            listed = [Path(str(file.locate())) for file in metadata.files("modeling-icd") or ()]
+            files = [
+                path
+                for pattern in PATTERNS
+                for path in sorted(listed)
+                if path.match(f"modeling-icd/configs/{pattern}")
+            ]
+            folder = files[0].parent if files else CHECKOUT
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def find_config(given: str) -> Path:
