@@ -143,7 +143,7 @@ tasks:
 rows:
   frequencies: {yardstick: frequencies}
   TF-IDF: {yardstick: tfidf}
-  words: {config: peers/cnn, options: {reader_options: "[vectors=random]", head_options: "[num_filter_maps=8]"}}
+  words: {config: peers/cnn, options: {reader_options: [vectors=random], head_options: [num_filter_maps=8]}}
 """
     )
     out = tmp_path / "out"
