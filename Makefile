@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
-CHECKED := modeling_icd dataset_scripts benchmarks tests space train.py evaluate.py
+CHECKED := modeling_icd dataset_scripts benchmarks experiments tests space train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
 .PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders llama2-shape bench clean

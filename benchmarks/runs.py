@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def train_and_score(
     if (Path("configs") / f"{Path(str(settings.get('backbone'))).name}.yaml").exists():
         options["backbone"] = folder.with_name(folder.name.replace(config, Path(settings["backbone"]).name))
     started = time.perf_counter()
-    status = train_main([f"configs/{config}.yaml", *(f"--{name}={value}" for name, value in options.items())])
+    status = train_main([f"configs/{config}.yaml", *as_arguments(options)])
     if status:
         sys.exit(status)
     seconds = time.perf_counter() - started
@@ -75,6 +75,17 @@ def train_and_score(
     results = {**summarize(scored)[0], "training_seconds": seconds}
     write_results(results, folder)
     return results
+
+
+def as_arguments(options: Mapping[str, object]) -> list[str]:
+    """Options as a command line has them; a list is several words behind its name, and what is `None` is left out."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words.append(f"--{name}={value}")
+    return words
 
 
 def logits_of_split(folder: Path, settings: dict, data_dir: str, split: str):

@@ -12,8 +12,11 @@ import argparse
 import json
 import sys
 import time
+from math import prod
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
@@ -24,6 +27,14 @@ from dataset_scripts.synthetic import write_corpus
 
 from .plans import Plan, Run, Task, names, read_plan
 from .report import as_json, plot, report
+
+
+def folders_of(pairs: list[str]) -> dict[str, str]:
+    """The folder of each data set, of DATASET=DIR."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"`--data` must be DATASET=DIR, got {pair!r}.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def data_dir_of(task: Task, name: str, given: dict[str, str], output_dir: Path) -> str:
@@ -65,8 +76,20 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path) -> dict[str, Any]:
 
 def finished(plan: Plan, runs: list[Run], output_dir: Path) -> dict[Run, dict[str, Any]]:
     """What the runs that are done found."""
-    files = {run: output_dir / run.name / "results.json" for run in runs}
-    return {run: json.loads(file.read_text()) for run, file in files.items() if file.exists()}
+    folders = {run: output_dir / run.name for run in runs if (output_dir / run.name / "results.json").exists()}
+    return {
+        run: {**json.loads((folder / "results.json").read_text()), "weights": num_weights(folder)}
+        for run, folder in folders.items()
+    }
+
+
+def num_weights(folder: Path) -> int:
+    """How many weights a folder holds: of a frozen backbone, none."""
+    number = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            number += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dictionary
+    return number
 
 
 def show_plan(plan: Plan, runs: list[Run], done: dict[Run, dict[str, Any]]) -> None:
@@ -104,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     make_folder(output_dir, private=True)
     if not args.only_report:
-        run_all(plan, runs, dict(pair.split("=", 1) for pair in args.data), output_dir, args.minutes)
+        run_all(plan, runs, folders_of(args.data), output_dir, args.minutes)
     results = finished(plan, list(plan.runs()), output_dir)
     text = report(plan, results, len(list(plan.runs())))
     write_text(text, output_dir / "report.md")

@@ -93,7 +93,7 @@ def table(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> li
     shown = {row: found for row in plan.rows if (found := _row_figures(results, task, row))}
     best = {metric: max((found[metric].mean for found in shown.values()), default=0.0) for metric in METRICS}
     lines = [
-        f"| model | runs | {' | '.join(METRICS.values())} | trained weights | minutes |",
+        f"| model | runs | {' | '.join(METRICS.values())} | saved weights | minutes |",
         f"|---|---:|{'---:|' * (len(METRICS) + 2)}",
     ]
     for row, found in shown.items():
@@ -104,9 +104,8 @@ def table(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> li
             reach = "" if figures.low == figures.high else f" ({figures.low:.3f} to {figures.high:.3f})"
             cells.append(mean + reach if metric in ("f1_micro", "f1_macro") else mean)
         own = [result for run, result in results.items() if (run.task, run.row) == (task, row)]
-        weights = own[0].get("trained_weights")
+        size = next((f"{result['weights']:,}" for result in own if result.get("weights")), "")
         minutes = np.mean([result.get("training_seconds", 0.0) for result in own]) / 60
-        size = "" if weights is None else f"{weights:,}"
         lines.append(f"| {row} | {found['f1_micro'].num_runs} | {' | '.join(cells)} | {size} | {minutes:.1f} |")
     return lines
 
