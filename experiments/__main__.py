@@ -112,14 +112,19 @@ def show_plan(
     Args:
         sizes (`dict[str, tuple]`): by a task's part, its codes, training notes and tokens of a note.
     """
+    estimates: dict[tuple[str, str, str], str] = {}
     for run in runs:
         state = f"{done[run]['training_seconds'] / 60:.1f} min" if run in done else "to do"
         row, task = plan.rows[run.row], plan.tasks[run.task]
         config = row.configs.get(run.task)
         line = f"{state:>10}  {run.name}  ({config or row.yardstick})"
         if config is not None and run not in done and run.part in sizes:
-            line += f": {say_estimate(config, {**task.options, **row.options[run.task]}, sizes[run.part])}"
-        print(line)
+            options = {**task.options, **row.options[run.task]}
+            key = (config, str(options), run.part)
+            if key not in estimates:
+                estimates[key] = say_estimate(config, options, sizes[run.part])
+            line += f": {estimates[key]}"
+        print(line, flush=True)
     print(f"{len(done)} of {len(runs)} runs are done.")
     if sizes:
         print(
@@ -129,6 +134,7 @@ def show_plan(
 
 
 def say_estimate(config: str, options: dict[str, Any], sizes: tuple[int, int, int]) -> str:
+    """One line of what a run takes."""
     found = estimate(config, options, *sizes)
     epochs = float(settings_of(config, options).get("num_train_epochs", 3))
     hours = ", ".join(f"{found.hours(machine, epochs):,.1f} h on {machine}" for machine in MACHINES)

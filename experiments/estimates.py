@@ -15,13 +15,14 @@ from transformers import AutoConfig, LlamaConfig
 from benchmarks.llama2_arithmetic import LLAMA2_7B
 from modeling_icd.describe_icd import describe_model
 from modeling_icd.modeling_icd import MODELS
-from modeling_icd.training.arguments import ModelArguments
+from modeling_icd.training.arguments import WORDS, ModelArguments
 from modeling_icd.training.models import configuration_fields
 from modeling_icd.training.word_reader import WordReaderOptions
 
 
 # Operations a second that training reaches: one core of a server, and 40 % of what the maker states in bfloat16.
 MACHINES = {"one core": 5e10, "one A100": 0.4 * 312e12}
+WORDS_COUNTED = 200
 NUM_WORDS = 50_000  # of MIMIC-III that 3 notes have, roughly
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -55,7 +56,7 @@ def settings_of(config: str, options: dict[str, Any]) -> dict[str, Any]:
 def backbone_config(settings: dict[str, Any]):
     """The backbone's configuration, where it is known without the Hub: of words, of Llama-2-7B, or of a folder."""
     backbone = str(settings["backbone"])
-    if backbone == "words":
+    if backbone == WORDS:
         options = ModelArguments(**_model_fields(settings)).parsed_reader_options()
         return (options or WordReaderOptions()).config(NUM_WORDS)
     if Path(backbone).is_dir():
@@ -77,7 +78,8 @@ def estimate(config: str, options: dict[str, Any], num_codes: int, num_notes: in
     given = {name: value for name, value in fields.items() if name != "freeze_backbone"}
     with torch.device("meta"):
         model = model_class(model_class.config_class.from_backbone(reader, num_labels=num_codes, **given))
-    found, length = describe_model(model, num_tokens)
+    # Of words, operations grow with a note's length alone, and a recurrent network is counted word by word.
+    found, length = describe_model(model, min(num_tokens, WORDS_COUNTED) if args.backbone == WORDS else num_tokens)
     flops = found["all"]["flops_per_note"] * num_tokens / length
     weights = found["all"]["parameters"]
     head = sum(weight.numel() for weight in model.score.parameters())
