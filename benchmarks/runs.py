@@ -1,6 +1,7 @@
 """One configuration trained and scored, once, and several of them in a table: what the comparisons have in common."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from modeling_icd.training.run import main as train_main
 
 
 def train_and_score(
-    config: str, folder: Path, data_dir: str, data_config: str, seed: int, **differing: object
+    config: str, folder: Path, data_dir: str, data_config: str, seed: int, num_processes: int = 1, **differing: object
 ) -> dict:
     """Trains `configs/CONFIG.yaml` into `folder` and scores it on the test split, unless that is done.
 
@@ -36,6 +37,7 @@ def train_and_score(
     Args:
         folder (`Path`): its name holds the configuration's.
         data_config (`str`): the data set's configuration.
+        num_processes (`int`): of the training, by torchrun.
         differing: options of `train.py` that differ from the file's.
 
     Returns:
@@ -60,7 +62,12 @@ def train_and_score(
     if (Path("configs") / f"{Path(str(settings.get('backbone'))).name}.yaml").exists():
         options["backbone"] = folder.with_name(folder.name.replace(config, Path(settings["backbone"]).name))
     started = time.perf_counter()
-    status = train_main([f"configs/{config}.yaml", *as_arguments(options)])
+    arguments = [f"configs/{config}.yaml", *as_arguments(options)]
+    if num_processes == 1:
+        status = train_main(arguments)
+    else:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+        status = subprocess.run([*torchrun, "-m", "modeling_icd", "train", *arguments]).returncode
     if status:
         sys.exit(status)
     seconds = time.perf_counter() - started

@@ -25,15 +25,25 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import make_folder, write_text
 from dataset_scripts.synthetic import write_corpus
 
+from .estimates import MACHINES, estimate, settings_of
 from .plans import Plan, Run, Task, names, read_plan
 from .report import as_json, plot, report
 
 
-def folders_of(pairs: list[str]) -> dict[str, str]:
-    """The folder of each data set, of DATASET=DIR."""
+PAPER = "paper_mimic3"
+# Codes, training notes and tokens of a note: CAML's splits; the tokens by Llama-2's tokenizer are assumed.
+MIMIC3_SIZES = {"full": (8921, 47_719, 2500), "top50": (50, 8066, 2500)}
+
+
+def pairs_of(option: str, pairs: list[str]) -> dict[str, str]:
+    """The values by name, of NAME=VALUE.
+
+    Raises:
+        ValueError: where one has no `=`.
+    """
     for pair in pairs:
         if "=" not in pair:
-            raise ValueError(f"`--data` must be DATASET=DIR, got {pair!r}.")
+            raise ValueError(f"`{option}` must be NAME=VALUE, got {pair!r}.")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -54,13 +64,15 @@ def data_dir_of(task: Task, name: str, given: dict[str, str], output_dir: Path) 
     return str(folder)
 
 
-def do(run: Run, plan: Plan, data_dir: str, output_dir: Path) -> dict[str, Any]:
+def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int) -> dict[str, Any]:
     """Train and score one run, unless that is done."""
     task, row = plan.tasks[run.task], plan.rows[run.row]
     folder = output_dir / run.name
     if row.yardstick is None:
         options = {"dataset": task.dataset, "disable_tqdm": True, **task.options, **row.options[run.task]}
-        return train_and_score(row.configs[run.task], folder, data_dir, run.part, run.seed, **options)
+        return train_and_score(
+            row.configs[run.task], folder, data_dir, run.part, run.seed, num_processes=num_processes, **options
+        )
     file = folder / "results.json"
     if not file.exists():
         started = time.perf_counter()
@@ -92,13 +104,41 @@ def num_weights(folder: Path) -> int:
     return number
 
 
-def show_plan(plan: Plan, runs: list[Run], done: dict[Run, dict[str, Any]]) -> None:
-    """Print which runs there are, and how long those took that are done."""
+def show_plan(
+    plan: Plan, runs: list[Run], done: dict[Run, dict[str, Any]], sizes: dict[str, tuple[int, int, int]]
+) -> None:
+    """Print which runs there are, how long those took that are done, and where `sizes` are known what the others will take.
+
+    Args:
+        sizes (`dict[str, tuple]`): by a task's part, its codes, training notes and tokens of a note.
+    """
+    estimates: dict[tuple[str, str, str], str] = {}
     for run in runs:
         state = f"{done[run]['training_seconds'] / 60:.1f} min" if run in done else "to do"
-        config = plan.rows[run.row].configs.get(run.task, plan.rows[run.row].yardstick)
-        print(f"{state:>10}  {run.name}  ({config})")
+        row, task = plan.rows[run.row], plan.tasks[run.task]
+        config = row.configs.get(run.task)
+        line = f"{state:>10}  {run.name}  ({config or row.yardstick})"
+        if config is not None and run not in done and run.part in sizes:
+            options = {**task.options, **row.options[run.task]}
+            key = (config, str(options), run.part)
+            if key not in estimates:
+                estimates[key] = say_estimate(config, options, sizes[run.part])
+            line += f": {estimates[key]}"
+        print(line, flush=True)
     print(f"{len(done)} of {len(runs)} runs are done.")
+    if sizes:
+        print(
+            "Estimates count operations: memory is that of weights, gradients and AdamW; 40 % of an A100's rate is more than small "
+            "layers and recurrent networks reach; training may stop early."
+        )
+
+
+def say_estimate(config: str, options: dict[str, Any], sizes: tuple[int, int, int]) -> str:
+    """One line of what a run takes."""
+    found = estimate(config, options, *sizes)
+    epochs = float(settings_of(config, options).get("num_train_epochs", 3))
+    hours = ", ".join(f"{found.hours(machine, epochs):,.1f} h on {machine}" for machine in MACHINES)
+    return f"{found.learned:,} of {found.weights:,} weights learn, {found.gigabytes:.1f} GB, {epochs:g} epochs {hours}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,10 +152,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
     parser.add_argument("--minutes", type=float, help="start no run after so many")
-    parser.add_argument("--dry_run", action="store_true", help="say which runs there are")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="say which runs there are, and on MIMIC-III what each takes"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="what the plan leaves open, e.g. llama=DIR"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="of one training, by torchrun: one for each GPU")
     parser.add_argument("--only_report", action="store_true", help="of the runs that are done")
     args = parser.parse_args(arguments)
-    plan = read_plan(args.name)
+    plan, lacking = read_plan(args.name).filled(pairs_of("--set", args.set))
+    for row, words in lacking.items():
+        print(f"left out: {row}, which needs --set {' '.join(f'{word}=...' for word in words)}", file=sys.stderr)
     for given, known, what in ((args.tasks, plan.tasks, "task"), (args.rows, plan.rows, "row")):
         wrong = [name for name in given if name not in known]
         if wrong:
@@ -123,11 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
     output_dir = args.output_dir or Path("runs") / args.name
     runs = list(plan.runs(args.tasks, args.rows, args.seeds))
     if args.dry_run:
-        show_plan(plan, runs, finished(plan, runs, output_dir))
+        show_plan(plan, runs, finished(plan, runs, output_dir), MIMIC3_SIZES if plan.name == PAPER else {})
         return 0
     make_folder(output_dir, private=True)
     if not args.only_report:
-        run_all(plan, runs, folders_of(args.data), output_dir, args.minutes)
+        run_all(plan, runs, pairs_of("--data", args.data), output_dir, args.minutes, args.processes)
     results = finished(plan, list(plan.runs()), output_dir)
     text = report(plan, results, len(list(plan.runs())))
     write_text(text, output_dir / "report.md")
@@ -138,7 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_all(plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path, minutes: float | None) -> None:
+def run_all(
+    plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path, minutes: float | None, num_processes: int
+) -> None:
     """Do the runs one after the other, and say each one's figures."""
     places = {name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in {run.task for run in runs}}
     started = time.monotonic()
@@ -146,7 +196,7 @@ def run_all(plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path,
         if minutes is not None and time.monotonic() - started > 60 * minutes:
             print(f"{number - 1} of {len(runs)} runs after {minutes:g} minutes: the same command goes on.", flush=True)
             return
-        found = do(run, plan, places[run.task], output_dir)["metrics"]
+        found = do(run, plan, places[run.task], output_dir, num_processes)["metrics"]
         at = time.strftime("%H:%M:%S")
         print(
             f"{at} {number}/{len(runs)} {run.name}: f1_micro {found['f1_micro']:.3f}, map {found['map']:.3f}",

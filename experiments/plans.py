@@ -10,10 +10,16 @@
       ours: {config: {cmc: cmc_direct, invented: synthetic_direct}}
       tfidf: {yardstick: tfidf}
 
+    published:                   # figures of others on a task, for a second table
+      cmc: {CAML: {f1_micro: 0.5, read_in: where}}
+
+A value `{NAME}` of an option is filled by `--set NAME=VALUE`; a row that has one which is not given is left out.
+
 A run is a row on one part (a fold, a code set) of a task, with one seed. Options of a task's row stand before those of its task, and
 these before those of the configuration: `by_task: {cmc: {...}}` in a row gives those of one task.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +85,8 @@ class Plan(NamedTuple):
         asks (`str`): the question.
         tasks (`dict[str, Task]`): by name.
         rows (`dict[str, Row]`): by name.
+        published (`dict[str, dict]`): figures of others for a task: by the name of their system its metrics, and where they
+            were `read_in`.
     """
 
     name: str
@@ -86,6 +94,23 @@ class Plan(NamedTuple):
     asks: str
     tasks: dict[str, Task]
     rows: dict[str, Row]
+    published: dict[str, dict[str, dict[str, Any]]]
+
+    def filled(self, given: Mapping[str, str]) -> tuple["Plan", dict[str, list[str]]]:
+        """The plan with `given` in place of `{NAME}`, without the rows that lack one; and what each of these lacks."""
+        rows, lacking = {}, {}
+        for name, row in self.rows.items():
+            asked = sorted({word for options in row.options.values() for word in _placeholders(options)})
+            missing = [word for word in asked if word not in given]
+            if missing:
+                lacking[name] = missing
+                continue
+            options = {
+                task: {key: _fill(value, given) for key, value in of_task.items()}
+                for task, of_task in row.options.items()
+            }
+            rows[name] = row._replace(options=options)
+        return self._replace(rows=rows), lacking
 
     def runs(self, tasks: Sequence[str] = (), rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Iterator[Run]:
         """All runs, or those of some tasks, rows and seeds: first every row once, then every row again with the next part or
@@ -117,7 +142,8 @@ def read_plan(name: str) -> Plan:
     if not path.is_file():
         raise ValueError(f"There is no experiment {name!r}: choose from {', '.join(names())}.")
     given = yaml.safe_load(path.read_text())
-    _check(path, "", given, {"title", "asks", "tasks", "rows"}, must={"title", "asks", "tasks", "rows"})
+    must = {"title", "asks", "tasks", "rows"}
+    _check(path, "", given, {*must, "published"}, must=must)
     tasks = {}
     for word, fields in given["tasks"].items():
         _check(
@@ -132,7 +158,7 @@ def read_plan(name: str) -> Plan:
     for word, fields in given["rows"].items():
         _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick"})
         rows[word] = _row(path, word, fields, list(tasks))
-    return Plan(name, given["title"], given["asks"], tasks, rows)
+    return Plan(name, given["title"], given["asks"], tasks, rows, given.get("published", {}))
 
 
 def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> Row:
@@ -150,6 +176,14 @@ def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> 
             raise ValueError(f"{path}: rows: {word}: there is no task {name!r}, only {', '.join(tasks)}.")
     options = {name: {**fields.get("options", {}), **by_task.get(name, {})} for name in tasks}
     return Row(configs, options, yardstick)
+
+
+def _placeholders(options: Mapping[str, Any]) -> list[str]:
+    return [word for value in options.values() if isinstance(value, str) for word in re.findall(r"\{(\w+)\}", value)]
+
+
+def _fill(value: Any, given: Mapping[str, str]) -> Any:
+    return re.sub(r"\{(\w+)\}", lambda found: given[found[1]], value) if isinstance(value, str) else value
 
 
 def _check(path: Path, place: str, fields: Any, known: set[str], must: Sequence[str] | set[str] = ()) -> None:

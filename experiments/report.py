@@ -115,6 +115,30 @@ def _row_figures(results, task: str, row: str) -> dict[str, Figures]:
     return {metric: figures for metric, figures in found.items() if figures is not None}
 
 
+def published_table(plan: Plan, task: str) -> list[str]:
+    """Lines of the table of what others published for a task; none where the plan has none."""
+    others = plan.published.get(task, {})
+    if not others:
+        return []
+    metrics = [
+        name
+        for name in (*METRICS, "auc_macro", "precision_at_8", "precision_at_15")
+        if any(name in row for row in others.values())
+    ]
+    titles = [METRICS.get(name, name) for name in metrics]
+    lines = [
+        "Published, not measured here:",
+        "",
+        f"| model | {' | '.join(titles)} | read in |",
+        f"|---|{'---:|' * len(metrics)}---|",
+    ]
+    for name, found in others.items():
+        lines.append(
+            f"| {name} | {' | '.join(str(found.get(metric, '')) for metric in metrics)} | {found['read_in']} |"
+        )
+    return [*lines, ""]
+
+
 def sentences(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
     """What the figures of a task say: the best row, how far it is above the next, and which rows do not reach a yardstick."""
     means = {row: found.mean for row in plan.rows if (found := figures_of(results, task, row, "f1_micro"))}
@@ -190,7 +214,7 @@ def report(plan: Plan, results: Mapping[Run, Mapping[str, Any]], num_planned: in
     for task, about in plan.tasks.items():
         if any(run.task == task for run in results):
             lines += [f"## {task}: {about.dataset}, {', '.join(about.parts)}", "", *table(plan, results, task), ""]
-            lines += [" ".join(sentences(plan, results, task)), ""]
+            lines += [" ".join(sentences(plan, results, task)), "", *published_table(plan, task)]
     return "\n".join(lines)
 
 

@@ -84,7 +84,7 @@ def test_wrong_words_on_the_command_line(folder, tmp_path, capsys):
         (["two", "--tasks", "x"], "two has no task x, only folds, seeds"),
         (["two", "--rows", "x"], "two has no row x, only frequencies, ours, words"),
         (["two"], "The task folds needs the data set cmc2007: give --data cmc2007=DIR"),
-        (["two", "--data", "cmc2007"], "`--data` must be DATASET=DIR, got 'cmc2007'"),
+        (["two", "--data", "cmc2007"], "`--data` must be NAME=VALUE, got 'cmc2007'"),
     ):
         with pytest.raises(ValueError, match=message):
             main([*arguments, "--output_dir", str(tmp_path / "out")])
