@@ -9,7 +9,6 @@ words come from the notes, so the folder lies in `OUTPUT_DIR-private`. Of one se
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -159,12 +158,13 @@ def find_word_reader(
         say (`bool`): whether to print what is made, and how much of the notes is cut.
 
     Raises:
-        ValueError: where a file of vectors does not fit, no word is in enough notes, or gensim is needed and not installed.
-        FileNotFoundError: where there is no such file.
+        ValueError: where a file of vectors does not fit, or no word is in enough notes. [`check_vectors`] sees before any notes are
+            read whether there is such a file, and whether gensim is there.
     """
     folder = private_dir / "word_reader"
     wanted = _wanted(options, texts(), seed)
-    made = read_json(folder / MADE_FILE, "make it again.") if (folder / MADE_FILE).is_file() else {}
+    remedy = f"delete {folder}, and it is made again."
+    made = read_json(folder / MADE_FILE, remedy) if (folder / MADE_FILE).is_file() else {}
     if made.get("from") != wanted:
         words = TrainingWords.read(texts(), caml_text)
         with whole_folder(folder, private=True) as partial:
@@ -192,7 +192,7 @@ def _wanted(options: WordReaderOptions, texts: Iterable[str], seed: int) -> dict
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     named: dict[str, Any] = {"made_by": MADE_BY, "options": asdict(options), "seed": seed, "notes": digest.hexdigest()}
-    with suppress(OSError):  # no file, or one that is missing, which is said when it is read
+    if options.vectors not in (WORD2VEC, RANDOM):
         status = Path(options.vectors).stat()
         named["file"] = [status.st_size, status.st_mtime_ns]
     return json.loads(json.dumps(named))
