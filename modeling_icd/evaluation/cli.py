@@ -3,12 +3,15 @@
     modeling-icd evaluate runs/mine --data_dir DIR --split test
     modeling-icd evaluate runs/mine --test_file test.csv
     modeling-icd evaluate --compare RUN RUN ...     compares runs that were evaluated before
+    torchrun --nproc_per_node 2 -m modeling_icd evaluate runs/mine --data_dir DIR     shares the notes among processes
 
 The data set is by default the one that the model was trained on, read in the same way.
 """
 
 import argparse
 import sys
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from datasets.exceptions import DatasetsError
@@ -22,6 +25,7 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
+from ..inference.loop import this_process
 from .icd_metrics.metrics import shown_in
 from .model_data import builder_for, name_data, private_cache
 from .predictions import write_predictions
@@ -89,7 +93,9 @@ def main(arguments: list[str] | None = None, name: str = "evaluate", description
         parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
-    return run_command(lambda: compare(args) if args.compare else report(args), DatasetsError)
+    is_first = this_process()[0] == 0
+    with nullcontext() if is_first else redirect_stdout(StringIO()):  # one of several processes says what there is
+        return run_command(lambda: compare(args) if args.compare else report(args), DatasetsError)
 
 
 def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:
@@ -133,6 +139,8 @@ def report(args: argparse.Namespace) -> int:
         trust_remote_code=args.trust_remote_code,
         reader=reader_arguments(args),
     )
+    if this_process()[0] > 0:  # the first one writes
+        return 0
     results, outcomes = summarize(scored, args.seed)
     print_table(results)
     if args.audit is not None:

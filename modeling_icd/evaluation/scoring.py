@@ -17,7 +17,7 @@ from dataset_scripts.marker import is_synthetic
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
-from ..inference.loop import logits_of_notes
+from ..inference.loop import first_process_first, logits_of_notes
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from .icd_metrics.inputs import ClassIds
 from .learned_notes import warn_of_learned
@@ -98,7 +98,9 @@ def score_split(
         ValueError: where the model knows no code of the split.
     """
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
-    builder = builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
+    builder = first_process_first(
+        lambda: builder_for(model.config, dataset, data_dir, split, config, options, cache_dir)
+    )
     records = builder.as_dataset(split=split)
     check_codes_are_known(records, model.config.label2id, split)
     store = make_store(model) if make_store is not None and model.config.freeze_backbone else None

@@ -1,9 +1,12 @@
 """The loop from notes to logits: tokenized notes, or cached hidden states, go through a model in batches."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +20,24 @@ from .tokens import empty_notes, tokenize_notes
 # Padded tokens of one batch at most, however many notes were asked for: it bounds the memory that long notes take.
 TOKENS_PER_BATCH = 65536
 
+T = TypeVar("T")
+
+
+def this_process() -> tuple[int, int]:
+    """Which of the processes that torchrun has started this one is, and how many there are."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return state.process_index, state.num_processes
+
+
+def first_process_first(work: Callable[[], T]) -> T:
+    """Let the first of several processes do some work, then the others, which find what it has written."""
+    if this_process()[1] == 1:
+        return work()
+    with PartialState().main_process_first():
+        return work()
+
 
 def logits_of_notes(
     model: PreTrainedModel,
@@ -25,7 +46,7 @@ def logits_of_notes(
     batch_size: int = 8,
     states: HiddenStates | None = None,
 ) -> np.ndarray:
-    """Logits `(N, C)` of whole notes, fp32, in the order given.
+    """Logits `(N, C)` of whole notes, fp32, in the order given. Several processes share the notes, and each gets all logits.
 
     An empty note (see `empty_notes`) is not given to the model; its logits are 0 and have no meaning.
 
@@ -42,9 +63,13 @@ def logits_of_notes(
             f"The tokenizer gives no token for {is_unread.sum()} of {len(notes)} notes that have text, the first being note "
             f"{is_unread.argmax()} of the split: it is not the one that the model was trained with."
         )
+    process, num_processes = this_process()
     if states is not None:
-        states.fill([ids for ids in input_ids if ids])
-    return predict_logits(model, input_ids, batch_size, states)
+        states.fill([ids for ids in input_ids if ids], process, num_processes)
+        if num_processes > 1:
+            PartialState().wait_for_everyone()
+            states.reload()
+    return predict_logits(model, input_ids, batch_size, states, process=process, num_processes=num_processes)
 
 
 @torch.inference_mode()

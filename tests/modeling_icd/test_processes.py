@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_icd import LlamaForICDCoding, ModelForICDCoding
+from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.inference.state_shards import Shard
 from modeling_icd.training.run import main
 
@@ -100,13 +101,17 @@ def train_divided(arguments, rank, port, log):
     train_as_process(arguments, rank, port, log)
 
 
-def train_as_process(arguments, rank, port, log):
+def evaluate_as_process(arguments, rank, port, log):
+    train_as_process(arguments, rank, port, log, evaluate)
+
+
+def train_as_process(arguments, rank, port, log, command=main):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         os.environ[name] = str(value)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), HF_HUB_OFFLINE="1")
     torch.set_num_threads(1)
     with open(log, "w", buffering=1) as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):
-        code = main(arguments)
+        code = command(arguments)
     sys.exit(code)
 
 
@@ -162,6 +167,19 @@ def test_two_processes_train_what_one_does(mode, context, arguments, tmp_path):
         shares = [list(Shard(path, 16 * 2).keys()) for path in (tmp_path / "two-private").rglob("*.states")]
         keys = [key for share in shares for key in share]
         assert len(shares) == 2 and all(shares) and len(keys) == len(set(keys))
+        assert_same_evaluation(context, arguments("two", 2), tmp_path)
+
+
+def assert_same_evaluation(context, arguments, folder):
+    """Two processes that share the notes find what one does, and one of them says so."""
+    options = [option for option in arguments if option.startswith("--data_")]
+    assert evaluate([str(folder / "two"), *options, f"--output_dir={folder / 'by_one'}"]) == 0
+    both = [str(folder / "two"), *options, f"--output_dir={folder / 'by_two'}"]
+    codes, printed = finish(*start(context, both, folder, evaluate_as_process))
+    assert codes == [0, 0], printed
+    assert "f1_micro" in printed[0] and "f1_micro" not in printed[1]
+    one, two = (json.loads((folder / name / "results.json").read_text()) for name in ("by_one", "by_two"))
+    assert one["metrics"] == pytest.approx(two["metrics"], abs=1e-6, nan_ok=True)
 
 
 def test_two_processes_with_divided_weights_train_what_one_does(context, arguments, tmp_path):
