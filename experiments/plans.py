@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.part}-{self.row}-seed{self.seed}".replace("/", "_").replace(" ", "_")
+        return re.sub(r"[^\w.-]+", "_", f"{self.task}-{self.part}-{self.row}-seed{self.seed}")
 
 
 class Plan(NamedTuple):
