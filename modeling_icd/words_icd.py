@@ -29,6 +29,7 @@ class WordReaderConfig(PreTrainedConfig):
         num_rnn_layers (`int`, defaults to 1): one above the other.
         bidirectional (`bool`, defaults to `True`): whether a second network reads each note from its end.
         pad_token_id (`int`, defaults to 0): whose vector is 0, and stays so.
+        max_position_embeddings (`int`, *optional*): words of a note that are read, where the tokenizer cuts it there.
 
     Raises:
         ValueError: where a field is out of range; the message names it.
@@ -44,6 +45,7 @@ class WordReaderConfig(PreTrainedConfig):
     num_rnn_layers: int = 1
     bidirectional: bool = True
     pad_token_id: int | None = 0
+    max_position_embeddings: int | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -1,6 +1,7 @@
 """The loop from notes to logits: tokenized notes, or cached hidden states, go through a model in batches."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dataset_scripts.counts import counted
+
+from ..words_icd import WordReaderConfig
 from .batches import batches_by_length, padded_inputs
 from .hidden_states import HiddenStates
 from .linear import fast_linear_layers
@@ -64,12 +68,30 @@ def logits_of_notes(
             f"{is_unread.argmax()} of the split: it is not the one that the model was trained with."
         )
     process, num_processes = this_process()
+    if process == 0:
+        say_cut(model.config, input_ids)
     if states is not None:
         states.fill([ids for ids in input_ids if ids], process, num_processes)
         if num_processes > 1:
             PartialState().wait_for_everyone()
             states.reload()
     return predict_logits(model, input_ids, batch_size, states, process=process, num_processes=num_processes)
+
+
+def say_cut(config, input_ids: Sequence[list[int]]) -> None:
+    """Print how many notes have more words than a word model reads, whose tokenizer has cut them."""
+    limit = (
+        config.max_position_embeddings
+        if getattr(config, "backbone_type", None) == WordReaderConfig.model_type
+        else None
+    )
+    num_cut = 0 if limit is None else sum(len(ids) >= limit for ids in input_ids)
+    if num_cut:
+        print(
+            f"{counted(num_cut, f'of {len(input_ids):,} notes has', f'of {len(input_ids):,} notes have')} {limit:,} words or more: this "
+            "model reads so many of a note, its first ones.",
+            file=sys.stderr,
+        )
 
 
 @torch.inference_mode()

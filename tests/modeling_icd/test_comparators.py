@@ -22,6 +22,7 @@ from modeling_icd import (
     WordReaderConfig,
 )
 from modeling_icd.heads import members_of
+from modeling_icd.inference.loop import say_cut
 
 
 CODES = ["401.9", "428.0", "401.1", "96.71"]
@@ -315,6 +316,15 @@ def test_a_mix_of_layers_begins_as_their_mean_and_learns(backbone, tmp_path):
         LlamaForICDCoding.from_pretrained(backbone, num_labels=3, layer_mix=True, hidden_layer=1)
     with pytest.raises(ValueError, match="`layer_mix`"):
         model.save_pretrained(tmp_path, head_only=True)
+
+
+def test_notes_that_are_cut_are_counted(readers, capsys):
+    config = CNNForICD.from_pretrained(readers(max_position_embeddings=3), num_labels=1).config
+    say_cut(config, [[2, 3, 4], [5]])
+    assert "1 of 2 notes has 3 words or more: this model reads so many of a note" in capsys.readouterr().err
+    say_cut(config, [[2, 3], [5]])
+    say_cut(CNNForICD.from_pretrained(readers(), num_labels=1).config, [[2] * 5000])
+    assert capsys.readouterr().err.count("words or more") == 0
 
 
 def test_ensembles_of_published_heads(make):
