@@ -120,6 +120,16 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "How much the attention learns from marked evidence, in data sets that have it."},
     )
+    tree_smoothing: float | None = field(
+        default=None, metadata={"help": "Share of a code's label that goes to the other codes of its category."}
+    )
+    category_weight: float | None = field(
+        default=None, metadata={"help": "How much is learned from which categories a note has, as its codes say."}
+    )
+    r_drop: float | None = field(
+        default=None,
+        metadata={"help": "How much two passes over a note with other dropout are drawn together (R-Drop)."},
+    )
     head_start: str = field(
         default="notes",
         metadata={
@@ -133,6 +143,21 @@ class ModelArguments(ReaderArguments):
     )
     start_evidence: bool = field(
         default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
+    )
+    guidelines: int = field(
+        default=0,
+        metadata={"help": "Learn from so many further texts of each training note, made of the titles of its codes."},
+    )
+    guidelines_rare: int = field(
+        default=0,
+        metadata={
+            "help": "Give codes that fewer training notes have than this as many such texts as they lack; with `guidelines` or "
+            "without."
+        },
+    )
+    evidence_sentences: bool = field(
+        default=False,
+        metadata={"help": "Learn from each sentence with marked evidence by itself, too, in data sets that have it."},
     )
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the backbone; 0: none."})
     lora_alpha: int = 32
@@ -164,6 +189,9 @@ class ModelArguments(ReaderArguments):
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
+        for name in ("guidelines", "guidelines_rare"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
         if self.is_quantised and not (self.lora_r or self.freeze_backbone):
