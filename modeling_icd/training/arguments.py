@@ -139,7 +139,11 @@ class ModelArguments(ReaderArguments):
     )
     start_notes: int = field(default=2000, metadata={"help": "Training notes to start a head from, at most."})
     start_titles: bool = field(
-        default=False, metadata={"help": "Whether it is started from the titles of the codes, where there are any."}
+        default=False,
+        metadata={
+            "help": "Whether it is started from the titles of the codes, where there are any: its queries with `prior`, and with "
+            "`notes` what is looked for in them."
+        },
     )
     start_evidence: bool = field(
         default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
@@ -187,6 +191,10 @@ class ModelArguments(ReaderArguments):
         self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
+        if self.start_titles and self.head_start == "random":
+            raise ValueError(
+                "`start_titles` starts a head, and `head_start` 'random' does not: choose 'prior' or 'notes'."
+            )
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
         for name in ("guidelines", "guidelines_rare"):
