@@ -55,9 +55,9 @@ def terms_of_codes(codes: Iterable[str], titles: Mapping[str, str]) -> dict[str,
 def write_guideline(codes: Sequence[str], terms: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Text:
     """One term of each code that has any, drawn at random, on a line of its own, the lines in random order."""
     named = [code for code in codes if code in terms]
-    text, spans = "", {}
+    text, spans = "", Spans()
     for code in rng.permutation(named).tolist():
-        term = terms[code][rng.integers(len(terms[code]))]
+        term = terms[code][int(rng.integers(len(terms[code])))]
         spans[code] = [[len(text), len(text) + len(term)]]
         text += f"{term}\n"
     return Text(text, spans)

@@ -263,7 +263,7 @@ def make_further(
     is_first = args.process_index == 0
     titles = model.config.code_descriptions or {}
     texts = further_texts(notes, model_args, data_args.data_dir, titles, args.seed, say=is_first)
-    return [tokenize_texts(texts, tokens, tokenizer, model.config.label2id)] if texts else []
+    return [tokenize_texts(texts, tokens, tokenizer, model.config.label2id or {})] if texts else []
 
 
 def fill_store(
