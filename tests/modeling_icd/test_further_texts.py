@@ -94,7 +94,7 @@ def run(corpus, backbone, folder, **options) -> int:
     given = {"model": "direct", "pooling": "label_attention", "backbone": backbone, "window_size": 32}
     given |= {"dataset": "mimic3", "data_dir": corpus, "output_dir": folder, "max_train_notes": 8, "use_cpu": True}
     given |= {"num_train_epochs": 1, "tfidf_yardstick": False, "head_start": "prior", **options}
-    return main([f"--{name}={value}" for name, value in given.items()])
+    return main([f"--{name}={value}" for name, value in given.items() if value is not None])
 
 
 def test_a_run_learns_from_them_and_counts_the_notes_alone(corpus, backbone, tmp_path, monkeypatch, capsys):
@@ -126,8 +126,13 @@ def test_a_run_learns_from_them_and_counts_the_notes_alone(corpus, backbone, tmp
     assert counts[0] == counts[1]
 
 
-def test_a_backbone_that_learns_reads_them_too(corpus, backbone, tmp_path, capsys):
-    assert run(corpus, backbone, tmp_path / "model", guidelines_rare=2, lora_r=2) == 0
+@pytest.mark.parametrize("reader", ["llama", "words"])
+def test_a_reader_that_learns_reads_them_too(reader, corpus, backbone, tmp_path, capsys):
+    options = {"lora_r": 2}
+    if reader == "words":
+        backbone, options = reader, {"model": "generic", "head": "laat", "reader_options": "vectors=random"}
+        options |= {"pooling": None, "window_size": None, "start_titles": True}
+    assert run(corpus, backbone, tmp_path / "model", guidelines_rare=2, r_drop=1.0, **options) == 0
     assert " guidelines, 0 sentences with evidence." in capsys.readouterr().out
 
 
