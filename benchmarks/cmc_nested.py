@@ -82,7 +82,8 @@ class Setting:
         tokenizer = AutoTokenizer.from_pretrained(backbone)
         model = build_model(self.model_args, backbone, codes, self.builder.code_descriptions, training_data)
         parts = [readable_notes(split, tokenizer, model.config.label2id, "CMC") for split in splits]
-        store = fill_store(self.folder / "hidden_states", model, self.data_args.hidden_states_format, parts, self.args)
+        states, tokens = self.data_args.hidden_states_format, [part.tokens for part in parts]
+        store = fill_store(self.folder / "hidden_states", model, states, tokens, self.args)
         model = ready_to_learn(model, self.model_args, parts[0].tokens, store, tokenizer, self.args)
         trainer = make_trainer(model, self.args, parts[0].tokens, None, ICDCollator(len(codes), 0, store), tokenizer)
         trainer.train()

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_of
 from .heads import find_head, require_positive
 from .labels_icd import check_labels, upper_codes, with_new_labels, with_new_words
-from .loss_icd import complete_loss_options
+from .loss_icd import check_extra_weights, complete_loss_options
 from .sharing_icd import PushGuard
 from .versions_icd import VERSION, check_version, with_older_meaning
 
@@ -102,6 +102,14 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             thousands of codes a mean makes gradients so small that the optimizer's epsilon outweighs them.
         evidence_weight (`float`, defaults to 0.0):
             How much the attention learns from marked evidence, where batches hold it; see `evidence_loss`.
+        tree_smoothing (`float`, defaults to 0.0):
+            Share of the label of each code that goes to the other codes of its category, in [0, 1). A category is the first
+            three characters of a code.
+        category_weight (`float`, defaults to 0.0):
+            How much is learned from which categories a note has, as its codes together say; see `category_loss`.
+        r_drop (`float`, defaults to 0.0):
+            How much two passes over a note with other dropout are drawn together (R-Drop, arXiv 2106.14448); without dropout
+            there is nothing to learn from it, and training takes longer. A frozen backbone is passed once.
         threshold (`float` or `list[float]`, defaults to 0.5):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
         threshold_rule (`str`, defaults to `"fixed"`):
@@ -157,6 +165,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     loss_options: dict[str, Any] | None = None
     loss_reduction: str = "sum"
     evidence_weight: float = 0.0
+    tree_smoothing: float = 0.0
+    category_weight: float = 0.0
+    r_drop: float = 0.0
     threshold: float | list[float] = 0.5
     threshold_rule: str = "fixed"
     predict_top_k: int | None = None
@@ -229,8 +240,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         if source is not None and not is_named:
             raise ValueError("`backbone_source` must hold `name` and `digest` of the backbone: save the head again.")
         complete_loss_options(self.loss, self.loss_reduction, self.loss_options)  # which checks them
-        if isinstance(self.evidence_weight, bool) or not 0 <= self.evidence_weight < float("inf"):
-            raise ValueError(f"`evidence_weight` must be a number of at least 0, got {self.evidence_weight!r}.")
+        check_extra_weights(self)
         if self.evidence_weight and not find_head(self.head).attends:
             raise ValueError(
                 f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."

@@ -269,10 +269,12 @@ HEADS: dict[str, HeadRow] = {
 
 def start_at_prior(head: nn.Module, log_odds: torch.Tensor) -> None:
     """Start the bias of every code at the log odds `(C,)` of a note having it, as training counts them, so that the first
-    steps need not be spent on learning how rare the codes are. A head without a bias is left as it is."""
-    for layer in head.modules():
-        if isinstance(layer, LabelOutput | PooledHead) and layer.bias is not None:
-            layer.bias.data.copy_(log_odds)
+    steps need not be spent on learning how rare the codes are. A head without a bias is left as it is, and so is an upper level
+    of codes within one."""
+    for member in members_of(head):
+        for layer in [member.output] if isinstance(member, AttendingHead) else member.modules():
+            if isinstance(layer, LabelOutput | PooledHead) and layer.bias is not None:
+                layer.bias.data.copy_(log_odds)
 
 
 def register_head(word: str, row: HeadRow) -> None:

@@ -1,7 +1,8 @@
 """The losses that a model can learn from: logits and labels in, one number out. The table `LOSSES` lists them.
 
 A configuration names one in its field `loss`; `loss_reduction` says whether it is averaged or summed over the codes of a
-note, and `evidence_weight` how much the attention learns from marked evidence beside it.
+note. What may be learned beside it, and is not by default: from marked evidence (`evidence_weight`), from the tree of codes
+(`tree_smoothing`, `category_weight`), and from two passes that should agree (`r_drop`).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .labels_icd import upper_codes
 from .layers_icd import values_are_known
 
 
@@ -144,16 +146,98 @@ def code_counts(config, device) -> torch.Tensor:
     return torch.tensor([float(counts.get(config.id2label[i], 0)) for i in range(config.num_labels)], device=device)
 
 
-def coding_loss(config, members, labels, num_items=None) -> torch.Tensor:
+def check_extra_weights(config) -> None:
+    """Raise a `ValueError` where what a configuration adds to the loss is out of range, or has nothing to work on."""
+    weights = {
+        "evidence_weight": config.evidence_weight,
+        "category_weight": config.category_weight,
+        "r_drop": config.r_drop,
+    }
+    for name, value in weights.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+    _share("tree_smoothing", config.tree_smoothing)
+    if config.r_drop and config.freeze_backbone and not config.head_dropout:
+        raise ValueError(
+            f"`r_drop` ({config.r_drop}) draws two passes with other dropout together, and this model has no dropout: give "
+            "`head_dropout`, too."
+        )
+    uses_tree = config.tree_smoothing or config.category_weight
+    if uses_tree and len({*upper_codes(_codes_of(config))}) == config.num_labels:
+        raise ValueError(
+            "`tree_smoothing` and `category_weight` are about codes that share a category, their first three characters, and no "
+            f"two of the {config.num_labels} codes do: leave them out."
+        )
+
+
+def _codes_of(config) -> list[str]:
+    return [config.id2label[i] for i in range(config.num_labels)]
+
+
+def categories_of(config, device) -> torch.Tensor:
+    """The category `(C,)` of each code of a configuration, a number from 0; see [`upper_codes`]."""
+    return torch.tensor(upper_codes(_codes_of(config)), dtype=torch.long, device=device)
+
+
+def sum_per_category(values: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+    """Sums `(..., G)` over the codes of each of the G categories, of values `(..., C)`."""
+    num_categories = int(categories.max()) + 1
+    return values.new_zeros(*values.shape[:-1], num_categories).index_add(-1, categories, values)
+
+
+def smooth_labels(labels: torch.Tensor, categories: torch.Tensor, share: float) -> torch.Tensor:
+    """Labels `(B, C)` of which each code that a note has gives the `share` to the other codes of its category, in equal
+    parts. A code that is alone in its category keeps all."""
+    siblings = sum_per_category(labels.new_ones(len(categories)), categories)[categories] - 1  # (C,)
+    given = share * labels * (siblings > 0) / siblings.clamp(min=1)  # to each sibling
+    return labels - given * siblings + sum_per_category(given, categories)[..., categories] - given
+
+
+def category_loss(config, members, labels) -> torch.Tensor:
+    """How badly the codes together say which categories a note has: binary cross-entropy of the probability that one code of
+    the category applies, `1 - prod(1 - p)`, summed over notes and categories, times `category_weight`. Categories of a single
+    code are left out: theirs is the code's own loss.
+
+    Args:
+        members (`torch.FloatTensor` of shape `(E, B, C)`): logits, fp32.
+        labels (`torch.FloatTensor` of shape `(B, C)`): 1 where the note has the code.
+    """
+    categories = categories_of(config, members.device)
+    is_several = sum_per_category(labels.new_ones(len(categories)), categories) > 1  # (G,)
+    has_one = (sum_per_category(labels, categories) > 0)[..., is_several]  # (B, G)
+    # -log of the probability that no code of the category applies
+    none = sum_per_category(-nn.functional.logsigmoid(-members), categories)[..., is_several]
+    one = -(-(-none.clamp(min=torch.finfo(none.dtype).tiny)).expm1()).log()
+    losses = torch.where(has_one, one, none).sum() / members.shape[0]
+    if config.loss_reduction == "mean":  # as over codes: of a note's categories the mean
+        losses = losses * labels.shape[1] / max(int(is_several.sum()), 1)
+    return config.category_weight * losses
+
+
+def disagreement(config, first, second) -> torch.Tensor:
+    """How far two passes over the same notes with other dropout are apart (R-Drop, arXiv 2106.14448): the mean of both
+    Kullback-Leibler divergences of their scores, summed over notes and codes, times half of `r_drop`, since the loss beside it is
+    the mean of both passes, and not their sum.
+
+    Args:
+        first, second (`torch.FloatTensor` of shape `(E, B, C)`): logits.
+    """
+    first, second = first.float(), second.float()
+    divergence = (torch.sigmoid(first) - torch.sigmoid(second)) * (first - second)  # both, added up
+    return config.r_drop / 2 * divergence.sum() / 2 / first.shape[0]
+
+
+def coding_loss(config, members, labels, num_items=None, again=None) -> torch.Tensor:
     """The loss of a batch: of each member of an ensemble, since heads that learn from a common loss do not differ enough
     to be worth averaging; then their mean.
 
     Args:
-        config: its `loss`, `loss_options` and `loss_reduction` are read.
+        config: its `loss`, `loss_options` and `loss_reduction` are read, and what else is learned from.
         members (`torch.FloatTensor` of shape `(E, B, C)`): logits.
         labels (`torch.Tensor` of shape `(B, C)`): 1 where the note has the code.
         num_items (`int` or `torch.Tensor`, *optional*):
             Notes times codes of all the batches that make one update, on all processes; these of this batch otherwise.
+        again (`torch.FloatTensor` of shape `(E, B, C)`, *optional*): logits of a second pass, with `r_drop`.
 
     Raises:
         ValueError: where the labels are wrong, or the loss needs counts that the configuration does not have.
@@ -161,9 +245,15 @@ def coding_loss(config, members, labels, num_items=None) -> torch.Tensor:
     check_labels(labels, members.shape[1:])
     row = LOSSES[config.loss]
     counts = code_counts(config, members.device) if row.needs_counts else None
-    targets = labels.to(members.device).float().expand_as(members)
+    apart = 0.0 if again is None else disagreement(config, members, again)
+    members = (members if again is None else torch.cat([members, again])).float()
+    targets = given = labels.to(members.device).float()
+    if config.tree_smoothing:
+        targets = smooth_labels(given, categories_of(config, members.device), config.tree_smoothing)
     options = complete_loss_options(config.loss, config.loss_reduction, config.loss_options)
-    loss = row.function(members.float(), targets, counts, **options).sum() / members.shape[0]
+    loss = row.function(members, targets.expand_as(members), counts, **options).sum() / members.shape[0] + apart
+    if config.category_weight:
+        loss = loss + category_loss(config, members, given)
     return _per_note(loss, config, labels, num_items)
 
 

@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -428,10 +429,11 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         if attention_mask is None:
             attention_mask = self._mask_of(input_ids, inputs_embeds, hidden_states)
         self._check_notes(notes, attention_mask)
+        learns = hidden_states is None and (self._backbone_learns(inputs_embeds) or self._mix_learns())
+        read = partial(self.read_hidden_states, input_ids, attention_mask, inputs_embeds)
         if hidden_states is None:
-            learns = self._backbone_learns(inputs_embeds) or self._mix_learns()
             with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-                hidden_states = self.read_hidden_states(input_ids, attention_mask, inputs_embeds)
+                hidden_states = read()
         if not self.training or labels is None or not self.config.evidence_weight:
             evidence = None  # nothing is learned from it
         asked = attention_asked_for(options, notes.shape[0], self.num_labels)
@@ -445,7 +447,11 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
         loss, num_items = None, options["num_items_in_batch"]
         if labels is not None:
-            loss = coding_loss(self.config, members, labels, num_items)
+            again = None
+            if self.training and self.config.r_drop:
+                again, _ = run_head(self.score, read() if learns else hidden_states, attention_mask, False)
+                again = again if again.dim() == 3 else again[None]
+            loss = coding_loss(self.config, members, labels, num_items, again)
             loss = loss + own_loss(self.config, members_of(self.score), labels, num_items)
             if evidence is not None and attentions is not None:
                 marked = attentions if asked is False else of_codes(attentions, marked_codes(evidence))

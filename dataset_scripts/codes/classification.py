@@ -18,6 +18,7 @@ class Classification:
         family_of, parents_of (`Callable`): See `icd9_hierarchy.py`.
         chapters (`Mapping[str, str]`): Titles of the chapters.
         load_titles (`Callable`): Titles by dotted code or range, as far as the installed packages have them.
+        load_terms (`Callable`): Other terms for a code, by dotted code; only codes that have some.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Classification:
     parents_of: Callable[[str], tuple[str, ...]]
     chapters: Mapping[str, str]
     load_titles: Callable[[], dict[str, str]]
+    load_terms: Callable[[], dict[str, list[str]]]
 
 
 ICD9 = Classification(
@@ -37,6 +39,7 @@ ICD9 = Classification(
     icd9_hierarchy.parents_of,
     icd9_hierarchy.CHAPTERS,
     icd9_hierarchy.load_titles,
+    dict,
 )
 ICD10 = Classification(
     "ICD-10",
@@ -46,6 +49,7 @@ ICD10 = Classification(
     icd10_hierarchy.parents_of,
     icd10_hierarchy.CHAPTERS,
     icd10_hierarchy.load_titles,
+    icd10_hierarchy.load_synonyms,
 )
 
 

@@ -19,7 +19,10 @@ from .notes import LENGTHS
 
 
 # The options that one format alone has.
-ONLY_OF = {"split_fractions": "mimic3", "other_rows_rate": "mimic3", "icd10_rate": "mimic4", "mixed_rate": "mimic4"}
+ONLY_OF = {
+    **dict.fromkeys(("split_fractions", "other_rows_rate", "num_codes"), "mimic3"),
+    **dict.fromkeys(("icd10_rate", "mixed_rate"), "mimic4"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--other_rows_rate",
         type=float,
         help=f"nursing and radiology rows per admission {_default_of('other_rows_rate')}",
+    )
+    own.add_argument(
+        "--num_codes", type=int, help="codes that there may be, most of them rare; by default those worded by hand"
     )
     own = parser.add_argument_group("mimic4 alone")
     own.add_argument(

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from functools import cache
 
 from .content import read_content
-from .entries import CHRONIC, EVENT, EXTERNAL, IMAGING, INFECTION, METABOLIC, PROCEDURE, STATUS
+from .entries import CHRONIC, EVENT, EXTERNAL, IMAGING, INFECTION, METABOLIC, PROCEDURE, STATUS, Content
 
 
 SPLITS = ("train", "dev", "test")
@@ -39,13 +39,13 @@ def _theme_coverage(themes: tuple[str, ...]) -> float:
 
 
 @cache
-def _code_chances(themes: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+def _code_chances(content: Content, themes: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
     """The chance of each code in an admission with these themes; averaged over admissions it is the code's share.
 
     Three quarters of a code's admissions fall within its themes, so that codes of one theme come together.
     """
     chances = []
-    for concept in read_content().concepts.values():
+    for concept in content.concepts.values():
         share = concept.share / 100 * _SHARE_SCALE
         if concept.themes:
             coverage = _theme_coverage(concept.themes)
@@ -84,9 +84,10 @@ _RANKS = {EVENT: 0, INFECTION: 0, IMAGING: 0, METABOLIC: 1, CHRONIC: 2, STATUS: 
 
 def _sample_codes(rng: random.Random, sex: str, age: int, themes: tuple[str, ...], kept: set[str]) -> tuple[str, ...]:
     """Draw the codes of one admission; `kept` are the chronic codes of an earlier one."""
-    concepts = read_content().concepts
+    content = read_content()
+    concepts = content.concepts
     while True:
-        codes = {code for code, chance in _code_chances(themes) if rng.random() < chance}
+        codes = {code for code, chance in _code_chances(content, themes) if rng.random() < chance}
         if kept:
             codes = {code for code in codes if concepts[code].kind != CHRONIC} | kept
         codes = {code for code in codes if concepts[code].befalls(sex, age)}

@@ -1,10 +1,14 @@
 """Reads and checks the YAML files of this folder, which hold the concepts, rules and phrases of the synthetic corpus."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 from .checks import CONCEPTS_FILE, LABS_FILE, PHRASES_FILE, RULES_FILE, check_content
 from .entries import ConceptFile, Content, LabsAndDrugs, Phrases, Rules
+from .more_concepts import add_concepts
 from .schema import read_yaml
 
 
@@ -12,8 +16,27 @@ FOLDER = Path(__file__).parent
 FILES = (CONCEPTS_FILE, RULES_FILE, LABS_FILE, PHRASES_FILE)
 
 
+_extended: ContextVar[Content | None] = ContextVar("extended", default=None)
+
+
+def read_content(folder: Path | None = None) -> Content:
+    """What the corpus can say: what is in the files of a folder, by default of this one, or while it is extended, that."""
+    extended = _extended.get()
+    return extended if folder is None and extended is not None else _read_files(folder or FOLDER)
+
+
+@contextmanager
+def extended_content(num_codes: int | None) -> Iterator[None]:
+    """Let there be so many codes while a corpus is written; see more_concepts.py. With `None` nothing changes."""
+    token = _extended.set(None if num_codes is None else add_concepts(_read_files(FOLDER), num_codes))
+    try:
+        yield
+    finally:
+        _extended.reset(token)
+
+
 @cache
-def read_content(folder: Path = FOLDER) -> Content:
+def _read_files(folder: Path) -> Content:
     """Read and check the four files.
 
     Raises:

@@ -179,9 +179,9 @@ class Phrases:
     orders: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
-    """All that the corpus can say; concepts by code, in the order of their file."""
+    """All that the corpus can say; concepts by code, in the order of their file. It equals itself alone."""
 
     concepts: dict[str, Concept]
     procedure_tables: dict[str, str]

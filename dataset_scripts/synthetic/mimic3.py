@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..evidence import EVIDENCE_FILE
 from ..marker import MARKER_FILE, write_marker
 from .admissions import SPLITS, Admission, plan_admissions
-from .content import read_content
+from .content import extended_content, read_content
 from .folder import CORPUS_VERSION, check_arguments, complete_folder, open_gzip
 from .notes import LENGTHS, Length, NoteWriter
 
@@ -73,6 +73,7 @@ def write_corpus(
     addendum_rate: float = 0.1,
     other_rows_rate: float = 0.1,
     show_progress: bool = True,
+    num_codes: int | None = None,
 ) -> CorpusSummary:
     """Write a corpus; the same arguments always give the same bytes.
 
@@ -87,6 +88,8 @@ def write_corpus(
         addendum_rate (`float`): Chance that an admission has an addendum.
         other_rows_rate (`float`): Nursing and radiology rows per admission; some without HADM_ID, some marked as errors.
         show_progress (`bool`): Draw a progress bar on stderr.
+        num_codes (`int`, *optional*): Codes that there may be: those worded by hand, and as many as are lacking made of titles
+            of ICD-9-CM, most of them rare; see more_concepts.py. By default the former alone.
     """
     rates = {"addendum_rate": addendum_rate, "other_rows_rate": other_rows_rate}
     check_arguments(num_admissions, seed, length, **rates)
@@ -96,7 +99,7 @@ def write_corpus(
             "train, dev and test."
         )
     output_dir = Path(output_dir)
-    with complete_folder(output_dir, CORPUS_FILES) as partial:
+    with extended_content(num_codes), complete_folder(output_dir, CORPUS_FILES) as partial:
         _write_dictionaries(partial)
         top_codes = _most_frequent_codes(num_admissions, seed, split_fractions)
         (partial / "TOP_50_CODES.csv").write_text("".join(f"{code}\n" for code in top_codes), encoding="utf-8")
@@ -106,6 +109,7 @@ def write_corpus(
                 files.add(admission, rng)
         arguments = {"num_admissions": num_admissions, "seed": seed, "length": length}
         arguments |= {"split_fractions": list(split_fractions), **rates}
+        arguments |= {} if num_codes is None else {"num_codes": num_codes}
         write_marker(partial, "MIMIC-III", TABLES, CORPUS_VERSION, **arguments)
     return CorpusSummary(
         output_dir=output_dir,

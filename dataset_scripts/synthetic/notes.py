@@ -8,7 +8,7 @@ from functools import cache
 from .admissions import Admission
 from .checks import SECTIONS
 from .content import read_content
-from .entries import CHRONIC, EVENT, EXTERNAL, IMAGING, INFECTION, METABOLIC, PROCEDURE, STATUS, Concept
+from .entries import CHRONIC, EVENT, EXTERNAL, IMAGING, INFECTION, METABOLIC, PROCEDURE, STATUS, Concept, Content
 from .layout import join_addendum, join_summary, write_hurriedly
 from .marks import Note, finish_note, mark
 from .wording import Wording
@@ -119,7 +119,7 @@ class NoteWriter:
         kin = self.content.rules.not_denied_beside
         closed = set(admission.codes).union(*(kin.get(code, ()) for code in admission.codes))
         wanted = round(self.length.distractors * len(admission.codes) + self.rng.uniform(1, 2.5))
-        names, weights = _distractor_weights(admission.themes)
+        names, weights = _distractor_weights(self.content, admission.themes)
         chosen: dict[str, Concept] = {}
         for code in self.rng.choices(names, cum_weights=weights, k=2 * wanted):
             concept = self.content.concepts[code]
@@ -395,10 +395,10 @@ def _ways_to_reject(concept: Concept) -> dict[str, float]:
 
 
 @cache
-def _distractor_weights(themes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _distractor_weights(content: Content, themes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Codes and cumulative weights for mentions that justify nothing; frequent and fitting codes weigh more."""
     codes, weights, total = [], [], 0.0
-    for concept in read_content().concepts.values():
+    for concept in content.concepts.values():
         if not _ways_to_reject(concept):
             continue
         fits = 2.2 if set(themes) & set(concept.themes) else 1.0

@@ -120,6 +120,16 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "How much the attention learns from marked evidence, in data sets that have it."},
     )
+    tree_smoothing: float | None = field(
+        default=None, metadata={"help": "Share of a code's label that goes to the other codes of its category."}
+    )
+    category_weight: float | None = field(
+        default=None, metadata={"help": "How much is learned from which categories a note has, as its codes say."}
+    )
+    r_drop: float | None = field(
+        default=None,
+        metadata={"help": "How much two passes over a note with other dropout are drawn together (R-Drop)."},
+    )
     head_start: str = field(
         default="notes",
         metadata={
@@ -129,10 +139,29 @@ class ModelArguments(ReaderArguments):
     )
     start_notes: int = field(default=2000, metadata={"help": "Training notes to start a head from, at most."})
     start_titles: bool = field(
-        default=False, metadata={"help": "Whether it is started from the titles of the codes, where there are any."}
+        default=False,
+        metadata={
+            "help": "Whether it is started from the titles of the codes, where there are any: its queries with `prior`, and with "
+            "`notes` what is looked for in them."
+        },
     )
     start_evidence: bool = field(
         default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
+    )
+    guidelines: int = field(
+        default=0,
+        metadata={"help": "Learn from so many further texts of each training note, made of the titles of its codes."},
+    )
+    guidelines_rare: int = field(
+        default=0,
+        metadata={
+            "help": "Give codes that fewer training notes have than this as many such texts as they lack; with `guidelines` or "
+            "without."
+        },
+    )
+    evidence_sentences: bool = field(
+        default=False,
+        metadata={"help": "Learn from each sentence with marked evidence by itself, too, in data sets that have it."},
     )
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA on the backbone; 0: none."})
     lora_alpha: int = 32
@@ -162,8 +191,15 @@ class ModelArguments(ReaderArguments):
         self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
+        if self.start_titles and self.head_start == "random":
+            raise ValueError(
+                "`start_titles` starts a head, and `head_start` 'random' does not: choose 'prior' or 'notes'."
+            )
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
+        for name in ("guidelines", "guidelines_rare"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.lora_r and self.freeze_backbone:
             raise ValueError("`lora_r` trains the backbone, `freeze_backbone` forbids it: choose one.")
         if self.is_quantised and not (self.lora_r or self.freeze_backbone):

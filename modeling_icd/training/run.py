@@ -39,9 +39,9 @@ from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
+from .further_texts import further_texts, tokenize_texts
 from .models import add_lora, build_model, give_titles
 from .notes import (
-    TokenizedNotes,
     build_dataset,
     describe_training_data,
     marked_evidence,
@@ -111,16 +111,21 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         say_who_may_have(data_args)
         say_sizes(training.tokens, splits["validation"], model)
+    make = partial(make_further, model_args, data_args, args, model, tokenizer)
+    further = make(splits["training"], training.tokens)
     store = None
     if model_args.freeze_backbone and not model_args.layer_mix:
         folder = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
-        store = fill_store(folder, model, data_args.hidden_states_format, (training, validation), args)
+        parts = [training.tokens, validation.tokens, *further]
+        store = fill_store(folder, model, data_args.hidden_states_format, parts, args)
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
     if resume is None:
         first_process_only(args, lambda: remove_checkpoints(output_dir))
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
-    trainer = make_trainer(model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold)
+    trainer = make_trainer(
+        model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold, further
+    )
     trainer.train(resume_from_checkpoint=resume)
     logits = predict_split(trainer, validation.tokens)
     counts = [training_data["code_counts"][code] for code in codes]
@@ -134,8 +139,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.refit_on_validation:
         set_seed(args.seed)
         both = datasets.concatenate_datasets([training.tokens, validation.tokens])
+        further = make(datasets.concatenate_datasets([*splits.values()]), both)
+        if further and store is not None:
+            fill_states(store, further, args)
         model = ready_to_learn(new_model(), model_args, both, store, tokenizer, args)
-        trainer = make_trainer(model, args, both, None, collator, tokenizer)
+        trainer = make_trainer(model, args, both, None, collator, tokenizer, further=further)
         trainer.train()
         log = [*log, *trainer.state.log_history]
     final = trainer.accelerator.unwrap_model(trainer.model)
@@ -242,21 +250,37 @@ def ready_to_learn(
     return add_lora(model, model_args)
 
 
+def make_further(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: ICDTrainingArguments,
+    model: ModelForICDCoding,
+    tokenizer,
+    notes: datasets.Dataset,
+    tokens: datasets.Dataset,
+) -> list[datasets.Dataset]:
+    """What is learned from beside notes, tokenized as they are; nothing, unless that is asked for. See further_texts.py."""
+    is_first = args.process_index == 0
+    titles = model.config.code_descriptions or {}
+    texts = further_texts(notes, model_args, data_args.data_dir, titles, args.seed, say=is_first)
+    return [tokenize_texts(texts, tokens, tokenizer, model.config.label2id or {})] if texts else []
+
+
 def fill_store(
-    folder: Path, model: ModelForICDCoding, format: str, parts: Sequence[TokenizedNotes], args: ICDTrainingArguments
+    folder: Path, model: ModelForICDCoding, format: str, parts: Sequence[datasets.Dataset], args: ICDTrainingArguments
 ) -> HiddenStates:
     """The cache of a frozen backbone's hidden states, filled with those of these notes; each process computes a share.
 
     Args:
         format (`str`): in which form they are kept; see state_formats.py.
-        parts (`Sequence[TokenizedNotes]`): the notes of training first, on which a format is fitted.
+        parts (`Sequence[datasets.Dataset]`): tokenized, the notes of training first, on which a format is fitted.
 
     Raises:
         ValueError: where the model's head cannot be trained on states in this form.
     """
     to_device(model, args.device)
     store = HiddenStates(folder, model, format)
-    fill_states(store, [part.tokens for part in parts], args)
+    fill_states(store, parts, args)
     store.check_head(model.score)
     return store
 

@@ -102,6 +102,13 @@ def weights_of_tokens(similar: torch.Tensor) -> torch.Tensor:
     return shares[:, :-1].softmax(dim=0)
 
 
+def features_of(head: AttendingHead, states: torch.Tensor) -> torch.Tensor:
+    """What a head attends over, fp32 `(L, F)`, of the hidden states `(L, D)` of one text."""
+    states = states.to(head.queries.weight.device, head.queries.weight.dtype)
+    mask = torch.ones(1, len(states), dtype=torch.long, device=states.device)
+    return head.features(states[None], mask)[0].float()
+
+
 class HeadStarter:
     """Starts one head from notes.
 
@@ -129,10 +136,7 @@ class HeadStarter:
         return tqdm(rows, desc=shown, unit="note", leave=False, disable=not self.show_progress)
 
     def features(self, states: torch.Tensor) -> torch.Tensor:
-        """What the head attends over, fp32 `(L, F)`, of the hidden states `(L, D)` of one note."""
-        states = states.to(self.device, self.head.queries.weight.dtype)
-        mask = torch.ones(1, len(states), dtype=torch.long, device=self.device)
-        return self.head.features(states[None], mask)[0].float()
+        return features_of(self.head, states)
 
     def passes(self, description: str) -> Iterator[tuple[dict, torch.Tensor]]:
         """The notes and their features `(L, F)`. Features are kept from pass to pass where all of them fit into
@@ -226,6 +230,23 @@ class HeadStarter:
         start_at_prior(self.head, prior.to(self.device) - sums / len(self.notes))
 
 
+@torch.no_grad()
+def start_queries(head: AttendingHead, titles: Mapping[int, torch.Tensor]) -> None:
+    """Start the queries of codes at their titles (as PLM-CA, MSMN and GKI-ICD do): at the mean of what the head attends over in a
+    title, less the mean of all titles, as long as random queries are. Those of codes without a title stay random.
+
+    Args:
+        titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes; at least one.
+    """
+    was_training = head.training
+    head.eval()
+    weight = head.queries.weight.data
+    found = torch.stack([features_of(head, states).mean(dim=0) for states in titles.values()])
+    directions = nn.functional.normalize(found - found.mean(dim=0))
+    weight[list(titles)] = (weight.norm(dim=1).mean() * directions).to(weight.dtype)
+    head.train(was_training)
+
+
 def make_weights_small(head: nn.Module) -> None:
     """Draw the random weights of a head again, from the range that torch's own layers start in. Half as wide as that of
     Glorot, in which the original of MultiResCNN starts, it fits few and short notes less by heart."""
@@ -246,7 +267,8 @@ def start_head(
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
     from what sets the words of each code apart. A head with batch norm, whose features change as it learns, one that
-    does not attend, and one whose output vectors read something else than its queries get the biases alone. One that attends and is not to look at notes gets small random weights.
+    does not attend, and one whose output vectors read something else than its queries get the biases alone. One that attends
+    and is not to look at notes gets small random weights. With titles, the queries that do not start from notes start from them.
 
     Args:
         notes (`datasets.Dataset`): training notes, tokenized or, with `tokenizer`, with `text` and `codes`; those without a
@@ -255,12 +277,13 @@ def start_head(
             Gives hidden states of the `input_ids` of a note. By default the backbone reads at most 200 notes, once.
         max_notes (`int`): to look at; 0: none.
         seed (`int`): chooses the notes; each head of an ensemble is started from other 80 % of them.
-        titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads.
+        titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads. Where the head
+            is started from notes, it begins to look for what sets a code apart at its title.
         tokenizer (*optional*): the backbone's, for notes that are not tokenized.
 
     Raises:
         ValueError: where the model's head was loaded, or started before: starting it would undo its training; where notes are
-            to be tokenized, and there is no tokenizer.
+            to be tokenized, and there is no tokenizer; where there are titles, and the head does not attend.
     """
     if not getattr(model, "head_is_new", True):
         raise ValueError(
@@ -280,10 +303,17 @@ def start_head(
     if can_start and not max_notes:
         make_weights_small(model.score)
         start_at_prior(model.score, prior)
-    if not can_start or not max_notes:
-        return
+    if titles and not isinstance(members[0], AttendingHead):
+        raise ValueError(
+            f"Titles start the queries of a head that attends, and a {type(members[0]).__name__} has none: leave out "
+            "`start_titles`."
+        )
     read_by_backbone = backbone_reader(model)
-    title_states = {code: read_by_backbone(ids) for code, ids in (titles or {}).items()}
+    title_states = {code: read_by_backbone(ids) for code, ids in (titles or {}).items() if ids}
+    if not can_start or not max_notes:
+        for member in members if title_states else ():
+            start_queries(member, title_states)
+        return
     chosen = notes.select(
         choose_notes(notes["label_ids"], max_notes if read else min(max_notes, UNCACHED_NOTES), seed)
     )

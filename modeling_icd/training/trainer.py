@@ -1,7 +1,7 @@
 """`ICDTrainer`: a `Trainer` that takes notes with codes as they are; batches by length; evaluation and prediction."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -505,12 +505,15 @@ def make_trainer(
     collator: ICDCollator,
     tokenizer,
     empty_gold: list[list[int]] | None = None,
+    further: Sequence[datasets.Dataset] = (),
 ) -> ICDTrainer:
     """A trainer over tokenized splits; without a validation split it neither evaluates nor keeps checkpoints.
 
     Args:
         empty_gold (`list[list[int]]`, *optional*): codes of validation notes without text, which are not in
             `validation_split`: no code is predicted for them, so each of theirs counts as missed.
+        further (`Sequence[datasets.Dataset]`): what else is learned from, tokenized as the training notes are; the figures that
+            are logged, such as the codes' frequencies, are those of the notes alone.
     """
     if validation_split is None:
         args = copy.copy(args)
@@ -525,7 +528,7 @@ def make_trainer(
     return ICDTrainer(
         model=model,
         args=args,
-        train_dataset=train_split,
+        train_dataset=datasets.concatenate_datasets([train_split, *further]) if further else train_split,
         eval_dataset=validation_split,
         data_collator=collator,
         compute_metrics=(

@@ -313,3 +313,19 @@ def test_activations_that_are_computed_again_change_nothing(arguments, tmp_path,
     kept, again = (load_file(tmp_path / name / "model.safetensors") for name in ("kept", "again"))
     for name, weight in kept.items():
         torch.testing.assert_close(again[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_further_texts_are_the_same_when_a_run_goes_on(arguments, at_epoch, tmp_path, monkeypatch, capsys):
+    options = {"pooling": "label_attention", "freeze_backbone": True, "head_dropout": 0.3, "r_drop": 2.0}
+    options |= {"guidelines": 1, "guidelines_rare": 3, "evidence_sentences": True, "max_train_notes": 6}
+    options |= {"num_train_epochs": 2, "per_device_train_batch_size": 16, "category_weight": 0.5}
+    at_epoch(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert main(arguments(**options)) == 130
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert main([*arguments(**options), "--resume_from_checkpoint=last"]) == 0
+    said = capsys.readouterr()
+    assert "resuming from" in said.out
+    assert "Hidden states: " not in said.err  # none is computed again
+    assert main(arguments("whole", **options)) == 0
+    assert_same_weights(tmp_path / "model", tmp_path / "whole")

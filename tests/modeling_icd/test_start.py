@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_icd import LabelAttentionHead, LlamaForICDCoding, LlamaMultiResCNNForICD, MultiResCNNHead, PooledHead
+from modeling_icd import (
+    LabelAttentionHead,
+    LlamaForICDCoding,
+    LlamaMultiResCNNForICD,
+    ModelForICDCoding,
+    MultiResCNNHead,
+    PooledHead,
+)
 from modeling_icd.heads import HeadEnsemble, start_at_prior
 from modeling_icd.training import start
+from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.start import Moments, choose_notes, log_odds, start_head, weights_of_tokens
 
 
@@ -204,3 +212,41 @@ def test_a_head_with_batch_norm_gets_its_biases_alone():
     assert torch.equal(head.queries.weight, before)
     counts = [sum(code in note["label_ids"] for note in some_notes(30)) for code in range(CODES)]
     torch.testing.assert_close(head.output.bias.data, log_odds(counts, 30))
+
+
+TITLES = {0: [3, 4], 1: [5], 3: [6, 7, 8]}
+
+
+@pytest.mark.parametrize("head", ["label_attention", "multirescnn", "laat", "joint_laat", "cross_attention", "caml"])
+def test_queries_start_from_titles_where_they_do_not_from_notes(head, backbone):
+    options = {"architecture": "paper", "num_filter_maps": 4, "reduction_size": 8} if head == "multirescnn" else {}
+    torch.manual_seed(0)
+    model = ModelForICDCoding.from_pretrained(
+        backbone, num_labels=CODES, head=head, head_options=options, window_size=8
+    ).eval()
+    queries = model.score.queries.weight
+    random, max_notes = queries.clone(), 0 if head == "label_attention" else 100
+    start_head(model, some_notes(20), None, max_notes, seed=0, titles=TITLES)
+    assert not model.score.training
+    means = {}
+    for code, ids in TITLES.items():
+        ids = torch.tensor([ids])
+        with torch.no_grad():
+            states = model.read_hidden_states(ids, torch.ones_like(ids)).bfloat16().float()
+            means[code] = model.score.features(states, torch.ones_like(ids))[0].mean(dim=0)
+    middle = sum(means.values()) / 3
+    for code, mean in means.items():
+        assert torch.cosine_similarity(queries[code], mean - middle, dim=0) > 0.999
+    norms = queries[list(TITLES)].norm(dim=1)
+    torch.testing.assert_close(norms, norms.mean().expand(3))
+    if head != "label_attention":  # whose random weights are drawn again
+        torch.testing.assert_close(norms.mean(), random.norm(dim=1).mean())
+        assert torch.equal(queries[2], random[2])  # which has no title
+
+
+def test_titles_are_refused_where_nothing_attends(backbone):
+    model = LlamaForICDCoding.from_pretrained(backbone, num_labels=CODES, pooling="mean", score_bias=True)
+    with pytest.raises(ValueError, match="a PooledHead has none: leave out `start_titles`"):
+        start_head(model, some_notes(20), None, 0, titles=TITLES)
+    with pytest.raises(ValueError, match="`head_start` 'random' does not: choose 'prior' or 'notes'"):
+        ModelArguments("direct", backbone, head_start="random", start_titles=True)
