@@ -31,7 +31,7 @@ from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.inference.linear import fast_linear_layers
 
 from .llama2_arithmetic import FLOPS, LLAMA2_7B, UTILISATION, layer_weights
-from .llama2_shape import memory
+from .memory import peak
 
 
 WAYS = ("frozen", "lora", "full", "bert", "words")
@@ -111,7 +111,7 @@ def measure(way: str, num_notes: int, tokens: int, num_codes: int, bert: str | N
     found["coding"] = time.process_time() - start
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
     each = {name: 1000 * value / num_notes for name, value in found.items()}
-    return {**each, "memory": memory()["VmHWM"], "learned": weights}
+    return {**each, "memory": peak(), "learned": weights}
 
 
 def apart(way: str, args: argparse.Namespace) -> dict[str, float]:
