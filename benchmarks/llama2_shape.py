@@ -36,7 +36,7 @@ from modeling_icd import LlamaForICDCoding
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 from .llama2_arithmetic import CONFIGS, LLAMA2_7B, NOTE_TOKENS, read_road, window_tokens
-from .memory import memory, reset_peak
+from .memory import memory, reset_peak, returning_memory
 
 
 LAYERS = (1, 2, 4)
@@ -187,10 +187,7 @@ def apart(key: str, work: Path, show: bool = True) -> dict[str, Any]:
         if show:
             print(f"{time.strftime('%H:%M:%S')} {key}", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks.llama2_shape", "--output_dir", str(work), "--measure", key]
-        # Large pieces are given back to the system when they are freed, so that they are not counted on.
-        run = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
-        )
+        run = subprocess.run(command, capture_output=True, text=True, env=returning_memory())
         if run.returncode:
             raise RuntimeError(f"{key}: {run.stderr[-2000:]}")
         path.write_text(run.stdout.splitlines()[-1])
