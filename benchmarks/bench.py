@@ -58,7 +58,8 @@ class Headline(NamedTuple):
 PARTS: dict[str, list[str]] = {
     "heads": [],
     "multirescnn": [],
-    "hidden_states": ["--only", "keys", "pass", "memory", "decode"],
+    # Four layers of thirty, and few notes: all of them would take hours, most of them in the plain way.
+    "hidden_states": ["--only", "keys", "pass", "memory", "decode", "--layers", "4", "--notes", "16"],
 }
 HEADLINES = [
     Headline("heads", "added_explicit", "label attention, memory added beside ours", 5, beside="added_ours"),

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.memory import peak
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,7 +181,7 @@ def _checksum(notes: Any) -> int:
 
 def _peak() -> float:
     """Peak resident memory of this process, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak() / 1e9
 
 
 def run_step(step: str, corpus: Path, work: Path, **options: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.inference.linear import fast_linear_layers
 
 from .llama2_arithmetic import FLOPS, LLAMA2_7B, UTILISATION, layer_weights
-from .llama2_shape import memory
+from .memory import peak, returning_memory
 
 
 WAYS = ("frozen", "lora", "full", "bert", "words")
@@ -111,7 +111,7 @@ def measure(way: str, num_notes: int, tokens: int, num_codes: int, bert: str | N
     found["coding"] = time.process_time() - start
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters() if weight.requires_grad)
     each = {name: 1000 * value / num_notes for name, value in found.items()}
-    return {**each, "memory": memory()["VmHWM"], "learned": weights}
+    return {**each, "memory": peak(), "learned": weights}
 
 
 def apart(way: str, args: argparse.Namespace) -> dict[str, float]:
@@ -122,7 +122,7 @@ def apart(way: str, args: argparse.Namespace) -> dict[str, float]:
         for name in ("notes", "tokens", "codes", "bert"):
             if getattr(args, name) is not None:
                 command += [f"--{name}", str(getattr(args, name))]
-        run = subprocess.run(command, capture_output=True, text=True)
+        run = subprocess.run(command, capture_output=True, text=True, env=returning_memory())
         if run.returncode:
             raise RuntimeError(f"{way}: {run.stderr[-2000:]}")
         path.write_text(run.stdout.splitlines()[-1])

@@ -15,7 +15,6 @@ the median of the rounds; notes a second, beside `explicit`. Each is also given 
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.memory import peak as peak_bytes
 from dataset_scripts.files import write_text
 from modeling_icd.attention_icd import LabelOutput, LabelQueries
 
@@ -107,7 +107,7 @@ def peak(way: str, batch: int, num_codes: int, length: int) -> float:
     head, states, mask = make(batch, num_codes, length)
     if way != "nothing":
         step(way, head, states, mask)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return peak_bytes()
 
 
 def peak_apart(way: str, batch: int, num_codes: int, length: int) -> float:

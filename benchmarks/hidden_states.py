@@ -19,7 +19,6 @@ the machine changes little. Peak memory is the resident memory of a process that
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from benchmarks.heads import seconds_of
+from benchmarks.memory import peak
 from dataset_scripts import load_builder
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding
@@ -102,7 +102,7 @@ def in_child(*words: object) -> dict[str, float]:
 
 def peak_mb() -> float:
     """The most resident memory that this process has had, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return peak() / 1e6
 
 
 class Notes:

@@ -15,10 +15,8 @@ optimizer of QLoRA needs a GPU; without one, torch's AdamW stands in its place. 
 """
 
 import argparse
-import ctypes
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +36,7 @@ from modeling_icd import LlamaForICDCoding
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 from .llama2_arithmetic import CONFIGS, LLAMA2_7B, NOTE_TOKENS, read_road, window_tokens
+from .memory import memory, reset_peak, returning_memory
 
 
 LAYERS = (1, 2, 4)
@@ -128,18 +127,6 @@ def measure_step(config: str, backbone: Path, work: Path) -> dict[str, float]:
     }
 
 
-def memory() -> dict[str, float]:
-    """Memory of this process in bytes, now (`VmRSS`) and at its peak since [`reset_peak`] (`VmHWM`)."""
-    found = re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return {name: 1024.0 * int(value) for name, value in found}
-
-
-def reset_peak() -> None:
-    """Let the peak be counted from now on, without what is free and only kept by the allocator."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def states_of(backbone: Path, work: Path, kind: str) -> dict[str, float]:
     """Distances of a note's vectors from those of the note alone in float32, which `work` holds."""
     options: dict[str, Any] = {
@@ -200,10 +187,7 @@ def apart(key: str, work: Path, show: bool = True) -> dict[str, Any]:
         if show:
             print(f"{time.strftime('%H:%M:%S')} {key}", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks.llama2_shape", "--output_dir", str(work), "--measure", key]
-        # Large pieces are given back to the system when they are freed, so that they are not counted on.
-        run = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
-        )
+        run = subprocess.run(command, capture_output=True, text=True, env=returning_memory())
         if run.returncode:
             raise RuntimeError(f"{key}: {run.stderr[-2000:]}")
         path.write_text(run.stdout.splitlines()[-1])

@@ -11,13 +11,14 @@ estimate only. The list path computes nothing but the micro F1.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.memory import peak
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,10 +160,9 @@ WAYS = {
 def measure(way: str, num_notes: int, num_codes: int) -> dict:
     """Run one way in this process; seconds and the rise of the peak memory over that with the data in place."""
     scores, labels = make_data(num_notes, num_codes)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     results, seconds = WAYS[way](scores, labels)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "peak": peak / 2**20, "data": before / 2**20, "metrics": results}
+    return {"seconds": seconds, "peak": peak() / 2**30, "data": before / 2**30, "metrics": results}
 
 
 def main() -> None:

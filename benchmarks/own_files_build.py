@@ -12,7 +12,6 @@ import argparse
 import csv
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.memory import peak
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +90,7 @@ def build(options: dict[str, str], cache_dir: str) -> dict[str, Any]:
     builder = load_builder("files", cache_dir=cache_dir, **apart, **options)
     return {
         "records": {name: split.num_examples for name, split in builder.info.splits.items()},
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,  # from kB, as Linux counts
+        "peak_gb": peak() / 1e9,
     }
 
 

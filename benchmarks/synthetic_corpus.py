@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--show_note", metavar="CONFIG", help="code one test note with the model of this configuration"
     )
     parser.add_argument(
-        "--first_looks", nargs="*", type=int, default=[80, 200], help="numbers of admissions to look at first"
+        "--first_looks", nargs="*", type=int, default=[80, 160, 280], help="numbers of admissions to look at first"
     )
     args = parser.parse_args(arguments)
     beginning = time.perf_counter()

@@ -11,7 +11,6 @@ bytes each, and what the metrics need on top.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from benchmarks.memory import peak
 from modeling_icd.evaluation import make_compute_metrics
 from modeling_icd.evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from modeling_icd.modeling_icd import ICDCodingOutput
@@ -90,7 +90,7 @@ def measure(way: str, num_notes: int, num_labels: int) -> tuple[float, float]:
             eval_dataset=Notes(num_notes),
             compute_metrics=watch,
         ).evaluate()
-    return held, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return held, peak()
 
 
 def main() -> None:
