@@ -1,4 +1,4 @@
-"""`modeling-icd evaluate` as a subprocess, on an invented corpus and a model of two layers."""
+"""`modeling-icd evaluate`, on an invented corpus and a model of two layers."""
 
 import csv
 import gzip
@@ -31,15 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DECISION_OPTIONS = [option.name for option in fields(DecisionArguments)]
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "evaluate.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
+def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path, capsys):
     config = (coder / "config.json").read_bytes()
     data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", "--split=all"]
-    evaluated = run(coder, *data, f"--output_dir={tmp_path / 'own'}")
+    # As a user runs it, in a process of its own; what follows, in this one.
+    command = [sys.executable, "evaluate.py", coder, *data, f"--output_dir={tmp_path / 'own'}"]
+    evaluated = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert evaluated.returncode == 0, evaluated.stderr[-3000:]
     assert "f1_micro" in evaluated.stdout and "95% interval" in evaluated.stdout
     written = {path.name for path in (tmp_path / "own").iterdir()}
@@ -55,26 +52,26 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path):
     )
     assert results["synthetic"] and results["audit"]["num_removed"] > 0
     # An audit of what the model itself predicted has nothing to doubt, and lists other codes alone.
-    audited = run(coder, *data, f"--output_dir={tmp_path / 'own'}", f"--audit={tmp_path / 'own' / 'preds_all.psv'}")
-    assert audited.returncode == 0, audited.stderr[-3000:]
+    audit = [f"--output_dir={tmp_path / 'own'}", f"--audit={tmp_path / 'own' / 'preds_all.psv'}"]
+    assert evaluate_main([str(coder), *data, *audit]) == 0
     with (tmp_path / "own" / "audit.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     assert {row["finding"] for row in found} == {"missed"} and {row["predicted"] for row in found} == {"no"}
     assert len(found) == 20 * 60
     # Without --output_dir: figures into the model folder, which may be published, and patient data beside it.
-    by_default = run(coder, *data, "--threshold=0.4")
-    assert by_default.returncode == 0, by_default.stderr[-3000:]
+    assert evaluate_main([str(coder), *data, "--threshold=0.4"]) == 0
     inside, beside = coder / "evaluation" / "all", Path(f"{coder}-private") / "evaluation" / "all"
     assert {path.name for path in inside.iterdir()} == {"results.json", "report.md", "report.html", "plots"}
     assert {path.name for path in beside.iterdir()} == {"predictions.parquet", "preds_all.psv"}
     # Evaluating leaves the model's decision as it was.
     assert (coder / "config.json").read_bytes() == config
 
-    compared = run("--compare", tmp_path / "own", inside, f"--output_dir={tmp_path / 'comparison'}")
-    assert compared.returncode == 0, compared.stderr[-3000:]
+    capsys.readouterr()
+    compared = ["--compare", str(tmp_path / "own"), str(inside), f"--output_dir={tmp_path / 'comparison'}"]
+    assert evaluate_main(compared) == 0
     comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert comparison["tests"][0]["is_paired"]
-    assert "## Paired tests" in compared.stdout
+    assert "## Paired tests" in capsys.readouterr().out
 
 
 def test_a_split_of_which_the_model_knows_no_code_is_refused(coder, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """`modeling-icd train` and `modeling-icd evaluate` as a user runs them, on a tiny Llama and an invented corpus."""
 
 import json
-import os
+import runpy
 import subprocess
 import sys
 import time
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -46,15 +47,29 @@ def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
     return flags(backbone=backbone, dataset="mimic3", data_dir=corpus, use_cpu=True, **frozen, **options)
 
 
-def run(*arguments) -> subprocess.CompletedProcess:
-    # Else the Hub is asked, for a minute, for a folder that is missing.
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=offline)
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Runs a script of the root as `python SCRIPT ...` there does; returns its exit status and what it printed on stderr."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the Hub is asked for a folder that is missing
+
+    def script(*words) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        return end.value.code, capfd.readouterr().err
+
+    return script
+
+
+def succeed(run, *words) -> None:
+    status, errors = run(*words)
+    assert status == 0, errors[-3000:]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
+def test_train_then_evaluate(run, mode, corpus, backbone, tmp_path):
     output = tmp_path / "model"
     options = {
         **MODES[mode],
@@ -70,8 +85,7 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
         "use_cpu": True,
         "logging_steps": 1,
     }
-    trained = run("train.py", *flags(**options))
-    assert trained.returncode == 0, trained.stderr[-3000:]
+    succeed(run, "train.py", *flags(**options))
     model = AutoModelForSequenceClassification.from_pretrained(output)
     assert 0 <= model.config.threshold <= 1
     # The head's own rate is the first group's, which is the one logged; the default of all others is 5e-5.
@@ -86,18 +100,22 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
     scores = score_notes(model.eval(), tokenizer, list(validation["text"]))
     assert model.config.threshold == pytest.approx(tune_bagged_threshold(scores, known), abs=0.01)
     assert {"dataset": "mimic3", "config": "full", "synthetic": True}.items() <= model.config.training_data.items()
-    evaluated = run(
-        "evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=all", f"--output_dir={tmp_path}"
+    succeed(
+        run,
+        "evaluate.py",
+        output,
+        "--dataset=mimic3",
+        f"--data_dir={corpus}",
+        "--split=all",
+        f"--output_dir={tmp_path}",
     )
-    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["num_notes"], results["training_seed"]) == (60, 5)
     assert 0 <= results["metrics"]["f1_micro"] <= 1
     # 16 notes hold only some of the corpus's codes: the others are gold columns that the model cannot predict.
     assert results["num_codes"] == model.config.num_labels + len(results["unknown_codes"])
     # By default evaluation writes its figures into the model folder, and no notes.
-    by_default = run("evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=test")
-    assert by_default.returncode == 0, by_default.stderr[-3000:]
+    succeed(run, "evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", "--split=test")
     assert (output / "evaluation" / "test" / "results.json").exists()
     # Nothing that can be turned back into notes lies in the folder that is published.
     assert not [
@@ -120,14 +138,14 @@ def test_train_then_evaluate(mode, corpus, backbone, tmp_path):
         (["evaluate.py", "nowhere", "--dataset=other", "--data_dir=."], "nowhere"),
     ],
 )
-def test_a_mistake_is_one_message(arguments, message, corpus, tmp_path):
+def test_a_mistake_is_one_message(run, arguments, message, corpus, tmp_path):
     arguments = [argument.format(corpus=corpus) for argument in arguments]
     if arguments[0] == "train.py":
         arguments = [*arguments, f"--output_dir={tmp_path}"]
-    failed = run(*arguments)
-    assert failed.returncode == 2
-    assert message in failed.stderr
-    assert "Traceback" not in failed.stderr
+    status, errors = run(*arguments)
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors
 
 
 def test_an_undefined_figure_is_null_in_results_json(tmp_path):
@@ -135,27 +153,24 @@ def test_an_undefined_figure_is_null_in_results_json(tmp_path):
     assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"auc_macro": None, "f1_micro": 0.5}
 
 
-def test_options_of_the_data_set_are_those_of_evaluation_too(corpus, backbone, tmp_path):
+def test_options_of_the_data_set_are_those_of_evaluation_too(run, corpus, backbone, tmp_path):
     output = tmp_path / "model"
     custom = {"dataset_config": "custom", "dataset_options": "num_codes=7", "num_train_epochs": 1}
-    trained = run("train.py", *tiny_frozen_run(corpus, backbone, output_dir=output, **custom))
-    assert trained.returncode == 0, trained.stderr[-3000:]
+    succeed(run, "train.py", *tiny_frozen_run(corpus, backbone, output_dir=output, **custom))
     codes = list(AutoModelForSequenceClassification.from_pretrained(output).config.label2id)
     split = load_split("mimic3", "train", "custom", data_dir=corpus, cache_dir=tmp_path / "cache", num_codes=7)
     assert codes == split.features["codes"].feature.names
     for name in ("test", "all"):
-        evaluated = run("evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", f"--split={name}")
-        assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+        succeed(run, "evaluate.py", output, "--dataset=mimic3", f"--data_dir={corpus}", f"--split={name}")
         results = json.loads((output / "evaluation" / name / "results.json").read_text())
         assert (results["config"], results["num_codes"]) == ("custom", 7)
 
 
-def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, backbone, tmp_path):
+def test_refit_learns_from_validation_after_the_threshold_is_chosen(run, corpus, backbone, tmp_path):
     options = tiny_frozen_run(
         corpus, backbone, num_train_epochs=3, refit_on_validation=True, output_dir=tmp_path / "model"
     )
-    trained = run("train.py", *options)
-    assert trained.returncode == 0, trained.stderr[-3000:]
+    succeed(run, "train.py", *options)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     splits = [load_split("mimic3", s, data_dir=corpus, cache_dir=tmp_path / "c") for s in ("train", "validation")]
     names = splits[0].features["codes"].feature.names
@@ -167,23 +182,23 @@ def test_refit_learns_from_validation_after_the_threshold_is_chosen(corpus, back
     ends = [row["step"] for row in log if "train_runtime" in row]
     assert len(ends) == 2 and ends[1] > ends[0]  # steps of the second training: over both splits
     assert len(evaluated) == 3 and 0 <= model.config.threshold <= 1
-    both = run("train.py", *options, "--early_stopping_patience=2")
-    assert both.returncode == 2 and "choose one" in both.stderr
+    status, errors = run("train.py", *options, "--early_stopping_patience=2")
+    assert status == 2 and "choose one" in errors
 
 
-def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, backbone, tmp_path):
+def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(run, corpus, backbone, tmp_path):
     options = tiny_frozen_run(
         corpus,
         backbone,
         hidden_states_dir=tmp_path / "hidden_states",
-        num_train_epochs=40,
+        num_train_epochs=20,
         max_train_notes=16,
         save_strategy="epoch",
         load_best_model_at_end=False,
     )
-    command = [sys.executable, "train.py", *options]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*command, f"--output_dir={killed}"], cwd=ROOT, stderr=subprocess.PIPE)
+    command = [sys.executable, "train.py", *options, f"--output_dir={killed}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     # The state is what a checkpoint writes last.
     while not list(killed.glob("checkpoint-*/trainer_state.json")):
         assert process.poll() is None, process.stderr.read()[-3000:]
@@ -196,8 +211,7 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(corpus, back
     (killed / "checkpoint-99999").mkdir()
     (killed / "checkpoint-99999" / "trainer_state.json").write_text('{"global_step": 99')
     for output, more in ((killed, ["--resume_from_checkpoint=last"]), (whole, [])):
-        done = subprocess.run([*command, f"--output_dir={output}", *more], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        succeed(run, "train.py", *options, f"--output_dir={output}", *more)
     weights = [load_file(folder / "model.safetensors") for folder in (killed, whole)]
     for name, weight in weights[1].items():
         torch.testing.assert_close(weights[0][name], weight, msg=name)
