@@ -88,6 +88,11 @@ WORDS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test comes first, so that no process is left with it when the others have ended."""
+    items.sort(key=lambda item: not item.name.startswith("test_every_block_runs"))
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 

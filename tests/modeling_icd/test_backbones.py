@@ -247,7 +247,7 @@ def test_a_saved_encoder_works_in_a_clean_process(folders, backbone, tmp_path):
     model.save_pretrained(tmp_path / "published")
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     tokenizer.save_pretrained(tmp_path / "published")
-    result = run_clean(CLEAN_PROCESS, tmp_path / "published", NOTE, tmp_path)
+    (result,) = run_clean(CLEAN_PROCESS, NOTE, tmp_path, tmp_path / "published")
     inputs = tokenizer(NOTE, return_tensors="pt")
     expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
     for logits in result["logits"]:

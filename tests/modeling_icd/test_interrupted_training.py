@@ -5,9 +5,9 @@ import json
 import os
 import re
 import resource
+import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -297,11 +297,12 @@ def test_a_folder_that_cannot_be_written_is_known_before_anything_is_read(argume
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'model'}: you have no permission for it.")
 
 
-def test_help_is_printed_by_the_module_too():
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "modeling_icd.training.run", "--help"]
-    shown = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert shown.returncode == 0 and "--resume_from_checkpoint" in shown.stdout
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+def test_help_is_printed_by_the_module_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("modeling_icd.training.run", run_name="__main__", alter_sys=True)
+    assert not end.value.code and "--resume_from_checkpoint" in capsys.readouterr().out
 
 
 def test_activations_that_are_computed_again_change_nothing(arguments, tmp_path, monkeypatch):

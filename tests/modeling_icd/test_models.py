@@ -342,7 +342,7 @@ CLEAN_PROCESS = """
 import json, sys
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
-folder, note = sys.argv[1:]
+note, *folders = sys.argv[1:]
 try:
     import modeling_icd
 except ImportError:
@@ -350,42 +350,45 @@ except ImportError:
 else:
     raise SystemExit("the project must not be importable here")
 trust = {"trust_remote_code": True}
-inputs = AutoTokenizer.from_pretrained(folder, **trust)(note, return_tensors="pt")
-inputs = {k: inputs[k] for k in ("input_ids", "attention_mask")}
-logits = [auto.from_pretrained(folder, **trust)(**inputs).logits[0].tolist()
-          for auto in (AutoModel, AutoModelForSequenceClassification)]
-text = pipeline("text-classification", model=folder, top_k=None, **trust)(note)[0]
-coded = pipeline("icd-coding", model=folder, **trust)(note, top_k=2)
-print(json.dumps({"logits": logits, "text": len(text), "coded": len(coded)}))
+for folder in folders:
+    inputs = AutoTokenizer.from_pretrained(folder, **trust)(note, return_tensors="pt")
+    inputs = {k: inputs[k] for k in ("input_ids", "attention_mask")}
+    logits = [auto.from_pretrained(folder, **trust)(**inputs).logits[0].tolist()
+              for auto in (AutoModel, AutoModelForSequenceClassification)]
+    text = pipeline("text-classification", model=folder, top_k=None, **trust)(note)[0]
+    coded = pipeline("icd-coding", model=folder, **trust)(note, top_k=2)
+    print(json.dumps({"logits": logits, "text": len(text), "coded": len(coded)}))
 """
 
 
-def run_clean(program, folder, note, working_dir) -> dict:
-    """What a program prints as JSON in a process that has the libraries, and not this project."""
+def run_clean(program, note, working_dir, *folders) -> list[dict]:
+    """What a program prints of each folder as JSON, in a process that has the libraries, and not this project."""
     # Without `site` (-S), no .pth file adds the project that is installed in place.
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(working_dir / "cache")}
     run = subprocess.run(
-        [sys.executable, "-S", "-c", program, str(folder), note],
+        [sys.executable, "-S", "-c", program, note, *map(str, folders)],
         cwd=working_dir,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
+    results = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    assert len(results) == len(folders)
+    return results
 
 
-@pytest.mark.parametrize("name", ["last", "multirescnn"])
-def test_the_saved_folder_works_in_a_clean_process(name, backbone, tmp_path):
-    model = make(name, backbone, window_size=8, window_stride=6)
-    folder = tmp_path / "published"
-    model.save_pretrained(folder)
+def test_saved_folders_work_in_a_clean_process(backbone, tmp_path):
+    models = {name: make(name, backbone, window_size=8, window_stride=6) for name in ("last", "multirescnn")}
     tokenizer = AutoTokenizer.from_pretrained(backbone)
-    tokenizer.save_pretrained(folder)
-    result = run_clean(CLEAN_PROCESS, folder, NOTE, tmp_path)
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    results = run_clean(CLEAN_PROCESS, NOTE, tmp_path, *(tmp_path / name for name in models))
     inputs = tokenizer(NOTE, return_tensors="pt")
-    expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
-    for logits in result["logits"]:
-        torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
-    assert (result["text"], result["coded"]) == (5, 2)
+    for model, result in zip(models.values(), results, strict=True):
+        expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
+        for logits in result["logits"]:
+            torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
+        assert (result["text"], result["coded"]) == (5, 2)

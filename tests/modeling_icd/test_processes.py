@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -46,14 +45,6 @@ COMMON = {
     "logging_steps": 1,
     "use_cpu": True,
 }
-
-
-@pytest.fixture(scope="module")
-def context():
-    """New processes that have the libraries at hand, and nothing of what other tests did."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modeling_icd.training.run"])
-    return context
 
 
 @pytest.fixture

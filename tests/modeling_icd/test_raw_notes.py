@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from test_trainer import run_in_two_processes
 from transformers import AutoTokenizer, TrainerCallback, TrainingArguments
 
 from modeling_icd import LlamaForICDCoding
@@ -404,6 +403,23 @@ def figures_of(backbone, folder):
     figures = trainer.evaluate()
     kept = {name: figures[f"eval_{name}"] for name in ("recall_micro", "auc_micro", "map", "num_notes")}
     return kept | {"threshold": trainer.fit_decision()["threshold"]}
+
+
+def run_in_two_processes(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a program in two processes that talk over gloo; it finds the tests of this folder, and the project."""
+    (folder / "script.py").write_text(program)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
+    run = subprocess.run(
+        [*command, folder / "script.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run
 
 
 @pytest.mark.slow

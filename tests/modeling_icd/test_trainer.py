@@ -1,19 +1,14 @@
 """Our models in transformers' own Trainer, with nothing but its own arguments."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from datasets import Dataset
+from test_processes import finish, start, train_as_process
 from transformers import Trainer, TrainingArguments, default_data_collator
 
 from modeling_icd import LlamaForICDCoding
 
 
-ROOT = Path(__file__).resolve().parents[2]
 PLAIN = (Trainer, TrainingArguments)
 
 
@@ -88,39 +83,24 @@ def test_the_loss_of_a_part_is_its_share_of_the_whole(backbone):
         torch.testing.assert_close(sum(parts), whole)
 
 
-TWO_PROCESSES = """
-import sys
-import torch
-from test_trainer import PLAIN, one_update
-backbone, folder = sys.argv[1:]
-updates = [one_update(PLAIN, backbone, folder, size, steps) for size, steps in ((2, 1), (1, 2))]
-if torch.distributed.get_rank() == 0:
+def save_updates(arguments) -> int:
+    backbone, folder = arguments
+    updates = [one_update(PLAIN, backbone, folder, size, steps) for size, steps in ((2, 1), (1, 2))]
     assert torch.distributed.get_world_size() == 2
-    torch.save(updates, folder + "/updates.pt")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()  # or gloo's threads may still run at the end, which aborts the process
-"""
+    if torch.distributed.get_rank() == 0:
+        torch.save(updates, folder / "updates.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()  # or gloo's threads may still run at the end, which aborts the process
+    return 0
 
 
-def run_in_two_processes(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a program in two processes that talk over gloo; it finds the tests of this folder, and the project."""
-    (folder / "script.py").write_text(program)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
-    run = subprocess.run(
-        [*command, folder / "script.py", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run
+def update_as_process(arguments, rank, port, log):
+    train_as_process(arguments, rank, port, log, save_updates)
 
 
-def test_two_processes_make_the_update_of_one(backbone, tmp_path):
-    run_in_two_processes(TWO_PROCESSES, tmp_path, backbone, str(tmp_path))
+def test_two_processes_make_the_update_of_one(context, backbone, tmp_path):
+    codes, printed = finish(*start(context, (backbone, tmp_path), tmp_path, update_as_process))
+    assert codes == [0, 0], printed
     expected, loss = one_update(PLAIN, backbone, tmp_path, 4, 1)
     for weights, logged in torch.load(tmp_path / "updates.pt"):
         torch.testing.assert_close(weights, expected, atol=1e-6, rtol=1e-5)

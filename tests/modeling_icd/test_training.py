@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -47,17 +46,23 @@ def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
     return flags(backbone=backbone, dataset="mimic3", data_dir=corpus, use_cpu=True, **frozen, **options)
 
 
+def run_script(words: list[str]) -> None:
+    """What `python SCRIPT ...` does in the root of the project; it ends the process."""
+    sys.argv = words
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+
+
 @pytest.fixture
 def run(monkeypatch, capfd):
-    """Runs a script of the root as `python SCRIPT ...` there does; returns its exit status and what it printed on stderr."""
+    """Runs a script of the root in this process; returns its exit status and what it printed on stderr."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # else the Hub is asked for a folder that is missing
+    monkeypatch.setattr(sys, "argv", [])
 
     def script(*words) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            run_script([str(word) for word in words])
         return end.value.code, capfd.readouterr().err
 
     return script
@@ -186,7 +191,7 @@ def test_refit_learns_from_validation_after_the_threshold_is_chosen(run, corpus,
     assert status == 2 and "choose one" in errors
 
 
-def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(run, corpus, backbone, tmp_path):
+def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(run, context, corpus, backbone, tmp_path):
     options = tiny_frozen_run(
         corpus,
         backbone,
@@ -197,14 +202,14 @@ def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been_killed(run, corpus,
         load_best_model_at_end=False,
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    command = [sys.executable, "train.py", *options, f"--output_dir={killed}"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    process = context.Process(target=run_script, args=(["train.py", *options, f"--output_dir={killed}"],))
+    process.start()
     # The state is what a checkpoint writes last.
     while not list(killed.glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert process.is_alive()
         time.sleep(0.01)
     process.kill()
-    process.communicate()
+    process.join()
     assert not (killed / "model.safetensors").exists()
     # What a kill in the middle of saving leaves: a checkpoint without its state, and one whose state is cut short.
     (killed / "checkpoint-88888").mkdir()

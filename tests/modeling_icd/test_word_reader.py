@@ -289,7 +289,7 @@ def test_a_trained_word_model_reads_notes_in_every_way(trained, corpus, tmp_path
         assert span["start"] < end_of_cut
     # Words behind the cut change nothing.
     assert pipeline("icd-coding", model=model, tokenizer=tokenizer)(note + " sepsis", top_k=5) == coded
-    result = run_clean(CLEAN_PROCESS, trained, note, tmp_path)
+    (result,) = run_clean(CLEAN_PROCESS, note, tmp_path, trained)
     expected = model(**tokenizer(note, return_tensors="pt")).logits[0]
     for logits in result["logits"]:
         torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)

@@ -234,7 +234,7 @@ def test_an_interrupted_push_is_taken_up_by_the_same_command(finished_run, hub, 
 
 LOAD = """
 import json, re, sys
-repo, revision, output = sys.argv[1:]
+repo, revision, output = sys.argv[1:4]
 try:
     import modeling_icd
 except ImportError:
@@ -261,41 +261,9 @@ open(output, "w").write(json.dumps({"logits": logits, "text": len(text[0]) if is
 """
 
 
-def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_and_then_offline(finished_run, hub, tmp_path):
-    assert push(finished_run) == 0
-    revision = hub.repos[REPO]["commits"][0][0]
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
-    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-
-    def load(**variables):
-        run = subprocess.run(
-            [sys.executable, "-S", "-c", LOAD, REPO, revision, str(tmp_path / "loaded.json")],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
-        return json.loads((tmp_path / "loaded.json").read_text())
-
-    loaded = load()
-    asked = len(hub.requests)
-    assert load(HF_HUB_OFFLINE="1") == loaded
-    assert len(hub.requests) == asked
-    model = LlamaForICDCoding.from_pretrained(finished_run).eval()
-    inputs = AutoTokenizer.from_pretrained(finished_run)(
-        "fever cough no evidence of acute renal failure " * 4, return_tensors="pt"
-    )
-    expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
-    for logits in loaded["logits"]:
-        torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
-    assert (loaded["text"], len(loaded["coded"]), loaded["shown"]) == (3, 2, [1, 3])
-
-
 ENDPOINT = """
 import importlib.util, json, sys
-folder, output = sys.argv[1:]
+folder = sys.argv[4]
 assert importlib.util.find_spec("modeling_icd") is None, "the project must not be importable here"
 spec = importlib.util.spec_from_file_location("handler", f"{folder}/handler.py")
 module = importlib.util.module_from_spec(spec)
@@ -309,26 +277,47 @@ for request in ({}, {"inputs": None}, {"inputs": 5}, {"inputs": note, "parameter
     except ValueError as error:
         faults.append(str(error))
 answers = [handler({"inputs": note, "parameters": {"top_k": 2}}), handler({"inputs": [note, "fever"]})]
-open(output, "w").write(json.dumps({"answers": answers, "faults": faults}))
+open(f"{folder}/answers.json", "w").write(json.dumps({"answers": answers, "faults": faults}))
 """
 
 
-def test_the_published_folder_serves_an_endpoint_in_a_clean_process(finished_run, hub, tmp_path):
+def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_then_offline_and_serves_an_endpoint(
+    finished_run, hub, tmp_path
+):
     assert push(finished_run) == 0
+    revision = hub.repos[REPO]["commits"][0][0]
     folder = tmp_path / "repository"
     folder.mkdir()
     for name, data in hub.files(REPO).items():
         (folder / name).write_bytes(data)
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", ENDPOINT, str(folder), str(tmp_path / "answers.json")],
-        cwd=tmp_path,
-        env={**environment, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def load(program, **variables):
+        run = subprocess.run(
+            [sys.executable, "-S", "-c", program, REPO, revision, str(tmp_path / "loaded.json"), str(folder)],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        return json.loads((tmp_path / "loaded.json").read_text())
+
+    loaded = load(LOAD)
+    asked = len(hub.requests)
+    assert load(ENDPOINT + LOAD, HF_HUB_OFFLINE="1") == loaded
+    assert len(hub.requests) == asked
+    model = LlamaForICDCoding.from_pretrained(finished_run).eval()
+    inputs = AutoTokenizer.from_pretrained(finished_run)(
+        "fever cough no evidence of acute renal failure " * 4, return_tensors="pt"
     )
-    assert run.returncode == 0, run.stderr[-3000:]
-    answered = json.loads((tmp_path / "answers.json").read_text())
+    expected = model(inputs["input_ids"], inputs["attention_mask"]).logits[0]
+    for logits in loaded["logits"]:
+        torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
+    assert (loaded["text"], len(loaded["coded"]), loaded["shown"]) == (3, 2, [1, 3])
+    answered = json.loads((folder / "answers.json").read_text())
     one, several = answered["answers"]
     assert [sorted(code) for code in one] == [["code", "decision", "description", "evidence", "score"]] * 2
     assert len(several) == 2 and all(isinstance(codes, list) for codes in several)
