@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--layers", type=int, default=9, help="of SmolLM2's 30 that are run; the weights of each take 14 MB"
     )
+    parser.add_argument("--window", type=int, default=1024, help="tokens of a window in `pass`, at most 2,048")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, help="a JSON file for the figures, which are added to those there")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
@@ -182,18 +183,20 @@ def tokens_of(builder, count: int) -> list[list[int]]:
 
 
 def measure_pass(args: argparse.Namespace) -> dict[str, float]:
-    model, plain = smollm2(args.layers, 1024), smollm2(args.layers, 8192, "eager")
+    size, stride = args.window, args.window * 3 // 4
+    model, plain = smollm2(args.layers, size), smollm2(args.layers, 8192, "eager")
     figures = {}
     for corpus in ("default", "long"):
         notes = synthetic_notes(args.notes if corpus == "default" else args.notes // 3, corpus)
         lengths = [len(ids) for ids in notes]
         order = batches_by_length(lengths, max_tokens=TOKENS_TOGETHER)
         groups = [
-            group for rows in order for group in window_groups([lengths[i] for i in rows], 1024, 768, TOKENS_ON_CPU)
+            group for rows in order for group in window_groups([lengths[i] for i in rows], size, stride, TOKENS_ON_CPU)
         ]
         real = sum(end - start for group in groups for start, end, _ in group)
         padded = sum(len(group) * max(end - start for start, end, _ in group) for group in groups)
-        full, passes = torch.full((2, 1024), 7), max(1, real // 2048)
+        full = torch.full((2048 // size, size), 7)  # 2,048 tokens
+        passes = max(1, real // 2048)
 
         @torch.inference_mode()
         def as_the_cache(notes=notes, order=order):
