@@ -164,12 +164,18 @@ def main(arguments: list[str] | None = None) -> int:
     plan, lacking = read_plan(args.name).filled(pairs_of("--set", args.set))
     for row, words in lacking.items():
         print(f"left out: {row}, which needs --set {' '.join(f'{word}=...' for word in words)}", file=sys.stderr)
+    if named := [row for row in args.rows if row in lacking]:
+        raise ValueError(f"{', '.join(named)}: left out, since --set does not give {lacking[named[0]][0]}.")
     for given, known, what in ((args.tasks, plan.tasks, "task"), (args.rows, plan.rows, "row")):
         wrong = [name for name in given if name not in known]
         if wrong:
             raise ValueError(f"{args.name} has no {what} {', '.join(wrong)}, only {', '.join(known)}.")
     output_dir = args.output_dir or Path("runs") / args.name
     runs = list(plan.runs(args.tasks, args.rows, args.seeds))
+    if not runs:
+        raise ValueError(
+            f"{args.name} has no run with --seeds {' '.join(map(str, args.seeds))} of these tasks and rows."
+        )
     if args.dry_run:
         show_plan(plan, runs, finished(plan, runs, output_dir), MIMIC3_SIZES if plan.name == PAPER else {})
         return 0
@@ -190,7 +196,9 @@ def run_all(
     plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path, minutes: float | None, num_processes: int
 ) -> None:
     """Do the runs one after the other, and say each one's figures."""
-    places = {name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in {run.task for run in runs}}
+    places = {
+        name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in dict.fromkeys(run.task for run in runs)
+    }
     started = time.monotonic()
     for number, run in enumerate(runs, 1):
         if minutes is not None and time.monotonic() - started > 60 * minutes:

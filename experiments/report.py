@@ -146,14 +146,26 @@ def sentences(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -
         return []
     first, second = sorted(means, key=lambda row: -means[row])[:2]
     said = [f"{first} has the highest micro-F1, {means[first]:.3f}; next is {second} with {means[second]:.3f}."]
+    if not are_alike(plan, results, task, first, second):
+        said.append("They were not run on the same parts and seeds, so the order may change.")
     apart = difference(results, task, first, second)
     if apart is not None:
-        kept = "does not hold 0" if apart[1] > 0 else "holds 0"
+        kept = "does not hold 0" if apart[1] > 0 or apart[2] < 0 else "holds 0"
         said.append(
             f"Their difference, {apart[0]:+.3f}, has the interval {apart[1]:+.3f} to {apart[2]:+.3f}, which {kept}."
         )
     said += _beside_frequencies(plan, results, task)
     return said
+
+
+def are_alike(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str, first: str, second: str) -> bool:
+    """Whether two rows have runs on the same parts, and, unless one is a yardstick, with the same seeds."""
+    of_row = [
+        {(run.part, run.seed) for run in results if (run.task, run.row) == (task, row)} for row in (first, second)
+    ]
+    if any(plan.rows[row].yardstick for row in (first, second)):
+        of_row = [{(part, 0) for part, _ in runs} for runs in of_row]
+    return of_row[0] == of_row[1]
 
 
 def _beside_frequencies(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
