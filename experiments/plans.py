@@ -156,9 +156,9 @@ def read_plan(name: str) -> Plan:
         raise ValueError(f"{path} is no YAML: {error}") from None
     must = {"title", "asks", "tasks", "rows"}
     _check(path, "", given, {*must, "published"}, must=must)
-    for name in ("tasks", "rows"):
-        if not isinstance(given[name], dict):
-            raise ValueError(f"{path}: {name} must hold fields by name.")
+    for part in ("tasks", "rows"):
+        if not isinstance(given[part], dict):
+            raise ValueError(f"{path}: {part} must hold fields by name.")
     tasks = {}
     for word, fields in given["tasks"].items():
         _check(
@@ -168,9 +168,9 @@ def read_plan(name: str) -> Plan:
             {"dataset", "parts", "seeds", "options", "synthetic"},
             must={"dataset", "parts"},
         )
-        for name in ("parts", "seeds"):
-            if not isinstance(fields.get(name, []), list):
-                raise ValueError(f"{path}: tasks: {word}: `{name}` must be a list, got {fields[name]!r}.")
+        for listed in ("parts", "seeds"):
+            if not isinstance(fields.get(listed, []), list):
+                raise ValueError(f"{path}: tasks: {word}: `{listed}` must be a list, got {fields[listed]!r}.")
         tasks[word] = Task(**{"seeds": [0], "options": {}, "synthetic": {}, **fields})
     rows = {}
     for word, fields in given["rows"].items():
