@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
-from dataset_scripts import load_builder
+from dataset_scripts import load_builder, parse_options
 from dataset_scripts.command import run_command
 from dataset_scripts.files import make_folder, write_text
 from dataset_scripts.synthetic import write_corpus
@@ -76,7 +76,10 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int
     file = folder / "results.json"
     if not file.exists():
         started = time.perf_counter()
-        builder = load_builder(task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"))
+        options = parse_options(task.dataset, task.options.get("dataset_options", ()), "dataset_options")
+        builder = load_builder(
+            task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"), **options
+        )
         if row.yardstick == "frequencies":
             metrics = evaluate_frequencies(builder)
         else:

@@ -10,7 +10,8 @@
       ours: {config: {cmc: cmc_direct, invented: synthetic_direct}}
       tfidf: {yardstick: tfidf}
 
-    published:                   # figures of others on a task, for a second table
+    against: caml                # a row that the others are compared with, for a second table
+    published:                   # figures of others on a task, for a third table
       cmc: {CAML: {f1_micro: 0.5, read_in: where}}
 
 A value `{NAME}` of an option is filled by `--set NAME=VALUE`; a row that has one which is not given is left out.
@@ -88,6 +89,7 @@ class Plan(NamedTuple):
         rows (`dict[str, Row]`): by name.
         published (`dict[str, dict]`): figures of others for a task: by the name of their system its metrics, and where they
             were `read_in`.
+        against (`str`, *optional*): the row that the others are compared with.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Plan(NamedTuple):
     tasks: dict[str, Task]
     rows: dict[str, Row]
     published: dict[str, dict[str, dict[str, Any]]]
+    against: str | None = None
 
     def filled(self, given: Mapping[str, str]) -> tuple["Plan", dict[str, list[str]]]:
         """The plan with `given` in place of `{NAME}`, without the rows that lack one; and what each of these lacks.
@@ -155,7 +158,7 @@ def read_plan(name: str) -> Plan:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     must = {"title", "asks", "tasks", "rows"}
-    _check(path, "", given, {*must, "published"}, must=must)
+    _check(path, "", given, {*must, "published", "against"}, must=must)
     for part in ("tasks", "rows"):
         if not isinstance(given[part], dict):
             raise ValueError(f"{path}: {part} must hold fields by name.")
@@ -176,7 +179,10 @@ def read_plan(name: str) -> Plan:
     for word, fields in given["rows"].items():
         _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick"})
         rows[word] = _row(path, word, fields, list(tasks))
-    return Plan(name, given["title"], given["asks"], tasks, rows, given.get("published", {}))
+    against = given.get("against")
+    if against is not None and against not in rows:
+        raise ValueError(f"{path}: `against` must be one of the rows, {', '.join(rows)}, got {against!r}.")
+    return Plan(name, given["title"], given["asks"], tasks, rows, given.get("published", {}), against)
 
 
 def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> Row:

@@ -115,6 +115,32 @@ def _row_figures(results, task: str, row: str) -> dict[str, Figures]:
     return {metric: figures for metric, figures in found.items() if figures is not None}
 
 
+def gains_table(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
+    """Lines of the table of what each row gains over the one that the plan names, with an interval where there are several
+    parts or seeds; none where the plan names none."""
+    base = None if plan.against is None else _row_figures(results, task, plan.against)
+    if plan.against is None or not base:
+        return []
+    lines = [
+        f"Beside {plan.against}:",
+        "",
+        "| model | micro-F1 | macro-F1 | macro-F1, relative |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in plan.rows:
+        found = _row_figures(results, task, row)
+        if row == plan.against or not found:
+            continue
+        cells = []
+        for metric in ("f1_micro", "f1_macro"):
+            apart = difference(results, task, row, plan.against, metric)
+            reach = "" if apart is None else f" ({apart[1]:+.3f} to {apart[2]:+.3f})"
+            cells.append(f"{found[metric].mean - base[metric].mean:+.3f}{reach}")
+        relative = found["f1_macro"].mean / base["f1_macro"].mean - 1 if base["f1_macro"].mean else float("nan")
+        lines.append(f"| {row} | {cells[0]} | {cells[1]} | {relative:+.0%} |")
+    return [*lines, ""]
+
+
 def published_table(plan: Plan, task: str) -> list[str]:
     """Lines of the table of what others published for a task; none where the plan has none."""
     others = plan.published.get(task, {})
@@ -226,7 +252,8 @@ def report(plan: Plan, results: Mapping[Run, Mapping[str, Any]], num_planned: in
     for task, about in plan.tasks.items():
         if any(run.task == task for run in results):
             lines += [f"## {task}: {about.dataset}, {', '.join(about.parts)}", "", *table(plan, results, task), ""]
-            lines += [" ".join(sentences(plan, results, task)), "", *published_table(plan, task)]
+            lines += [" ".join(sentences(plan, results, task)), ""]
+            lines += [*gains_table(plan, results, task), *published_table(plan, task)]
     return "\n".join(lines)
 
 

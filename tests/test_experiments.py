@@ -63,6 +63,11 @@ def test_rows_come_by_turns_and_yardsticks_once(folder):
         ("asks: Which is better?", "", "lacks asks"),
         ("dataset: cmc2007, ", "", "tasks: folds lacks dataset"),
         ("yardstick: frequencies", "yardstick: guess", "`yardstick` must be one of frequencies, tfidf, tfidf_strong"),
+        (
+            "asks: Which is better?",
+            "asks: Which?\nagainst: theirs",
+            "`against` must be one of the rows, frequencies, ours",
+        ),
         ("{yardstick: frequencies}", "{}", "rows: frequencies must have either `config` or `yardstick`"),
         ("config: peers/caml", "conf: caml", "rows: words has no field conf"),
         ("config: peers/caml", "config: camel", "rows: words: there is no configuration .*camel.yaml"),
@@ -145,6 +150,20 @@ def test_a_report_says_who_is_best_and_who_is_below_the_frequencies(folder):
     assert "which does not hold 0" in text and "may change" not in text
     assert "Below the MAP of the table of frequencies, 0.300: words." in text
     assert "| words | 2 | **0.605**" in text
+
+
+def test_a_report_says_what_is_gained_over_a_row(folder):
+    (folder / "two.yaml").write_text(PLAN + "against: frequencies\n")
+    plan = read_plan("two")
+    results = {Run("seeds", "diagnoses_en", "frequencies", 0): found(0.2)}
+    results |= {Run("seeds", "diagnoses_en", "words", seed): found(micro) for seed, micro in ((0, 0.5), (1, 0.6))}
+    for seed, macro in ((0, 0.13), (1, 0.15)):
+        results[Run("seeds", "diagnoses_en", "words", seed)]["metrics"]["f1_macro"] = macro
+    text = report(plan, results, num_planned=9)
+    assert "Beside frequencies:" in text
+    # 0.35 and 0.04 above; Student's t with one degree of freedom is 12.706.
+    assert "| words | +0.350 (-0.285 to +0.985) | +0.040 (-0.087 to +0.167) | +40% |" in text
+    assert "Beside" not in report(plan._replace(against=None), results, num_planned=9)
 
 
 def test_an_experiment_runs_goes_on_and_reports(folder, tmp_path, capsys):
