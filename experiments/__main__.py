@@ -190,7 +190,9 @@ def run_all(
     plan: Plan, runs: list[Run], data: dict[str, str], output_dir: Path, minutes: float | None, num_processes: int
 ) -> None:
     """Do the runs one after the other, and say each one's figures."""
-    places = {name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in {run.task for run in runs}}
+    places = {
+        name: data_dir_of(plan.tasks[name], name, data, output_dir) for name in dict.fromkeys(run.task for run in runs)
+    }
     started = time.monotonic()
     for number, run in enumerate(runs, 1):
         if minutes is not None and time.monotonic() - started > 60 * minutes:
