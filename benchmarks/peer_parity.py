@@ -67,12 +67,12 @@ class Peer(NamedTuple):
 
 def _words(weights: Tensors, **fields) -> WordReaderConfig:
     vocab_size, width = weights["embed.weight"].shape
-    return WordReaderConfig(vocab_size=vocab_size, embedding_size=width, **fields)
+    return WordReaderConfig(vocab_size=vocab_size, embedding_size=width, embedding_dropout=0.0, **fields)
 
 
 def _states(width: int) -> WordReaderConfig:
     """A reader of which nothing but the width of its states is used."""
-    return WordReaderConfig(vocab_size=2, embedding_size=width)
+    return WordReaderConfig(vocab_size=2, embedding_size=1, rnn="lstm", rnn_size=width, bidirectional=False)
 
 
 def make_caml(weights: Tensors, metadata: Mapping[str, str]) -> CAMLForICD:
@@ -252,11 +252,13 @@ def loss_with_titles(model: ModelForICDCoding, given: Tensors) -> torch.Tensor:
     """The loss of DR-CAML, note by note, since the file has words for the gold codes of each note apart: those of one code in
     two notes may differ."""
     losses = []
+    model.train()  # the titles are learned from in training alone, and nothing is dropped
     for i, labels in enumerate(given["labels"]):
         words = given[f"descriptions.{i}"]
         model.score.titles = torch.zeros(model.num_labels, words.shape[1], dtype=torch.long)
         model.score.titles[labels.nonzero().flatten()] = words
         losses.append(model(input_ids=given["input_ids"][i : i + 1], labels=labels[None]).loss)
+    model.eval()
     return torch.stack(losses).mean()
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from benchmarks.runs import train_and_score
 from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
-from dataset_scripts import load_builder
+from dataset_scripts import load_builder, parse_options
 from dataset_scripts.command import run_command
 from dataset_scripts.files import make_folder, write_text
 from dataset_scripts.synthetic import write_corpus
@@ -76,7 +76,10 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int
     file = folder / "results.json"
     if not file.exists():
         started = time.perf_counter()
-        builder = load_builder(task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"))
+        options = parse_options(task.dataset, task.options.get("dataset_options", ()), "dataset_options")
+        builder = load_builder(
+            task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"), **options
+        )
         if row.yardstick == "frequencies":
             metrics = evaluate_frequencies(builder)
         else:
@@ -164,12 +167,18 @@ def main(arguments: list[str] | None = None) -> int:
     plan, lacking = read_plan(args.name).filled(pairs_of("--set", args.set))
     for row, words in lacking.items():
         print(f"left out: {row}, which needs --set {' '.join(f'{word}=...' for word in words)}", file=sys.stderr)
+    if named := [row for row in args.rows if row in lacking]:
+        raise ValueError(f"{', '.join(named)}: left out, since --set does not give {lacking[named[0]][0]}.")
     for given, known, what in ((args.tasks, plan.tasks, "task"), (args.rows, plan.rows, "row")):
         wrong = [name for name in given if name not in known]
         if wrong:
             raise ValueError(f"{args.name} has no {what} {', '.join(wrong)}, only {', '.join(known)}.")
     output_dir = args.output_dir or Path("runs") / args.name
     runs = list(plan.runs(args.tasks, args.rows, args.seeds))
+    if not runs:
+        raise ValueError(
+            f"{args.name} has no run with --seeds {' '.join(map(str, args.seeds))} of these tasks and rows."
+        )
     if args.dry_run:
         show_plan(plan, runs, finished(plan, runs, output_dir), MIMIC3_SIZES if plan.name == PAPER else {})
         return 0

@@ -10,7 +10,8 @@
       ours: {config: {cmc: cmc_direct, invented: synthetic_direct}}
       tfidf: {yardstick: tfidf}
 
-    published:                   # figures of others on a task, for a second table
+    against: caml                # a row that the others are compared with, for a second table
+    published:                   # figures of others on a task, for a third table
       cmc: {CAML: {f1_micro: 0.5, read_in: where}}
 
 A value `{NAME}` of an option is filled by `--set NAME=VALUE`; a row that has one which is not given is left out.
@@ -28,6 +29,7 @@ import yaml
 
 
 FOLDER = Path(__file__).resolve().parent
+CONFIGS = FOLDER.parent / "configs"
 YARDSTICKS = ("frequencies", "tfidf", "tfidf_strong")
 
 
@@ -87,6 +89,7 @@ class Plan(NamedTuple):
         rows (`dict[str, Row]`): by name.
         published (`dict[str, dict]`): figures of others for a task: by the name of their system its metrics, and where they
             were `read_in`.
+        against (`str`, *optional*): the row that the others are compared with.
     """
 
     name: str
@@ -95,12 +98,18 @@ class Plan(NamedTuple):
     tasks: dict[str, Task]
     rows: dict[str, Row]
     published: dict[str, dict[str, dict[str, Any]]]
+    against: str | None = None
 
     def filled(self, given: Mapping[str, str]) -> tuple["Plan", dict[str, list[str]]]:
-        """The plan with `given` in place of `{NAME}`, without the rows that lack one; and what each of these lacks."""
-        rows, lacking = {}, {}
+        """The plan with `given` in place of `{NAME}`, without the rows that lack one; and what each of these lacks.
+
+        Raises:
+            ValueError: where no row has such a `{NAME}`.
+        """
+        rows, lacking, known = {}, {}, set()
         for name, row in self.rows.items():
             asked = sorted({word for options in row.options.values() for word in _placeholders(options)})
+            known |= {*asked}
             missing = [word for word in asked if word not in given]
             if missing:
                 lacking[name] = missing
@@ -110,6 +119,9 @@ class Plan(NamedTuple):
                 for task, of_task in row.options.items()
             }
             rows[name] = row._replace(options=options)
+        if unknown := sorted(set(given) - known):
+            left_open = ", ".join(sorted(known)) or "nothing"
+            raise ValueError(f"{self.name} leaves {left_open} open, and not {', '.join(unknown)}: see --set.")
         return self._replace(rows=rows), lacking
 
     def runs(self, tasks: Sequence[str] = (), rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Iterator[Run]:
@@ -141,9 +153,15 @@ def read_plan(name: str) -> Plan:
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"There is no experiment {name!r}: choose from {', '.join(names())}.")
-    given = yaml.safe_load(path.read_text())
+    try:
+        given = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
     must = {"title", "asks", "tasks", "rows"}
-    _check(path, "", given, {*must, "published"}, must=must)
+    _check(path, "", given, {*must, "published", "against"}, must=must)
+    for part in ("tasks", "rows"):
+        if not isinstance(given[part], dict):
+            raise ValueError(f"{path}: {part} must hold fields by name.")
     tasks = {}
     for word, fields in given["tasks"].items():
         _check(
@@ -153,12 +171,18 @@ def read_plan(name: str) -> Plan:
             {"dataset", "parts", "seeds", "options", "synthetic"},
             must={"dataset", "parts"},
         )
+        for listed in ("parts", "seeds"):
+            if not isinstance(fields.get(listed, []), list):
+                raise ValueError(f"{path}: tasks: {word}: `{listed}` must be a list, got {fields[listed]!r}.")
         tasks[word] = Task(**{"seeds": [0], "options": {}, "synthetic": {}, **fields})
     rows = {}
     for word, fields in given["rows"].items():
         _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick"})
         rows[word] = _row(path, word, fields, list(tasks))
-    return Plan(name, given["title"], given["asks"], tasks, rows, given.get("published", {}))
+    against = given.get("against")
+    if against is not None and against not in rows:
+        raise ValueError(f"{path}: `against` must be one of the rows, {', '.join(rows)}, got {against!r}.")
+    return Plan(name, given["title"], given["asks"], tasks, rows, given.get("published", {}), against)
 
 
 def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> Row:
@@ -174,15 +198,21 @@ def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> 
     for name in (*configs, *by_task):
         if name not in tasks:
             raise ValueError(f"{path}: rows: {word}: there is no task {name!r}, only {', '.join(tasks)}.")
+    for config in configs.values():
+        if not (CONFIGS / f"{config}.yaml").is_file():
+            raise ValueError(f"{path}: rows: {word}: there is no configuration {CONFIGS / f'{config}.yaml'}.")
     options = {name: {**fields.get("options", {}), **by_task.get(name, {})} for name in tasks}
     return Row(configs, options, yardstick)
 
 
 def _placeholders(options: Mapping[str, Any]) -> list[str]:
-    return [word for value in options.values() if isinstance(value, str) for word in re.findall(r"\{(\w+)\}", value)]
+    texts = (text for value in options.values() for text in (value if isinstance(value, list) else [value]))
+    return [word for text in texts if isinstance(text, str) for word in re.findall(r"\{(\w+)\}", text)]
 
 
 def _fill(value: Any, given: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_fill(one, given) for one in value]
     return re.sub(r"\{(\w+)\}", lambda found: given[found[1]], value) if isinstance(value, str) else value
 
 

@@ -115,6 +115,32 @@ def _row_figures(results, task: str, row: str) -> dict[str, Figures]:
     return {metric: figures for metric, figures in found.items() if figures is not None}
 
 
+def gains_table(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
+    """Lines of the table of what each row gains over the one that the plan names, with an interval where there are several
+    parts or seeds; none where the plan names none."""
+    base = None if plan.against is None else _row_figures(results, task, plan.against)
+    if plan.against is None or not base:
+        return []
+    lines = [
+        f"Beside {plan.against}:",
+        "",
+        "| model | micro-F1 | macro-F1 | macro-F1, relative |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in plan.rows:
+        found = _row_figures(results, task, row)
+        if row == plan.against or not found:
+            continue
+        cells = []
+        for metric in ("f1_micro", "f1_macro"):
+            apart = difference(results, task, row, plan.against, metric)
+            reach = "" if apart is None else f" ({apart[1]:+.3f} to {apart[2]:+.3f})"
+            cells.append(f"{found[metric].mean - base[metric].mean:+.3f}{reach}")
+        relative = found["f1_macro"].mean / base["f1_macro"].mean - 1 if base["f1_macro"].mean else float("nan")
+        lines.append(f"| {row} | {cells[0]} | {cells[1]} | {relative:+.0%} |")
+    return [*lines, ""]
+
+
 def published_table(plan: Plan, task: str) -> list[str]:
     """Lines of the table of what others published for a task; none where the plan has none."""
     others = plan.published.get(task, {})
@@ -146,14 +172,26 @@ def sentences(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -
         return []
     first, second = sorted(means, key=lambda row: -means[row])[:2]
     said = [f"{first} has the highest micro-F1, {means[first]:.3f}; next is {second} with {means[second]:.3f}."]
+    if not are_alike(plan, results, task, first, second):
+        said.append("They were not run on the same parts and seeds, so the order may change.")
     apart = difference(results, task, first, second)
     if apart is not None:
-        kept = "does not hold 0" if apart[1] > 0 else "holds 0"
+        kept = "does not hold 0" if apart[1] > 0 or apart[2] < 0 else "holds 0"
         said.append(
             f"Their difference, {apart[0]:+.3f}, has the interval {apart[1]:+.3f} to {apart[2]:+.3f}, which {kept}."
         )
     said += _beside_frequencies(plan, results, task)
     return said
+
+
+def are_alike(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str, first: str, second: str) -> bool:
+    """Whether two rows have runs on the same parts, and, unless one is a yardstick, with the same seeds."""
+    of_row = [
+        {(run.part, run.seed) for run in results if (run.task, run.row) == (task, row)} for row in (first, second)
+    ]
+    if any(plan.rows[row].yardstick for row in (first, second)):
+        of_row = [{(part, 0) for part, _ in runs} for runs in of_row]
+    return of_row[0] == of_row[1]
 
 
 def _beside_frequencies(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
@@ -214,7 +252,8 @@ def report(plan: Plan, results: Mapping[Run, Mapping[str, Any]], num_planned: in
     for task, about in plan.tasks.items():
         if any(run.task == task for run in results):
             lines += [f"## {task}: {about.dataset}, {', '.join(about.parts)}", "", *table(plan, results, task), ""]
-            lines += [" ".join(sentences(plan, results, task)), "", *published_table(plan, task)]
+            lines += [" ".join(sentences(plan, results, task)), ""]
+            lines += [*gains_table(plan, results, task), *published_table(plan, task)]
     return "\n".join(lines)
 
 

@@ -175,8 +175,8 @@ class AttendingHead(nn.Module):
         return summaries
 
     def own_loss(self, labels, is_mean: bool) -> torch.Tensor | None:
-        """What the head adds to the loss of the batch that it has just read, summed over notes `labels` `(B, C)`; `None` if
-        nothing. Where it is a sum over codes, `is_mean` asks for their mean."""
+        """What the head adds in training to the loss of the batch that it has just read, summed over notes `labels` `(B, C)`;
+        `None` if nothing. Where it is a sum over codes, `is_mean` asks for their mean."""
         return None
 
     def forward(

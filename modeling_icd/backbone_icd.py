@@ -78,11 +78,16 @@ def check_backbone_weights(config, source, info) -> None:
         )
 
 
+def is_of_head(name: str) -> bool:
+    """Whether a weight is the head's, or of the mix of layers that it reads."""
+    return name.startswith(("score.", "layer_mix."))
+
+
 def check_head_weights(source, info) -> None:
     """Refuse a saved model of ours whose weights are not those of the head that the configuration describes: what is lost
     would be random, and its codes made up."""
     for fault, kind in (("lack", "missing_keys"), ("hold, beyond the model's own,", "unexpected_keys")):
-        found = sorted(key for key in info[kind] if key.startswith("score."))
+        found = sorted(key for key in info[kind] if is_of_head(key))
         if found:
             named = ", ".join(found[:3]) + (" ..." if found[3:] else "")
             raise ValueError(
@@ -248,8 +253,8 @@ def source_of(model: PreTrainedModel, backbone=None) -> dict[str, Any]:
     learns = model.config.layer_mix or any(weight.requires_grad for weight in model.model.parameters())
     if learns or not model.config.freeze_backbone:
         raise ValueError(
-            "The backbone of this model learns (`freeze_backbone` is off, or it has an adapter or a `layer_mix`), so the head alone is not the "
-            "model: save the whole model (`head_only=False`)."
+            "The backbone of this model learns (`freeze_backbone` is off, or it has an adapter or a `layer_mix`), so the head alone "
+            "is not the model: save the whole model (`head_only=False`)."
         )
     sums = (model.backbone_loaded or {}).get("sums")
     if backbone is not None:

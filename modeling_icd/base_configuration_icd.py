@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_of
 from .heads import find_head, require_positive
-from .labels_icd import check_labels, upper_codes, with_new_labels, with_new_words
+from .labels_icd import check_labels, with_new_labels, with_new_words
 from .loss_icd import check_extra_weights, complete_loss_options
 from .sharing_icd import PushGuard
 from .versions_icd import VERSION, check_version, with_older_meaning
@@ -256,8 +256,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`shortlist` must be None or a dictionary with a `size`, as `fit_shortlist` sets it, got {self.shortlist!r}."
             )
         require_positive("shortlist size", self.shortlist.get("size"))
-        if not find_head(self.head).attends:
-            raise ValueError(f"`shortlist` is of a head that attends; {self.head!r} does not: leave it out.")
+        if not getattr(find_head(self.head).make, "reads_features", False):
+            raise ValueError(
+                f"`shortlist` is of a head that attends, and whose output vectors read what its queries do; {self.head!r} is none: "
+                "leave it out."
+            )
         if self.head_ensemble_size > 1:
             raise ValueError(
                 f"`shortlist` is of a single head, and `head_ensemble_size` is {self.head_ensemble_size}: leave it out."
@@ -274,10 +277,13 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`head_ensemble_size` ({self.head_ensemble_size}) needs `{self.head_field}` {' or '.join(attending)}, got "
                 f"{self.head!r}."
             )
-        options = row.complete(self.head, self.head_options)  # type: ignore[has-type]
-        if "parents" in options and options["parents"] is None:
-            options["parents"] = upper_codes([self.id2label[i] for i in range(self.num_labels)])
-        self.head_options = options
+        self.head_options = row.complete(self.head, self.head_options)  # type: ignore[has-type]
+        parents = self.head_options.get("parents")
+        if parents is not None and len(parents) != self.num_labels:
+            raise ValueError(
+                f"`parents` names the code above each of {len(parents)} codes, and there are {self.num_labels}: give one for each, or "
+                "leave it out."
+            )
 
     def _check_pad_token(self) -> None:
         if self.pad_token_id is None:
@@ -326,6 +332,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     def decision(self) -> dict[str, Any]:
         """The fields that say how scores become codes; see `decision_icd.py`. A rule may have fields not declared here."""
         return decision_of(vars(self))
+
+    @property
+    def has_fixed_states(self) -> bool:
+        """Whether what the head reads of a note never changes, so that it can be kept."""
+        return self.freeze_backbone and not self.layer_mix
 
     @property
     def rule(self) -> ThresholdRule:

@@ -8,7 +8,15 @@ from torch import nn
 
 from .attention_icd import AttendingHead, widened
 from .layers_icd import RealTokens, SameConvolution, without_autocast
-from .pooled_icd import PooledHead
+from .pooled_icd import PooledHead, require_positive
+
+
+def upper_codes(codes: list[str]) -> list[int]:
+    """Of each code the number of the one above it, which is its first three characters, as JointLAAT (arXiv 2007.06351) has
+    it; they are numbered in sorted order."""
+    uppers = sorted({code[:3] for code in codes})
+    numbers = {upper: number for number, upper in enumerate(uppers)}
+    return [numbers[code[:3]] for code in codes]
 
 
 class CAMLHead(AttendingHead):
@@ -49,6 +57,7 @@ class CAMLHead(AttendingHead):
         self.description_weight = description_weight
         self.titles: torch.Tensor | None = None
         if description_weight:
+            require_positive("description_words", description_words)
             self.title_words = nn.Embedding(description_words, hidden_size, padding_idx=0)
             self.title_convolution = SameConvolution(hidden_size, num_filter_maps, filter_size, bias=True)
             self.title_output = nn.Linear(num_filter_maps, num_filter_maps)
@@ -99,7 +108,7 @@ class CNNHead(PooledHead):
         num_labels (`int`): C.
         num_filter_maps (`int`): F.
         filter_size (`int`): tokens that a filter reads. A note of fewer tokens is read with zeros behind it.
-        dropout (`float`): on the hidden states.
+        dropout (`float`): on the highest values.
     """
 
     evidence_method = "integrated_gradients"
@@ -185,8 +194,6 @@ class JointLAATHead(LAATHead):
         level_projection_size: int = 128,
         dropout: float = 0.0,
     ):
-        if len(parents) != num_labels:
-            raise ValueError(f"`parents` must name one for each of the {num_labels} codes, got {len(parents)}.")
         super().__init__(hidden_size, num_labels, projection_size, dropout, hidden_size + level_projection_size)
         num_parents = max(parents) + 1
         self.upper = LAATHead(hidden_size, num_parents, projection_size, dropout)
@@ -194,9 +201,13 @@ class JointLAATHead(LAATHead):
         self.parents = list(parents)
         self.upper_logits: torch.Tensor | None = None
 
+    def __getstate__(self):
+        """What a copy has: nothing of the last pass."""
+        return vars(self) | {"upper_logits": None}
+
     def complete(self, summaries, hidden_states, attention_mask):
         logits, _ = self.upper(hidden_states, attention_mask, need_attentions=False)  # (B, parents)
-        self.upper_logits = logits if torch.is_grad_enabled() else None
+        self.upper_logits = logits if self.training and torch.is_grad_enabled() else None
         # The authors' code puts the projection of the scores through a sigmoid, too.
         told = torch.sigmoid(self.level_projection(torch.sigmoid(logits)))[:, None]
         return torch.cat([summaries, told.expand(-1, summaries.shape[1], -1).to(summaries.dtype)], dim=-1)
@@ -204,7 +215,7 @@ class JointLAATHead(LAATHead):
     def own_loss(self, labels, is_mean: bool):
         """The binary cross-entropy of the upper level, of which a note has the codes that its own have above them."""
         logits, self.upper_logits = self.upper_logits, None
-        if logits is None:
+        if logits is None:  # it has been asked for this pass already
             return None
         parents = torch.tensor(self.parents, device=labels.device)
         targets = labels.new_zeros(logits.shape).index_add(1, parents, labels).clamp(max=1)

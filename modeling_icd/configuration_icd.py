@@ -14,7 +14,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from .base_configuration_icd import ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import HEADS, HeadRow, find_head
-from .words_icd import WordReader  # noqa: F401 - which makes it known to AutoConfig and AutoModel
+from .words_icd import WordReaderConfig  # which also makes it known to AutoConfig and AutoModel
 
 
 # Heads that `LlamaForICDCoding` can have.
@@ -261,7 +261,11 @@ class ICDConfig(ICDBaseConfig):
             )
             own = {name: value for name, value in vars(backbone_config).items() if name in names}
             if kwargs.get("head", backbone_config.head) == backbone_config.head:
-                own |= {"head": backbone_config.head, "head_options": dict(backbone_config.head_options)}
+                kept = {name: value for name, value in backbone_config.head_options.items() if name != "parents"}
+                own |= {
+                    "head": backbone_config.head,
+                    "head_options": kept,
+                }  # which code stands above which, the codes say
             else:
                 own.pop("head_dropout")
         architecture = getattr(backbone_config, "backbone_config", backbone_config)
@@ -287,6 +291,15 @@ class PublishedConfig(ICDConfig):
                 "ICDConfig and ModelForICDCoding take any."
             )
         super()._check_head()
+
+
+def _check_recurrent(config: ICDConfig, name: str) -> None:
+    """Raise a `ValueError` where a reader of words has no recurrent network, which the published model has."""
+    if config.backbone_type == WordReaderConfig.model_type and config.backbone_config.rnn is None:
+        raise ValueError(
+            f"{name} reads words through a recurrent network, and this reader has none: give it one (`rnn`), or use ICDConfig and "
+            "ModelForICDCoding."
+        )
 
 
 class MultiResCNNConfig(PublishedConfig):
@@ -319,6 +332,10 @@ class LAATConfig(PublishedConfig):
 
     head: str = "laat"
 
+    def _check_head(self) -> None:
+        super()._check_head()
+        _check_recurrent(self, "LAAT")
+
 
 class CNNConfig(PublishedConfig):
     """Configuration of [`CNNForICD`]; its `head_options` are those of `CNNHead`."""
@@ -336,6 +353,20 @@ class GRUConfig(PublishedConfig):
     published_heads = ("last", "ends")
 
     head: str = "last"
+
+    def _check_head(self) -> None:
+        super()._check_head()
+        if self.backbone_type != WordReaderConfig.model_type:
+            raise ValueError(
+                f"GRUConfig is of a reader of words, got {self.backbone_type!r}: use ICDConfig and ModelForICDCoding."
+            )
+        _check_recurrent(self, "GRU")
+        is_both = self.backbone_config.bidirectional
+        if is_both != (self.head == "ends"):
+            raise ValueError(
+                f"`head` must be {'ends' if is_both else 'last'!r} over a network of {'two directions' if is_both else 'one direction'}, "
+                f"got {self.head!r}."
+            )
 
 
 def head_of(stored: Mapping[str, Any]) -> HeadRow:

@@ -23,16 +23,10 @@ import torch
 from torch import nn
 
 from .attention_icd import AttendingHead, LabelAttentionHead, LabelOutput, of_codes
-from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead
+from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead, upper_codes
 from .layers_icd import NORMS
 from .multirescnn_icd import MultiResCNNHead
-from .pooled_icd import PooledHead
-
-
-def require_positive(name: str, value: Any) -> None:
-    """Raise a `ValueError` that names the field, unless its value is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+from .pooled_icd import PooledHead, require_positive
 
 
 class HeadEnsemble(nn.Module):
@@ -306,5 +300,7 @@ def head_of_config(config) -> nn.Module:
     row, options = find_head(config.head), dict(config.head_options or {})
     if row.architectures:
         options.pop("architecture", None)  # it chose the values of other options, which are given, too
+    if options.get("parents", ()) is None:
+        options["parents"] = upper_codes([config.id2label[i] for i in range(config.num_labels)])
     make = partial(row.make, config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
     return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

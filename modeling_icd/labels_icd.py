@@ -36,14 +36,6 @@ def check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
         )
 
 
-def upper_codes(codes: list[str]) -> list[int]:
-    """Of each code the number of the one above it, which is its first three characters, as JointLAAT (arXiv 2007.06351) has
-    it; they are numbered in sorted order."""
-    uppers = sorted({code[:3] for code in codes})
-    numbers = {upper: number for number, upper in enumerate(uppers)}
-    return [numbers[code[:3]] for code in codes]
-
-
 def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}

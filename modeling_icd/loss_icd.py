@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .labels_icd import upper_codes
+from .comparators_icd import upper_codes
 from .layers_icd import values_are_known
 
 

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from .backbone_icd import (
     check_backbone_weights,
     check_head_weights,
+    is_of_head,
     load_head_only,
     mismatched_keys,
     names_of_weights,
@@ -134,7 +135,7 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
             lift_causal_mask(self.model)
         if getattr(config, "quantization_config", None) is not None:
             # The head is small and newly trained. This is what every quantizer leaves as it is, whatever else it is told.
-            self._keep_in_fp32_modules = ["score"]
+            self._keep_in_fp32_modules = ["score", "layer_mix"]
         self.score = head_of_config(config)
         self._head_modules = frozenset() if type(self.score) is PooledHead else frozenset(self.score.modules())
         self._head_std = getattr(members_of(self.score)[0], "initial_std", None)
@@ -268,7 +269,7 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         elif not kwargs.get("ignore_mismatched_sizes"):
             check_head_weights(pretrained_model_name_or_path, info)
         random = (*info["missing_keys"], *mismatched_keys(info))
-        model.head_is_new = head_is_apart or any(key.startswith("score.") for key in random)
+        model.head_is_new = head_is_apart or any(is_of_head(key) for key in random)
         if model.head_is_new:
             # peft writes this name into an adapter as the model to load it over. That must not be the backbone alone:
             # a stock `LlamaForSequenceClassification` would be made of it, with another head and no windows.
@@ -447,12 +448,7 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
         loss, num_items = None, options["num_items_in_batch"]
         if labels is not None:
-            again = None
-            if self.training and self.config.r_drop:
-                again, _ = run_head(self.score, read() if learns else hidden_states, attention_mask, False)
-                again = again if again.dim() == 3 else again[None]
-            loss = coding_loss(self.config, members, labels, num_items, again)
-            loss = loss + own_loss(self.config, members_of(self.score), labels, num_items)
+            loss = self._loss(members, labels, num_items, read if learns else lambda: hidden_states, attention_mask)
             if evidence is not None and attentions is not None:
                 marked = attentions if asked is False else of_codes(attentions, marked_codes(evidence))
                 loss = loss + evidence_loss(self.config, marked, evidence, labels, num_items)
@@ -467,6 +463,18 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
             hidden_states=hidden_states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _loss(self, members, labels, num_items, read, attention_mask):
+        """The loss of logits `(E, B, C)`. In training what else is learned from is in it: the head's own loss, and, with `r_drop`,
+        a second pass with other dropout over what `read` gives."""
+        if not self.training:
+            return coding_loss(self.config, members, labels, num_items)
+        own = own_loss(self.config, members_of(self.score), labels, num_items)  # of the pass that was just made
+        again = None
+        if self.config.r_drop:
+            again, _ = run_head(self.score, read(), attention_mask, False)
+            again = again if again.dim() == 3 else again[None]
+        return coding_loss(self.config, members, labels, num_items, again) + own
 
     def describe(self, num_tokens: int = 2500) -> dict[str, dict[str, int]]:
         """Prints a table of the model's parts, and returns it.

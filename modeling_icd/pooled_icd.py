@@ -1,10 +1,18 @@
 """Heads that make one vector of a note, and read all codes from it by one linear layer."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 
 POOLINGS = ("last", "mean", "ends", "filters")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raise a `ValueError` that names the field, unless its value is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
 class PooledHead(nn.Linear):

@@ -1,6 +1,7 @@
 """How a model reads notes of any length: its backbone runs over windows, whose states are stitched to one sequence."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ def lift_causal_mask(backbone: PreTrainedModel) -> None:
         raise ValueError(
             f"`bidirectional_attention` lifts a causal mask, and {type(backbone).__name__} has none: leave it out."
         )
+    backbone.config = copy(backbone.config)  # that of the whole model, which is saved, says it in its own field
     backbone.config.is_causal = False  # read where the mask is made
     for module in causal:  # and where there is none to make
         module.is_causal = False

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import BaseModelOutput
 
 from .layers_icd import values_are_known
+from .pooled_icd import require_positive
 
 
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -58,10 +59,16 @@ class WordReaderConfig(PreTrainedConfig):
             "num_rnn_layers": self.num_rnn_layers,
         }
         for name, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
-        if not 0 <= self.embedding_dropout < 1:
-            raise ValueError(f"`embedding_dropout` must be in [0, 1), got {self.embedding_dropout!r}.")
+            require_positive(name, value)
+        if self.max_position_embeddings is not None:
+            require_positive("max_position_embeddings", self.max_position_embeddings)
+        dropout = self.embedding_dropout
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise ValueError(f"`embedding_dropout` must be a number in [0, 1), got {dropout!r}.")
+        if not isinstance(self.bidirectional, bool):
+            raise ValueError(f"`bidirectional` must be true or false, got {self.bidirectional!r}.")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"`pad_token_id` ({self.pad_token_id}) is none of the {self.vocab_size} words.")
 
     @property
     def hidden_size(self) -> int:

@@ -67,7 +67,7 @@ def test_configurations_are_found_by_name_and_a_wrong_name_lists_them(installed,
     command = [installed / "python", "-P", "-c", code]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
-    files = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs/peers").glob("*.yaml"))
+    files = [path for folder in ("", "heads", "peers") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
     names = ", ".join(path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in files)
     assert run.stderr.splitlines() == [
         f"error: No configuration file files_indirect, and none of that name: choose from {names}.",

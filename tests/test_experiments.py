@@ -19,7 +19,7 @@ tasks:
 rows:
   frequencies: {yardstick: frequencies}
   ours: {config: {seeds: codiesp_direct}}
-  words: {config: caml, options: {learning_rate: 1}, by_task: {folds: {learning_rate: 2}}}
+  words: {config: peers/caml, options: {learning_rate: 1}, by_task: {folds: {learning_rate: 2}}}
 """
 
 
@@ -63,8 +63,16 @@ def test_rows_come_by_turns_and_yardsticks_once(folder):
         ("asks: Which is better?", "", "lacks asks"),
         ("dataset: cmc2007, ", "", "tasks: folds lacks dataset"),
         ("yardstick: frequencies", "yardstick: guess", "`yardstick` must be one of frequencies, tfidf, tfidf_strong"),
+        (
+            "asks: Which is better?",
+            "asks: Which?\nagainst: theirs",
+            "`against` must be one of the rows, frequencies, ours",
+        ),
         ("{yardstick: frequencies}", "{}", "rows: frequencies must have either `config` or `yardstick`"),
-        ("config: caml", "conf: caml", "rows: words has no field conf"),
+        ("config: peers/caml", "conf: caml", "rows: words has no field conf"),
+        ("config: peers/caml", "config: camel", "rows: words: there is no configuration .*camel.yaml"),
+        ("parts: [diagnoses_en]", "parts: diagnoses_en", "tasks: seeds: `parts` must be a list, got 'diagnoses_en'"),
+        ("asks: Which", "asks: [Which", "is no YAML"),
         (
             "{seeds: codiesp_direct}",
             "{seed: codiesp_direct}",
@@ -85,6 +93,8 @@ def test_wrong_words_on_the_command_line(folder, tmp_path, capsys):
         (["two", "--rows", "x"], "two has no row x, only frequencies, ours, words"),
         (["two"], "The task folds needs the data set cmc2007: give --data cmc2007=DIR"),
         (["two", "--data", "cmc2007"], "`--data` must be NAME=VALUE, got 'cmc2007'"),
+        (["two", "--set", "llama=x"], "two leaves nothing open, and not llama"),
+        (["two", "--seeds", "7"], "two has no run with --seeds 7"),
     ):
         with pytest.raises(ValueError, match=message):
             main([*arguments, "--output_dir", str(tmp_path / "out")])
@@ -93,6 +103,18 @@ def test_wrong_words_on_the_command_line(folder, tmp_path, capsys):
 def found(micro: float, overall_map: float = 0.5) -> dict:
     metrics = {"f1_micro": micro, "f1_macro": 0.1, "map": overall_map, "auc_micro": 0.9, "precision_at_5": 0.4}
     return {"metrics": metrics, "intervals": {"f1_micro": [micro - 0.1, micro + 0.1]}, "training_seconds": 60}
+
+
+def test_what_is_left_open_is_filled_or_the_row_is_left_out(folder, capsys):
+    (folder / "two.yaml").write_text(
+        PLAN + '  open: {config: peers/plm_icd, options: {backbone: "{bert}", reader_options: ["vectors={bert}"]}}\n'
+    )
+    plan, lacking = read_plan("two").filled({})
+    assert "open" not in plan.rows and lacking == {"open": ["bert"]}
+    plan, lacking = read_plan("two").filled({"bert": "b"})
+    assert plan.rows["open"].options["folds"] == {"backbone": "b", "reader_options": ["vectors=b"]} and not lacking
+    with pytest.raises(ValueError, match="open: left out, since --set does not give bert"):
+        main(["two", "--rows", "open", "--dry_run"])
 
 
 def test_figures_of_folds_and_seeds(folder):
@@ -125,8 +147,23 @@ def test_a_report_says_who_is_best_and_who_is_below_the_frequencies(folder):
     text = report(plan, results, num_planned=9)
     assert "4 of 9 runs." in text
     assert "words has the highest micro-F1, 0.605; next is frequencies with 0.205." in text
+    assert "which does not hold 0" in text and "may change" not in text
     assert "Below the MAP of the table of frequencies, 0.300: words." in text
     assert "| words | 2 | **0.605**" in text
+
+
+def test_a_report_says_what_is_gained_over_a_row(folder):
+    (folder / "two.yaml").write_text(PLAN + "against: frequencies\n")
+    plan = read_plan("two")
+    results = {Run("seeds", "diagnoses_en", "frequencies", 0): found(0.2)}
+    results |= {Run("seeds", "diagnoses_en", "words", seed): found(micro) for seed, micro in ((0, 0.5), (1, 0.6))}
+    for seed, macro in ((0, 0.13), (1, 0.15)):
+        results[Run("seeds", "diagnoses_en", "words", seed)]["metrics"]["f1_macro"] = macro
+    text = report(plan, results, num_planned=9)
+    assert "Beside frequencies:" in text
+    # 0.35 and 0.04 above; Student's t with one degree of freedom is 12.706.
+    assert "| words | +0.350 (-0.285 to +0.985) | +0.040 (-0.087 to +0.167) | +40% |" in text
+    assert "Beside" not in report(plan._replace(against=None), results, num_planned=9)
 
 
 def test_an_experiment_runs_goes_on_and_reports(folder, tmp_path, capsys):

@@ -79,7 +79,7 @@ def refit_decision(
     notes = notes_to_decide_on(builder.as_dataset(split="validation"), config.label2id, args)  # now, not after scoring
     warn_of_learned(folder, notes.texts)
     model, tokenizer = load_model(folder, reader=reader)
-    store = make_store(model) if make_store is not None and config.freeze_backbone else None
+    store = make_store(model) if make_store is not None and config.has_fixed_states else None
     decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)
     if run:  # which says how to train such a model
         run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}

@@ -103,7 +103,7 @@ def score_split(
     )
     records = builder.as_dataset(split=split)
     check_codes_are_known(records, model.config.label2id, split)
-    store = make_store(model) if make_store is not None and model.config.freeze_backbone else None
+    store = make_store(model) if make_store is not None and model.config.has_fixed_states else None
     notes = texts_of_notes(records)
     if split not in ("train", "all"):
         warn_of_learned(model_id, notes)

@@ -116,12 +116,16 @@ class HiddenStates:
         fingerprint (`str`, *optional*): the model's [`backbone_fingerprint`], where it is known.
 
     Raises:
-        ValueError: where there is no such format, or it keeps more directions than the states have.
+        ValueError: where there is no such format, it keeps more directions than the states have, or the model has a `layer_mix`.
     """
 
     def __init__(
         self, folder: Path, model: LlamaICDPreTrainedModel, format: str = "float16", fingerprint: str | None = None
     ):
+        if model.config.layer_mix:
+            raise ValueError(
+                "The mix of layers that this model reads is learned, so its hidden states cannot be kept."
+            )
         self.parent = make_folder(folder, private=True)
         self.model = model
         self.width = model.config.hidden_size

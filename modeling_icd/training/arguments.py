@@ -69,12 +69,12 @@ class ModelArguments(ReaderArguments):
     window_size: int | None = field(default=None, metadata={"help": "Tokens of one backbone pass."})
     window_stride: int | None = None
     hidden_layer: int | None = None
-    normalize_hidden_states: bool = False
-    bidirectional_attention: bool = field(
-        default=False, metadata={"help": "Lift the causal mask of the backbone, which should then learn."}
+    normalize_hidden_states: bool | None = None
+    bidirectional_attention: bool | None = field(
+        default=None, metadata={"help": "Lift the causal mask of the backbone, which should then learn."}
     )
-    layer_mix: bool = field(
-        default=False,
+    layer_mix: bool | None = field(
+        default=None,
         metadata={
             "help": "Read a learned mean of all layers. Of a frozen backbone, too, no states are then kept on disk."
         },

@@ -1,6 +1,7 @@
 """Finds the configuration files that come with this project by their names, and prints the help of `modeling-icd train`."""
 
 import argparse
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
 from importlib import metadata
@@ -13,7 +14,7 @@ from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 
 CHECKOUT = Path(__file__).parents[2] / "configs"
-PATTERNS = ("*.yaml", "peers/*.yaml")  # the others are for other programs
+PATTERNS = ("*.yaml", "heads/*.yaml", "peers/*.yaml")  # the others are for other programs
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
@@ -62,12 +63,21 @@ def find_config(given: str) -> Path:
     raise FileNotFoundError(f"No configuration file {given}, and none of that name: choose from {', '.join(known)}.")
 
 
+def by_folder(names: Iterable[str]) -> str:
+    """Names in one line, those of a folder together: `files_direct, peers/{caml, laat}`."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folder, slash, last = name.rpartition("/")
+        folders.setdefault(folder + slash, []).append(last)
+    return ", ".join(f"{folder}{{{', '.join(own)}}}" if folder else ", ".join(own) for folder, own in folders.items())
+
+
 def help_text(description: str | None) -> str:
     """What `modeling-icd train --help` prints."""
     parser = argparse.ArgumentParser(
         usage=USAGE, description=description, formatter_class=HelpFormatter, add_help=False
     )
-    parser.add_argument("CONFIG", help=f"a YAML file, or one of {', '.join(configs())}")
+    parser.add_argument("CONFIG", help=f"a YAML file, or one of {by_folder(configs())}")
     options = {
         option.name: option
         for arguments in (ModelArguments, DataArguments, ICDTrainingArguments)

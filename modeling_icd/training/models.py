@@ -87,6 +87,8 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
             "further under a new head, load it, save `model.model` and the tokenizer to a folder, and give that."
         ) from None
     model.score.float()
+    if model.layer_mix is not None:
+        model.layer_mix.float()
     # What a quantised backbone holds may change its form at the first use, so it is left out only where that is asked for.
     if args.head_only or (args.freeze_backbone and not args.is_quantised):
         leave_out_backbone(model, backbone, must=bool(args.head_only))

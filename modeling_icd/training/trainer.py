@@ -195,10 +195,10 @@ class ICDTrainer(Trainer):
             ValueError: where the backbone is not frozen, or the collator is another one.
         """
         model = self.bare_model
-        if not getattr(model.config, "freeze_backbone", False):
+        if not getattr(model.config, "has_fixed_states", False):
             raise ValueError(
-                "`hidden_states_dir` keeps what a frozen backbone gives, and this one learns: load the model with "
-                "`freeze_backbone=True`, or leave it out."
+                "`hidden_states_dir` keeps what a frozen backbone gives, and this one learns, or the mix of its layers does: load the "
+                "model with `freeze_backbone=True` and without `layer_mix`, or leave it out."
             )
         if data_collator is not None:
             raise ValueError("`hidden_states_dir` is read by the Trainer's own collator: leave `data_collator` out.")

@@ -180,7 +180,7 @@ def say_cut(options: WordReaderOptions, cut: Cut) -> None:
     if options.max_words is None:
         return
     print(
-        f"`max_words` {options.max_words:,} cuts {cut.num_cut:,} of {counted(cut.num_notes, 'training note')} "
+        f"`max_words` {options.max_words:,} cuts {cut.num_cut:,} of {counted(cut.num_notes, 'note')} "
         f"({cut.num_cut / max(cut.num_notes, 1):.1%}), by {cut.num_lost / max(cut.num_words, 1):.1%} of all words. The model's "
         "tokenizer cuts every note so, in training, evaluation and use."
     )
@@ -205,12 +205,12 @@ def _make(
     kept = words.in_notes(options.min_count)
     if not kept:
         raise ValueError(
-            f"No word is in at least {options.min_count} training notes, so there is nothing to read: lower "
+            f"No word is in at least {options.min_count} notes, so there is nothing to read: lower "
             "`reader_options min_count`."
         )
     vocabulary = {word: i for i, word in enumerate((PAD, UNKNOWN, *kept))}
     if say:
-        print(f"Making a reader of {counted(len(kept), 'word')} of {counted(len(words.notes), 'training note')}.")
+        print(f"Making a reader of {counted(len(kept), 'word')} of {counted(len(words.notes), 'note')}.")
     config = options.config(len(vocabulary))
     vectors, said = find_vectors(options, words, list(vocabulary), config.embedding_size, seed)
     vectors[vocabulary[PAD]] = 0

@@ -1,5 +1,6 @@
 """The published models that ours are compared with: they agree with their authors' code, and padding changes no answer."""
 
+import copy
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from modeling_icd import (
     WordReaderConfig,
 )
 from modeling_icd.heads import members_of
+from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.inference.loop import say_cut
 
 
@@ -35,7 +37,12 @@ KINDS = {
     "caml of odd width": (CAMLForICD, None, {**SMALL, "filter_size": 3}, {}),
     "cnn": (CNNForICD, None, SMALL, {}),
     "laat": (LAATForICD, None, {"projection_size": 5}, {"rnn": "lstm", "rnn_size": 4}),
-    "joint laat": (LAATForICD, "joint_laat", {"level_projection_size": 3}, {"rnn": "lstm", "rnn_size": 4}),
+    "joint laat": (
+        LAATForICD,
+        "joint_laat",
+        {"level_projection_size": 3},
+        {"rnn": "lstm", "rnn_size": 4, "embedding_dropout": 0.0},
+    ),
     "gru": (GRUForICD, None, {"score_bias": True}, {"rnn": "gru", "rnn_size": 6, "bidirectional": False}),
     "bigru": (GRUForICD, "ends", {}, {"rnn": "gru", "rnn_size": 6, "num_rnn_layers": 2}),
     "cross attention": (ModelForICDCoding, "cross_attention", {}, {"rnn": "gru", "rnn_size": 6}),
@@ -179,12 +186,33 @@ def test_a_head_that_is_not_the_models_is_refused(readers):
         LAATForICD.from_pretrained(readers(), num_labels=2, head="last")
 
 
+def test_a_reader_that_is_not_the_models_is_refused(readers, backbone):
+    with pytest.raises(ValueError, match="GRU reads words through a recurrent network, and this reader has none"):
+        GRUForICD.from_pretrained(readers(), num_labels=2)
+    with pytest.raises(ValueError, match="LAAT reads words through a recurrent network"):
+        LAATForICD.from_pretrained(readers(), num_labels=2)
+    both = readers(rnn="gru", rnn_size=6)
+    with pytest.raises(ValueError, match="`head` must be 'ends' over a network of two directions, got 'last'"):
+        GRUForICD.from_pretrained(both, num_labels=2)
+    with pytest.raises(ValueError, match="GRUConfig is of a reader of words, got 'llama'"):
+        GRUForICD.from_pretrained(backbone, num_labels=2)
+    assert CAMLForICD.from_pretrained(backbone, num_labels=2).config.backbone_type == "llama"
+    with pytest.raises(ValueError, match="`shortlist` is of a head that attends, and whose output vectors read"):
+        CAMLForICD.from_pretrained(readers(), num_labels=2, shortlist={"size": 1})
+    with pytest.raises(ValueError, match="`description_words` must be a whole number of at least 1, got 0"):
+        CAMLForICD.from_pretrained(readers(), num_labels=2, head_options={"description_weight": 1.0})
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"rnn": "rnn"}, "`rnn` must be 'lstm' or 'gru', or None, got 'rnn'"),
         ({"rnn_size": 0}, "`rnn_size` must be a whole number of at least 1, got 0"),
-        ({"embedding_dropout": 1.0}, r"`embedding_dropout` must be in \[0, 1\), got 1.0"),
+        ({"embedding_dropout": 1.0}, r"`embedding_dropout` must be a number in \[0, 1\), got 1.0"),
+        ({"embedding_dropout": "a"}, r"`embedding_dropout` must be a number in \[0, 1\), got 'a'"),
+        ({"max_position_embeddings": 0}, "`max_position_embeddings` must be a whole number of at least 1, got 0"),
+        ({"bidirectional": "no"}, "`bidirectional` must be true or false, got 'no'"),
+        ({"pad_token_id": 9}, r"`pad_token_id` \(9\) is none of the 5 words"),
     ],
 )
 def test_a_wrong_field_of_a_reader_is_named(fields, message):
@@ -206,7 +234,8 @@ def test_a_filter_between_two_tokens_gives_its_weight_to_the_last(make):
 
 def test_joint_laat_learns_both_levels(make):
     model = make("joint laat")
-    assert model.config.head_options["parents"] == [0, 1, 0, 2]  # 401, 428, 401, 96.
+    assert model.score.parents == [0, 1, 0, 2]  # 401, 428, 401, 96.
+    model.train()  # without dropout
     ids, mask = a_batch()
     labels = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
     output = model(ids, mask, labels=labels)
@@ -224,14 +253,32 @@ def test_new_codes_have_new_parents(make, tmp_path):
     make("joint laat").save_pretrained(tmp_path)
     codes = {0: "250.00", 1: "250.01"}
     model = LAATForICD.from_pretrained(tmp_path, id2label=codes, ignore_mismatched_sizes=True)
-    assert model.config.head_options["parents"] == [0, 0]
+    assert model.score.parents == [0, 0]
+    generic = ModelForICDCoding.from_pretrained(tmp_path, id2label=codes, ignore_mismatched_sizes=True)
+    assert generic.score.parents == [0, 0]
+    with pytest.raises(ValueError, match="`parents` names the code above each of 3 codes, and there are 2"):
+        LAATForICD.from_pretrained(tmp_path, id2label=codes, head_options={"parents": [0, 1, 0]})
+
+
+def test_the_upper_level_is_learned_and_not_measured(make):
+    model = make("joint laat")
+    ids, mask = a_batch()
+    labels = torch.eye(4)[:3]
+    expected = (
+        torch.nn.functional.binary_cross_entropy_with_logits(model(ids, mask).logits, labels, reduction="sum") / 3
+    )
+    torch.testing.assert_close(model(ids, mask, labels=labels).loss, expected)
+    model.train()(ids, mask)  # a pass without labels, of which nothing is kept for the next one
+    copy.deepcopy(model.eval())
 
 
 def test_dr_caml_draws_codes_towards_their_titles(readers):
     options = {**SMALL, "description_weight": 10.0, "description_words": NUM_WORDS}
-    model = CAMLForICD.from_pretrained(readers(), num_labels=4, head_options=options).eval()
+    model = CAMLForICD.from_pretrained(readers(embedding_dropout=0.0), num_labels=4, head_options=options)
     ids, mask = a_batch()
     labels = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    assert model.eval()(ids, mask, labels=labels).loss.isfinite()  # which measures the codes alone
+    model.train()
     with pytest.raises(ValueError, match="learns from the titles of its codes: give their words as its `titles`"):
         model(ids, mask, labels=labels)
     model.score.titles = torch.tensor([[3, 4, 0], [5, 0, 0], [6, 7, 8], [9, 9, 9]])
@@ -281,6 +328,23 @@ def test_a_lifted_mask_lets_later_words_speak(backbone, implementation):
         torch.testing.assert_close(both.read_hidden_states(ids[1:, :5], mask[1:, :5])[0], states[1, :5])
 
 
+@pytest.mark.parametrize("model_class", [LlamaForICDCoding, ModelForICDCoding])
+def test_a_mask_is_lifted_where_the_configuration_says_so(model_class, backbone, tmp_path):
+    ids, mask = a_batch()
+    causal = model_class.from_pretrained(backbone, num_labels=3).eval()
+    both = model_class.from_pretrained(backbone, num_labels=3, bidirectional_attention=True).eval()
+    both.save_pretrained(tmp_path)
+    again = model_class.from_pretrained(tmp_path, bidirectional_attention=False).eval()
+    config = both.config
+    config.bidirectional_attention = False
+    with torch.no_grad():
+        expected = causal.read_hidden_states(ids, mask)
+        assert torch.equal(again.read_hidden_states(ids, mask), expected)
+        remade = model_class.from_pretrained(backbone, config=config).eval()
+        assert torch.equal(remade.read_hidden_states(ids, mask), expected)
+        assert not torch.equal(both.read_hidden_states(ids, mask), expected)
+
+
 def test_a_lifted_mask_comes_back_from_disk(backbone, tmp_path):
     model = LlamaForICDCoding.from_pretrained(backbone, num_labels=3, bidirectional_attention=True).eval()
     model.save_pretrained(tmp_path)
@@ -316,6 +380,14 @@ def test_a_mix_of_layers_begins_as_their_mean_and_learns(backbone, tmp_path):
         LlamaForICDCoding.from_pretrained(backbone, num_labels=3, layer_mix=True, hidden_layer=1)
     with pytest.raises(ValueError, match="`layer_mix`"):
         model.save_pretrained(tmp_path, head_only=True)
+    with pytest.raises(ValueError, match="so its hidden states cannot be kept"):
+        HiddenStates(tmp_path / "states", model)
+    with pytest.raises(ValueError, match=r"hold, beyond the model's own, 2 weights of the head: layer_mix\.scale"):
+        LlamaForICDCoding.from_pretrained(tmp_path, layer_mix=False)
+    plain = LlamaForICDCoding.from_pretrained(backbone, num_labels=3, pooling="label_attention")
+    plain.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"lack 2 weights of the head: layer_mix\.scale"):
+        LlamaForICDCoding.from_pretrained(tmp_path / "plain", layer_mix=True)
 
 
 def test_notes_that_are_cut_are_counted(readers, capsys):

@@ -251,7 +251,7 @@ def test_the_cut_is_said_each_time(tmp_path, capsys):
     for _ in range(2):
         find_word_reader(options, lambda: iter(NOTES), tmp_path, 0)
         # 5, 5 and 3 words
-        assert "cuts 2 of 3 training notes (66.7%), by 15.4% of all words" in capsys.readouterr().out
+        assert "cuts 2 of 3 notes (66.7%), by 15.4% of all words" in capsys.readouterr().out
 
 
 def arguments(corpus, output_dir, *more, **options) -> list[str]:
@@ -295,10 +295,11 @@ def test_a_trained_word_model_reads_notes_in_every_way(trained, corpus, tmp_path
         torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_words_are_those_of_the_notes_that_are_learned_from(trained, corpus, tmp_path):
+def test_the_words_are_those_of_the_notes_that_are_learned_from(trained, corpus, tmp_path, capsys):
     vocabulary = set(AutoTokenizer.from_pretrained(trained).get_vocab())
     assert set(AutoTokenizer.from_pretrained(f"{trained}-private/word_reader").get_vocab()) == vocabulary
     assert main(arguments(corpus, tmp_path / "refitted", refit_on_validation=True, num_train_epochs=1)) == 0
+    assert "training note" not in capsys.readouterr().out  # where validation notes are among them
     refitted = set(AutoTokenizer.from_pretrained(tmp_path / "refitted").get_vocab())
     counts = {}
     for name in ("train", "validation"):
