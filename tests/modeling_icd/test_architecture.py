@@ -92,7 +92,7 @@ def test_label_attention_is_as_wide_as_it_is_told(backbone, tmp_path):
     model = LlamaForICDCoding.from_pretrained(backbone, num_labels=3, pooling="label_attention", projection_size=5)
     model.save_pretrained(tmp_path)
     assert AutoModel.from_pretrained(tmp_path).score.queries.weight.shape == (3, 5)
-    with pytest.raises(ValueError, match=r"`projection_size` \(5\) is of label attention, got 'last'"):
+    with pytest.raises(ValueError, match=r"`projection_size` \(5\) is no option of the head 'last': leave it out"):
         LlamaForICDCoding.from_pretrained(backbone, num_labels=3, projection_size=5)
 
 
@@ -116,10 +116,13 @@ def test_label_attention_reads_what_stands_around_a_token_if_it_is_told(backbone
     ("make", "message"),
     [
         (lambda: LlamaICDConfig(pooling="label_attention", context_size=4), "`context_size` must be odd, got 4"),
-        (lambda: LlamaICDConfig(context_size=3), r"`context_size` \(3\) is of label attention, got 'last'"),
+        (
+            lambda: LlamaICDConfig(context_size=3),
+            r"`context_size` \(3\) is no option of the head 'last': leave it out",
+        ),
         (
             lambda: LlamaMultiResCNNConfig(context_size=3),
-            r"`context_size` \(3\) is of label attention, got 'multirescnn'",
+            r"`context_size` \(3\) is no option of the head 'multirescnn': leave it out",
         ),
     ],
 )
