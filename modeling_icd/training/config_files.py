@@ -21,12 +21,15 @@ SHOWN = {
     **dict.fromkeys(("dataset", "data_dir", "train_file", "validation_file", "test_file", "dataset_config")),
     "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
     "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
-    **dict.fromkeys(("backbone", "model", "freeze_backbone", "lora_r")),
+    "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`, made for this run",
+    "model": "`direct`, `multirescnn` (a Llama), `generic` (any backbone, any `head`), or of words: "
+    "`word_multirescnn`, `caml`, `laat`, `cnn`, `gru`",
+    **dict.fromkeys(("freeze_backbone", "lora_r")),
     "num_train_epochs": "how often all notes are read",
     "learning_rate": "its highest value",
     "per_device_train_batch_size": "notes of a step, on each device",
     "threshold_rule": f"how codes are decided on: {', '.join(RULES)}",
-    "calibration": None,
+    "calibration": "how logits become scores: `none`, `temperature` or `platt`",
     "resume_from_checkpoint": "`last`: go on with an interrupted run",
     "overwrite_output_dir": "replace what an earlier run left in OUTPUT_DIR",
 }

@@ -48,11 +48,10 @@ def configuration_fields(args: ModelArguments, backbone_config) -> dict[str, Any
         given["head_options"] = options
     if "loss_options" in given:
         given["loss_options"] = args.parsed_loss_options()
-    unknown = [name for name in given if not hasattr(config_class, name)]
+    unknown = ", ".join(f"`{name}`" for name in given if not hasattr(config_class, name))
     if unknown:
-        raise ValueError(
-            f"{unknown} are not fields of {config_class.__name__}: leave them out, or take another model."
-        )
+        head = f" with the head {args.head!r}" if args.head else ""
+        raise ValueError(f"`model` {args.model!r}{head} has no option {unknown}: leave it out, or take another model.")
     return given
 
 

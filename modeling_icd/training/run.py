@@ -29,12 +29,13 @@ from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
+from ..heads import find_head
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, prepare_backbone, to_device
 from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
-from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to
+from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to, nothing_to_start
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
@@ -100,6 +101,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()
+    if model_args.start_titles:
+        check_can_start(model, model_args.backbone)
     evidence = marked_evidence(splits, model_args, data_args)
     training, validation = (
         readable_notes(split, tokenizer, model.config.label2id, name, evidence.get(name))
@@ -192,13 +195,15 @@ def gather(
     learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
     first_process_only(args, lambda: check_same_notes(training_data, args))
+    codes = list(training_data["code_counts"])
+    if model_args.start_titles and not any(code in builder.code_descriptions for code in codes):
+        raise nothing_to_start("this data set has none")
 
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
 
     first_process_only(args, lambda: write_learned(texts(), private_dir))
     backbone = find_backbone(model_args, args, texts, private_dir)
-    codes = list(training_data["code_counts"])
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
 
@@ -225,6 +230,14 @@ def find_backbone(
     config = load_config(backbone)
     first_process_first(args, lambda: prepare_backbone(config))
     return backbone
+
+
+def check_can_start(model: ModelForICDCoding, backbone: str) -> None:
+    """Raise a `ValueError` where titles cannot start the head: it came with the backbone, or does not attend."""
+    if not model.head_is_new:
+        raise nothing_to_start(f"that of {backbone} is not new")
+    if not find_head(model.config.head).attends:
+        raise nothing_to_start(f"the head {model.config.head!r} has no queries")
 
 
 def ready_to_learn(

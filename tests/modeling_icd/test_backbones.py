@@ -19,7 +19,7 @@ from transformers import (
 
 from modeling_icd import ICDConfig, LlamaForICDCoding, LlamaMultiResCNNForICD, ModelForICDCoding
 from modeling_icd.training.arguments import ModelArguments
-from modeling_icd.training.models import add_lora, build_model
+from modeling_icd.training.models import add_lora, build_model, configuration_fields
 
 
 TINY = {
@@ -216,9 +216,22 @@ def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
         ({"model": "gpt"}, "`model` must be 'direct' or 'multirescnn' or 'generic' or .*, got 'gpt'"),
         ({"model": "direct", "head_options": ["a=1"]}, "`head_options` are not for `model` 'direct'"),
         ({"model": "generic", "head": "mean", "head_options": ["a"]}, "must be NAME=VALUE, got 'a'"),
+        ({"model": "generic", "head": "mean", "head_options": ["a=1"]}, "The head 'mean' has no option `a`: it takes"),
+        ({"model": "caml", "filter_sizes": [3]}, "The head 'caml' has no option `filter_sizes`"),
+        ({"model": "caml", "head_options": ["filter_size=0"]}, "`filter_size` must be a whole number of at least 1"),
+        (
+            {"model": "caml", "head": "laat"},
+            "`head` of `model` 'caml' must be one of caml, got 'laat': `generic` takes any",
+        ),
+        ({"model": "generic", "head": "means"}, "`head` of `model` 'generic' must be one of last, .*, got 'means'"),
     ):
         with pytest.raises(ValueError, match=message):
             ModelArguments(backbone="x", **wrong)
+    args = ModelArguments("generic", str(folders / kind), head="mean", pooling="mean")
+    with pytest.raises(
+        ValueError, match="`model` 'generic' with the head 'mean' has no option `pooling`: leave it out"
+    ):
+        configuration_fields(args, AutoConfig.from_pretrained(folders / kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ import pytest
 
 from dataset_scripts import load_split
 from dataset_scripts.codes import icd10_hierarchy
+from modeling_icd import LlamaForICDCoding
 from modeling_icd.training import run as training_run
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.further_texts import (
@@ -148,3 +149,38 @@ def test_what_cannot_be_is_said(corpus, backbone):
     changed = notes.map(lambda note: {"text": note["text"][::-1]}, keep_in_memory=True)
     with pytest.raises(ValueError, match=r"`evidence_sentences` needs marked evidence\. These notes have no marked"):
         further_texts(changed, arguments(evidence_sentences=True), corpus, {}, 0)
+
+
+WORDS = {"model": "generic", "reader_options": "vectors=random", "window_size": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"pooling": "last"}, "the head 'last' has no queries"),
+        ({"pooling": None}, "the head 'last' has no queries"),
+        ({**WORDS, "pooling": None, "head": "laat", "dataset": "files"}, "this data set has none"),
+    ],
+)
+def test_titles_that_start_nothing_are_refused_before_anything_is_made(
+    options, why, corpus, backbone, tmp_path, capsys
+):
+    if options.get("dataset") == "files":
+        corpus, backbone = tmp_path / "own", "words"
+        corpus.mkdir()
+        for split in ("train", "validation"):
+            rows = [f"{split}{number},the patient has a cough,A{number % 2};B1" for number in range(10)]
+            (corpus / f"{split}.csv").write_text("\n".join(["note_id,text,codes", *rows]))
+    assert run(corpus, backbone, tmp_path / "model", start_titles=True, **options) == 2
+    printed = capsys.readouterr()
+    assert f"`start_titles` starts the queries of a new head from the titles of the codes, and {why}" in printed.err
+    assert "to train on" not in printed.out
+    assert not [*tmp_path.rglob("word_reader")]
+
+
+def test_titles_do_not_start_a_head_that_is_there(backbone, tmp_path):
+    model = LlamaForICDCoding.from_pretrained(backbone, num_labels=2, pooling="label_attention")
+    training_run.check_can_start(model, backbone)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="and that of runs/mine is not new: leave it out"):
+        training_run.check_can_start(LlamaForICDCoding.from_pretrained(tmp_path), "runs/mine")

@@ -346,6 +346,9 @@ def test_a_frozen_reader_learns_nothing(corpus, tmp_path):
         ({"reader_options": ["min_count"]}, "NAME=VALUE"),
         ({"reader_options": ["vectors=nowhere.txt"]}, "nowhere.txt"),
         ({"backbone": "someone/llama"}, "give `backbone` 'words'"),
+        ({"bidirectional_attention": True}, "`bidirectional_attention` lifts the causal mask"),
+        ({"model": "laat", "head": None, "context_size": 3}, "The head 'laat' has no option `context_size`"),
+        ({"head": "mean", "start_titles": True}, "and the head 'mean' has no queries: leave it out"),
     ],
 )
 def test_a_mistake_is_one_message_before_notes_are_read(options, message, tmp_path, capsys):
