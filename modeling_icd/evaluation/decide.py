@@ -8,7 +8,9 @@ other split is read. Results measured before belong to the old decision: evaluat
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from dataset_scripts.files import check_writable, read_json, write_json
 from ..decision_icd import RULES, threshold_value
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
-from ..inference.loop import logits_of_notes
+from ..inference.loop import first_process_first, logits_of_notes, this_process
 from ..inference.model_folder import RUN_FILE, read_run
 from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
@@ -52,6 +54,8 @@ def refit_decision(
         data_dir (`str`): The files of the data set that it was trained on.
         options, make_store, reader (*optional*): As in [`~modeling_icd.evaluation.scoring.score_split`].
 
+    Several processes share the notes; the first one writes.
+
     Returns:
         The fields that `fit_decision` gives.
 
@@ -75,12 +79,16 @@ def refit_decision(
     if args.calibration == "platt" and not training_counts(config):
         raise ValueError(f"{folder} does not say how many training notes each code had, which `platt` needs.")
     cache_dir = cache_dir or private_cache(folder)
-    builder = builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
+    builder = first_process_first(
+        lambda: builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
+    )
     notes = notes_to_decide_on(builder.as_dataset(split="validation"), config.label2id, args)  # now, not after scoring
     warn_of_learned(folder, notes.texts)
     model, tokenizer = load_model(folder, reader=reader)
     store = make_store(model) if make_store is not None and config.has_fixed_states else None
     decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)
+    if this_process()[0] > 0:  # the first one writes
+        return decision
     if run:  # which says how to train such a model
         run["training"] |= {field.name: getattr(args, field.name) for field in fields(DecisionArguments)}
         write_json(run, folder / RUN_FILE)
@@ -185,7 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
     add_data_options(parser, files=("train_file", "validation_file"))
     add_shared_options(parser)
-    return run_command(lambda: decide(parser, arguments), DatasetsError)
+    is_first = this_process()[0] == 0
+    with nullcontext() if is_first else redirect_stdout(StringIO()):  # one of several processes says what there is
+        return run_command(lambda: decide(parser, arguments), DatasetsError)
 
 
 def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:

@@ -6,7 +6,8 @@ They hold the weights, so they are for your own use and never a part of a releas
 
 A graph reads a note in one pass: cutting a long note into windows and stitching their states is Python, which ONNX has
 not. So `model.onnx` takes notes of up to `window_size` tokens, and refuses longer ones, whose logits would not be the
-model's; `head.onnx` takes the stitched states of a note of any length.
+model's; `head.onnx` takes the stitched states of a note of any length. A reader of words that reads whole notes has no
+windows, and its `model.onnx` takes notes of any length, too; one with a recurrent network cannot be exported.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, whole_folder
 
 from ..inference.loading import load_config, prepare_backbone
-from ..modeling_icd import LlamaICDPreTrainedModel
+from ..modeling_icd import ModelForICDCoding
 
 
 TOLERANCE = 1e-4
 REFUSAL = "note_longer_than_the_window"
-MAX_BATCH, MAX_HEAD_LENGTH = 1024, 1 << 20
+MAX_BATCH, MAX_LENGTH = 1024, 1 << 20  # of a graph that is traced; it keeps neither
 # Batch and length of the notes that an exported graph is compared on; the first is also what it is traced with.
 SHAPES = ((2, 7), (1, 1), (3, 16))
 
@@ -42,16 +43,18 @@ class _Logits(nn.Module):
     A graph keeps no limit of its dimensions, so notes of more than `longest` tokens are refused by arithmetic, before
     anything else is done: 0 is added to tokens and mask, as a product of the mask and of `longest` zeros cut to the length
     of the notes. Where there are more tokens than zeros, the two have no product, and the runtime's error names `REFUSAL`.
+    Without `longest` it takes any length.
     """
 
-    def __init__(self, model: LlamaICDPreTrainedModel, input_name: str, longest: int):
+    def __init__(self, model: ModelForICDCoding, input_name: str, longest: int | None):
         super().__init__()
-        self.model, self.input_name, self.longest = model, input_name, longest
-        if input_name == "input_ids":  # a head reads states of any number
-            self.register_buffer(REFUSAL, torch.zeros(longest, 1))
+        self.model, self.input_name, self.refuses = model, input_name, longest is not None
+        self.longest = MAX_LENGTH if longest is None else longest
+        if self.refuses:
+            self.register_buffer(REFUSAL, torch.zeros(self.longest, 1))
 
     def forward(self, notes: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        if self.input_name == "input_ids":
+        if self.refuses:
             nothing = (attention_mask.float() @ self.get_buffer(REFUSAL)[: notes.shape[1]]).long()  # (B, 1)
             notes, attention_mask = notes + nothing, attention_mask + nothing
         return self.model(**{self.input_name: notes}, attention_mask=attention_mask).logits
@@ -70,15 +73,15 @@ class _Logits(nn.Module):
         return notes, mask
 
 
-def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[str, float]:
+def export_onnx(model: ModelForICDCoding, output_dir: str | Path) -> dict[str, float]:
     """Write `model.onnx` (`input_ids` in) and `head.onnx` (`hidden_states` in), both with `attention_mask` in and `logits` out.
 
     All dimensions but the hidden size and the number of codes are free. `model.onnx` raises an error of the runtime where
-    notes are padded to more tokens than the window (`window_size`, or `max_position_embeddings` where there is none). The
-    labels, the threshold and the window are in the `config.json` beside them.
+    notes are padded to more tokens than the window (`window_size`, or `max_position_embeddings` where there is none; a model
+    without either reads any number). The labels, the threshold and the window are in the `config.json` beside them.
 
     Args:
-        model ([`LlamaICDPreTrainedModel`]): In fp32.
+        model ([`ModelForICDCoding`]): In fp32.
         output_dir (`str` or `Path`): A folder that is not there yet.
 
     Returns:
@@ -86,11 +89,16 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
 
     Raises:
         FileExistsError: where `output_dir` is there.
-        ValueError: where onnx, onnxscript or onnxruntime is not installed, a graph's logits differ by more than 1e-4, or
-            `model.onnx` does not refuse a note that is longer than the window.
+        ValueError: where the reader has a recurrent network, onnx, onnxscript or onnxruntime is not installed, a graph's logits
+            differ by more than 1e-4, or `model.onnx` does not refuse a note that is longer than the window.
     """
     output_dir = Path(output_dir)
     check_new_folder(output_dir)
+    if rnn := getattr(getattr(model.config, "backbone_config", None), "rnn", None):
+        raise ValueError(
+            f"The reader of this model has a recurrent network (`rnn` {rnn!r}), which reads each note of a batch to its own end, and "
+            "a graph would read the padding, too: only readers without one can be exported."
+        )
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - which torch exports with
@@ -100,9 +108,9 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
     config = model.config
     config.shortlist = None  # a graph computes all codes
     longest = config.window_size or config.max_position_embeddings
-    parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", MAX_HEAD_LENGTH)}
+    parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", None)}
     differences = {}
-    if longest < 2:
+    if longest is not None and longest < 2:
         raise ValueError("A `window_size` of 1 cannot be exported: a graph needs a length that may change.")
     with whole_folder(output_dir) as partial:
         for file, (input_name, longest) in parts.items():
@@ -110,13 +118,21 @@ def export_onnx(model: LlamaICDPreTrainedModel, output_dir: str | Path) -> dict[
             _export(wrapped, partial / file)
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4  # the refusal that is asked for is no news
-            session = onnxruntime.InferenceSession(str(partial / file), options, providers=["CPUExecutionProvider"])
-            differences[file] = _largest_difference(session, wrapped)
+            faults = onnxruntime.capi.onnxruntime_pybind11_state
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(partial / file), options, providers=["CPUExecutionProvider"]
+                )
+                differences[file] = _largest_difference(session, wrapped)
+            except (faults.NotImplemented, faults.InvalidArgument) as error:
+                raise ValueError(
+                    f"onnxruntime cannot run {file} of this model's head {config.head!r}: {error}"
+                ) from None
             if not differences[file] <= TOLERANCE:
                 raise ValueError(
                     f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
                 )
-            if input_name == "input_ids":
+            if longest is not None:
                 require_refusal(session, longest + 1)
         config.save_pretrained(partial)
     return differences

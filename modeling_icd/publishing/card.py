@@ -18,7 +18,7 @@ from dataset_scripts.facts import (
 )
 from dataset_scripts.licenses import OPEN_LICENSES
 
-from ..configuration_icd import head_of
+from ..configuration_icd import GRUConfig, LlamaMultiResCNNConfig, head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.yardsticks import training_warning
@@ -35,6 +35,17 @@ RESULT_FIELDS = (
     *("dataset", "config", "split", "num_notes", "num_codes", "threshold", "threshold_source"),
     *("intervals", "strata"),
 )
+
+# The papers behind the heads, whose entries are in model_card.md. CAML's has the CNN and the recurrent networks, too.
+PAPERS = {
+    "multirescnn": "multirescnn",
+    "caml": "caml",
+    "cnn": "caml",
+    "ends": "caml",
+    "laat": "laat",
+    "joint_laat": "laat",
+    "cross_attention": "plm_ca",
+}
 
 # Invented, in words that no hospital uses, so that the privacy check cannot take it for a training note.
 INVENTED_NOTE = (
@@ -300,8 +311,24 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "note_lines": INVENTED_NOTE,
         "physionet_license": PHYSIONET_LICENSE,
         "llama": llama_terms(release.base_model),
+        "papers": papers_of(folder.config),
         "data_citation": "\n".join(citations) or describe_missing_citation(training_data),
     }
+
+
+def papers_of(config: Mapping[str, Any]) -> set[str]:
+    """Which papers a model follows, by their words in model_card.md: that of the head, and those of Llama's system over a Llama."""
+    head = (
+        "multirescnn"
+        if config["model_type"] == LlamaMultiResCNNConfig.model_type
+        else config.get("head") or config.get("pooling")
+    )
+    papers = {PAPERS[head]} if head in PAPERS else set()
+    if config["model_type"] == GRUConfig.model_type:
+        papers.add("caml")
+    if config.get("backbone_config", {}).get("model_type", "llama") == "llama":
+        papers |= {"llama", "multirescnn"} if head in ("last", "mean", "label_attention") else {"llama"}
+    return papers
 
 
 def max_words(folder: ModelFolder) -> int | None:

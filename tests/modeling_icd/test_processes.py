@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from modeling_icd import LlamaForICDCoding, ModelForICDCoding
+from modeling_icd.evaluation import decide
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.inference.state_shards import Shard
 from modeling_icd.training.run import main
@@ -97,6 +98,13 @@ def evaluate_as_process(arguments, rank, port, log):
     train_as_process(arguments, rank, port, log, evaluate)
 
 
+def decide_as_process(arguments, rank, port, log):
+    """Its log says which files it has written."""
+    write = decide.write_json
+    decide.write_json = lambda content, path: [write(content, path), print("wrote", path.name, file=sys.stderr)]
+    train_as_process(arguments, rank, port, log, decide.main)
+
+
 def train_as_process(arguments, rank, port, log, command=main):
     for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
         os.environ[name] = str(value)
@@ -160,6 +168,7 @@ def test_two_processes_train_what_one_does(mode, context, arguments, tmp_path):
         keys = [key for share in shares for key in share]
         assert len(shares) == 2 and all(shares) and len(keys) == len(set(keys))
         assert_same_evaluation(context, arguments("two", 2), tmp_path)
+        assert_first_process_decides(context, arguments("two", 2), tmp_path / "two")
 
 
 def assert_same_evaluation(context, arguments, folder):
@@ -172,6 +181,17 @@ def assert_same_evaluation(context, arguments, folder):
     assert "f1_micro" in printed[0] and "f1_micro" not in printed[1]
     one, two = (json.loads((folder / name / "results.json").read_text()) for name in ("by_one", "by_two"))
     assert one["metrics"] == pytest.approx(two["metrics"], abs=1e-6, nan_ok=True)
+
+
+def assert_first_process_decides(context, arguments, model):
+    """Two processes that share the notes find the decision that one has found, and the first one alone writes it."""
+    options = [option for option in arguments if option.startswith("--data_dir")]
+    expected = json.loads((model / "config.json").read_text())["threshold"]
+    codes, printed = finish(*start(context, [str(model), *options], model.parent, decide_as_process))
+    assert codes == [0, 0], printed
+    assert "threshold" in printed[0] and "wrote run.json" in printed[0] and "wrote config.json" in printed[0]
+    assert "threshold" not in printed[1] and "wrote" not in printed[1]
+    assert json.loads((model / "config.json").read_text())["threshold"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_two_processes_with_divided_weights_train_what_one_does(context, arguments, tmp_path):

@@ -7,11 +7,12 @@ from huggingface_hub import ModelCard
 
 from modeling_icd.evaluation.icd_metrics.metrics import shown_in
 from modeling_icd.extras.physionet import plan_physionet_release
-from modeling_icd.publishing.card import build_card, card_metadata, card_variables
+from modeling_icd.publishing.card import build_card, card_metadata, card_variables, papers_of
 from modeling_icd.publishing.folder import ModelFolder, project_file, read_content
 from modeling_icd.publishing.release import outgoing_files, plan_release
 
 
+WORDS = {"model_type": "icd_words"}
 GOLDEN = Path(__file__).with_name("golden_card.md")
 
 
@@ -126,6 +127,39 @@ def test_a_table_with_a_hole_is_an_error(model_dir, edit):
     edit("config.json", training_data={"dataset": "mimic3", "synthetic": True, "code_counts": {"401.9": 3}})
     with pytest.raises(ValueError, match=r"lacks strata\.frequency"):
         card_of(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("config", "papers"),
+    [
+        ({"model_type": "llama_icd", "pooling": "laat"}, {"llama", "laat"}),
+        ({"model_type": "llama_multirescnn_icd", "pooling": "label_attention"}, {"llama", "multirescnn"}),
+        ({"model_type": "icd", "head": "laat", "backbone_config": {"model_type": "llama"}}, {"llama", "laat"}),
+        ({"model_type": "icd", "head": "cross_attention", "backbone_config": {"model_type": "bert"}}, {"plm_ca"}),
+        ({"model_type": "multirescnn_icd", "head": "multirescnn", "backbone_config": WORDS}, {"multirescnn"}),
+        ({"model_type": "caml_icd", "head": "caml", "backbone_config": WORDS}, {"caml"}),
+        ({"model_type": "laat_icd", "head": "joint_laat", "backbone_config": WORDS}, {"laat"}),
+        ({"model_type": "cnn_icd", "head": "cnn", "backbone_config": WORDS}, {"caml"}),
+        ({"model_type": "gru_icd", "head": "last", "backbone_config": WORDS}, {"caml"}),
+        ({"model_type": "icd", "head": "mean", "backbone_config": WORDS}, set()),
+    ],
+)
+def test_a_card_cites_the_papers_of_its_own_model(config, papers, finished_run):
+    assert papers_of(config) == papers
+    folder = ModelFolder.read(finished_run)
+    release = plan_release(folder, "someone/tiny-icd")
+    template = project_file("model_card.md").read_text()
+    card = ModelCard.from_template(
+        card_metadata(folder, release), template_str=template, **{**card_variables(folder, release), "papers": papers}
+    ).content
+    numbers = {
+        "llama": "2411.06823",
+        "multirescnn": "li2020",
+        "caml": "1802.05695",
+        "laat": "2007.06351",
+        "plm_ca": "2406.08958",
+    }
+    assert {paper for paper, number in numbers.items() if number in card} == papers
 
 
 def test_no_local_path_of_the_run_is_in_the_card(finished_run):

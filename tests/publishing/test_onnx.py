@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_icd import LlamaForICDCoding, LlamaMultiResCNNForICD
-from modeling_icd.extras.onnx import main, require_refusal
+from modeling_icd import CAMLForICD, LlamaForICDCoding, LlamaMultiResCNNForICD, WordReader, WordReaderConfig
+from modeling_icd.extras.onnx import export_onnx, main, require_refusal
 
 
 CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8, "hidden_layer": 1}
@@ -57,6 +57,30 @@ def test_model_and_head_give_the_models_logits(name, backbone, tmp_path, capsys)
         for mask in (torch.ones_like(ids), (torch.arange(length) < 3).long().expand(2, -1)):
             with pytest.raises(Exception, match="note_longer_than_the_window"):
                 run("model.onnx", ids, mask)
+
+
+def word_model(folder, **reader):
+    WordReader(WordReaderConfig(vocab_size=30, embedding_size=8, **reader)).save_pretrained(folder)
+    return CAMLForICD.from_pretrained(folder, num_labels=3, head_options={"num_filter_maps": 4}).eval()
+
+
+def test_the_graph_of_a_word_model_reads_notes_of_any_length(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    ids = torch.randint(1, 30, (2, 99), generator=torch.Generator().manual_seed(6))
+    mask = (torch.arange(99) < torch.tensor([99, 5])[:, None]).long()
+    model = word_model(tmp_path / "reader")
+    export_onnx(model, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    np.testing.assert_allclose(logits, model(ids, mask).logits.detach(), atol=1e-4)
+
+
+@pytest.mark.parametrize("rnn", ["lstm", "gru"])
+def test_a_recurrent_reader_is_refused(rnn, tmp_path):
+    with pytest.raises(ValueError, match=f"has a recurrent network .`rnn` '{rnn}'.*only readers without one"):
+        export_onnx(word_model(tmp_path / "reader", rnn=rnn, rnn_size=4), tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 def test_a_graph_that_answers_a_note_longer_than_its_window_is_not_kept():
