@@ -235,6 +235,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`layer_mix` mixes all layers, and `hidden_layer` ({self.hidden_layer}) names one: choose one of them."
             )
+        if self.layer_mix and self.num_hidden_layers < 2:
+            raise ValueError(
+                f"`layer_mix` mixes the layers of a language model, and {self.backbone_type!r} has none to mix."
+            )
         source = self.backbone_source
         is_named = isinstance(source, dict) and all(isinstance(source.get(key), str) for key in ("name", "digest"))
         if source is not None and not is_named:

@@ -133,7 +133,7 @@ class CNNHead(PooledHead):
         values = self.convolution(nn.functional.pad(states, (0, 0, 0, behind)).mT)  # (B, F, L), by its first token
         is_whole = real & nn.functional.pad(real, (0, behind))[:, behind:]
         first = real & (real.cumsum(dim=1) == 1)
-        is_read = torch.where(is_whole.any(dim=1, keepdim=True), is_whole, first)
+        is_read = is_whole | (first & ~is_whole.any(dim=1, keepdim=True))
         lowest = torch.finfo(values.dtype).min
         return torch.tanh(values.masked_fill(~is_read[:, None, :], lowest).amax(dim=2))
 

@@ -359,7 +359,8 @@ def test_an_encoder_has_no_mask_to_lift(readers):
         CNNForICD.from_pretrained(readers(), num_labels=2, bidirectional_attention=True)
 
 
-def test_a_mix_of_layers_begins_as_their_mean_and_learns(backbone, tmp_path):
+def test_a_mix_of_layers_begins_as_their_mean_and_learns(backbone, readers, tmp_path):
+    words = readers(rnn="gru", rnn_size=6)
     model = LlamaForICDCoding.from_pretrained(
         backbone, num_labels=3, layer_mix=True, freeze_backbone=True, pooling="label_attention"
     )
@@ -378,6 +379,8 @@ def test_a_mix_of_layers_begins_as_their_mean_and_learns(backbone, tmp_path):
         torch.testing.assert_close(again(ids, mask).logits, model(ids, mask).logits, atol=1e-6, rtol=1e-6)
     with pytest.raises(ValueError, match=r"`layer_mix` mixes all layers, and `hidden_layer` \(1\) names one"):
         LlamaForICDCoding.from_pretrained(backbone, num_labels=3, layer_mix=True, hidden_layer=1)
+    with pytest.raises(ValueError, match="`layer_mix` mixes the layers of a language model, and 'icd_words' has none"):
+        ModelForICDCoding.from_pretrained(words, num_labels=3, head="mean", layer_mix=True)
     with pytest.raises(ValueError, match="`layer_mix`"):
         model.save_pretrained(tmp_path, head_only=True)
     with pytest.raises(ValueError, match="so its hidden states cannot be kept"):
