@@ -154,7 +154,9 @@ def test_what_loses_codes_is_refused_and_nothing_set(backbone):
 def test_a_configuration_says_what_is_wrong_with_it(backbone):
     with pytest.raises(ValueError, match="`shortlist size` must be a whole number of at least 1"):
         make("label_attention", backbone, shortlist={"notes": 5})
-    with pytest.raises(ValueError, match=r"`shortlist` is of a head that attends, and whose output .*; 'mean' is none"):
+    with pytest.raises(
+        ValueError, match=r"`shortlist` is of a head that attends, and whose output .*; 'mean' is none"
+    ):
         make("mean", backbone, shortlist={"size": 5})
     with pytest.raises(
         ValueError, match="`shortlist` is of a single head, and `head_ensemble_size` is 2: leave it out"
