@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoConfig, LlamaConfig
 
-from benchmarks.llama2_arithmetic import LLAMA2_7B
+from benchmarks.llama2_arithmetic import LLAMA2_7B, lora_weights
 from modeling_icd.describe_icd import describe_model
 from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training.arguments import WORDS, ModelArguments
@@ -92,7 +92,7 @@ def estimate(config: str, options: dict[str, Any], num_codes: int, num_notes: in
         memory, once, epoch = size * (weights - head) + 16 * head, num_notes * flops, 3 * num_notes * of_head
         learned = head
     elif args.lora_r:
-        learned = head + int(0.006 * (weights - head) * args.lora_r / 16)
+        learned = head + reader.num_hidden_layers * lora_weights(reader, args.lora_r)
         memory, once, epoch = size * (weights - head) + 16 * learned, 0.0, 3 * num_notes * flops
     else:
         learned, memory, once, epoch = weights, 16.0 * weights, 0.0, 3 * num_notes * flops

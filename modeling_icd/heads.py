@@ -26,7 +26,7 @@ from .attention_icd import AttendingHead, LabelAttentionHead, LabelOutput, of_co
 from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead, upper_codes
 from .layers_icd import NORMS
 from .multirescnn_icd import MultiResCNNHead
-from .pooled_icd import PooledHead, require_positive
+from .pooled_icd import PooledHead, require_not_negative, require_positive
 
 
 class HeadEnsemble(nn.Module):
@@ -177,11 +177,6 @@ def _check_flag(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be true or false, got {value!r}.")
 
 
-def _check_weight(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
-
-
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"`{name}` must be a whole number of at least 0, got {value!r}.")
@@ -248,7 +243,7 @@ HEADS: dict[str, HeadRow] = {
         options={
             "num_filter_maps": Option(50, require_positive),
             "filter_size": Option(10, require_positive),
-            "description_weight": Option(0.0, _check_weight),
+            "description_weight": Option(0.0, require_not_negative),
             "description_words": Option(0, _check_count),
         },
     ),

@@ -15,6 +15,7 @@ from torch import nn
 
 from .comparators_icd import upper_codes
 from .layers_icd import values_are_known
+from .pooled_icd import require_not_negative
 
 
 REDUCTIONS = ("sum", "mean")
@@ -154,8 +155,7 @@ def check_extra_weights(config) -> None:
         "r_drop": config.r_drop,
     }
     for name, value in weights.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+        require_not_negative(name, value)
     _share("tree_smoothing", config.tree_smoothing)
     if config.r_drop and config.freeze_backbone and not config.head_dropout:
         raise ValueError(

@@ -15,6 +15,12 @@ def require_positive(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
 
 
+def require_not_negative(name: str, value: Any) -> None:
+    """Raise a `ValueError` that names the field, unless its value is a number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+
+
 class PooledHead(nn.Linear):
     """One vector per note, then one linear layer: the layer that a model names `score`.
 
