@@ -55,11 +55,11 @@ format: $(VENV)/installed
 
 # Both models on real radiology reports, five folds, beside TF-IDF + LinearSVC on the same folds.
 cmc: $(VENV)/installed
-	$(PY) -m benchmarks.cmc_cross_validation --data_dir $(DATA) --output_dir runs/cmc
+	$(PY) -m experiments cmc --data cmc2007=$(DATA)
 
-# The same on the 50 most frequent diagnoses of CodiEsp in English, three seeds: make codiesp DATA=FOLDER
+# The same on the diagnoses of CodiEsp, three seeds: make codiesp DATA=FOLDER
 codiesp: $(VENV)/installed
-	$(PY) -m benchmarks.codiesp --data_dir $(DATA) --output_dir runs/codiesp
+	$(PY) -m experiments codiesp --data codiesp=$(DATA)
 
 # The coders that come with the package, trained again and compared with those: make coders DATA=FOLDER
 coders: $(VENV)/installed

@@ -104,11 +104,15 @@ def logits_of_split(folder: Path, settings: dict, data_dir: str, split: str):
     return model.config, records, logits_of_notes(model, tokenizer, list(records["text"]), states=store)
 
 
-def score_ensemble(folders: Sequence[Path], config: str, data_dir: str) -> dict[str, float]:
+def score_ensemble(folders: Sequence[Path], config: str, data_dir: str, **differing: object) -> dict[str, float]:
     """Metrics, on the test split, of the mean logits of models that differ in their seed alone: what `head_ensemble_size` heads
     give, each of them trained already. Their threshold is chosen on validation, as that of each is; where they have learned
-    from validation since (`refit_on_validation`), it is the mean of the thresholds that were chosen before."""
-    settings = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())
+    from validation since (`refit_on_validation`), it is the mean of the thresholds that were chosen before.
+
+    Args:
+        differing: options that differ from those of `configs/CONFIG.yaml`, as [`train_and_score`] was given them.
+    """
+    settings = {**yaml.safe_load(Path(f"configs/{config}.yaml").read_text()), **differing}
     members = [logits_of_split(folder, settings, data_dir, "test") for folder in folders]
     model_config, records, _ = members[0]
     if settings.get("refit_on_validation"):

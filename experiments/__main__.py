@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.runs import train_and_score
+from benchmarks.runs import score_ensemble, train_and_score
 from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
 from dataset_scripts import load_builder, parse_options
 from dataset_scripts.command import run_command
@@ -26,7 +26,7 @@ from dataset_scripts.files import make_folder, write_text
 from dataset_scripts.synthetic import write_corpus
 
 from .estimates import MACHINES, estimate, settings_of
-from .plans import Plan, Run, Task, names, read_plan
+from .plans import Plan, Row, Run, Task, names, read_plan
 from .report import as_json, plot, report
 
 
@@ -68,7 +68,7 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int
     """Train and score one run, unless that is done."""
     task, row = plan.tasks[run.task], plan.rows[run.row]
     folder = output_dir / run.name
-    if row.yardstick is None:
+    if row.has_seeds:
         options = {"dataset": task.dataset, "disable_tqdm": True, **task.options, **row.options[run.task]}
         return train_and_score(
             row.configs[run.task], folder, data_dir, run.part, run.seed, num_processes=num_processes, **options
@@ -76,17 +76,40 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int
     file = folder / "results.json"
     if not file.exists():
         started = time.perf_counter()
-        options = parse_options(task.dataset, task.options.get("dataset_options", ()), "dataset_options")
-        builder = load_builder(
-            task.dataset, run.part, data_dir=data_dir, cache_dir=str(output_dir / "cache"), **options
-        )
-        if row.yardstick == "frequencies":
-            metrics = evaluate_frequencies(builder)
+        if row.mean_of is None:
+            metrics = yardstick_metrics(row, task, run.part, data_dir, output_dir / "cache")
         else:
-            metrics = evaluate_tfidf(builder, tune_threshold=True, strong=row.yardstick == "tfidf_strong")
+            metrics = mean_metrics(run, plan, data_dir, output_dir)
         make_folder(folder)
         write_text(json.dumps({"metrics": metrics, "training_seconds": time.perf_counter() - started}), file)
     return json.loads(file.read_text())
+
+
+def yardstick_metrics(row: Row, task: Task, part: str, data_dir: str, cache_dir: Path) -> dict[str, float]:
+    """Fit and score a row that is no model of ours."""
+    options = parse_options(task.dataset, task.options.get("dataset_options", ()), "dataset_options")
+    builder = load_builder(task.dataset, part, data_dir=data_dir, cache_dir=str(cache_dir), **options)
+    if row.yardstick == "frequencies":
+        return evaluate_frequencies(builder)
+    kind = str(row.yardstick)
+    return evaluate_tfidf(builder, tune_threshold=not kind.endswith("refitted"), strong="strong" in kind)
+
+
+def mean_metrics(run: Run, plan: Plan, data_dir: str, output_dir: Path) -> dict[str, float]:
+    """Score the mean of the logits of a row's seeds.
+
+    Raises:
+        ValueError: where one of them is not done.
+    """
+    members = {member: output_dir / member.name for member in plan.members(run)}
+    missing = [member.name for member, folder in members.items() if not (folder / "results.json").exists()]
+    if missing:
+        raise ValueError(
+            f"{run.name} averages {missing[0]}, which is not done: name its row, too, or leave --rows out."
+        )
+    row, task = plan.rows[run.row], plan.tasks[run.task]
+    options = {"dataset": task.dataset, **task.options, **row.options[run.task]}
+    return score_ensemble(list(members.values()), row.configs[run.task], data_dir, **options)
 
 
 def finished(plan: Plan, runs: list[Run], output_dir: Path) -> dict[Run, dict[str, Any]]:
@@ -120,8 +143,8 @@ def show_plan(
         state = f"{done[run]['training_seconds'] / 60:.1f} min" if run in done else "to do"
         row, task = plan.rows[run.row], plan.tasks[run.task]
         config = row.configs.get(run.task)
-        line = f"{state:>10}  {run.name}  ({config or row.yardstick})"
-        if config is not None and run not in done and run.part in sizes:
+        line = f"{state:>10}  {run.name}  ({row.yardstick or config})"
+        if config is not None and row.has_seeds and run not in done and run.part in sizes:
             options = {**task.options, **row.options[run.task]}
             key = (config, str(options), run.part)
             if key not in estimates:

@@ -8,6 +8,7 @@
     rows:                        # a configuration, or one for each task, and what differs from it
       caml: {config: peers/caml, options: {learning_rate: 1.0e-3}}
       ours: {config: {cmc: cmc_direct, invented: synthetic_direct}}
+      ours x 3: {mean_of: ours}  # the mean of the logits of that row's seeds
       tfidf: {yardstick: tfidf}
 
     against: caml                # a row that the others are compared with, for a second table
@@ -30,7 +31,8 @@ import yaml
 
 FOLDER = Path(__file__).resolve().parent
 CONFIGS = FOLDER.parent / "configs"
-YARDSTICKS = ("frequencies", "tfidf", "tfidf_strong")
+# `refitted`: on train and validation, and LinearSVC decides itself; else the threshold is chosen on validation, as a model's is.
+YARDSTICKS = ("frequencies", "tfidf", "tfidf_refitted", "tfidf_strong", "tfidf_strong_refitted")
 
 
 class Task(NamedTuple):
@@ -58,11 +60,18 @@ class Row(NamedTuple):
         configs (`dict[str, str]`): a file in `configs/` for each task that the row has; empty for a yardstick.
         options (`dict[str, dict]`): for each task what differs from it.
         yardstick (`str`, *optional*): one of `YARDSTICKS`, which is fitted without training.
+        mean_of (`str`, *optional*): the row whose seeds' logits are averaged; `configs` are that row's.
     """
 
     configs: dict[str, str]
     options: dict[str, dict[str, Any]]
-    yardstick: str | None
+    yardstick: str | None = None
+    mean_of: str | None = None
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether there is a run for every seed, and not one for all."""
+        return self.yardstick is None and self.mean_of is None
 
 
 class Run(NamedTuple):
@@ -126,17 +135,25 @@ class Plan(NamedTuple):
 
     def runs(self, tasks: Sequence[str] = (), rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> Iterator[Run]:
         """All runs, or those of some tasks, rows and seeds: first every row once, then every row again with the next part or
-        seed, so that the rows can be compared whenever one stops."""
+        seed, so that the rows can be compared whenever one stops. A mean of seeds comes when all of them are there."""
         for name in tasks or self.tasks:
             task = self.tasks[name]
-            for seed in [seed for seed in task.seeds if not seeds or seed in seeds]:
+            of_task = {row: self.rows[row] for row in rows or self.rows}
+            of_task = {word: row for word, row in of_task.items() if row.yardstick is not None or name in row.configs}
+            kept = [seed for seed in task.seeds if not seeds or seed in seeds]
+            for seed in kept:
                 for part in task.parts:
-                    for row_name in rows or self.rows:
-                        row = self.rows[row_name]
-                        if row.yardstick is not None and seed != task.seeds[0]:
-                            continue  # no seed changes it
-                        if row.yardstick is not None or name in row.configs:
-                            yield Run(name, part, row_name, seed)
+                    for word, row in of_task.items():
+                        # No seed changes a yardstick, and a mean has all of them.
+                        if row.has_seeds or (row.yardstick is not None and seed == task.seeds[0]):
+                            yield Run(name, part, word, seed)
+            means = [word for word, row in of_task.items() if row.mean_of is not None and kept == task.seeds]
+            yield from (Run(name, part, word, task.seeds[0]) for part in task.parts for word in means)
+
+    def members(self, run: Run) -> list[Run]:
+        """The runs whose logits a run averages."""
+        row = self.rows[run.row].mean_of
+        return [] if row is None else [run._replace(row=row, seed=seed) for seed in self.tasks[run.task].seeds]
 
 
 def names() -> list[str]:
@@ -177,8 +194,15 @@ def read_plan(name: str) -> Plan:
         tasks[word] = Task(**{"seeds": [0], "options": {}, "synthetic": {}, **fields})
     rows = {}
     for word, fields in given["rows"].items():
-        _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick"})
+        _check(path, f"rows: {word}", fields, {"config", "options", "by_task", "yardstick", "mean_of"})
         rows[word] = _row(path, word, fields, list(tasks))
+    for word, row in rows.items():
+        if row.mean_of is not None:
+            if row.mean_of not in rows or not rows[row.mean_of].has_seeds:
+                raise ValueError(
+                    f"{path}: rows: {word}: `mean_of` must be a row with a `config`, got {row.mean_of!r}."
+                )
+            rows[word] = rows[row.mean_of]._replace(mean_of=row.mean_of)
     against = given.get("against")
     if against is not None and against not in rows:
         raise ValueError(f"{path}: `against` must be one of the rows, {', '.join(rows)}, got {against!r}.")
@@ -186,9 +210,10 @@ def read_plan(name: str) -> Plan:
 
 
 def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> Row:
+    kinds = ("config", "yardstick", "mean_of")
+    if sum(kind in fields for kind in kinds) != 1:
+        raise ValueError(f"{path}: rows: {word} must have one of {', '.join(f'`{kind}`' for kind in kinds)}.")
     yardstick, config = fields.get("yardstick"), fields.get("config")
-    if (yardstick is None) == (config is None):
-        raise ValueError(f"{path}: rows: {word} must have either `config` or `yardstick`.")
     if yardstick is not None and yardstick not in YARDSTICKS:
         raise ValueError(
             f"{path}: rows: {word}: `yardstick` must be one of {', '.join(YARDSTICKS)}, got {yardstick!r}."
@@ -202,7 +227,7 @@ def _row(path: Path, word: str, fields: Mapping[str, Any], tasks: list[str]) -> 
         if not (CONFIGS / f"{config}.yaml").is_file():
             raise ValueError(f"{path}: rows: {word}: there is no configuration {CONFIGS / f'{config}.yaml'}.")
     options = {name: {**fields.get("options", {}), **by_task.get(name, {})} for name in tasks}
-    return Row(configs, options, yardstick)
+    return Row(configs, options, yardstick, fields.get("mean_of"))
 
 
 def _placeholders(options: Mapping[str, Any]) -> list[str]:

@@ -185,11 +185,11 @@ def sentences(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -
 
 
 def are_alike(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str, first: str, second: str) -> bool:
-    """Whether two rows have runs on the same parts, and, unless one is a yardstick, with the same seeds."""
+    """Whether two rows have runs on the same parts, and, unless one has a run for all seeds, with the same seeds."""
     of_row = [
         {(run.part, run.seed) for run in results if (run.task, run.row) == (task, row)} for row in (first, second)
     ]
-    if any(plan.rows[row].yardstick for row in (first, second)):
+    if not all(plan.rows[row].has_seeds for row in (first, second)):
         of_row = [{(part, 0) for part, _ in runs} for runs in of_row]
     return of_row[0] == of_row[1]
 

@@ -57,18 +57,48 @@ def test_rows_come_by_turns_and_yardsticks_once(folder):
     assert [run.seed for run in plan.runs(tasks=["seeds"], rows=["ours"], seeds=[1])] == [1]
 
 
+def test_a_mean_of_seeds_comes_when_all_are_there(folder, tmp_path):
+    (folder / "two.yaml").write_text(PLAN + "  words x 2: {mean_of: words}\n")
+    plan = read_plan("two")
+    of_mean = [run for run in plan.runs() if run.row == "words x 2"]
+    assert [(run.task, run.part) for run in of_mean] == [
+        ("folds", "fold0"),
+        ("folds", "fold1"),
+        ("seeds", "diagnoses_en"),
+    ]
+    assert [member.name for member in plan.members(of_mean[-1])] == [
+        "seeds-diagnoses_en-words-seed0",
+        "seeds-diagnoses_en-words-seed1",
+    ]
+    order = [run.name for run in plan.runs(tasks=["seeds"])]
+    assert order[-1] == "seeds-diagnoses_en-words_x_2-seed0"
+    assert not [run for run in plan.runs(seeds=[1]) if run.row == "words x 2"]
+    with pytest.raises(ValueError, match="averages seeds-diagnoses_en-words-seed0, which is not done"):
+        main(
+            [
+                *("two", "--rows", "words x 2", "--tasks", "seeds"),
+                *("--data", f"codiesp={tmp_path}", "--output_dir", str(tmp_path / "out")),
+            ]
+        )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("asks: Which is better?", "", "lacks asks"),
         ("dataset: cmc2007, ", "", "tasks: folds lacks dataset"),
-        ("yardstick: frequencies", "yardstick: guess", "`yardstick` must be one of frequencies, tfidf, tfidf_strong"),
+        ("yardstick: frequencies", "yardstick: guess", "`yardstick` must be one of frequencies, tfidf, tfidf_refitted, tfidf_strong, "),
         (
             "asks: Which is better?",
             "asks: Which?\nagainst: theirs",
             "`against` must be one of the rows, frequencies, ours",
         ),
-        ("{yardstick: frequencies}", "{}", "rows: frequencies must have either `config` or `yardstick`"),
+        ("{yardstick: frequencies}", "{}", "rows: frequencies must have one of `config`, `yardstick`, `mean_of`"),
+        (
+            "{yardstick: frequencies}",
+            "{mean_of: frequencies}",
+            "`mean_of` must be a row with a `config`, got 'frequencies'",
+        ),
         ("config: peers/caml", "conf: caml", "rows: words has no field conf"),
         ("config: peers/caml", "config: camel", "rows: words: there is no configuration .*camel.yaml"),
         ("parts: [diagnoses_en]", "parts: diagnoses_en", "tasks: seeds: `parts` must be a list, got 'diagnoses_en'"),
