@@ -6,6 +6,7 @@ import pytest
 
 from experiments import plans
 from experiments.__main__ import main
+from experiments.costs import measure, unbeaten
 from experiments.plans import Run, names, read_plan
 from experiments.report import difference, figures_of, report
 
@@ -87,7 +88,11 @@ def test_a_mean_of_seeds_comes_when_all_are_there(folder, tmp_path):
     [
         ("asks: Which is better?", "", "lacks asks"),
         ("dataset: cmc2007, ", "", "tasks: folds lacks dataset"),
-        ("yardstick: frequencies", "yardstick: guess", "`yardstick` must be one of frequencies, tfidf, tfidf_refitted, tfidf_strong, "),
+        (
+            "yardstick: frequencies",
+            "yardstick: guess",
+            "`yardstick` must be one of frequencies, tfidf, tfidf_refitted, tfidf_strong, ",
+        ),
         (
             "asks: Which is better?",
             "asks: Which?\nagainst: theirs",
@@ -205,27 +210,43 @@ tasks:
   invented:
     dataset: mimic3
     parts: [top50]
+    seeds: [0, 1]
     synthetic: {num_admissions: 40, length: short, show_progress: false}
     options: {num_train_epochs: 1, per_device_train_batch_size: 16, use_cpu: true}
 rows:
   frequencies: {yardstick: frequencies}
   TF-IDF: {yardstick: tfidf}
   words: {config: peers/cnn, options: {reader_options: [vectors=random], head_options: [num_filter_maps=8]}}
+  words x 2: {mean_of: words}
 """
     )
     out = tmp_path / "out"
     command = ["two", "--output_dir", str(out)]
     assert main([*command, "--minutes", "0"]) == 0
-    assert "0 of 3 runs after 0 minutes" in capsys.readouterr().out
+    assert "0 of 5 runs after 0 minutes" in capsys.readouterr().out
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "3 of 3 runs" in said and "3/3 invented-top50-words-seed0: f1_micro" in said
+    assert "5 of 5 runs" in said and "5/5 invented-top50-words_x_2-seed0: f1_micro" in said
     assert (out / "two.png").stat().st_size > 1000
     summary = json.loads((out / "summary.json").read_text())
-    assert {row["row"] for row in summary} == {"frequencies", "TF-IDF", "words"}
+    assert {row["row"] for row in summary} == {"frequencies", "TF-IDF", "words", "words x 2"}
     before = (out / "invented-top50-words-seed0" / "results.json").stat().st_mtime_ns
     assert main([*command, "--dry_run"]) == 0
-    assert "3 of 3 runs are done" in capsys.readouterr().out
+    assert "5 of 5 runs are done" in capsys.readouterr().out
     assert main(command) == 0
     assert (out / "invented-top50-words-seed0" / "results.json").stat().st_mtime_ns == before
     assert main([*command, "--only_report"]) == 0
+    plan = read_plan("two")
+    costs = {
+        run.row: measure(run, plan, str(out / "corpus-invented"), out, num_notes=4)
+        for run in plan.runs(seeds=[0])
+        if run.row in ("TF-IDF", "words")
+    }
+    assert all(cost["coding"] > 0 and cost["epoch"] > 0 and cost["memory"] > 1e8 for cost in costs.values())
+    assert costs["words"]["learned"] > 1000 and costs["words"]["reading"] == 0
+
+
+def test_what_no_other_row_beats():
+    costs = {"slow": 9.0, "quick": 1.0, "poor": 2.0, "equal": 1.0, "middle": 3.0}
+    reached = {"slow": 0.9, "quick": 0.5, "poor": 0.4, "equal": 0.4, "middle": 0.6}
+    assert unbeaten(costs, reached) == ["quick", "middle", "slow"]
