@@ -10,8 +10,6 @@ The data set is by default the one that the model was trained on, read in the sa
 
 import argparse
 import sys
-from contextlib import nullcontext, redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 from datasets.exceptions import DatasetsError
@@ -25,7 +23,7 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, read_json
 
 from ..inference.loading import load_coder_config, reader_arguments
-from ..inference.loop import this_process
+from ..inference.processes import run_in_processes, this_process
 from .icd_metrics.metrics import shown_in
 from .model_data import builder_for, name_data, private_cache
 from .predictions import write_predictions
@@ -93,9 +91,9 @@ def main(arguments: list[str] | None = None, name: str = "evaluate", description
         parser.error(f"--threshold must be in [0, 1], got {args.threshold}")
     if args.compare is not None and args.audit is not None:
         parser.error("--audit is for a model, not for --compare")
-    is_first = this_process()[0] == 0
-    with nullcontext() if is_first else redirect_stdout(StringIO()):  # one of several processes says what there is
-        return run_command(lambda: compare(args) if args.compare else report(args), DatasetsError)
+    return run_command(
+        lambda: run_in_processes(lambda: compare(args) if args.compare else report(args)), DatasetsError
+    )
 
 
 def read_audit_file(args: argparse.Namespace, cache_dir: str) -> dict[int, list[int]]:

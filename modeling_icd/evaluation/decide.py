@@ -8,9 +8,7 @@ other split is read. Results measured before belong to the old decision: evaluat
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import fields
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +24,9 @@ from dataset_scripts.files import check_writable, read_json, write_json
 from ..decision_icd import RULES, threshold_value
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
-from ..inference.loop import first_process_first, logits_of_notes, this_process
+from ..inference.loop import logits_of_notes
 from ..inference.model_folder import RUN_FILE, read_run
+from ..inference.processes import first_process_first, run_in_processes, this_process
 from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
@@ -193,9 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="the `output_dir` of a training run")
     add_data_options(parser, files=("train_file", "validation_file"))
     add_shared_options(parser)
-    is_first = this_process()[0] == 0
-    with nullcontext() if is_first else redirect_stdout(StringIO()):  # one of several processes says what there is
-        return run_command(lambda: decide(parser, arguments), DatasetsError)
+    return run_command(lambda: run_in_processes(lambda: decide(parser, arguments)), DatasetsError)
 
 
 def decide(parser: HfArgumentParser, arguments: list[str] | None) -> int:

@@ -17,7 +17,8 @@ from dataset_scripts.marker import is_synthetic
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
-from ..inference.loop import first_process_first, logits_of_notes
+from ..inference.loop import logits_of_notes
+from ..inference.processes import first_process_first
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from .icd_metrics.inputs import ClassIds
 from .learned_notes import warn_of_learned

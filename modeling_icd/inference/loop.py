@@ -1,8 +1,7 @@
 """The loop from notes to logits: tokenized notes, or cached hidden states, go through a model in batches."""
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..words_icd import WordReaderConfig
 from .batches import batches_by_length, padded_inputs
 from .hidden_states import HiddenStates
 from .linear import fast_linear_layers
+from .processes import this_process
 from .tokens import empty_notes, tokenize_notes
 
 
@@ -25,22 +25,6 @@ from .tokens import empty_notes, tokenize_notes
 TOKENS_PER_BATCH = 65536
 
 T = TypeVar("T")
-
-
-def this_process() -> tuple[int, int]:
-    """Which of the processes that torchrun has started this one is, and how many there are."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return 0, 1
-    state = PartialState(cpu=not torch.cuda.is_available())
-    return state.process_index, state.num_processes
-
-
-def first_process_first(work: Callable[[], T]) -> T:
-    """Let the first of several processes do some work, then the others, which find what it has written."""
-    if this_process()[1] == 1:
-        return work()
-    with PartialState().main_process_first():
-        return work()
 
 
 def logits_of_notes(

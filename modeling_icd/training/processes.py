@@ -1,77 +1,18 @@
-"""Coordinates the processes of one training (`torchrun`): the first one writes, the others wait and read.
+"""What the processes of one training (`torchrun`) share: hidden states and buffers; and how it ends."""
 
-All processes call every function here, in the same order. With one process, a function only does its work.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import datasets
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
 from transformers import TrainingArguments
 
 from ..inference.hidden_states import HiddenStates
+from ..inference.processes import every_process
 
 
 T = TypeVar("T")
-
-
-class OtherProcessFailed(RuntimeError):
-    """Another process has met an error, which it reports itself."""
-
-
-def first_process_only(args: TrainingArguments, work: Callable[[], T]) -> T:
-    """Let the first process do some work while the others wait; its result is given to all.
-
-    Raises:
-        OtherProcessFailed: in the others, where the first met an error.
-    """
-    if args.world_size == 1:
-        return work()
-    result: Any = None
-    error: Exception | None = None
-    if args.process_index == 0:
-        try:
-            result = work()
-        except Exception as caught:  # raised again below, once the others know
-            error = caught
-    result, failure = broadcast_object_list([result, error and str(error)])
-    if error is not None:
-        raise error
-    if failure is not None:
-        raise OtherProcessFailed(failure)
-    return result
-
-
-def first_process_first(args: TrainingArguments, work: Callable[[], T]) -> T:
-    """Let the first process do some work, then the others, which find what it has written."""
-    mine: list[T] = []
-    first_process_only(args, lambda: mine.append(work()))
-    return mine[0] if mine else work()
-
-
-def every_process(args: TrainingArguments, work: Callable[[], T]) -> T:
-    """Let every process do its share of some work, and wait until all have finished.
-
-    Raises:
-        OtherProcessFailed: where another has met an error.
-    """
-    if args.world_size == 1:
-        return work()
-    result: Any = None
-    error: Exception | None = None
-    try:
-        result = work()
-    except Exception as caught:  # raised again below, once the others know
-        error = caught
-    failures = gather_object([error and str(error)])
-    if error is not None:
-        raise error
-    if any(failure is not None for failure in failures):
-        raise OtherProcessFailed(next(failure for failure in failures if failure is not None))
-    return result
 
 
 def fill_states(states: HiddenStates, parts: Sequence[datasets.Dataset], args: TrainingArguments) -> None:
@@ -83,7 +24,7 @@ def fill_states(states: HiddenStates, parts: Sequence[datasets.Dataset], args: T
         states.fit(columns[0]["input_ids"])
         states.fill(datasets.concatenate_datasets(columns)["input_ids"], args.process_index, args.world_size)
 
-    every_process(args, fill)
+    every_process(fill)
     states.reload()
 
 

@@ -33,6 +33,7 @@ from ..heads import find_head
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, prepare_backbone, to_device
+from ..inference.processes import OtherProcessFailed, first_process_first, first_process_only
 from ..inference.tokens import texts_of_notes
 from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to, nothing_to_start
@@ -51,14 +52,7 @@ from .notes import (
     warn_of_empty_notes,
 )
 from .output_folder import check_output_dir, check_same_notes, remove_checkpoints
-from .processes import (
-    OtherProcessFailed,
-    end_processes,
-    fill_states,
-    first_process_first,
-    first_process_only,
-    is_lost_process,
-)
+from .processes import end_processes, fill_states, is_lost_process
 from .saving import save_run
 from .sharding import whole_weights
 from .start import start_head
@@ -92,7 +86,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     private_dir = Path(f"{output_dir}-private")
     for folder in (output_dir, private_dir):
         check_writable(folder, is_folder=True)
-    first_process_only(args, lambda: check_output_dir(run, args))
+    first_process_only(lambda: check_output_dir(run, args))
     set_seed(args.seed)
     is_first = args.process_index == 0
     if not is_first:
@@ -122,9 +116,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         parts = [training.tokens, validation.tokens, *further]
         store = fill_store(folder, model, data_args.hidden_states_format, parts, args)
     collator = ICDCollator(len(codes), hidden_states=store)
-    resume = first_process_only(args, lambda: checkpoint_to_resume(args, model.config.training_data))
+    resume = first_process_only(lambda: checkpoint_to_resume(args, model.config.training_data))
     if resume is None:
-        first_process_only(args, lambda: remove_checkpoints(output_dir))
+        first_process_only(lambda: remove_checkpoints(output_dir))
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
     trainer = make_trainer(
         model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold, further
@@ -133,10 +127,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     logits = predict_split(trainer, validation.tokens)
     counts = [training_data["code_counts"][code] for code in codes]
     decision = first_process_only(
-        args, lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
+        lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
     )
     yardsticks = first_process_only(
-        args, lambda: measure_yardsticks(splits, training, validation, logits, args.tfidf_yardstick)
+        lambda: measure_yardsticks(splits, training, validation, logits, args.tfidf_yardstick)
     )
     log = trainer.state.log_history
     if args.refit_on_validation:
@@ -155,7 +149,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if yardsticks is not None:
         final.config.training_data["yardsticks"] = yardsticks
     weights = whole_weights(trainer)
-    first_process_only(args, lambda: save_run(final, tokenizer, {**run, "log": log}, output_dir, weights))
+    first_process_only(lambda: save_run(final, tokenizer, {**run, "log": log}, output_dir, weights))
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
@@ -190,11 +184,11 @@ def gather(
     model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments, private_dir: Path
 ) -> Materials:
     """Build the data set, find the backbone and its tokenizer, and say how the model is made of them."""
-    builder = first_process_first(args, lambda: build_dataset(data_args, private_dir / "cache"))
+    builder = first_process_first(lambda: build_dataset(data_args, private_dir / "cache"))
     splits = learning_splits(builder, data_args)
     learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
     training_data = describe_training_data(data_args, builder, learned_splits)
-    first_process_only(args, lambda: check_same_notes(training_data, args))
+    first_process_only(lambda: check_same_notes(training_data, args))
     codes = list(training_data["code_counts"])
     if model_args.start_titles and not any(code in builder.code_descriptions for code in codes):
         raise nothing_to_start("this data set has none")
@@ -202,7 +196,7 @@ def gather(
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
 
-    first_process_only(args, lambda: write_learned(texts(), private_dir))
+    first_process_only(lambda: write_learned(texts(), private_dir))
     backbone = find_backbone(model_args, args, texts, private_dir)
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
@@ -223,12 +217,12 @@ def find_backbone(
     made of the `texts` that are learned from."""
     backbone, words = model_args.backbone, model_args.parsed_reader_options()
     if backbone == "smollm2":
-        backbone = first_process_first(args, lambda: str(convert_smollm2()))
+        backbone = first_process_first(lambda: str(convert_smollm2()))
     elif words is not None:
         say = args.process_index == 0
-        backbone = first_process_first(args, lambda: find_word_reader(words, texts, private_dir, args.seed, say))
+        backbone = first_process_first(lambda: find_word_reader(words, texts, private_dir, args.seed, say))
     config = load_config(backbone)
-    first_process_first(args, lambda: prepare_backbone(config))
+    first_process_first(lambda: prepare_backbone(config))
     return backbone
 
 

@@ -22,6 +22,7 @@ from ..evaluation.decide import check_readable, training_counts
 from ..evaluation.decisions import DecisionArguments, check_notes, fit_decision
 from ..inference.hidden_states import HiddenStates
 from ..inference.loop import predict_logits
+from ..inference.processes import first_process_only
 from ..inference.tokens import is_raw
 from ..modeling_icd import ModelForICDCoding
 from .arguments import HEAD_STARTS, ICDTrainingArguments
@@ -30,7 +31,7 @@ from .checkpoints import check_same_backbone, whole_checkpoint
 from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
-from .processes import fill_states, first_process_only, share_buffers
+from .processes import fill_states, share_buffers
 from .sampler import SamplerEpoch, ShuffledLengthGroupedSampler
 from .sharding import prepare_sharded
 from .start import MAX_START_NOTES, start_head
@@ -440,7 +441,7 @@ class ICDTrainer(Trainer):
         config = self.bare_model.config
         counts = training_counts(config)
         decision = first_process_only(
-            self.args, lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=num_unknown)
+            lambda: fit_decision(logits, gold, args, training_counts=counts, num_unknown=num_unknown)
         )
         config.update(decision)
         return decision
