@@ -117,28 +117,46 @@ def _row_figures(results, task: str, row: str) -> dict[str, Figures]:
 
 def gains_table(plan: Plan, results: Mapping[Run, Mapping[str, Any]], task: str) -> list[str]:
     """Lines of the table of what each row gains over the one that the plan names, with an interval where there are several
-    parts or seeds; none where the plan names none."""
+    parts or seeds, and of the macro-F1 of codes with so many training notes; none where the plan names no row."""
     base = None if plan.against is None else _row_figures(results, task, plan.against)
     if plan.against is None or not base:
         return []
+    bands = {row: bands_of(results, task, row) for row in plan.rows}
+    names = list(dict.fromkeys(name for of_row in bands.values() for name in of_row))
     lines = [
-        f"Beside {plan.against}:",
+        f"Beside {plan.against}; the last columns are the macro-F1 of codes with so many training notes:",
         "",
-        "| model | micro-F1 | macro-F1 | macro-F1, relative |",
-        "|---|---:|---:|---:|",
+        f"| model | micro-F1 | macro-F1 | macro-F1, relative |{''.join(f' {name} |' for name in names)}",
+        f"|---|---:|---:|---:|{'---:|' * len(names)}",
     ]
     for row in plan.rows:
         found = _row_figures(results, task, row)
-        if row == plan.against or not found:
+        if not found:
             continue
-        cells = []
-        for metric in ("f1_micro", "f1_macro"):
-            apart = difference(results, task, row, plan.against, metric)
-            reach = "" if apart is None else f" ({apart[1]:+.3f} to {apart[2]:+.3f})"
-            cells.append(f"{found[metric].mean - base[metric].mean:+.3f}{reach}")
+        cells = [_gain(results, task, row, plan.against, found, base, metric) for metric in ("f1_micro", "f1_macro")]
         relative = found["f1_macro"].mean / base["f1_macro"].mean - 1 if base["f1_macro"].mean else float("nan")
-        lines.append(f"| {row} | {cells[0]} | {cells[1]} | {relative:+.0%} |")
+        cells += ["" if row == plan.against else f"{relative:+.0%}"]
+        cells += [f"{bands[row][name]:.3f}" if name in bands[row] else "" for name in names]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _gain(results, task: str, row: str, base_row: str, found: dict, base: dict, metric: str) -> str:
+    if row == base_row:
+        return ""
+    apart = difference(results, task, row, base_row, metric)
+    reach = "" if apart is None else f" ({apart[1]:+.3f} to {apart[2]:+.3f})"
+    return f"{found[metric].mean - base[metric].mean:+.3f}{reach}"
+
+
+def bands_of(results: Mapping[Run, Mapping[str, Any]], task: str, row: str) -> dict[str, float]:
+    """Macro-F1 of the codes of each band of training notes, the mean over a row's runs; none of a yardstick."""
+    found: dict[str, list[float]] = {}
+    for run, result in results.items():
+        if (run.task, run.row) == (task, row):
+            for band in result.get("strata", {}).get("frequency", ()):
+                found.setdefault(band["stratum"], []).append(band["f1_macro"])
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def published_table(plan: Plan, task: str) -> list[str]:

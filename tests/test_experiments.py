@@ -194,10 +194,12 @@ def test_a_report_says_what_is_gained_over_a_row(folder):
     results |= {Run("seeds", "diagnoses_en", "words", seed): found(micro) for seed, micro in ((0, 0.5), (1, 0.6))}
     for seed, macro in ((0, 0.13), (1, 0.15)):
         results[Run("seeds", "diagnoses_en", "words", seed)]["metrics"]["f1_macro"] = macro
+        bands = [{"stratum": "1-5", "f1_macro": macro / 2}, {"stratum": "6-10", "f1_macro": macro}]
+        results[Run("seeds", "diagnoses_en", "words", seed)]["strata"] = {"frequency": bands}
     text = report(plan, results, num_planned=9)
-    assert "Beside frequencies:" in text
+    assert "Beside frequencies; the last columns" in text
     # 0.35 and 0.04 above; Student's t with one degree of freedom is 12.706.
-    assert "| words | +0.350 (-0.285 to +0.985) | +0.040 (-0.087 to +0.167) | +40% |" in text
+    assert "| words | +0.350 (-0.285 to +0.985) | +0.040 (-0.087 to +0.167) | +40% | 0.070 | 0.140 |" in text
     assert "Beside" not in report(plan._replace(against=None), results, num_planned=9)
 
 
