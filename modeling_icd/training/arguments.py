@@ -145,6 +145,13 @@ class ModelArguments(ReaderArguments):
             "`notes` what is looked for in them."
         },
     )
+    start_titles_up_to: int | None = field(
+        default=None,
+        metadata={
+            "help": "With `start_titles`: only codes of at most so many training notes start from their titles, the others as without "
+            "it. Default: all that have a title."
+        },
+    )
     start_evidence: bool = field(
         default=True, metadata={"help": "Whether it is started from marked evidence, where the data set has it."}
     )
@@ -197,6 +204,13 @@ class ModelArguments(ReaderArguments):
             )
         if self.start_titles and self.known_head is not None and not find_head(self.known_head).attends:
             raise nothing_to_start(f"the head {self.known_head!r} has no queries")
+        if self.start_titles_up_to is not None:
+            if not self.start_titles:
+                raise ValueError(
+                    "`start_titles_up_to` says which codes start from their titles: give `start_titles`, too."
+                )
+            if self.start_titles_up_to < 0:
+                raise ValueError(f"`start_titles_up_to` must be at least 0, got {self.start_titles_up_to}.")
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
         for name in ("guidelines", "guidelines_rare"):

@@ -10,7 +10,7 @@ A configuration is a YAML file, or the name of one that comes with this project.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -196,8 +196,8 @@ def gather(
     training_data = describe_training_data(data_args, builder, learned_splits)
     first_process_only(args, lambda: check_same_notes(training_data, args))
     codes = list(training_data["code_counts"])
-    if model_args.start_titles and not any(code in builder.code_descriptions for code in codes):
-        raise nothing_to_start("this data set has none")
+    if model_args.start_titles:
+        check_titles(model_args, training_data["code_counts"], builder.code_descriptions)
 
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
@@ -232,6 +232,18 @@ def find_backbone(
     return backbone
 
 
+def check_titles(model_args: ModelArguments, counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
+    """Raise a `ValueError` where `start_titles` would start no code, of those with so many notes (`counts`)."""
+    titled = [count for code, count in counts.items() if code in titles]
+    if not titled:
+        raise nothing_to_start("this data set has none")
+    limit = model_args.start_titles_up_to
+    if limit is not None and min(titled) > limit:
+        raise nothing_to_start(
+            f"no code with a title has at most {limit} training notes (`start_titles_up_to`), the rarest has {min(titled)}"
+        )
+
+
 def check_can_start(model: ModelForICDCoding, backbone: str) -> None:
     """Raise a `ValueError` where titles cannot start the head: it came with the backbone, or does not attend."""
     if not model.head_is_new:
@@ -259,7 +271,16 @@ def ready_to_learn(
         if model_args.start_titles:
             described, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
             titles = {label2id[code]: tokenizer(title)["input_ids"] for code, title in described.items()}
-        start_head(model, notes, read, max_notes, args.seed, titles, show_progress=not args.disable_tqdm)
+        start_head(
+            model,
+            notes,
+            read,
+            max_notes,
+            args.seed,
+            titles,
+            show_progress=not args.disable_tqdm,
+            titles_up_to=model_args.start_titles_up_to,
+        )
     return add_lora(model, model_args)
 
 

@@ -231,19 +231,21 @@ class HeadStarter:
 
 
 @torch.no_grad()
-def start_queries(head: AttendingHead, titles: Mapping[int, torch.Tensor]) -> None:
-    """Start the queries of codes at their titles (as PLM-CA, MSMN and GKI-ICD do): at the mean of what the head attends over in a
-    title, less the mean of all titles, as long as random queries are. Those of codes without a title stay random.
+def start_queries(head: AttendingHead, titles: Mapping[int, torch.Tensor], codes: Sequence[int]) -> None:
+    """Start the queries of some codes at their titles (as PLM-CA, MSMN and GKI-ICD do): at the mean of what the head attends over
+    in a title, less the mean of all titles, as long as random queries are. Those of other codes stay random.
 
     Args:
-        titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes; at least one.
+        titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes, these among them.
+        codes (`Sequence[int]`): at least one.
     """
     was_training = head.training
     head.eval()
     weight = head.queries.weight.data
-    found = torch.stack([features_of(head, states).mean(dim=0) for states in titles.values()])
-    directions = nn.functional.normalize(found - found.mean(dim=0))
-    weight[list(titles)] = (weight.norm(dim=1).mean() * directions).to(weight.dtype)
+    found = {code: features_of(head, states).mean(dim=0) for code, states in titles.items()}
+    middle = torch.stack([*found.values()]).mean(dim=0)
+    directions = nn.functional.normalize(torch.stack([found[code] for code in codes]) - middle)
+    weight[list(codes)] = (weight.norm(dim=1).mean() * directions).to(weight.dtype)
     head.train(was_training)
 
 
@@ -264,6 +266,7 @@ def start_head(
     titles: Mapping[int, list[int]] | None = None,
     show_progress: bool = True,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    titles_up_to: int | None = None,
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
     from what sets the words of each code apart. A head with batch norm, whose features change as it learns, one that
@@ -280,6 +283,8 @@ def start_head(
         titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads. Where the head
             is started from notes, it begins to look for what sets a code apart at its title.
         tokenizer (*optional*): the backbone's, for notes that are not tokenized.
+        titles_up_to (`int`, *optional*): only codes that at most so many of the notes have start from their titles; by default
+            all that have one.
 
     Raises:
         ValueError: where the model's head was loaded, or started before: starting it would undo its training; where notes are
@@ -295,7 +300,8 @@ def start_head(
         notes = tokenize_split(notes, tokenizer, model.config.label2id)
     model.head_is_new = False
     notes = notes.select(np.flatnonzero(notes["length"]))
-    prior = log_odds(notes_per_code(notes["label_ids"], model.config.num_labels).tolist(), len(notes))
+    counts = notes_per_code(notes["label_ids"], model.config.num_labels).tolist()
+    prior = log_odds(counts, len(notes))
     start_at_prior(model.score, prior)
     members: list[Any] = members_of(model.score)
     has_statistics = any(isinstance(module, nn.BatchNorm1d) for module in members[0].modules())
@@ -309,11 +315,14 @@ def start_head(
             "`start_titles`."
         )
     read_by_backbone = backbone_reader(model)
-    title_states = {code: read_by_backbone(ids) for code, ids in (titles or {}).items() if ids}
+    titles = {code: ids for code, ids in (titles or {}).items() if ids}
+    starting = [code for code in titles if titles_up_to is None or counts[code] <= titles_up_to]
     if not can_start or not max_notes:
-        for member in members if title_states else ():
-            start_queries(member, title_states)
+        title_states = {code: read_by_backbone(ids) for code, ids in titles.items()} if starting else {}
+        for member in members if starting else ():
+            start_queries(member, title_states, starting)
         return
+    title_states = {code: read_by_backbone(titles[code]) for code in starting}
     chosen = notes.select(
         choose_notes(notes["label_ids"], max_notes if read else min(max_notes, UNCACHED_NOTES), seed)
     )
