@@ -109,13 +109,28 @@ def highest_scores(queries: torch.Tensor, states: torch.Tensor, attention_mask: 
 
 
 class LabelOutput(nn.Linear):
-    """One output vector and bias per code, each for the summary of its own code, in fp32 or wider."""
+    """One output vector and bias per code, each for the summary of its own code, in fp32 or wider.
+
+    Attributes:
+        graph (`LabelGraph`, *optional*): what refines the vectors by those of other codes; see graph_icd.py.
+    """
+
+    def __init__(self, features: int, num_labels: int):
+        super().__init__(features, num_labels)
+        self.graph: Any = None
+
+    def vectors(self, only_codes: torch.Tensor | None = None) -> torch.Tensor:
+        """The vectors that logits are made with, `(C, F)`, or those of the codes `(K,)` alone, `(K, F)`."""
+        if self.graph is not None:
+            return self.graph(self.weight, only_codes)
+        weight = widened(self.weight)
+        return weight if only_codes is None else weight[only_codes.to(weight.device)]
 
     def forward(self, summaries, only_codes=None):  # type: ignore[override]
         """Summaries `(B, C, F)` to logits `(B, C)`; `only_codes` `(K,)` are the codes that there are, by default all."""
-        weight, bias = widened(self.weight), widened(self.bias)
+        weight, bias = self.vectors(only_codes), widened(self.bias)
         if only_codes is not None:
-            weight, bias = weight[only_codes.to(weight.device)], bias[only_codes.to(bias.device)]
+            bias = bias[only_codes.to(bias.device)]
         with without_autocast(summaries):
             return torch.einsum("bcf,cf->bc", widened(summaries), weight) + bias
 
@@ -136,6 +151,8 @@ class AttendingHead(nn.Module):
     # Whether the output vector of a code reads the features that its query is compared with: only then can a head be started
     # from notes, and its logits be estimated.
     reads_features = True
+    # Whether each code has an output vector of its own, which a graph of codes can refine.
+    has_label_outputs = True
     # Standard deviation of the random weights that the published model starts from; by default those of Glorot.
     initial_std: float | None = None
 
@@ -239,7 +256,7 @@ class AttendingHead(nn.Module):
         """
         place = self.queries.weight.device
         with without_autocast(states):
-            queries, outputs = widened(self.queries.weight), widened(self.output.weight).to(place)
+            queries, outputs = widened(self.queries.weight), self.output.vectors().to(place)
             gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
             highest = highest_scores(queries, widened(states).to(place), attention_mask.to(place))
             return (highest * gains).to(self.output.bias.device) + widened(self.output.bias)

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_of
+from .graph_icd import complete_label_graph
 from .heads import find_head, require_positive
 from .labels_icd import check_labels, with_new_labels, with_new_words
 from .loss_icd import check_extra_weights, complete_loss_options
@@ -28,6 +29,7 @@ FLAT_FILES = (
     "decision_icd.py",
     "describe_icd.py",
     "evidence_icd.py",
+    "graph_icd.py",
     "heads.py",
     "labels_icd.py",
     "layers_icd.py",
@@ -93,6 +95,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         backbone_source (`dict`, *optional*):
             Where the folder holds the head alone: `name` (a Hub id, a folder, or `smollm2`), `revision` and `digest` of the
             backbone that belongs under it. `save_pretrained(..., head_only=True)` sets it, any other saving clears it.
+        label_graph (`dict`, *optional*):
+            Of a head with an output vector for each code: how these are refined by those of the code's neighbours, which the
+            weights hold. `sources`, `layers`, `neighbours` and `threshold`; see `complete_label_graph`.
         loss (`str`, defaults to `"bce"`):
             What the model learns from, a word of the table in loss_icd.py: `"bce"` (binary cross-entropy), `"focal"`,
             `"asymmetric"` or `"class_balanced"`.
@@ -161,6 +166,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     layer_mix: bool = False
     freeze_backbone: bool = False
     backbone_source: dict[str, str | None] | None = None
+    label_graph: dict[str, Any] | None = None
     loss: str = "bce"
     loss_options: dict[str, Any] | None = None
     loss_reduction: str = "sum"
@@ -225,6 +231,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         check_labels(self.id2label, self.label2id or {})
         self._check_pad_token()
         self._check_head()
+        self._check_label_graph()
         self._check_windows()
         if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
             raise ValueError(
@@ -287,6 +294,15 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`parents` names the code above each of {len(parents)} codes, and there are {self.num_labels}: give one for each, or "
                 "leave it out."
+            )
+
+    def _check_label_graph(self) -> None:
+        if self.label_graph is None:
+            return
+        self.label_graph = complete_label_graph(self.label_graph)
+        if not getattr(find_head(self.head).make, "has_label_outputs", False):
+            raise ValueError(
+                f"`label_graph` refines the output vectors of codes, and the head {self.head!r} has none for each code: leave it out."
             )
 
     def _check_pad_token(self) -> None:

@@ -252,6 +252,7 @@ class CrossAttentionHead(AttendingHead):
     """
 
     reads_features = False
+    has_label_outputs = False
     initial_std = 0.03
 
     def __init__(self, hidden_size: int, num_labels: int, dropout: float = 0.0):

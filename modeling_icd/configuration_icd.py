@@ -27,6 +27,7 @@ _NOT_INHERITED = (
     "custom_pipelines",
     "id2label",
     "label2id",
+    "label_graph",
     "model_type",
     "modeling_icd_version",
     "num_labels",

@@ -24,6 +24,7 @@ from torch import nn
 
 from .attention_icd import AttendingHead, LabelAttentionHead, LabelOutput, of_codes
 from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead, upper_codes
+from .graph_icd import LabelGraph, complete_label_graph
 from .layers_icd import NORMS
 from .multirescnn_icd import MultiResCNNHead
 from .pooled_icd import PooledHead, require_not_negative, require_positive
@@ -297,5 +298,12 @@ def head_of_config(config) -> nn.Module:
         options.pop("architecture", None)  # it chose the values of other options, which are given, too
     if options.get("parents", ()) is None:
         options["parents"] = upper_codes([config.id2label[i] for i in range(config.num_labels)])
-    make = partial(row.make, config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+
+    def make() -> nn.Module:
+        head = row.make(config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+        if config.label_graph is not None:
+            graph = complete_label_graph(config.label_graph)
+            head.output.graph = LabelGraph(config.num_labels, head.output.in_features, **graph)  # type: ignore[union-attr]
+        return head
+
     return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

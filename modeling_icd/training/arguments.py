@@ -15,6 +15,7 @@ from ..configuration_icd import POOLINGS, ICDConfig
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
+from ..graph_icd import GRAPH_SOURCES, complete_label_graph
 from ..heads import ARCHITECTURES, HEADS, NORMS, find_head
 from ..inference.loading import ReaderArguments
 from ..inference.model_folder import WORDS
@@ -109,6 +110,19 @@ class ModelArguments(ReaderArguments):
             "help": "Odd width of a convolution in front of label attention; by default each token is read alone."
         },
     )
+    label_graph: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Refine the output vector of each code by those of its neighbours, which are found by "
+            f"{' and '.join(GRAPH_SOURCES)}, or one of them."
+        },
+    )
+    graph_layers: int | None = field(default=None, metadata={"help": "How often `label_graph` does so: 1."})
+    graph_neighbours: int | None = field(default=None, metadata={"help": "Of a code and source at most: 16."})
+    graph_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Share of a code's notes that must have another one, for that to be its neighbour: 0.4."},
+    )
     loss: str | None = field(default=None, metadata={"help": f"One of {', '.join(LOSSES)}."})
     loss_options: list[str] | None = field(
         default=None, metadata={"help": "Settings of that loss as NAME=VALUE, e.g. `gamma=2`."}
@@ -195,6 +209,7 @@ class ModelArguments(ReaderArguments):
             )
         self.check_head()
         self.parsed_loss_options()
+        self.parsed_label_graph()
         self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
@@ -268,6 +283,20 @@ class ModelArguments(ReaderArguments):
                 f"`head_options` are not for `model` {self.model!r}, each of whose settings is an option: take `generic`."
             )
         return parse_pairs("head_options", self.head_options)
+
+    def parsed_label_graph(self) -> dict[str, Any] | None:
+        """The field `label_graph` of the configuration; `None` where there is no graph.
+
+        Raises:
+            ValueError: where a value is out of range, or there is one without sources.
+        """
+        given = {"layers": self.graph_layers, "neighbours": self.graph_neighbours, "threshold": self.graph_threshold}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.label_graph is None:
+            if given:
+                raise ValueError(f"`graph_{next(iter(given))}` is of a `label_graph`: give its sources, too.")
+            return None
+        return complete_label_graph({"sources": self.label_graph, **given})
 
     def parsed_loss_options(self) -> dict[str, Any]:
         """`loss_options` by name.

@@ -41,6 +41,7 @@ from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
 from .further_texts import further_texts, tokenize_texts
+from .label_graph import give_graph
 from .models import add_lora, build_model, give_titles
 from .notes import (
     build_dataset,
@@ -263,6 +264,8 @@ def ready_to_learn(
 ):
     """The model with its new head started, unless a checkpoint brings its weights, and with LoRA, if that is asked for."""
     give_titles(model, tokenizer)
+    if model.head_is_new:
+        give_graph(model, notes, say=args.process_index == 0)
     if model.head_is_new and not is_resumed and model_args.head_start != "random":
         to_device(model, args.device)
         max_notes = model_args.start_notes if model_args.head_start == "notes" else 0

@@ -277,7 +277,7 @@ def test_titles_are_refused_where_nothing_attends(backbone):
         start_head(model, some_notes(20), None, 0, titles=TITLES)
     with pytest.raises(ValueError, match="`head_start` 'random' does not: choose 'prior' or 'notes'"):
         ModelArguments("direct", backbone, head_start="random", start_titles=True)
-    with pytest.raises(ValueError, match="`start_titles_up_to` says which codes .*: give `start_titles`, too"):
+    with pytest.raises(ValueError, match=r"`start_titles_up_to` says which codes .*: give `start_titles`, too"):
         ModelArguments("direct", backbone, pooling="label_attention", start_titles_up_to=5)
     with pytest.raises(ValueError, match="`start_titles_up_to` must be at least 0, got -1"):
         ModelArguments("direct", backbone, pooling="label_attention", start_titles=True, start_titles_up_to=-1)
