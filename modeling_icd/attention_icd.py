@@ -161,6 +161,17 @@ class AttendingHead(nn.Module):
         self.queries = LabelQueries(features, num_labels)
         self.output: Any = LabelOutput(summary_size or features, num_labels)
         self.dropout = nn.Dropout(dropout)
+        self.keeps_summaries = False  # whether what was attended to in training is kept for `take_summaries`
+        self._summaries: torch.Tensor | None = None
+
+    def __getstate__(self):
+        """What a copy has: nothing of the last pass."""
+        return vars(self) | {"_summaries": None}
+
+    def take_summaries(self) -> torch.Tensor | None:
+        """What each code attended to in the last pass of training, `(B, C, V)`, once; `None` where it was not kept."""
+        summaries, self._summaries = self._summaries, None
+        return summaries
 
     first_scale = 1.0
     """Standard deviation of what the first layer makes of the hidden states, where a head is started from notes."""
@@ -232,6 +243,7 @@ class AttendingHead(nn.Module):
             return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
         real = self.places(attention_mask)
         summaries, attentions = self.queries(states, real, need_attentions, only_codes, values)
+        self._summaries = summaries if self.keeps_summaries and self.training and torch.is_grad_enabled() else None
         if attentions is not None:
             attentions = self.of_tokens(attentions, attention_mask)
         summaries = self.complete(summaries, given, attention_mask)

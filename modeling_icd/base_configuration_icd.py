@@ -115,6 +115,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         r_drop (`float`, defaults to 0.0):
             How much two passes over a note with other dropout are drawn together (R-Drop, arXiv 2106.14448); without dropout
             there is nothing to learn from it, and training takes longer. A frozen backbone is passed once.
+        contrast_weight (`float`, defaults to 0.0):
+            Of a head that attends: how much notes of a batch that have a code are drawn together in what the code attends to, and
+            apart from those without it; see `contrast_loss`. Without such a pair in a batch nothing is learned from it.
+        contrast_temperature (`float`, defaults to 0.1): what their cosines are divided by.
+        contrast_codes (`int`, defaults to 128): codes of a batch that are contrasted at most, drawn in each step.
         threshold (`float` or `list[float]`, defaults to 0.5):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
         threshold_rule (`str`, defaults to `"fixed"`):
@@ -174,6 +179,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     tree_smoothing: float = 0.0
     category_weight: float = 0.0
     r_drop: float = 0.0
+    contrast_weight: float = 0.0
+    contrast_temperature: float = 0.1
+    contrast_codes: int = 128
     threshold: float | list[float] = 0.5
     threshold_rule: str = "fixed"
     predict_top_k: int | None = None
@@ -255,6 +263,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         if self.evidence_weight and not find_head(self.head).attends:
             raise ValueError(
                 f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
+            )
+        if self.contrast_weight and not hasattr(find_head(self.head).make, "take_summaries"):
+            raise ValueError(
+                f"`contrast_weight` ({self.contrast_weight}) contrasts what each code attends to, and the head {self.head!r} does not say: "
+                "leave it out."
             )
         check_decision(self.decision, self.num_labels)
         self._check_shortlist()

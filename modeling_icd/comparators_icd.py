@@ -203,7 +203,7 @@ class JointLAATHead(LAATHead):
 
     def __getstate__(self):
         """What a copy has: nothing of the last pass."""
-        return vars(self) | {"upper_logits": None}
+        return vars(self) | {"upper_logits": None, "_summaries": None}
 
     def complete(self, summaries, hidden_states, attention_mask):
         logits, _ = self.upper(hidden_states, attention_mask, need_attentions=False)  # (B, parents)

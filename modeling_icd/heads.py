@@ -300,10 +300,12 @@ def head_of_config(config) -> nn.Module:
         options["parents"] = upper_codes([config.id2label[i] for i in range(config.num_labels)])
 
     def make() -> nn.Module:
-        head = row.make(config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+        head: Any = row.make(config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+        if config.contrast_weight:
+            head.keeps_summaries = True
         if config.label_graph is not None:
             graph = complete_label_graph(config.label_graph)
-            head.output.graph = LabelGraph(config.num_labels, head.output.in_features, **graph)  # type: ignore[union-attr]
+            head.output.graph = LabelGraph(config.num_labels, head.output.in_features, **graph)
         return head
 
     return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

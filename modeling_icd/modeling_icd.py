@@ -469,10 +469,13 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         a second pass with other dropout over what `read` gives."""
         if not self.training:
             return coding_loss(self.config, members, labels, num_items)
-        own = own_loss(self.config, members_of(self.score), labels, num_items)  # of the pass that was just made
+        heads: list[Any] = members_of(self.score)
+        own = own_loss(self.config, heads, labels, num_items)  # of the pass that was just made
         again = None
         if self.config.r_drop:
             again, _ = run_head(self.score, read(), attention_mask, False)
+            for head in heads if self.config.contrast_weight else ():
+                head.take_summaries()  # of this pass nothing is contrasted
             again = again if again.dim() == 3 else again[None]
         return coding_loss(self.config, members, labels, num_items, again) + own
 

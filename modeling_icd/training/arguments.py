@@ -144,6 +144,18 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "How much two passes over a note with other dropout are drawn together (R-Drop)."},
     )
+    contrast_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "How much notes of a batch with the same code are drawn together in what the code attends to, and apart from others."
+        },
+    )
+    contrast_temperature: float | None = field(
+        default=None, metadata={"help": "Of `contrast_weight`: what cosines are divided by, 0.1."}
+    )
+    contrast_codes: int | None = field(
+        default=None, metadata={"help": "Codes of a batch that are contrasted at most, drawn in each step: 128."}
+    )
     head_start: str = field(
         default="notes",
         metadata={

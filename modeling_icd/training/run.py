@@ -47,6 +47,7 @@ from .notes import (
     build_dataset,
     describe_training_data,
     marked_evidence,
+    notes_per_code,
     readable_notes,
     say_who_may_have,
     warn_of_empty_notes,
@@ -85,6 +86,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.push_to_hub:
         raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
+    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
+        raise ValueError(
+            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
+            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
+        )
     if (words := model_args.parsed_reader_options()) is not None:
         check_vectors(words.vectors)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
@@ -115,6 +121,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         say_who_may_have(data_args)
         say_sizes(training.tokens, splits["validation"], model)
+        say_pairs(training.tokens, model, args.per_device_train_batch_size)
     make = partial(make_further, model_args, data_args, args, model, tokenizer)
     further = make(splits["training"], training.tokens)
     store = None
@@ -168,6 +175,18 @@ def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: M
     print(
         f"{counted(len(training), 'note')} to train on, {len(validation):,} to validate on, "
         f"{counted(model.config.num_labels, 'code')}; {counted(trained, 'trained weight')}"
+    )
+
+
+def say_pairs(notes: datasets.Dataset, model: ModelForICDCoding, batch_size: int) -> None:
+    """Print, where a head learns by contrast, how many codes have a pair in a batch: its mean, were batches drawn at random."""
+    if not model.config.contrast_weight:
+        return
+    shares = notes_per_code(notes["label_ids"], model.config.num_labels) / len(notes)
+    none, one, all_ = (1 - shares) ** batch_size, shares * (1 - shares) ** (batch_size - 1), shares**batch_size
+    mean = float((1 - none - batch_size * one - all_).clip(min=0).sum())
+    print(
+        f"To contrast: in a batch of {batch_size} notes about {mean:.1f} codes are those of two notes or more, and not of all."
     )
 
 
