@@ -73,16 +73,66 @@ class LabelQueries(nn.Linear):
             values = states if values is None else widened(values)
             if only_codes is not None:
                 queries = queries[only_codes.to(queries.device)]
-            if need_attentions is True:
-                scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
-                attentions = attend_per_label(scores, attention_mask)
-                return attentions @ values, attentions
-            summaries = summaries_per_label(queries, states, attention_mask, values)
-            if need_attentions is False:
-                return summaries, None
-            codes = need_attentions.to(queries.device)
-            attentions = attend_per_label(queries[codes.clamp(min=0)] @ states.mT, attention_mask)  # (B, K, L)
-            return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
+            return attend(queries, states, attention_mask, need_attentions, values)
+
+
+class SeveralQueries(LabelQueries):
+    """Several queries per code, each over a part of the features of its own; of what they find, each entry is the highest of theirs.
+    It is the decoder of MSMN (Yuan et al., ACL 2022, `MultiLabelMultiHeadLAATV2`), but for its queries and output vectors, which
+    are learned for each code here, and made of the vectors of the code's terms there.
+
+    Args:
+        features (`int`): F, of which each query reads `F / num_queries`.
+        num_labels (`int`): C; the weight is `(C * num_queries, F / num_queries)`, the queries of a code one after the other.
+        num_queries (`int`): of each code.
+
+    Raises:
+        ValueError: where the features cannot be divided so.
+    """
+
+    def __init__(self, features: int, num_labels: int, num_queries: int):
+        if features % num_queries:
+            raise ValueError(
+                f"`num_queries` ({num_queries}) must divide the width that is attended over ({features}), of which each query of "
+                "a code reads a part."
+            )
+        super().__init__(features // num_queries, num_labels * num_queries)
+        self.num_queries = num_queries
+
+    def forward(  # type: ignore[override]
+        self, states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None, values=None
+    ):
+        """As that of [`LabelQueries`]; attention weights are the mean of those of a code's queries."""
+        with without_autocast(states):
+            states, queries = (
+                widened(states),
+                widened(self.weight).unflatten(0, (-1, self.num_queries)),
+            )  # (C, M, F / M)
+            values = states if values is None else widened(values)
+            if only_codes is not None:
+                queries = queries[only_codes.to(queries.device)]
+            highest, mean = None, None
+            for own, part in zip(queries.unbind(1), states.chunk(self.num_queries, dim=-1), strict=True):
+                summaries, attentions = attend(own, part, attention_mask, need_attentions, values)
+                highest = summaries if highest is None else torch.maximum(highest, summaries)
+                if attentions is not None:
+                    attentions = attentions / self.num_queries
+                    mean = attentions if mean is None else mean + attentions
+            return highest, mean
+
+
+def attend(queries, states, attention_mask, need_attentions: bool | torch.Tensor, values):
+    """What [`LabelQueries`] gives for queries `(C, F)`, states `(B, L, F)` and values `(B, L, V)`, all in fp32 or wider."""
+    if need_attentions is True:
+        scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
+        attentions = attend_per_label(scores, attention_mask)
+        return attentions @ values, attentions
+    summaries = summaries_per_label(queries, states, attention_mask, values)
+    if need_attentions is False:
+        return summaries, None
+    codes = need_attentions.to(queries.device)
+    attentions = attend_per_label(queries[codes.clamp(min=0)] @ states.mT, attention_mask)  # (B, K, L)
+    return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
 
 
 def summaries_per_label(
@@ -145,6 +195,7 @@ class AttendingHead(nn.Module):
         num_labels (`int`): C.
         dropout (`float`): where the subclass puts it.
         summary_size (`int`, *optional*): width of what a code's output vector reads, where it is not F.
+        num_queries (`int`): of each code; see [`SeveralQueries`].
     """
 
     evidence_method = "attention"  # what says best which words a code was read from; see evidence_icd.py
@@ -156,9 +207,14 @@ class AttendingHead(nn.Module):
     # Standard deviation of the random weights that the published model starts from; by default those of Glorot.
     initial_std: float | None = None
 
-    def __init__(self, features: int, num_labels: int, dropout: float, summary_size: int | None = None):
+    def __init__(
+        self, features: int, num_labels: int, dropout: float, summary_size: int | None = None, num_queries: int = 1
+    ):
         super().__init__()
-        self.queries = LabelQueries(features, num_labels)
+        self.queries: LabelQueries = LabelQueries(features, num_labels)
+        if num_queries > 1:
+            self.queries = SeveralQueries(features, num_labels, num_queries)
+            self.reads_features = False  # each of them a part alone
         self.output: Any = LabelOutput(summary_size or features, num_labels)
         self.dropout = nn.Dropout(dropout)
         self.keeps_summaries = False  # whether what was attended to in training is kept for `take_summaries`
@@ -285,13 +341,16 @@ class LabelAttentionHead(AttendingHead):
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
         dropout (`float`): on the projected states.
         context_size (`int`, *optional*): odd width of a convolution that is added to the projection; by default none.
+        num_queries (`int`): of each code; see [`SeveralQueries`].
     """
 
     first_scale = 0.3  # where a tanh is nearly linear
 
-    def __init__(self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None):
+    def __init__(
+        self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None, num_queries=1
+    ):
         width = projection_size or hidden_size
-        super().__init__(width, num_labels, dropout)
+        super().__init__(width, num_labels, dropout, num_queries=num_queries)
         self.projection = nn.Linear(hidden_size, width)
         self.context = None if context_size is None else SameConvolution(hidden_size, width, context_size)
 

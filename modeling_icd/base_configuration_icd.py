@@ -285,6 +285,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
                 f"`shortlist` is of a head that attends, and whose output vectors read what its queries do; {self.head!r} is none: "
                 "leave it out."
             )
+        if (several := self.head_options.get("num_queries", 1)) > 1:
+            raise ValueError(
+                f"`shortlist` is of a head with one query a code, and `num_queries` is {several}: leave it out."
+            )
         if self.head_ensemble_size > 1:
             raise ValueError(
                 f"`shortlist` is of a single head, and `head_ensemble_size` is {self.head_ensemble_size}: leave it out."

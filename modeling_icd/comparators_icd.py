@@ -147,6 +147,8 @@ class LAATHead(AttendingHead):
         num_labels (`int`): C.
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection.
         dropout (`float`): on the hidden states.
+        summary_size (`int`, *optional*, defaults to `hidden_size`): width of what output vectors read.
+        num_queries (`int`): of each code; see `SeveralQueries`. With several it is the decoder of MSMN.
     """
 
     reads_features = False
@@ -159,9 +161,10 @@ class LAATHead(AttendingHead):
         projection_size: int | None = None,
         dropout: float = 0.0,
         summary_size: int | None = None,
+        num_queries: int = 1,
     ):
         width = projection_size or hidden_size
-        super().__init__(width, num_labels, dropout, summary_size=summary_size or hidden_size)
+        super().__init__(width, num_labels, dropout, summary_size or hidden_size, num_queries)
         self.projection = nn.Linear(hidden_size, width, bias=False)
 
     def features(self, hidden_states, attention_mask):

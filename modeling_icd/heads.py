@@ -205,7 +205,8 @@ model, of which a word has several, and whose states already hold their context.
 _SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
 _BIAS = {"score_bias": Option(True, _check_flag)}
 _PROJECTION = {"projection_size": Option(None, _optional(require_positive))}
-_SIZES = {**_PROJECTION, "context_size": Option(None, _optional(_odd))}
+_QUERIES = {"num_queries": Option(1, require_positive)}
+_SIZES = {**_PROJECTION, "context_size": Option(None, _optional(_odd)), **_QUERIES}
 
 HEADS: dict[str, HeadRow] = {
     "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
@@ -224,10 +225,11 @@ HEADS: dict[str, HeadRow] = {
             "norm": Option(None, _one_of(*NORMS)),
             "reduced_path": Option(None, _check_flag),
             "projection_size": Option(None, _check_projection_size),
+            **_QUERIES,
         },
         architectures=ARCHITECTURES,
     ),
-    "laat": HeadRow(LAATHead, attends=True, options=_PROJECTION),
+    "laat": HeadRow(LAATHead, attends=True, options={**_PROJECTION, **_QUERIES}),
     "joint_laat": HeadRow(
         JointLAATHead,
         attends=True,

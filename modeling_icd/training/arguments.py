@@ -110,6 +110,12 @@ class ModelArguments(ReaderArguments):
             "help": "Odd width of a convolution in front of label attention; by default each token is read alone."
         },
     )
+    num_queries: int | None = field(
+        default=None,
+        metadata={
+            "help": "Queries of each code in label attention, LAAT or a MultiResCNN, each over a part of the features."
+        },
+    )
     label_graph: list[str] | None = field(
         default=None,
         metadata={

@@ -29,7 +29,7 @@ from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
-from ..heads import find_head
+from ..heads import find_head, members_of
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, prepare_backbone, to_device
@@ -40,7 +40,7 @@ from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
-from .further_texts import further_texts, tokenize_texts
+from .further_texts import further_texts, terms_of_codes, tokenize_texts
 from .label_graph import give_graph
 from .models import add_lora, build_model, give_titles
 from .notes import (
@@ -63,7 +63,7 @@ from .processes import (
 )
 from .saving import save_run
 from .sharding import whole_weights
-from .start import start_head
+from .start import queries_per_code, start_head
 from .trainer import make_trainer, predict_split
 from .word_reader import find_word_reader
 from .word_vectors import check_vectors
@@ -289,21 +289,28 @@ def ready_to_learn(
         to_device(model, args.device)
         max_notes = model_args.start_notes if model_args.head_start == "notes" else 0
         read = None if store is None else store.read
-        titles = {}
-        if model_args.start_titles:
-            described, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
-            titles = {label2id[code]: tokenizer(title)["input_ids"] for code, title in described.items()}
+        texts = texts_to_start_from(model, tokenizer) if model_args.start_titles else {}
         start_head(
             model,
             notes,
             read,
             max_notes,
             args.seed,
-            titles,
+            {code: own[0] for code, own in texts.items()},
             show_progress=not args.disable_tqdm,
             titles_up_to=model_args.start_titles_up_to,
+            terms={code: own[1:] for code, own in texts.items()},
         )
     return add_lora(model, model_args)
+
+
+def texts_to_start_from(model: ModelForICDCoding, tokenizer) -> dict[int, list[list[int]]]:
+    """The `input_ids` of the title of each code that has one, and, where the head has several queries for each code, of as many of
+    its other terms as there are further queries."""
+    titles, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
+    number = queries_per_code(members_of(model.score)[0])
+    terms = terms_of_codes(titles, titles) if number > 1 else {code: [title] for code, title in titles.items()}
+    return {label2id[code]: [tokenizer(term)["input_ids"] for term in own[:number]] for code, own in terms.items()}
 
 
 def make_further(

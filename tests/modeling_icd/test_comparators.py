@@ -47,6 +47,12 @@ KINDS = {
     "gru": (GRUForICD, None, {"score_bias": True}, {"rnn": "gru", "rnn_size": 6, "bidirectional": False}),
     "bigru": (GRUForICD, "ends", {}, {"rnn": "gru", "rnn_size": 6, "num_rnn_layers": 2}),
     "cross attention": (ModelForICDCoding, "cross_attention", {}, {"rnn": "gru", "rnn_size": 6}),
+    "several queries": (
+        ModelForICDCoding,
+        "laat",
+        {"projection_size": 6, "num_queries": 3},
+        {"rnn": "gru", "rnn_size": 6},
+    ),
     "graph": (MultiResCNNForICD, None, {**SMALL, "filter_sizes": [3, 5]}, {}),
 }
 # What is no option of the head.

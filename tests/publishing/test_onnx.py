@@ -18,6 +18,7 @@ MODELS = {
     "mean": (LlamaForICDCoding, {"pooling": "mean", "normalize_hidden_states": True}),
     "label_attention": (LlamaForICDCoding, {"pooling": "label_attention"}),
     "multirescnn": (LlamaMultiResCNNForICD, CNN),
+    "several_queries": (LlamaForICDCoding, {"pooling": "laat", "num_queries": 4}),
     "ensemble": (LlamaMultiResCNNForICD, {**CNN, "head_ensemble_size": 2, "freeze_backbone": True}),
 }
 
