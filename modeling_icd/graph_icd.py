@@ -1,7 +1,7 @@
 """A graph of codes in a head: the output vector of each code takes in something of those of its neighbours.
 
-A code that a few notes have so learns with those that are like it, or that come with it. As in ZAGCNN (Rios and Kavuluru, EMNLP
-2018, section 3.2) it is the vectors that the logits are made with which the graph refines; the queries, by which a code finds
+A code that few notes have so learns with those that are like it, or that come with it. As in ZAGCNN (Rios and Kavuluru, EMNLP
+2018, aclanthology.org/D18-1352) it is the vectors that the logits are made with which the graph refines; the queries, by which a code finds
 its words, stay its own. What differs from ZAGCNN: each code has a vector of its own, which is learned, in place of the mean of
 the word vectors of its title; codes above those of the model are no nodes; each layer is added to what it reads, where ZAGCNN puts all layers
 side by side; and a second kind of neighbours are codes that notes often have together.

@@ -3,7 +3,7 @@
 What notes have together is counted in the training notes alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import datasets
 import torch
@@ -14,6 +14,7 @@ from dataset_scripts.counts import counted
 
 from ..graph_icd import complete_label_graph, give_neighbours
 from ..heads import members_of
+from ..inference.tokens import codes_of_notes
 from .notes import notes_per_code
 
 
@@ -25,7 +26,7 @@ def give_graph(model, notes: datasets.Dataset, say: bool = False) -> None:
 
     Args:
         model (`ModelForICDCoding`): its head has learned nothing yet.
-        notes (`datasets.Dataset`): tokenized training notes, of which only `label_ids` are read.
+        notes (`datasets.Dataset`): training notes, tokenized or with `codes`; nothing but their codes is read.
         say (`bool`): print how many codes have neighbours.
 
     Raises:
@@ -36,13 +37,14 @@ def give_graph(model, notes: datasets.Dataset, say: bool = False) -> None:
         return
     graph = complete_label_graph(config.label_graph)
     codes = [config.id2label[i] for i in range(config.num_labels)]
-    counts = notes_per_code(notes["label_ids"], len(codes)).tolist()
+    label_ids = known_codes(notes, config.label2id)
+    counts = notes_per_code(label_ids, len(codes)).tolist()
     tables = {}
     for source in graph["sources"]:
         if source == "hierarchy":
             table = hierarchy_neighbours(codes, counts, graph["neighbours"])
         else:
-            table = co_occurrence_neighbours(notes["label_ids"], len(codes), graph["threshold"], graph["neighbours"])
+            table = co_occurrence_neighbours(label_ids, len(codes), graph["threshold"], graph["neighbours"])
         there = table >= 0
         if not there.any():
             raise ValueError(f"`label_graph` {source} joins no two of the {len(codes)} codes: leave this source out.")
@@ -54,6 +56,13 @@ def give_graph(model, notes: datasets.Dataset, say: bool = False) -> None:
         tables[source] = table
     for head in members_of(model.score):
         give_neighbours(head, tables)
+
+
+def known_codes(notes: datasets.Dataset, label2id: Mapping[str, int]) -> list[list[int]]:
+    """The ids of the codes of each note that are among the model's."""
+    if "label_ids" in notes.column_names:
+        return list(notes["label_ids"])
+    return [[label2id[code] for code in codes if code in label2id] for codes in codes_of_notes(notes)]
 
 
 def hierarchy_neighbours(codes: Sequence[str], counts: Sequence[int], size: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from test_further_texts import run
 from test_label_attention import batch_of
 from test_models import SMALL_CNN, make, notes
+from transformers import AutoTokenizer, TrainingArguments
 
 from modeling_icd import (
     CAMLHead,
@@ -22,7 +23,7 @@ from modeling_icd import (
 )
 from modeling_icd.graph_icd import GRAPH_SOURCES, LabelGraph, complete_label_graph, fold_graph, give_neighbours
 from modeling_icd.heads import members_of
-from modeling_icd.training import start_head
+from modeling_icd.training import ICDTrainer, give_graph, start_head
 from modeling_icd.training.arguments import ModelArguments
 from modeling_icd.training.label_graph import co_occurrence_neighbours, hierarchy_neighbours
 
@@ -233,6 +234,35 @@ def test_a_run_finds_neighbours_in_its_training_notes(corpus, backbone, tmp_path
     # Of so few notes none but one has these codes together so often.
     assert run(corpus, backbone, tmp_path / "none", label_graph="co_occurrence", max_train_notes=1) == 2
     assert "`label_graph` co_occurrence joins no two of the" in capsys.readouterr().err
+
+
+def test_a_trainer_finds_neighbours_in_raw_notes(backbone, tmp_path):
+    codes = ["401.9", "428.0", "401.1"]
+    learned = datasets.Dataset.from_dict(
+        {
+            "text": ["fever cough", "fever", "sepsis"] * 4,
+            "codes": [["401.9", "428.0"], ["401.9", "E999.9"], ["401.1"]] * 4,
+        }
+    )
+    expected = {"hierarchy": [[2], [-1], [0]], "co_occurrence": [[1], [0], [-1]]}
+    models = []
+    for _ in range(2):
+        models.append(
+            LlamaForICDCoding.from_pretrained(
+                backbone,
+                id2label=dict(enumerate(codes)),
+                pooling="label_attention",
+                label_graph={"sources": list(GRAPH_SOURCES), "neighbours": 1},
+            )
+        )
+    give_graph(models[0], learned)
+    args = TrainingArguments(tmp_path, max_steps=2, report_to="none", use_cpu=True, learning_rate=0.01)
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    ICDTrainer(models[1], args, train_dataset=learned, processing_class=tokenizer, head_start="random").train()
+    for model in models:
+        for source, table in expected.items():
+            assert model.score.output.graph.get_buffer(source).tolist() == table
+    assert models[1].score.output.graph.weight.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
