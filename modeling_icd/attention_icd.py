@@ -73,16 +73,66 @@ class LabelQueries(nn.Linear):
             values = states if values is None else widened(values)
             if only_codes is not None:
                 queries = queries[only_codes.to(queries.device)]
-            if need_attentions is True:
-                scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
-                attentions = attend_per_label(scores, attention_mask)
-                return attentions @ values, attentions
-            summaries = summaries_per_label(queries, states, attention_mask, values)
-            if need_attentions is False:
-                return summaries, None
-            codes = need_attentions.to(queries.device)
-            attentions = attend_per_label(queries[codes.clamp(min=0)] @ states.mT, attention_mask)  # (B, K, L)
-            return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
+            return attend(queries, states, attention_mask, need_attentions, values)
+
+
+class SeveralQueries(LabelQueries):
+    """Several queries per code, each over a part of the features of its own; of what they find, each entry is the highest of theirs.
+    It is the decoder of MSMN (Yuan et al., ACL 2022, `MultiLabelMultiHeadLAATV2`), but for its queries and output vectors, which
+    are learned for each code here, and made of the vectors of the code's terms there.
+
+    Args:
+        features (`int`): F, of which each query reads `F / num_queries`.
+        num_labels (`int`): C; the weight is `(C * num_queries, F / num_queries)`, the queries of a code one after the other.
+        num_queries (`int`): of each code.
+
+    Raises:
+        ValueError: where the features cannot be divided so.
+    """
+
+    def __init__(self, features: int, num_labels: int, num_queries: int):
+        if features % num_queries:
+            raise ValueError(
+                f"`num_queries` ({num_queries}) must divide the width that is attended over ({features}), of which each query of "
+                "a code reads a part."
+            )
+        super().__init__(features // num_queries, num_labels * num_queries)
+        self.num_queries = num_queries
+
+    def forward(  # type: ignore[override]
+        self, states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None, values=None
+    ):
+        """As that of [`LabelQueries`]; attention weights are the mean of those of a code's queries."""
+        with without_autocast(states):
+            states, queries = (
+                widened(states),
+                widened(self.weight).unflatten(0, (-1, self.num_queries)),
+            )  # (C, M, F / M)
+            values = states if values is None else widened(values)
+            if only_codes is not None:
+                queries = queries[only_codes.to(queries.device)]
+            highest, mean = None, None
+            for own, part in zip(queries.unbind(1), states.chunk(self.num_queries, dim=-1), strict=True):
+                summaries, attentions = attend(own, part, attention_mask, need_attentions, values)
+                highest = summaries if highest is None else torch.maximum(highest, summaries)
+                if attentions is not None:
+                    attentions = attentions / self.num_queries
+                    mean = attentions if mean is None else mean + attentions
+            return highest, mean
+
+
+def attend(queries, states, attention_mask, need_attentions: bool | torch.Tensor, values):
+    """What [`LabelQueries`] gives for queries `(C, F)`, states `(B, L, F)` and values `(B, L, V)`, all in fp32 or wider."""
+    if need_attentions is True:
+        scores = nn.functional.linear(states, queries).transpose(1, 2)  # (B, C, L)
+        attentions = attend_per_label(scores, attention_mask)
+        return attentions @ values, attentions
+    summaries = summaries_per_label(queries, states, attention_mask, values)
+    if need_attentions is False:
+        return summaries, None
+    codes = need_attentions.to(queries.device)
+    attentions = attend_per_label(queries[codes.clamp(min=0)] @ states.mT, attention_mask)  # (B, K, L)
+    return summaries, attentions if codes.dim() == 1 else attentions * (codes >= 0)[..., None]
 
 
 def summaries_per_label(
@@ -109,13 +159,28 @@ def highest_scores(queries: torch.Tensor, states: torch.Tensor, attention_mask: 
 
 
 class LabelOutput(nn.Linear):
-    """One output vector and bias per code, each for the summary of its own code, in fp32 or wider."""
+    """One output vector and bias per code, each for the summary of its own code, in fp32 or wider.
+
+    Attributes:
+        graph (`LabelGraph`, *optional*): what refines the vectors by those of other codes; see graph_icd.py.
+    """
+
+    def __init__(self, features: int, num_labels: int):
+        super().__init__(features, num_labels)
+        self.graph: Any = None
+
+    def vectors(self, only_codes: torch.Tensor | None = None) -> torch.Tensor:
+        """The vectors that logits are made with, `(C, F)`, or those of the codes `(K,)` alone, `(K, F)`."""
+        if self.graph is not None:
+            return self.graph(self.weight, only_codes)
+        weight = widened(self.weight)
+        return weight if only_codes is None else weight[only_codes.to(weight.device)]
 
     def forward(self, summaries, only_codes=None):  # type: ignore[override]
         """Summaries `(B, C, F)` to logits `(B, C)`; `only_codes` `(K,)` are the codes that there are, by default all."""
-        weight, bias = widened(self.weight), widened(self.bias)
+        weight, bias = self.vectors(only_codes), widened(self.bias)
         if only_codes is not None:
-            weight, bias = weight[only_codes.to(weight.device)], bias[only_codes.to(bias.device)]
+            bias = bias[only_codes.to(bias.device)]
         with without_autocast(summaries):
             return torch.einsum("bcf,cf->bc", widened(summaries), weight) + bias
 
@@ -130,20 +195,39 @@ class AttendingHead(nn.Module):
         num_labels (`int`): C.
         dropout (`float`): where the subclass puts it.
         summary_size (`int`, *optional*): width of what a code's output vector reads, where it is not F.
+        num_queries (`int`): of each code; see [`SeveralQueries`].
     """
 
     evidence_method = "attention"  # what says best which words a code was read from; see evidence_icd.py
     # Whether the output vector of a code reads the features that its query is compared with: only then can a head be started
     # from notes, and its logits be estimated.
     reads_features = True
+    # Whether each code has an output vector of its own, which a graph of codes can refine.
+    has_label_outputs = True
     # Standard deviation of the random weights that the published model starts from; by default those of Glorot.
     initial_std: float | None = None
 
-    def __init__(self, features: int, num_labels: int, dropout: float, summary_size: int | None = None):
+    def __init__(
+        self, features: int, num_labels: int, dropout: float, summary_size: int | None = None, num_queries: int = 1
+    ):
         super().__init__()
-        self.queries = LabelQueries(features, num_labels)
+        self.queries: LabelQueries = LabelQueries(features, num_labels)
+        if num_queries > 1:
+            self.queries = SeveralQueries(features, num_labels, num_queries)
+            self.reads_features = False  # each of them a part alone
         self.output: Any = LabelOutput(summary_size or features, num_labels)
         self.dropout = nn.Dropout(dropout)
+        self.keeps_summaries = False  # whether what was attended to in training is kept for `take_summaries`
+        self._summaries: torch.Tensor | None = None
+
+    def __getstate__(self):
+        """What a copy has: nothing of the last pass."""
+        return vars(self) | {"_summaries": None}
+
+    def take_summaries(self) -> torch.Tensor | None:
+        """What each code attended to in the last pass of training, `(B, C, V)`, once; `None` where it was not kept."""
+        summaries, self._summaries = self._summaries, None
+        return summaries
 
     first_scale = 1.0
     """Standard deviation of what the first layer makes of the hidden states, where a head is started from notes."""
@@ -215,6 +299,7 @@ class AttendingHead(nn.Module):
             return self.shortlisted_logits(states, attention_mask, shortlist).to(hidden_states.dtype), None
         real = self.places(attention_mask)
         summaries, attentions = self.queries(states, real, need_attentions, only_codes, values)
+        self._summaries = summaries if self.keeps_summaries and self.training and torch.is_grad_enabled() else None
         if attentions is not None:
             attentions = self.of_tokens(attentions, attention_mask)
         summaries = self.complete(summaries, given, attention_mask)
@@ -239,7 +324,7 @@ class AttendingHead(nn.Module):
         """
         place = self.queries.weight.device
         with without_autocast(states):
-            queries, outputs = widened(self.queries.weight), widened(self.output.weight).to(place)
+            queries, outputs = widened(self.queries.weight), self.output.vectors().to(place)
             gains = (queries * outputs).sum(dim=-1) / queries.square().sum(dim=-1).clamp(min=1e-12)
             highest = highest_scores(queries, widened(states).to(place), attention_mask.to(place))
             return (highest * gains).to(self.output.bias.device) + widened(self.output.bias)
@@ -256,13 +341,16 @@ class LabelAttentionHead(AttendingHead):
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection that is attended over.
         dropout (`float`): on the projected states.
         context_size (`int`, *optional*): odd width of a convolution that is added to the projection; by default none.
+        num_queries (`int`): of each code; see [`SeveralQueries`].
     """
 
     first_scale = 0.3  # where a tanh is nearly linear
 
-    def __init__(self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None):
+    def __init__(
+        self, hidden_size: int, num_labels: int, projection_size=None, dropout=0.0, context_size=None, num_queries=1
+    ):
         width = projection_size or hidden_size
-        super().__init__(width, num_labels, dropout)
+        super().__init__(width, num_labels, dropout, num_queries=num_queries)
         self.projection = nn.Linear(hidden_size, width)
         self.context = None if context_size is None else SameConvolution(hidden_size, width, context_size)
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_of
+from .graph_icd import complete_label_graph
 from .heads import find_head, require_positive
 from .labels_icd import check_labels, with_new_labels, with_new_words
 from .loss_icd import check_extra_weights, complete_loss_options
@@ -28,6 +29,7 @@ FLAT_FILES = (
     "decision_icd.py",
     "describe_icd.py",
     "evidence_icd.py",
+    "graph_icd.py",
     "heads.py",
     "labels_icd.py",
     "layers_icd.py",
@@ -93,6 +95,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         backbone_source (`dict`, *optional*):
             Where the folder holds the head alone: `name` (a Hub id, a folder, or `smollm2`), `revision` and `digest` of the
             backbone that belongs under it. `save_pretrained(..., head_only=True)` sets it, any other saving clears it.
+        label_graph (`dict`, *optional*):
+            Of a head with an output vector for each code: how these are refined by those of the code's neighbours, which the
+            weights hold. `sources`, `layers`, `neighbours` and `threshold`; see `complete_label_graph`.
         loss (`str`, defaults to `"bce"`):
             What the model learns from, a word of the table in loss_icd.py: `"bce"` (binary cross-entropy), `"focal"`,
             `"asymmetric"` or `"class_balanced"`.
@@ -110,6 +115,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         r_drop (`float`, defaults to 0.0):
             How much two passes over a note with other dropout are drawn together (R-Drop, arXiv 2106.14448); without dropout
             there is nothing to learn from it, and training takes longer. A frozen backbone is passed once.
+        contrast_weight (`float`, defaults to 0.0):
+            Of a head that attends: how much notes of a batch that have a code are drawn together in what the code attends to, and
+            apart from those without it; see `contrast_loss`. Without such a pair in a batch nothing is learned from it.
+        contrast_temperature (`float`, defaults to 0.1): what their cosines are divided by.
+        contrast_codes (`int`, defaults to 128): codes of a batch that are contrasted at most, drawn in each step.
         threshold (`float` or `list[float]`, defaults to 0.5):
             A code is predicted when its score is greater than this; a list holds one threshold per code.
         threshold_rule (`str`, defaults to `"fixed"`):
@@ -161,6 +171,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     layer_mix: bool = False
     freeze_backbone: bool = False
     backbone_source: dict[str, str | None] | None = None
+    label_graph: dict[str, Any] | None = None
     loss: str = "bce"
     loss_options: dict[str, Any] | None = None
     loss_reduction: str = "sum"
@@ -168,6 +179,9 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
     tree_smoothing: float = 0.0
     category_weight: float = 0.0
     r_drop: float = 0.0
+    contrast_weight: float = 0.0
+    contrast_temperature: float = 0.1
+    contrast_codes: int = 128
     threshold: float | list[float] = 0.5
     threshold_rule: str = "fixed"
     predict_top_k: int | None = None
@@ -225,6 +239,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         check_labels(self.id2label, self.label2id or {})
         self._check_pad_token()
         self._check_head()
+        self._check_label_graph()
         self._check_windows()
         if self.hidden_layer is not None and not 0 <= self.hidden_layer <= self.num_hidden_layers:
             raise ValueError(
@@ -249,6 +264,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`evidence_weight` ({self.evidence_weight}) teaches an attention; {self.head!r} has none."
             )
+        if self.contrast_weight and not hasattr(find_head(self.head).make, "take_summaries"):
+            raise ValueError(
+                f"`contrast_weight` ({self.contrast_weight}) contrasts what each code attends to, and the head {self.head!r} does not say: "
+                "leave it out."
+            )
         check_decision(self.decision, self.num_labels)
         self._check_shortlist()
 
@@ -264,6 +284,10 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`shortlist` is of a head that attends, and whose output vectors read what its queries do; {self.head!r} is none: "
                 "leave it out."
+            )
+        if (several := self.head_options.get("num_queries", 1)) > 1:
+            raise ValueError(
+                f"`shortlist` is of a head with one query a code, and `num_queries` is {several}: leave it out."
             )
         if self.head_ensemble_size > 1:
             raise ValueError(
@@ -287,6 +311,15 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
             raise ValueError(
                 f"`parents` names the code above each of {len(parents)} codes, and there are {self.num_labels}: give one for each, or "
                 "leave it out."
+            )
+
+    def _check_label_graph(self) -> None:
+        if self.label_graph is None:
+            return
+        self.label_graph = complete_label_graph(self.label_graph)
+        if not getattr(find_head(self.head).make, "has_label_outputs", False):
+            raise ValueError(
+                f"`label_graph` refines the output vectors of codes, and the head {self.head!r} has none for each code: leave it out."
             )
 
     def _check_pad_token(self) -> None:

@@ -147,6 +147,8 @@ class LAATHead(AttendingHead):
         num_labels (`int`): C.
         projection_size (`int`, *optional*, defaults to `hidden_size`): width of the projection.
         dropout (`float`): on the hidden states.
+        summary_size (`int`, *optional*, defaults to `hidden_size`): width of what output vectors read.
+        num_queries (`int`): of each code; see `SeveralQueries`. With several it is the decoder of MSMN.
     """
 
     reads_features = False
@@ -159,9 +161,10 @@ class LAATHead(AttendingHead):
         projection_size: int | None = None,
         dropout: float = 0.0,
         summary_size: int | None = None,
+        num_queries: int = 1,
     ):
         width = projection_size or hidden_size
-        super().__init__(width, num_labels, dropout, summary_size=summary_size or hidden_size)
+        super().__init__(width, num_labels, dropout, summary_size or hidden_size, num_queries)
         self.projection = nn.Linear(hidden_size, width, bias=False)
 
     def features(self, hidden_states, attention_mask):
@@ -203,7 +206,7 @@ class JointLAATHead(LAATHead):
 
     def __getstate__(self):
         """What a copy has: nothing of the last pass."""
-        return vars(self) | {"upper_logits": None}
+        return vars(self) | {"upper_logits": None, "_summaries": None}
 
     def complete(self, summaries, hidden_states, attention_mask):
         logits, _ = self.upper(hidden_states, attention_mask, need_attentions=False)  # (B, parents)
@@ -252,6 +255,7 @@ class CrossAttentionHead(AttendingHead):
     """
 
     reads_features = False
+    has_label_outputs = False
     initial_std = 0.03
 
     def __init__(self, hidden_size: int, num_labels: int, dropout: float = 0.0):

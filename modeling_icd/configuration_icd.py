@@ -27,6 +27,7 @@ _NOT_INHERITED = (
     "custom_pipelines",
     "id2label",
     "label2id",
+    "label_graph",
     "model_type",
     "modeling_icd_version",
     "num_labels",
@@ -53,6 +54,8 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         context_size (`int`, *optional*):
             Of label attention: odd width of a convolution over the tokens that is added to this projection. `None`: each
             token is read alone.
+        num_queries (`int`, defaults to 1):
+            Of label attention and LAAT: queries of each code, each over a part of this projection; see `SeveralQueries`.
     """
 
     model_type = "llama_icd"
@@ -63,6 +66,7 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
     score_bias: bool = False
     projection_size: int | None = None
     context_size: int | None = None
+    num_queries: int = 1
 
     def __post_init__(self, **kwargs):
         if "head" in kwargs:
@@ -99,8 +103,8 @@ class LlamaICDConfig(ICDBaseConfig, LlamaConfig):
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
         super()._check_head()
-        for name, size in {"projection_size": self.projection_size, "context_size": self.context_size}.items():
-            if size is not None and name not in self.head_options:
+        for name, default in {"projection_size": None, "context_size": None, "num_queries": 1}.items():
+            if (size := vars(self)[name]) != default and name not in self.head_options:
                 raise ValueError(f"`{name}` ({size}) is no option of the head {self.head!r}: leave it out.")
 
     @classmethod

@@ -24,6 +24,7 @@ from torch import nn
 
 from .attention_icd import AttendingHead, LabelAttentionHead, LabelOutput, of_codes
 from .comparators_icd import CAMLHead, CNNHead, CrossAttentionHead, JointLAATHead, LAATHead, upper_codes
+from .graph_icd import LabelGraph, complete_label_graph
 from .layers_icd import NORMS
 from .multirescnn_icd import MultiResCNNHead
 from .pooled_icd import PooledHead, require_not_negative, require_positive
@@ -204,7 +205,8 @@ model, of which a word has several, and whose states already hold their context.
 _SCORE_BIAS = {"score_bias": Option(False, _check_flag)}
 _BIAS = {"score_bias": Option(True, _check_flag)}
 _PROJECTION = {"projection_size": Option(None, _optional(require_positive))}
-_SIZES = {**_PROJECTION, "context_size": Option(None, _optional(_odd))}
+_QUERIES = {"num_queries": Option(1, require_positive)}
+_SIZES = {**_PROJECTION, "context_size": Option(None, _optional(_odd)), **_QUERIES}
 
 HEADS: dict[str, HeadRow] = {
     "last": HeadRow(partial(PooledHead, pooling="last"), options=_SCORE_BIAS),
@@ -223,10 +225,11 @@ HEADS: dict[str, HeadRow] = {
             "norm": Option(None, _one_of(*NORMS)),
             "reduced_path": Option(None, _check_flag),
             "projection_size": Option(None, _check_projection_size),
+            **_QUERIES,
         },
         architectures=ARCHITECTURES,
     ),
-    "laat": HeadRow(LAATHead, attends=True, options=_PROJECTION),
+    "laat": HeadRow(LAATHead, attends=True, options={**_PROJECTION, **_QUERIES}),
     "joint_laat": HeadRow(
         JointLAATHead,
         attends=True,
@@ -297,5 +300,14 @@ def head_of_config(config) -> nn.Module:
         options.pop("architecture", None)  # it chose the values of other options, which are given, too
     if options.get("parents", ()) is None:
         options["parents"] = upper_codes([config.id2label[i] for i in range(config.num_labels)])
-    make = partial(row.make, config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+
+    def make() -> nn.Module:
+        head: Any = row.make(config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+        if config.contrast_weight:
+            head.keeps_summaries = True
+        if config.label_graph is not None:
+            graph = complete_label_graph(config.label_graph)
+            head.output.graph = LabelGraph(config.num_labels, head.output.in_features, **graph)
+        return head
+
     return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

@@ -53,7 +53,8 @@ def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, 
             f"The labels are not those that the model was saved with: {', '.join(decided)} were chosen for those, and are set "
             "back to the defaults."
         )
-    left_out = ("id2label", "label2id", "num_labels", "shortlist", *decision_fields())
+    # Which codes are neighbours in a graph says nothing of other codes.
+    left_out = ("id2label", "label2id", "num_labels", "label_graph", "shortlist", *decision_fields())
     kept = {name: value for name, value in fields.items() if name not in left_out}
     if kept.get("head_options"):
         kept["head_options"] = {name: value for name, value in kept["head_options"].items() if name != "parents"}

@@ -2,7 +2,8 @@
 
 A configuration names one in its field `loss`; `loss_reduction` says whether it is averaged or summed over the codes of a
 note. What may be learned beside it, and is not by default: from marked evidence (`evidence_weight`), from the tree of codes
-(`tree_smoothing`, `category_weight`), and from two passes that should agree (`r_drop`).
+(`tree_smoothing`, `category_weight`), from two passes that should agree (`r_drop`), and from notes that should be alike, or not, to a code
+(`contrast_weight`).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .attention_icd import widened
 from .comparators_icd import upper_codes
-from .layers_icd import values_are_known
-from .pooled_icd import require_not_negative
+from .layers_icd import values_are_known, without_autocast
+from .pooled_icd import require_not_negative, require_positive
 
 
 REDUCTIONS = ("sum", "mean")
@@ -153,10 +155,15 @@ def check_extra_weights(config) -> None:
         "evidence_weight": config.evidence_weight,
         "category_weight": config.category_weight,
         "r_drop": config.r_drop,
+        "contrast_weight": config.contrast_weight,
     }
     for name, value in weights.items():
         require_not_negative(name, value)
     _share("tree_smoothing", config.tree_smoothing)
+    require_positive("contrast_codes", config.contrast_codes)
+    temperature = config.contrast_temperature
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or temperature <= 0:
+        raise ValueError(f"`contrast_temperature` must be a number above 0, got {temperature!r}.")
     if config.r_drop and config.freeze_backbone and not config.head_dropout:
         raise ValueError(
             f"`r_drop` ({config.r_drop}) draws two passes with other dropout together, and this model has no dropout: give "
@@ -284,8 +291,46 @@ def evidence_loss(config, attentions, evidence, labels, num_items=None) -> torch
     return _per_note(loss, config, labels, num_items)
 
 
+def contrast_loss(config, summaries: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+    """How unlike each other the notes of a code are in what the code attends to, beside those that have it not (label-aware
+    contrast, as in CoLa-ICD, arXiv 2608.30234): of each note that has a code the mean of `-log(exp(s / t) / sum(exp(s' / t)))`
+    over the other notes of the batch that have it, where `s` is the cosine of both notes' vectors for the code, and the sum is
+    over all other notes (supervised contrast, arXiv 2004.11362); the mean over notes and codes, times `contrast_weight`.
+
+    A code counts in a batch where two notes have it and one has it not; of more than `contrast_codes` such codes so many are drawn
+    in each step. Where no code of a batch counts, it has no pair, and adds nothing.
+
+    Args:
+        summaries (`torch.FloatTensor` of shape `(B, C, V)`): what each code attends to in each note.
+        labels (`torch.FloatTensor` of shape `(B, C)`): 1 where the note has the code.
+
+    Returns:
+        For each note of the batch once, as other losses are, and for each code, unless these are averaged; or `None`.
+    """
+    has = labels > 0.5
+    count = has.sum(dim=0)
+    codes = ((count > 1) & (count < len(has))).nonzero().flatten()
+    if not len(codes):
+        return None
+    if len(codes) > config.contrast_codes:
+        codes = codes[torch.randperm(len(codes), device=codes.device)[: config.contrast_codes]]
+    has = has[:, codes].T  # (K, B)
+    with without_autocast(summaries):
+        vectors = nn.functional.normalize(widened(summaries[:, codes]), dim=-1).transpose(0, 1)  # (K, B, V)
+        similar = vectors @ vectors.mT / config.contrast_temperature
+        itself = torch.eye(len(labels), dtype=torch.bool, device=similar.device)
+        similar = similar.masked_fill(itself, torch.finfo(similar.dtype).min)
+        log_shares = similar.log_softmax(dim=-1)
+        is_pair = has[:, :, None] & has[:, None, :] & ~itself
+        of_notes = -log_shares.masked_fill(~is_pair, 0).sum(dim=-1) / is_pair.sum(dim=-1).clamp(min=1)
+    mean = of_notes.sum() / has.sum()
+    num_codes = 1 if config.loss_reduction == "mean" else labels.shape[1]
+    return config.contrast_weight * mean * len(labels) * num_codes
+
+
 def own_loss(config, heads, labels, num_items=None) -> torch.Tensor | float:
-    """What heads add to the loss of the batch that they have just read; see `AttendingHead.own_loss`. The mean of several.
+    """What heads add to the loss of the batch that they have just read; see `AttendingHead.own_loss` and [`contrast_loss`]. The
+    mean of several.
 
     Args:
         heads (`list[nn.Module]`): of an ensemble, or one.
@@ -299,8 +344,11 @@ def own_loss(config, heads, labels, num_items=None) -> torch.Tensor | float:
             if ask is None
             else ask(labels.to(next(head.parameters()).device).float(), config.loss_reduction == "mean")
         )
-        if own is not None:
-            added = added + own / len(heads)
+        summaries = head.take_summaries() if config.contrast_weight else None
+        contrast = None if summaries is None else contrast_loss(config, summaries, labels.to(summaries.device))
+        for part in (own, contrast):
+            if part is not None:
+                added = added + part / len(heads)
     if not isinstance(added, torch.Tensor):
         return added
     num_notes = labels.shape[0] if num_items is None else torch.as_tensor(num_items).flatten()[0] / labels.shape[1]

@@ -139,12 +139,19 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         self.score = head_of_config(config)
         self._head_modules = frozenset() if type(self.score) is PooledHead else frozenset(self.score.modules())
         self._head_std = getattr(members_of(self.score)[0], "initial_std", None)
-        if config.freeze_backbone:
-            self.model.requires_grad_(False)
+        self._keep_fixed()
         if config.backbone_source:  # the head comes from a file of its own, so that these files do not lack it
             self._keys_to_ignore_on_load_missing = [r"^score\."]
         guard_parts(self)
         self.post_init()
+
+    def _keep_fixed(self) -> None:
+        """Let no gradient reach what the configuration keeps as it is: the backbone, or a word reader's vectors."""
+        reader = getattr(self.config, "backbone_config", None)
+        if self.config.freeze_backbone:
+            self.model.requires_grad_(False)
+        elif not getattr(reader, "train_vectors", True):
+            self.model.get_input_embeddings().requires_grad_(False)
 
     def _make_backbone(self, config) -> nn.Module:
         backbone = AutoModel.from_config(config.backbone_config)
@@ -277,8 +284,7 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
                 f"{pretrained_model_name_or_path} with the head of {cls.__name__} "
                 "(save that model with save_pretrained, then load the adapter over its folder)"
             )
-        if model.config.freeze_backbone:
-            model.model.requires_grad_(False)  # loading has put new parameters in place of those of the constructor
+        model._keep_fixed()  # loading has put new parameters in place of those of the constructor
         return (model, info) if with_info else model
 
     def shared_record(self):
@@ -469,10 +475,13 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         a second pass with other dropout over what `read` gives."""
         if not self.training:
             return coding_loss(self.config, members, labels, num_items)
-        own = own_loss(self.config, members_of(self.score), labels, num_items)  # of the pass that was just made
+        heads: list[Any] = members_of(self.score)
+        own = own_loss(self.config, heads, labels, num_items)  # of the pass that was just made
         again = None
         if self.config.r_drop:
             again, _ = run_head(self.score, read(), attention_mask, False)
+            for head in heads if self.config.contrast_weight else ():
+                head.take_summaries()  # of this pass nothing is contrasted
             again = again if again.dim() == 3 else again[None]
         return coding_loss(self.config, members, labels, num_items, again) + own
 

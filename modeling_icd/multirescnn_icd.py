@@ -59,7 +59,7 @@ def residual_channels(width: int, num_filter_maps: int, num_residual_layers: int
 class MultiResCNNHead(AttendingHead):
     """Multi-filter residual CNN with label attention (arXiv 1912.00862), over any hidden states.
 
-    With the last three arguments left out it is the original; the others of the table are what `ARCHITECTURES` says.
+    With the last four arguments left out it is the original; the others of the table are what `ARCHITECTURES` says.
 
     Args:
         hidden_size (`int`): D of the hidden states.
@@ -74,6 +74,7 @@ class MultiResCNNHead(AttendingHead):
             makes of them: a code that one word tells need not be learned through three convolutions.
         projection_size (`int`): width of a layer norm, projection and tanh behind the filters, as in front of the
             attention of LAAT; 0: none.
+        num_queries (`int`): of each code; see `SeveralQueries`.
     """
 
     evidence_method = "integrated_gradients"  # what is attended over, the filters made of several tokens
@@ -90,10 +91,11 @@ class MultiResCNNHead(AttendingHead):
         norm: str = "batch",
         reduced_path: bool = False,
         projection_size: int = 0,
+        num_queries: int = 1,
     ):
         width = hidden_size if reduction_size is None else reduction_size
         joined = len(filter_sizes) * num_filter_maps + (width if reduced_path else 0)
-        super().__init__(projection_size or joined, num_labels, dropout)
+        super().__init__(projection_size or joined, num_labels, dropout, num_queries=num_queries)
         self.reduction = None if reduction_size is None else SameConvolution(hidden_size, reduction_size, 1, bias=True)
         channels = residual_channels(width, num_filter_maps, num_residual_layers)
         self.channels = nn.ModuleDict(

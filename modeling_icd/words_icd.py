@@ -25,6 +25,7 @@ class WordReaderConfig(PreTrainedConfig):
         vocab_size (`int`): words, with those for padding and for unknown words.
         embedding_size (`int`, defaults to 100): width of a word's vector.
         embedding_dropout (`float`, defaults to 0.2): on these vectors, in [0, 1).
+        train_vectors (`bool`, defaults to `True`): whether they learn with the rest of a model; else they stay as they are.
         rnn (`str`, *optional*): `"lstm"` or `"gru"` over the words of a note; by default none.
         rnn_size (`int`, defaults to 256): hidden units of each direction.
         num_rnn_layers (`int`, defaults to 1): one above the other.
@@ -41,6 +42,7 @@ class WordReaderConfig(PreTrainedConfig):
     vocab_size: int = 2
     embedding_size: int = 100
     embedding_dropout: float = 0.2
+    train_vectors: bool = True
     rnn: str | None = None
     rnn_size: int = 256
     num_rnn_layers: int = 1
@@ -65,8 +67,9 @@ class WordReaderConfig(PreTrainedConfig):
         dropout = self.embedding_dropout
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(f"`embedding_dropout` must be a number in [0, 1), got {dropout!r}.")
-        if not isinstance(self.bidirectional, bool):
-            raise ValueError(f"`bidirectional` must be true or false, got {self.bidirectional!r}.")
+        for name, flag in {"bidirectional": self.bidirectional, "train_vectors": self.train_vectors}.items():
+            if not isinstance(flag, bool):
+                raise ValueError(f"`{name}` must be true or false, got {flag!r}.")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"`pad_token_id` ({self.pad_token_id}) is none of the {self.vocab_size} words.")
 

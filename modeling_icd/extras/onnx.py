@@ -26,6 +26,8 @@ from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, whole_folder
 
+from ..graph_icd import fold_graph
+from ..heads import members_of
 from ..inference.loading import load_config, prepare_backbone
 from ..modeling_icd import ModelForICDCoding
 
@@ -107,6 +109,9 @@ def export_onnx(model: ModelForICDCoding, output_dir: str | Path) -> dict[str, f
     model = copy.deepcopy(model).float().eval()
     config = model.config
     config.shortlist = None  # a graph computes all codes
+    for head in members_of(model.score):
+        fold_graph(head)
+    config.label_graph = None
     longest = config.window_size or config.max_position_embeddings
     parts = {"model.onnx": ("input_ids", longest), "head.onnx": ("hidden_states", None)}
     differences = {}

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .arguments import ICDTrainingArguments
+    from .label_graph import give_graph
     from .notes import code_vocabulary
     from .start import start_head
     from .trainer import ICDTrainer
 
-__all__ = ["ICDTrainer", "ICDTrainingArguments", "code_vocabulary", "start_head"]
+__all__ = ["ICDTrainer", "ICDTrainingArguments", "code_vocabulary", "give_graph", "start_head"]
 
 _MODULES = {
     "ICDTrainer": "trainer",
     "ICDTrainingArguments": "arguments",
     "code_vocabulary": "notes",
+    "give_graph": "label_graph",
     "start_head": "start",
 }
 

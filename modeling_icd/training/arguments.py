@@ -15,6 +15,7 @@ from ..configuration_icd import POOLINGS, ICDConfig
 from ..decision_icd import RULES
 from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
+from ..graph_icd import GRAPH_SOURCES, complete_label_graph
 from ..heads import ARCHITECTURES, HEADS, NORMS, find_head
 from ..inference.loading import ReaderArguments
 from ..inference.model_folder import WORDS
@@ -109,6 +110,25 @@ class ModelArguments(ReaderArguments):
             "help": "Odd width of a convolution in front of label attention; by default each token is read alone."
         },
     )
+    num_queries: int | None = field(
+        default=None,
+        metadata={
+            "help": "Queries of each code in label attention, LAAT or a MultiResCNN, each over a part of the features."
+        },
+    )
+    label_graph: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Refine the output vector of each code by those of its neighbours, which are found by "
+            f"{' and '.join(GRAPH_SOURCES)}, or one of them."
+        },
+    )
+    graph_layers: int | None = field(default=None, metadata={"help": "How often `label_graph` does so: 1."})
+    graph_neighbours: int | None = field(default=None, metadata={"help": "Of a code and source at most: 16."})
+    graph_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Share of a code's notes that must have another one, for that to be its neighbour: 0.4."},
+    )
     loss: str | None = field(default=None, metadata={"help": f"One of {', '.join(LOSSES)}."})
     loss_options: list[str] | None = field(
         default=None, metadata={"help": "Settings of that loss as NAME=VALUE, e.g. `gamma=2`."}
@@ -130,6 +150,18 @@ class ModelArguments(ReaderArguments):
         default=None,
         metadata={"help": "How much two passes over a note with other dropout are drawn together (R-Drop)."},
     )
+    contrast_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "How much notes of a batch with the same code are drawn together in what the code attends to, and apart from others."
+        },
+    )
+    contrast_temperature: float | None = field(
+        default=None, metadata={"help": "Of `contrast_weight`: what cosines are divided by, 0.1."}
+    )
+    contrast_codes: int | None = field(
+        default=None, metadata={"help": "Codes of a batch that are contrasted at most, drawn in each step: 128."}
+    )
     head_start: str = field(
         default="notes",
         metadata={
@@ -143,6 +175,13 @@ class ModelArguments(ReaderArguments):
         metadata={
             "help": "Whether it is started from the titles of the codes, where there are any: its queries with `prior`, and with "
             "`notes` what is looked for in them."
+        },
+    )
+    start_titles_up_to: int | None = field(
+        default=None,
+        metadata={
+            "help": "With `start_titles`: only codes of at most so many training notes start from their titles, the others as without "
+            "it. Default: all that have a title."
         },
     )
     start_evidence: bool = field(
@@ -188,6 +227,7 @@ class ModelArguments(ReaderArguments):
             )
         self.check_head()
         self.parsed_loss_options()
+        self.parsed_label_graph()
         self.parsed_reader_options()
         if self.head_start not in HEAD_STARTS:
             raise ValueError(f"`head_start` must be one of {', '.join(HEAD_STARTS)}, got {self.head_start!r}.")
@@ -197,6 +237,13 @@ class ModelArguments(ReaderArguments):
             )
         if self.start_titles and self.known_head is not None and not find_head(self.known_head).attends:
             raise nothing_to_start(f"the head {self.known_head!r} has no queries")
+        if self.start_titles_up_to is not None:
+            if not self.start_titles:
+                raise ValueError(
+                    "`start_titles_up_to` says which codes start from their titles: give `start_titles`, too."
+                )
+            if self.start_titles_up_to < 0:
+                raise ValueError(f"`start_titles_up_to` must be at least 0, got {self.start_titles_up_to}.")
         if self.start_notes < 1:
             raise ValueError(f"`start_notes` must be at least 1, got {self.start_notes}.")
         for name in ("guidelines", "guidelines_rare"):
@@ -254,6 +301,20 @@ class ModelArguments(ReaderArguments):
                 f"`head_options` are not for `model` {self.model!r}, each of whose settings is an option: take `generic`."
             )
         return parse_pairs("head_options", self.head_options)
+
+    def parsed_label_graph(self) -> dict[str, Any] | None:
+        """The field `label_graph` of the configuration; `None` where there is no graph.
+
+        Raises:
+            ValueError: where a value is out of range, or there is one without sources.
+        """
+        given = {"layers": self.graph_layers, "neighbours": self.graph_neighbours, "threshold": self.graph_threshold}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.label_graph is None:
+            if given:
+                raise ValueError(f"`graph_{next(iter(given))}` is of a `label_graph`: give its sources, too.")
+            return None
+        return complete_label_graph({"sources": self.label_graph, **given})
 
     def parsed_loss_options(self) -> dict[str, Any]:
         """`loss_options` by name.

@@ -46,6 +46,8 @@ def configuration_fields(args: ModelArguments, backbone_config) -> dict[str, Any
         if options.get("description_weight"):
             options.setdefault("description_words", backbone_config.vocab_size)
         given["head_options"] = options
+    if "label_graph" in given:
+        given["label_graph"] = args.parsed_label_graph()
     if "loss_options" in given:
         given["loss_options"] = args.parsed_loss_options()
     unknown = ", ".join(f"`{name}`" for name in given if not hasattr(config_class, name))

@@ -10,7 +10,7 @@ A configuration is a YAML file, or the name of one that comes with this project.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..evaluation.learned_notes import write_learned
-from ..heads import find_head
+from ..heads import find_head, members_of
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import load_config, prepare_backbone, to_device
@@ -41,12 +41,14 @@ from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
 from .config_files import USAGE, find_config, help_text
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
-from .further_texts import further_texts, tokenize_texts
+from .further_texts import further_texts, terms_of_codes, tokenize_texts
+from .label_graph import give_graph
 from .models import add_lora, build_model, give_titles
 from .notes import (
     build_dataset,
     describe_training_data,
     marked_evidence,
+    notes_per_code,
     readable_notes,
     say_who_may_have,
     warn_of_empty_notes,
@@ -55,7 +57,7 @@ from .output_folder import check_output_dir, check_same_notes, remove_checkpoint
 from .processes import end_processes, fill_states, is_lost_process
 from .saving import save_run
 from .sharding import whole_weights
-from .start import start_head
+from .start import queries_per_code, start_head
 from .trainer import make_trainer, predict_split
 from .word_reader import find_word_reader
 from .word_vectors import check_vectors
@@ -78,6 +80,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if args.push_to_hub:
         raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
     check_report_to(args)
+    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
+        raise ValueError(
+            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
+            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
+        )
     if (words := model_args.parsed_reader_options()) is not None:
         check_vectors(words.vectors)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
@@ -108,6 +115,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         say_who_may_have(data_args)
         say_sizes(training.tokens, splits["validation"], model)
+        say_pairs(training.tokens, model, args.per_device_train_batch_size)
     make = partial(make_further, model_args, data_args, args, model, tokenizer)
     further = make(splits["training"], training.tokens)
     store = None
@@ -164,6 +172,18 @@ def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: M
     )
 
 
+def say_pairs(notes: datasets.Dataset, model: ModelForICDCoding, batch_size: int) -> None:
+    """Print, where a head learns by contrast, how many codes have a pair in a batch: its mean, were batches drawn at random."""
+    if not model.config.contrast_weight:
+        return
+    shares = notes_per_code(notes["label_ids"], model.config.num_labels) / len(notes)
+    none, one, all_ = (1 - shares) ** batch_size, shares * (1 - shares) ** (batch_size - 1), shares**batch_size
+    mean = float((1 - none - batch_size * one - all_).clip(min=0).sum())
+    print(
+        f"To contrast: in a batch of {batch_size} notes about {mean:.1f} codes are those of two notes or more, and not of all."
+    )
+
+
 class Materials(NamedTuple):
     """What a run is made from.
 
@@ -190,8 +210,8 @@ def gather(
     training_data = describe_training_data(data_args, builder, learned_splits)
     first_process_only(lambda: check_same_notes(training_data, args))
     codes = list(training_data["code_counts"])
-    if model_args.start_titles and not any(code in builder.code_descriptions for code in codes):
-        raise nothing_to_start("this data set has none")
+    if model_args.start_titles:
+        check_titles(model_args, training_data["code_counts"], builder.code_descriptions)
 
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
@@ -226,6 +246,18 @@ def find_backbone(
     return backbone
 
 
+def check_titles(model_args: ModelArguments, counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
+    """Raise a `ValueError` where `start_titles` would start no code, of those with so many notes (`counts`)."""
+    titled = [count for code, count in counts.items() if code in titles]
+    if not titled:
+        raise nothing_to_start("this data set has none")
+    limit = model_args.start_titles_up_to
+    if limit is not None and min(titled) > limit:
+        raise nothing_to_start(
+            f"no code with a title has at most {limit} training notes (`start_titles_up_to`), the rarest has {min(titled)}"
+        )
+
+
 def check_can_start(model: ModelForICDCoding, backbone: str) -> None:
     """Raise a `ValueError` where titles cannot start the head: it came with the backbone, or does not attend."""
     if not model.head_is_new:
@@ -245,16 +277,34 @@ def ready_to_learn(
 ):
     """The model with its new head started, unless a checkpoint brings its weights, and with LoRA, if that is asked for."""
     give_titles(model, tokenizer)
+    if model.head_is_new:
+        give_graph(model, notes, say=args.process_index == 0)
     if model.head_is_new and not is_resumed and model_args.head_start != "random":
         to_device(model, args.device)
         max_notes = model_args.start_notes if model_args.head_start == "notes" else 0
         read = None if store is None else store.read
-        titles = {}
-        if model_args.start_titles:
-            described, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
-            titles = {label2id[code]: tokenizer(title)["input_ids"] for code, title in described.items()}
-        start_head(model, notes, read, max_notes, args.seed, titles, show_progress=not args.disable_tqdm)
+        texts = texts_to_start_from(model, tokenizer) if model_args.start_titles else {}
+        start_head(
+            model,
+            notes,
+            read,
+            max_notes,
+            args.seed,
+            {code: own[0] for code, own in texts.items()},
+            show_progress=not args.disable_tqdm,
+            titles_up_to=model_args.start_titles_up_to,
+            terms={code: own[1:] for code, own in texts.items()},
+        )
     return add_lora(model, model_args)
+
+
+def texts_to_start_from(model: ModelForICDCoding, tokenizer) -> dict[int, list[list[int]]]:
+    """The `input_ids` of the title of each code that has one, and, where the head has several queries for each code, of as many of
+    its other terms as there are further queries."""
+    titles, label2id = model.config.code_descriptions or {}, model.config.label2id or {}
+    number = queries_per_code(members_of(model.score)[0])
+    terms = terms_of_codes(titles, titles) if number > 1 else {code: [title] for code, title in titles.items()}
+    return {label2id[code]: [tokenizer(term)["input_ids"] for term in own[:number]] for code, own in terms.items()}
 
 
 def make_further(

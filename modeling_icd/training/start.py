@@ -23,7 +23,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..attention_icd import AttendingHead
+from ..attention_icd import AttendingHead, SeveralQueries
 from ..heads import members_of, start_at_prior
 from ..inference.tokens import is_raw, tokenize_split
 from .notes import notes_per_code
@@ -231,20 +231,34 @@ class HeadStarter:
 
 
 @torch.no_grad()
-def start_queries(head: AttendingHead, titles: Mapping[int, torch.Tensor]) -> None:
-    """Start the queries of codes at their titles (as PLM-CA, MSMN and GKI-ICD do): at the mean of what the head attends over in a
-    title, less the mean of all titles, as long as random queries are. Those of codes without a title stay random.
+def start_queries(head: AttendingHead, titles: Mapping[int, Sequence[torch.Tensor]], codes: Sequence[int]) -> None:
+    """Start the queries of some codes at their titles (as PLM-CA, MSMN and GKI-ICD do): at the mean of what the head attends over
+    in a title, less the mean of all titles, as long as random queries are. Those of other codes stay random. Where a code has
+    several queries, the next ones start at its other terms, in turn, each at the part of the features that it reads.
 
     Args:
-        titles (`dict[int, torch.Tensor]`): hidden states `(L, D)` of the titles of codes; at least one.
+        titles (`dict[int, Sequence[torch.Tensor]]`): hidden states `(L, D)` of the title and of other terms of codes, these among
+            them.
+        codes (`Sequence[int]`): at least one.
     """
     was_training = head.training
     head.eval()
     weight = head.queries.weight.data
-    found = torch.stack([features_of(head, states).mean(dim=0) for states in titles.values()])
-    directions = nn.functional.normalize(found - found.mean(dim=0))
-    weight[list(titles)] = (weight.norm(dim=1).mean() * directions).to(weight.dtype)
+    found = {code: torch.stack([features_of(head, text).mean(dim=0) for text in own]) for code, own in titles.items()}
+    middle = torch.cat([*found.values()]).mean(dim=0)
+    number = queries_per_code(head)
+    turns = torch.arange(number)
+    chosen = torch.stack([found[code][turns % len(found[code])] for code in codes]) - middle  # (K, M, F)
+    parts = chosen.unflatten(-1, (number, -1))[:, turns, turns]  # (K, M, F / M)
+    length = weight.norm(dim=1).mean()
+    weight.unflatten(0, (-1, number))[list(codes)] = (length * nn.functional.normalize(parts, dim=-1)).to(weight.dtype)
     head.train(was_training)
+
+
+def queries_per_code(head: nn.Module) -> int:
+    """How many queries a head has for each code; 1 where it does not attend."""
+    queries = getattr(head, "queries", None)
+    return queries.num_queries if isinstance(queries, SeveralQueries) else 1
 
 
 def make_weights_small(head: nn.Module) -> None:
@@ -264,11 +278,14 @@ def start_head(
     titles: Mapping[int, list[int]] | None = None,
     show_progress: bool = True,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    titles_up_to: int | None = None,
+    terms: Mapping[int, Sequence[list[int]]] | None = None,
 ) -> None:
     """Start the new head of a model: its biases at the log odds of the codes; where it attends, its queries and outputs, too,
     from what sets the words of each code apart. A head with batch norm, whose features change as it learns, one that
-    does not attend, and one whose output vectors read something else than its queries get the biases alone. One that attends
-    and is not to look at notes gets small random weights. With titles, the queries that do not start from notes start from them.
+    does not attend, one whose output vectors read something else than its queries, and one with several queries for each
+    code get the biases alone. One that attends and is not to look at notes gets small random weights. With titles, the
+    queries that do not start from notes start from them.
 
     Args:
         notes (`datasets.Dataset`): training notes, tokenized or, with `tokenizer`, with `text` and `codes`; those without a
@@ -280,6 +297,10 @@ def start_head(
         titles (`dict[int, list[int]]`, *optional*): `input_ids` of the titles of codes, which the backbone reads. Where the head
             is started from notes, it begins to look for what sets a code apart at its title.
         tokenizer (*optional*): the backbone's, for notes that are not tokenized.
+        titles_up_to (`int`, *optional*): only codes that at most so many of the notes have start from their titles; by default
+            all that have one.
+        terms (`dict[int, Sequence[list[int]]]`, *optional*): `input_ids` of other terms of codes, which the further queries of a
+            head with several for each code start from.
 
     Raises:
         ValueError: where the model's head was loaded, or started before: starting it would undo its training; where notes are
@@ -295,12 +316,14 @@ def start_head(
         notes = tokenize_split(notes, tokenizer, model.config.label2id)
     model.head_is_new = False
     notes = notes.select(np.flatnonzero(notes["length"]))
-    prior = log_odds(notes_per_code(notes["label_ids"], model.config.num_labels).tolist(), len(notes))
+    counts = notes_per_code(notes["label_ids"], model.config.num_labels).tolist()
+    prior = log_odds(counts, len(notes))
     start_at_prior(model.score, prior)
     members: list[Any] = members_of(model.score)
     has_statistics = any(isinstance(module, nn.BatchNorm1d) for module in members[0].modules())
-    can_start = isinstance(members[0], AttendingHead) and members[0].reads_features and not has_statistics
-    if can_start and not max_notes:
+    is_alike = isinstance(members[0], AttendingHead) and type(members[0]).reads_features and not has_statistics
+    can_start = is_alike and members[0].reads_features
+    if is_alike and not max_notes:
         make_weights_small(model.score)
         start_at_prior(model.score, prior)
     if titles and not isinstance(members[0], AttendingHead):
@@ -309,11 +332,17 @@ def start_head(
             "`start_titles`."
         )
     read_by_backbone = backbone_reader(model)
-    title_states = {code: read_by_backbone(ids) for code, ids in (titles or {}).items() if ids}
+    titles = {code: ids for code, ids in (titles or {}).items() if ids}
+    starting = [code for code in titles if titles_up_to is None or counts[code] <= titles_up_to]
     if not can_start or not max_notes:
-        for member in members if title_states else ():
-            start_queries(member, title_states)
+        texts = {
+            code: [ids, *(terms or {}).get(code, [])][: queries_per_code(members[0])] for code, ids in titles.items()
+        }
+        text_states = {code: [read_by_backbone(ids) for ids in own] for code, own in texts.items()} if starting else {}
+        for member in members if starting else ():
+            start_queries(member, text_states, starting)
         return
+    title_states = {code: read_by_backbone(titles[code]) for code in starting}
     chosen = notes.select(
         choose_notes(notes["label_ids"], max_notes if read else min(max_notes, UNCACHED_NOTES), seed)
     )

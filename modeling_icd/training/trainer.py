@@ -30,6 +30,7 @@ from .arithmetic import fast_steps
 from .checkpoints import check_same_backbone, whole_checkpoint
 from .collator import ICDCollator, multi_hot
 from .diagnostics import Diagnostics, is_of_head
+from .label_graph import give_graph
 from .notes import TokenizedNotes, evaluation_notes, notes_per_code, readable_notes, warn
 from .processes import fill_states, share_buffers
 from .sampler import SamplerEpoch, ShuffledLengthGroupedSampler
@@ -289,7 +290,11 @@ class ICDTrainer(Trainer):
     def start_new_head(self) -> None:
         """Start the head as `head_start` says, unless it was loaded with its model, started, or trained before."""
         model = self.bare_model
-        if self.head_start == "random" or not getattr(model, "head_is_new", False):
+        if not getattr(model, "head_is_new", False):
+            return
+        if not isinstance(model, PeftModel):
+            give_graph(model, self.train_dataset)
+        if self.head_start == "random":
             return
         if isinstance(model, PeftModel):
             if self.args.process_index == 0:

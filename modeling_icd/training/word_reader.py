@@ -79,6 +79,7 @@ class WordReaderOptions:
             "skip_gram": self.skip_gram,
             "normalize_vectors": self.normalize_vectors,
             "bidirectional": self.reader.get("bidirectional", True),
+            "train_vectors": self.reader.get("train_vectors", True),
         }.items():
             if not isinstance(value, bool):
                 raise ValueError(f"`reader_options {name}` must be true or false, got {value!r}.")
@@ -120,7 +121,15 @@ class WordReaderOptions:
         return WordReaderConfig(vocab_size=vocab_size, **self.reader, **limit)
 
 
-READER_FIELDS = ("embedding_size", "embedding_dropout", "rnn", "rnn_size", "num_rnn_layers", "bidirectional")
+READER_FIELDS = (
+    "embedding_size",
+    "embedding_dropout",
+    "train_vectors",
+    "rnn",
+    "rnn_size",
+    "num_rnn_layers",
+    "bidirectional",
+)
 
 
 class Cut(NamedTuple):

@@ -22,6 +22,7 @@ from modeling_icd import (
     WordReader,
     WordReaderConfig,
 )
+from modeling_icd.graph_icd import give_neighbours
 from modeling_icd.heads import members_of
 from modeling_icd.inference.hidden_states import HiddenStates
 from modeling_icd.inference.loop import say_cut
@@ -46,6 +47,19 @@ KINDS = {
     "gru": (GRUForICD, None, {"score_bias": True}, {"rnn": "gru", "rnn_size": 6, "bidirectional": False}),
     "bigru": (GRUForICD, "ends", {}, {"rnn": "gru", "rnn_size": 6, "num_rnn_layers": 2}),
     "cross attention": (ModelForICDCoding, "cross_attention", {}, {"rnn": "gru", "rnn_size": 6}),
+    "several queries": (
+        ModelForICDCoding,
+        "laat",
+        {"projection_size": 6, "num_queries": 3},
+        {"rnn": "gru", "rnn_size": 6},
+    ),
+    "graph": (MultiResCNNForICD, None, {**SMALL, "filter_sizes": [3, 5]}, {}),
+}
+# What is no option of the head.
+FIELDS = {"graph": {"label_graph": {"sources": ["hierarchy", "co_occurrence"], "layers": 2, "neighbours": 2}}}
+NEIGHBOURS = {
+    "hierarchy": torch.tensor([[2, -1], [-1, -1], [0, -1], [-1, -1]]),
+    "co_occurrence": torch.tensor([[1, 3], [0, -1], [-1, -1], [1, 2]]),
 }
 
 
@@ -78,8 +92,15 @@ def make(readers):
         named = {} if head is None else {"head": head}
         torch.manual_seed(1)
         model = model_class.from_pretrained(
-            readers(**reader), id2label=dict(enumerate(CODES)), head_options={**options}, **named, **fields
+            readers(**reader),
+            id2label=dict(enumerate(CODES)),
+            head_options={**options},
+            **named,
+            **FIELDS.get(kind, {}),
+            **fields,
         )
+        if model.config.label_graph:
+            give_neighbours(model.score, NEIGHBOURS)
         with torch.no_grad():  # so that no weight is 0 and each counts
             for weight in model.score.parameters():
                 weight.add_(0.3 * torch.randn_like(weight))

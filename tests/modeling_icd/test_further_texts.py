@@ -160,6 +160,7 @@ WORDS = {"model": "generic", "reader_options": "vectors=random", "window_size": 
         ({"pooling": "last"}, "the head 'last' has no queries"),
         ({"pooling": None}, "the head 'last' has no queries"),
         ({**WORDS, "pooling": None, "head": "laat", "dataset": "files"}, "this data set has none"),
+        ({"start_titles_up_to": 0}, "no code with a title has at most 0 training notes"),
     ],
 )
 def test_titles_that_start_nothing_are_refused_before_anything_is_made(

@@ -21,6 +21,7 @@ HEADS = {
     "label_attention": lambda: LabelAttentionHead(WIDTH, CODES, 6, context_size=3),
     "multirescnn": lambda: MultiResCNNHead(WIDTH, CODES, (1, 3), 4, reduction_size=6),
     "subword": lambda: MultiResCNNHead(WIDTH, CODES, (3, 5), 4, norm="layer", reduced_path=True, projection_size=7),
+    "several queries": lambda: LabelAttentionHead(WIDTH, CODES, 6, num_queries=3),
     "ensemble": lambda: HeadEnsemble(MultiResCNNHead(WIDTH, CODES, (3,), 4) for _ in range(3)),
     "own": lambda: GatedHead(WIDTH, CODES, 6),
     "own ensemble": lambda: HeadEnsemble(GatedHead(WIDTH, CODES, 6) for _ in range(2)),
@@ -121,7 +122,7 @@ def test_the_attention_of_some_codes_is_a_part_of_that_of_all(name):
     assert run_head(head, states, mask, torch.zeros(0, dtype=torch.long))[1].shape == (2, 0, 9)
 
 
-@pytest.mark.parametrize("name", ["label_attention", "multirescnn", "ensemble", "mean"])
+@pytest.mark.parametrize("name", ["label_attention", "multirescnn", "several queries", "ensemble", "mean"])
 def test_some_codes_alone_are_what_all_give_for_them(name):
     head = PooledHead(WIDTH, CODES, "mean", score_bias=True) if name == "mean" else head_of(name)
     states, mask = batch_of(9, 4)

@@ -244,9 +244,40 @@ def test_queries_start_from_titles_where_they_do_not_from_notes(head, backbone):
         assert torch.equal(queries[2], random[2])  # which has no title
 
 
+RARE = {"label_attention": LlamaForICDCoding, "multirescnn": LlamaMultiResCNNForICD}
+
+
+@pytest.mark.parametrize("max_notes", [0, 100], ids=["prior", "notes"])
+@pytest.mark.parametrize("head", RARE)
+def test_titles_of_rare_codes_alone_change_no_other_code(head, max_notes, backbone):
+    # One note has code 3, and no other code, so that no other changes with it.
+    plain = some_notes(60).filter(lambda note: 3 not in note["label_ids"]).remove_columns("evidence")
+    rare = datasets.Dataset.from_list([{"input_ids": [*range(4, 29)], "length": 25, "label_ids": [3]}])
+    notes = datasets.concatenate_datasets([plain, rare.cast(plain.features)])
+    options = {"pooling": "label_attention"} if head == "label_attention" else {"reduction_size": 8}
+    queries = {}
+    for limit in ("no titles", 0, 1, None):
+        torch.manual_seed(0)
+        model = RARE[head].from_pretrained(backbone, num_labels=CODES, window_size=32, **options)
+        torch.manual_seed(1)
+        titles = {} if limit == "no titles" else {"titles": TITLES, "titles_up_to": limit}
+        start_head(model, notes, None, max_notes, seed=0, **titles)
+        queries[limit] = model.score.queries.weight.detach().clone()
+    assert torch.equal(queries[0], queries["no titles"])
+    assert torch.equal(queries[1][:3], queries["no titles"][:3])
+    assert not torch.allclose(queries[1][3], queries["no titles"][3])
+    torch.testing.assert_close(queries[1][3], queries[None][3])
+    if not max_notes:
+        assert not torch.allclose(queries[None][0], queries["no titles"][0])
+
+
 def test_titles_are_refused_where_nothing_attends(backbone):
     model = LlamaForICDCoding.from_pretrained(backbone, num_labels=CODES, pooling="mean", score_bias=True)
     with pytest.raises(ValueError, match="a PooledHead has none: leave out `start_titles`"):
         start_head(model, some_notes(20), None, 0, titles=TITLES)
     with pytest.raises(ValueError, match="`head_start` 'random' does not: choose 'prior' or 'notes'"):
         ModelArguments("direct", backbone, head_start="random", start_titles=True)
+    with pytest.raises(ValueError, match=r"`start_titles_up_to` says which codes .*: give `start_titles`, too"):
+        ModelArguments("direct", backbone, pooling="label_attention", start_titles_up_to=5)
+    with pytest.raises(ValueError, match="`start_titles_up_to` must be at least 0, got -1"):
+        ModelArguments("direct", backbone, pooling="label_attention", start_titles=True, start_titles_up_to=-1)

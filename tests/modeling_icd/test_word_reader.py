@@ -338,6 +338,23 @@ def test_a_frozen_reader_learns_nothing(corpus, tmp_path):
         assert torch.equal(model[f"model.{name}"], weight)
 
 
+def test_fixed_vectors_stay_while_the_network_over_them_learns(corpus, tmp_path, capsys):
+    options = {"num_train_epochs": 1, "weight_decay": 0.1}
+    assert main(arguments(corpus, tmp_path / "m", "train_vectors=false", **options)) == 0
+    made = load_file(tmp_path / "m-private/word_reader/model.safetensors")
+    weights = load_file(tmp_path / "m/model.safetensors")
+    assert torch.equal(weights["model.embeddings.weight"], made["embeddings.weight"])
+    assert not torch.equal(weights["model.rnn.weight_hh_l0"], made["rnn.weight_hh_l0"])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == [
+        "model.embeddings.weight"
+    ]
+    learns = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert f"{learns:,} trained weights" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="`reader_options train_vectors` must be true or false, got 'no'"):
+        WordReaderOptions.of({"train_vectors": "no"})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

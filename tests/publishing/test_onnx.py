@@ -9,6 +9,7 @@ import torch
 
 from modeling_icd import CAMLForICD, LlamaForICDCoding, LlamaMultiResCNNForICD, WordReader, WordReaderConfig
 from modeling_icd.extras.onnx import export_onnx, main, require_refusal
+from modeling_icd.graph_icd import give_neighbours
 
 
 CNN = {"filter_sizes": [3, 5], "num_filter_maps": 4, "reduction_size": 8, "hidden_layer": 1}
@@ -17,6 +18,7 @@ MODELS = {
     "mean": (LlamaForICDCoding, {"pooling": "mean", "normalize_hidden_states": True}),
     "label_attention": (LlamaForICDCoding, {"pooling": "label_attention"}),
     "multirescnn": (LlamaMultiResCNNForICD, CNN),
+    "several_queries": (LlamaForICDCoding, {"pooling": "laat", "num_queries": 4}),
     "ensemble": (LlamaMultiResCNNForICD, {**CNN, "head_ensemble_size": 2, "freeze_backbone": True}),
 }
 
@@ -60,8 +62,17 @@ def test_model_and_head_give_the_models_logits(name, backbone, tmp_path, capsys)
 
 
 def word_model(folder, **reader):
+    """With a graph of codes, which an ONNX graph does without."""
     WordReader(WordReaderConfig(vocab_size=30, embedding_size=8, **reader)).save_pretrained(folder)
-    return CAMLForICD.from_pretrained(folder, num_labels=3, head_options={"num_filter_maps": 4}).eval()
+    model = CAMLForICD.from_pretrained(
+        folder,
+        num_labels=3,
+        head_options={"num_filter_maps": 4},
+        label_graph={"sources": ["hierarchy"], "neighbours": 1},
+    )
+    give_neighbours(model.score, {"hierarchy": torch.tensor([[2], [-1], [0]])})
+    torch.nn.init.normal_(model.score.output.graph.weight)
+    return model.eval()
 
 
 def test_the_graph_of_a_word_model_reads_notes_of_any_length(tmp_path):
@@ -74,6 +85,8 @@ def test_the_graph_of_a_word_model_reads_notes_of_any_length(tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
     np.testing.assert_allclose(logits, model(ids, mask).logits.detach(), atol=1e-4)
+    assert model.score.output.graph is not None
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["label_graph"] is None
 
 
 @pytest.mark.parametrize("rnn", ["lstm", "gru"])

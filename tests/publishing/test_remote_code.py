@@ -66,6 +66,8 @@ ALLOWED = {
     *("transformers.utils.logging", "transformers.utils.logging.get_logger"),
     *("torch.maximum", "torch.where", "torch.nn.functional.layer_norm", "torch.nn.functional.pad"),
     *("torch.nn.functional.scaled_dot_product_attention", "torch.nn.functional.conv2d"),
+    *("torch.eye", "torch.nn.functional.normalize", "torch.randperm", "torch.bool"),
+    *("torch.nn.functional.embedding_bag", "transformers.initialization.constant_"),
     *("torch.nn.Module", "torch.nn.ModuleDict", "torch.nn.ModuleList"),
     *("torch.nn.functional", "torch.nn.functional.binary_cross_entropy_with_logits", "torch.nn.functional.linear"),
     *("torch.nn.utils", "torch.nn.utils.rnn", "torch.nn.utils.rnn.pad_sequence"),
@@ -158,7 +160,9 @@ ALLOWED_BY_FILE = {
     "evidence_icd.py": ALLOWED_TO_EVIDENCE,
     GUARD: ALLOWED_TO_GUARD,
     "base_configuration_icd.py": {"sys", "sys.modules", "sys.modules.get", "vars"},
+    "attention_icd.py": {"vars"},
     "comparators_icd.py": {"vars"},
+    "graph_icd.py": {"vars"},
     "configuration_icd.py": {"vars"},
     "reading_icd.py": {"copy.copy"},
     # A reader of words is entered among the backbones that are known by name.
