@@ -71,7 +71,9 @@ _PUBLIC_MODEL = """
 dtype attn_implementation load_in_4bit load_in_8bit model backbone reader_options head head_options pooling head_dropout
 head_ensemble_size window_size window_stride hidden_layer normalize_hidden_states freeze_backbone head_only reduction_size
 architecture filter_sizes num_filter_maps num_residual_layers norm reduced_path projection_size context_size score_bias
-loss loss_options loss_reduction evidence_weight tree_smoothing category_weight r_drop head_start start_notes start_titles
+num_queries label_graph graph_layers graph_neighbours graph_threshold
+loss loss_options loss_reduction evidence_weight tree_smoothing category_weight r_drop
+contrast_weight contrast_temperature contrast_codes head_start start_notes start_titles start_titles_up_to
 start_evidence guidelines guidelines_rare evidence_sentences
 lora_r lora_alpha lora_dropout lora_layers_from save_adapter
 """

@@ -179,6 +179,21 @@ def test_neighbours_come_back_exactly_in_every_type(dtype, backbone, tmp_path):
     assert stored["score.members.0.output.graph.hierarchy"].dtype == torch.long
 
 
+def test_a_head_on_disk_gives_the_same(backbone, tmp_path):
+    model = make("label_attention", backbone, label_graph={**GRAPH, "neighbours": 2})
+    give_neighbours(
+        model.score, {source: torch.tensor([[1, 2], [0, -1], [4, -1], [4, 2], [0, 1]]) for source in GRAPH_SOURCES}
+    )
+    torch.nn.init.normal_(model.score.output.graph.weight)
+    model.save_pretrained(tmp_path / "model")
+    options = {"offload_folder": tmp_path / "offload", "device_map": {"model": "cpu", "score": "disk"}}
+    loaded = LlamaForICDCoding.from_pretrained(tmp_path / "model", **options).eval()
+    ids, mask = notes(12, 5)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(loaded(ids, mask).logits, model(ids, mask).logits, atol=1e-6, rtol=1e-5)
+
+
 def test_autocast_narrows_nothing():
     head = head_of("laat")
     weight = head.output.weight
