@@ -8,7 +8,6 @@ MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data us
 user's own copy and writes only into the user's own cache.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +23,6 @@ from ..codes.icd9 import Kind
 from ..facts import FACTS
 from .caml_splits import (
     CAML_TOP_50,
-    check_admissions,
-    check_subjects,
     download_split_lists,
     find_split_lists,
     find_top_codes,
@@ -34,6 +31,7 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
+from .edin_splits import name_splits, read_edin_lists
 from .mimic import (
     TOP_CODES,
     Codings,
@@ -43,6 +41,8 @@ from .mimic import (
     MIMICConfig,
     choose_frequent,
     choose_most_frequent,
+    count_codes,
+    divide_by_lists,
     stratify_by_subject,
 )
 from .records import check_positive, find_given_file
@@ -57,18 +57,19 @@ CATEGORIES = (
     "pharmacy", "physician", "radiology", "rehab services", "respiratory", "social work",
 )  # fmt: skip
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
-OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
+OWN_OPTIONS = {
+    "num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean", "splits": "clean", "subset": "clean",
+}  # fmt: skip
 
 
 @dataclass
 class MIMIC3Config(MIMICConfig):
-    """What to make of a folder of MIMIC-III tables. `min_count` and `seed` are options of `clean` alone.
+    """What to make of a folder of MIMIC-III tables. `min_count`, `splits`, `subset` and `seed` are options of `clean` alone.
+
+    `splits_dir` has CAML's `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one; for `clean`,
+    Edin et al.'s `mimiciii_clean_splits.feather`.
 
     Args:
-        splits_dir (`str`, *optional*):
-            Folder with `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one. If left out,
-            the folder of the tables; if that has none of the lists, they are downloaded from CAML's repository and
-            checked. `unsplit` needs none.
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
@@ -76,7 +77,6 @@ class MIMIC3Config(MIMICConfig):
         **options: See [`MIMICConfig`].
     """
 
-    splits_dir: str | None = None
     num_codes: int | None = None
     codes_file: str | None = None
 
@@ -86,9 +86,8 @@ class MIMIC3Config(MIMICConfig):
             if getattr(self, option) is not None and self.name != owner:
                 raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
         check_positive(self, "num_codes")
-        for option in ("splits_dir", "codes_file"):
-            if getattr(self, option) is not None:
-                setattr(self, option, absolute_path(getattr(self, option)))
+        if self.codes_file is not None:
+            self.codes_file = absolute_path(self.codes_file)
 
 
 class MIMIC3(MIMICBuilder):
@@ -100,7 +99,7 @@ class MIMIC3(MIMICBuilder):
     | `top50` | CAML's 50 codes | CAML's `50` lists: 8,066 / 1,573 / 1,729 admissions |
     | `top50_corrected` | the 50 codes of most admissions | as `top50` |
     | `custom` | the `num_codes` codes of most admissions, or those in `codes_file` | as `full` |
-    | `clean` | codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % of the admissions |
+    | `clean` | codes of at least `min_count` admissions | Edin et al.'s: 38,401 / 5,577 / 8,734 admissions, or our own |
 
     In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
     no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
@@ -123,10 +122,12 @@ class MIMIC3(MIMICBuilder):
     admissions of each code, over all admissions with a discharge summary, whatever their split; of two equally
     frequent codes the one that sorts first wins.
 
-    **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes
-    of fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given
-    to the splits by iterative stratification; see [`stratify_by_subject`]. Their list of admissions is not used: scores
-    on these splits are comparable among themselves and not with theirs.
+    **Clean.** That of Edin et al. (arXiv 2304.10909), whose repository JoakimEdin/medical-coding-reproducibility holds the
+    splits (files/data/mimiciii_clean) and how the records were made (prepare_data): codes of fewer than 10 admissions are
+    dropped, which leaves 3,681 (`filter_codes` of prepare_mimiciii_clean.py); rows flagged ISERROR are kept, and repeated
+    texts are (`merge_reports_addendum` of utils.py); a code counts once for each admission (`remove_duplicated_codes`).
+    `text="edin"` gives their words. With `splits="stratified"`, subjects, not admissions, are given to splits of our own by
+    iterative stratification, 75 / 10 / 15 % of the admissions; see [`stratify_by_subject`].
 
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
@@ -138,7 +139,7 @@ class MIMIC3(MIMICBuilder):
             "full": "Every code of the admissions; CAML's splits.",
             "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
             "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
-            "clean": "Codes of at least `min_count` admissions; stratified splits of our own.",
+            "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
         }.items()
     ]
@@ -155,6 +156,7 @@ class MIMIC3(MIMICBuilder):
         if config.name in LIST_SUFFIXES and not config.unsplit:
             self.split_lists = self._find_split_lists(config)
             sources += self.split_lists.values()
+        sources += self._find_edin_lists(config)
         self.codes_file = find_given_file(config, "codes_file")
         if config.name == "top50" and config.codes is None:
             self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
@@ -180,9 +182,7 @@ class MIMIC3(MIMICBuilder):
             parts.append(f"The codes are those in {Path(config.codes_file).name}.")
         if config.num_codes is not None:
             parts.append(f"`num_codes` is {config.num_codes}.")
-        if config.name == "clean":
-            parts.append(config.splits_note)
-        return [*parts, *self._describe_lists()]
+        return [*parts, *self._describe_edin(), *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
         """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
@@ -201,18 +201,18 @@ class MIMIC3(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config.follows_edin)
         codings = Codings()
         for table, kind in CODE_TABLES.items():
             for rows in read_codes(self.tables[table], kind, notes.rows):
                 codings.add(table, *rows)
         coded = codings.codes
 
-        counts = Counter(code for codes in coded.values() for code in codes)
-        chosen = self._choose_codes(counts)
+        lists, listed = self._read_lists(notes)
+        counts = count_codes(coded)
+        chosen = self._choose_codes(count_codes(coded, listed) if self.edin_lists else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits, listed = self._choose_admissions(notes, kept)
-        splits = notes.leave_out_blank(splits)
+        splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
         names = chosen
         if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
@@ -256,39 +256,35 @@ class MIMIC3(MIMICBuilder):
             return choose_frequent(counts, self.config)
         return set(counts)
 
-    def _choose_admissions(
-        self, notes: DischargeSummaries, kept: dict[int, set[str]]
-    ) -> tuple[dict[str, list[int]], set[int]]:
-        """Give each split its admissions that make a record, and all admissions that were to be given a split."""
-        splits: dict[str, list[int]]
-        listed = set(notes.rows)
+    def _read_lists(self, notes: DischargeSummaries) -> tuple[dict[str, list[int]], set[int]]:
+        """Read the admissions of each split, where lists say that, and all admissions that are given a split."""
+        if self.edin_lists is not None:
+            whole, lists = read_edin_lists(self.edin_lists)
+            return lists, {hadm_id for hadm_ids in whole.values() for hadm_id in hadm_ids}
+        lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
+        return lists, {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids} if lists else set(notes.rows)
+
+    def _divide(
+        self, notes: DischargeSummaries, kept: dict[int, set[str]], lists: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """Give each split its admissions that make a record."""
         if self.config.unsplit:
-            splits = {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
-        elif self.config.name == "clean":
-            splits = stratify_by_subject(notes, kept, self.config.seed)
-        else:
-            lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
-            check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, self.split_lists)
-            listed = {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids}
-            subjects = {}
-            for name, hadm_ids in lists.items():
-                subjects[name] = {notes.subject_ids[hadm_id] for hadm_id in hadm_ids if hadm_id in notes.rows}
-                if not subjects[name]:
-                    raise ValueError(
-                        f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary "
-                        f"in {self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
-                    )
-            check_subjects(subjects, self.split_lists)
-            splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
-        return splits, listed
+            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        if not lists:
+            return stratify_by_subject(notes, kept, self.config.seed)
+        names = name_splits(self.edin_lists.files[-1]) if self.edin_lists else self.split_lists
+        return divide_by_lists(notes, kept, lists, names)
 
 
-def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]) -> DischargeSummaries:
+def read_discharge_summaries(
+    path: Path, prepare: Callable[[pa.StringArray], pa.StringArray], keep_errors: bool = False
+) -> DischargeSummaries:
     """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
 
     Args:
         path (`Path`): The table.
         prepare (`Callable`): Makes some rows' texts ready.
+        keep_errors (`bool`): Whether rows flagged as errors are kept.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
@@ -304,8 +300,14 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
             is_summary = pc.equal(categories, "discharge summary")
             is_error = pc.equal(read_choices(batch, "ISERROR", ["", "0", "1"], path, first), "1")
             has_admission = pc.is_valid(admissions)
-            notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
-            correct = pc.and_not(is_summary, is_error)
+            if keep_errors:
+                notes.left_out["kept, discharge summary rows flagged as errors"] += pc.sum(
+                    pc.and_(is_summary, is_error)
+                ).as_py()
+                correct = is_summary
+            else:
+                notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
+                correct = pc.and_not(is_summary, is_error)
             notes.leave_out("discharge summary rows without an admission id", pc.and_not(correct, has_admission))
             keep = pc.and_(correct, has_admission)
             if pc.any(keep).as_py():

@@ -1,15 +1,14 @@
-"""Builds MIMIC-IV discharge summaries with their ICD-9 or ICD-10 codes, on splits of our own.
+"""Builds MIMIC-IV discharge summaries with their ICD-9 or ICD-10 codes, on the splits of Edin et al. (arXiv 2304.10909) and others.
 
 From raw tables to records: the codes of diagnoses_icd and procedures_icd say which admissions are of the edition that
-the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; subjects are
-given to the splits.
+the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; the admissions
+are given to the splits.
 
 MIMIC-IV v2.2 and MIMIC-IV-Note v2.2 are open to credentialed users of PhysioNet alone, under a data use agreement. This
 module reads the user's own copy and writes only into the user's own cache.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from ..codes import icd9_hierarchy, icd10_hierarchy
 from ..codes.classification import ICD9, ICD10, Classification
 from ..codes.icd9 import Kind
 from ..facts import FACTS
+from .edin_splits import name_splits, read_edin_lists
 from .mimic import (
     TOP_CODES,
     Codings,
@@ -33,6 +33,8 @@ from .mimic import (
     MIMICConfig,
     choose_frequent,
     choose_most_frequent,
+    count_codes,
+    divide_by_lists,
     stratify_by_subject,
 )
 from .records import find_given_file
@@ -73,15 +75,17 @@ class MIMIC4(MIMICBuilder):
 
     | configuration | codes | splits |
     |---|---|---|
-    | `icd10` | ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % |
+    | `icd10` | ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions | Edin et al.'s: 89,099 / 13,378 / 19,802, or our own |
     | `icd10_top50` | the 50 of them that most admissions have | those of `icd10` |
-    | `icd9` | ICD-9-CM codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % |
+    | `icd9` | ICD-9-CM codes of at least `min_count` admissions | Edin et al.'s: 154,542 / 21,980 / 32,804, or our own |
     | `icd9_top50` | the 50 of them that most admissions have | those of `icd9` |
 
     `data_dir` holds the five tables, or the folders `note` and `hosp` of PhysioNet with them.
 
-    **Editions.** An admission belongs to the edition that its codes are of. One with codes of both belongs to neither,
-    since in each it would miss codes that it has; these are counted. (Edin et al. put it into both data sets.)
+    **Editions.** With Edin et al.'s splits an admission with codes of both editions is in both data sets, each with its own
+    codes (prepare_data/prepare_mimiciv.py in JoakimEdin/medical-coding-reproducibility; their lists share 7 admissions, of which
+    2 are in different splits). With splits of our own it belongs to neither, since in each it would miss codes that it has.
+    Both are counted.
 
     **Notes.** A record's text is the rows of the admission in discharge.csv: discharge summaries (`DS`), then addenda
     (`AD`), each in the order of `note_seq`, with an empty line between two. A row that repeats the text of another one
@@ -91,22 +95,23 @@ class MIMIC4(MIMICBuilder):
     **Codes.** Those of both code tables, each once per admission, dotted by kind and never read as numbers; see
     `icd9.py` and `icd10.py`. Codes of fewer than `min_count` (10) of the edition's admissions with a note are dropped,
     after Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility); `min_count=1` keeps
-    all. An admission with none of the configuration's codes makes no record. The 50 most frequent are counted over all
-    admissions of the edition with a note, whatever their split; of two equally frequent codes the one that sorts first
-    wins.
+    all. Theirs are written with a dot behind each category (`I10.`), ours without. An admission with none of the
+    configuration's codes makes no record. The 50 most frequent are counted over all admissions of the edition with a note,
+    whatever their split, where there are lists over those that are listed; of two equally frequent codes the one that
+    sorts first wins.
 
-    **Splits.** Subjects, not admissions, are given to the splits by iterative stratification; see
-    [`stratify_by_subject`]. The splits depend on the edition, `min_count` and `seed` alone, so that no admission
-    changes its split between `icd10` and `icd10_top50`, or with other `codes`. Edin et al.'s list of admissions is not
-    used: scores on these splits are comparable among themselves and not with theirs. Nor are the splits of the two
-    editions one: a subject may be in train of `icd9` and in test of `icd10`.
+    **Splits.** Those of Edin et al. (files/data/mimiciv_icd10 and mimiciv_icd9 of their repository), or, with
+    `splits="stratified"`, our own: subjects, not admissions, are given to 75 / 10 / 15 % of the admissions by iterative
+    stratification; see [`stratify_by_subject`]. Our own depend on the edition, `min_count` and `seed` alone. No admission
+    changes its split between `icd10` and `icd10_top50`, or with other `codes`. The splits of the two editions are not one:
+    a subject may be in train of `icd9` and in test of `icd10`.
 
     See [`ICDBuilder`] for the arguments and [`MIMICConfig`] for the options.
     """
 
     BUILDER_CONFIG_CLASS = MIMIC4Config
     BUILDER_CONFIGS = [
-        MIMIC4Config(name=name, description=f"{description}; stratified splits of our own.")
+        MIMIC4Config(name=name, description=f"{description}, after Edin et al.")
         for name, description in {
             "icd10": "ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions",
             "icd10_top50": "The 50 ICD-10-CM and ICD-10-PCS codes of most admissions",
@@ -124,7 +129,7 @@ class MIMIC4(MIMICBuilder):
         names = ["discharge", *CODE_TABLES, *TITLE_TABLES]
         self.tables = find_tables(str(config.data_dir), names, RELEASE, subfolders=("note", "hosp"))
         given = find_given_file(config, "descriptions_file")
-        return [*self.tables.values(), *([given] if given else [])]
+        return [*self.tables.values(), *self._find_edin_lists(config), *([given] if given else [])]
 
     @cached_property
     def code_descriptions(self) -> dict[str, str]:
@@ -140,12 +145,13 @@ class MIMIC4(MIMICBuilder):
         return titles
 
     def _describe_own_options(self) -> list[str]:
-        return [self.config.splits_note]
+        return self._describe_edin()
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         codings, other_edition = read_codes(self.tables, self.config.edition)
-        of_edition = codings.codes.keys() - other_edition
+        mixed = codings.codes.keys() & other_edition
+        of_edition = codings.codes.keys() - (set() if self.config.follows_edin else mixed)
         notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
         if not coded:
@@ -154,13 +160,15 @@ class MIMIC4(MIMICBuilder):
                 f"{self.classification.name} alone in {self.tables['diagnoses_icd'].parent}. Are the tables of one release?"
             )
 
-        counts = Counter(code for codes in coded.values() for code in codes)
+        whole, lists = read_edin_lists(self.edin_lists) if self.edin_lists else ({}, {})
+        listed = {hadm_id for hadm_ids in whole.values() for hadm_id in hadm_ids} if whole else set(coded)
+        counts = count_codes(coded, listed)
         frequent = choose_frequent(counts, self.config)
         chosen = self._choose_codes(counts, frequent)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept))
+        splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept, lists), self.config.text)
         self._set_features(chosen)
-        mixed = codings.codes.keys() & other_edition
+        mixed_are = "kept" if self.config.follows_edin else "left out"
         self._report(
             {
                 **notes.left_out,
@@ -169,11 +177,18 @@ class MIMIC4(MIMICBuilder):
                 "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
                 ),
-                "left out, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
+                f"{mixed_are}, admissions with codes of both ICD-9 and ICD-10": len(noted & mixed),
                 "left out, admissions coded in the other edition": len(noted & other_edition - mixed),
                 "left out, admissions without codes": len(noted - codings.codes.keys() - other_edition),
                 "left out, codes outside of the code set": len(counts.keys() - chosen),
-                "left out, admissions with none of the chosen codes": len(coded) - len(kept),
+                "left out, admissions with none of the chosen codes": len((coded.keys() - kept.keys()) & listed),
+                "listed admissions without a discharge summary and a code": len(listed - coded.keys()),
+                "left out, admissions in no split list": len(coded.keys() - listed),
+                "admissions of several notes, which are one record here and one for each note in Edin et al.": sum(
+                    len(rows) > 1 for rows in notes.rows.values()
+                )
+                if self.edin_lists
+                else 0,
                 "codes that no admission has": len(chosen - counts.keys()),
             },
             {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()},
@@ -199,10 +214,13 @@ class MIMIC4(MIMICBuilder):
         coded: Mapping[int, set[str]],
         frequent: set[str],
         kept: Mapping[int, set[str]],
+        lists: Mapping[str, list[int]],
     ) -> dict[str, list[int]]:
         """Give each split its admissions that make a record; which split that is depends on the frequent codes alone."""
         if self.config.unsplit:
             return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        if self.edin_lists is not None:
+            return divide_by_lists(notes, kept, lists, name_splits(self.edin_lists.files[-1]))
         splits = stratify_by_subject(
             notes, {hadm_id: codes & frequent for hadm_id, codes in coded.items()}, self.config.seed
         )

@@ -86,7 +86,7 @@ def build(folder, tmp_path):
     """Build a data set of the folder; every code counts and no split is made, if not asked otherwise."""
 
     def build(config="icd10", **options):
-        options = {"unsplit": True, "min_count": 1, **options}
+        options = {"unsplit": True, "min_count": 1, "splits": "stratified", **options}
         builder = MIMIC4(config, data_dir=folder, cache_dir=tmp_path / "cache", **options)
         builder.download_and_prepare()
         return builder
@@ -135,7 +135,8 @@ def test_what_is_left_out_is_said_once(build, caplog):
     assert caplog.messages == [report]
     assert builder.info.description.endswith(report)
     assert (
-        "In place of its codes: 4 codes given by the caller. `min_count` is 1, `seed` 0." in builder.info.description
+        "In place of its codes: 4 codes given by the caller. `min_count` is 1. In place of its splits"
+        in builder.info.description
     )
 
 
@@ -290,17 +291,17 @@ def test_cut_gzip(build, folder, tmp_path, table, left):
 
 def test_missing_and_doubled_files_are_named(folder):
     path_of(folder, "discharge").rename(folder / "hosp" / "discharge.csv.gz")
-    MIMIC4(data_dir=folder)  # wherever it lies
+    MIMIC4(data_dir=folder, unsplit=True)  # wherever it lies
     (folder / "Discharge.csv").write_text("")
     with pytest.raises(ValueError, match=r"holds Discharge.csv and hosp/discharge.csv.gz: keep one"):
-        MIMIC4(data_dir=folder)
+        MIMIC4(data_dir=folder, unsplit=True)
     (folder / "Discharge.csv").unlink()
     (folder / "hosp" / "discharge.csv.gz").unlink()
     with pytest.raises(
         FileNotFoundError,
         match=r"No discharge.csv.gz .* or its subfolders note and hosp: .*physionet.org/content/mimic-iv",
     ):
-        MIMIC4(data_dir=folder)
+        MIMIC4(data_dir=folder, unsplit=True)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,10 @@ def test_missing_and_doubled_files_are_named(folder):
         ({"codes": ["401.9"]}, "'401.9' is not a dotted ICD-10 code"),
         ({"config_name": "icd9", "codes": ["I10"]}, "'I10' is not a dotted ICD-9-CM code"),
         ({"min_count": 0}, r"`min_count` \(0\) must be at least 1"),
-        ({"splits_dir": "x"}, "MIMIC4 has no option splits_dir"),
+        ({"splits": "caml"}, r"`splits` \('caml'\) must be one of 'edin', 'stratified'"),
+        ({"subset": "10k"}, "there are train_subset_10k, train_subset_25k, train_subset_50k, train_subset_75k"),
+        ({"subset": "train_subset_10k", "splits": "stratified"}, "it needs `splits=edin`"),
+        ({"seed": 1}, "`seed` makes splits of our own: give `splits=stratified` with it"),
         ({"descriptions_file": "x"}, "`descriptions_file` is an option of the ICD-9 configurations, not of 'icd10'"),
     ],
 )
