@@ -301,6 +301,7 @@ class Codings:
         subjects (`list[tuple[pa.Array, pa.Array]]`): Admission and subject of all rows, batch by batch.
         num_rows (`int`): Rows with a code.
         rows_without_code (`int`): Rows whose code is empty.
+        unreadable (`int`): Rows whose code cannot be one.
     """
 
     codes: dict[int, set[str]] = field(default_factory=dict)
@@ -308,6 +309,7 @@ class Codings:
     subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
     num_rows: int = 0
     rows_without_code: int = 0
+    unreadable: int = 0
 
     def add(self, table: str, hadm_ids: pa.Array, subject_ids: pa.Array, dotted: pa.Array, is_empty: pa.Array) -> None:
         """Take over rows of a table; those whose dotted code is null have none that counts."""
@@ -326,6 +328,7 @@ class Codings:
         """Count the rows that add nothing."""
         return {
             "left out, code rows without a code": self.rows_without_code,
+            "left out, code rows whose code cannot be read": self.unreadable,
             "left out, code rows that repeat another one": self.num_rows - sum(map(len, self.codes.values())),
         }
 

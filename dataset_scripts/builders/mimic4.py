@@ -4,11 +4,12 @@ From raw tables to records: the codes of diagnoses_icd and procedures_icd say wh
 the configuration is for, and get their dots; the discharge summaries of those are gathered by admission; the admissions
 are given to the splits.
 
-MIMIC-IV v2.2 and MIMIC-IV-Note v2.2 are open to credentialed users of PhysioNet alone, under a data use agreement. This
+MIMIC-IV and MIMIC-IV-Note are open to credentialed users of PhysioNet alone, under a data use agreement. This
 module reads the user's own copy and writes only into the user's own cache.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,13 +39,10 @@ from .mimic import (
     stratify_by_subject,
 )
 from .records import find_given_file
-from .sources import find_tables, has_text, read_choices, read_dotted_codes, read_ids, read_table
+from .releases import RELEASES, find_release
+from .sources import has_text, read_choices, read_dotted_codes, read_ids, read_table
 
 
-RELEASE = (
-    "MIMIC-IV v2.2 (physionet.org/content/mimiciv/2.2, folder hosp) and MIMIC-IV-Note v2.2 "
-    "(physionet.org/content/mimic-iv-note/2.2, folder note)"
-)
 CODE_TABLES: dict[str, Kind] = {"diagnoses_icd": "diagnosis", "procedures_icd": "procedure"}
 TITLE_TABLES: dict[str, Kind] = {"d_icd_diagnoses": "diagnosis", "d_icd_procedures": "procedure"}
 EDITIONS = {9: ICD9, 10: ICD10}
@@ -54,10 +52,20 @@ DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a ru
 
 @dataclass
 class MIMIC4Config(MIMICConfig):
-    """What to make of a folder of MIMIC-IV tables; the edition of ICD is in the `name`. See [`MIMICConfig`]."""
+    """What to make of a folder of MIMIC-IV tables; the edition of ICD is in the `name`.
+
+    Args:
+        release (`str`, *optional*):
+            Of the tables of codes, `"2.2"` or `"3.1"`; needed where the folder holds both, and else what their folders are called.
+        **options: See [`MIMICConfig`].
+    """
+
+    release: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
+        if self.release not in (None, *RELEASES):
+            raise ValueError(f"`release` ({self.release!r}) must be one of {', '.join(RELEASES)}.")
         if self.descriptions_file is not None and self.edition == 10:
             raise ValueError(f"`descriptions_file` is an option of the ICD-9 configurations, not of {self.name!r}.")
 
@@ -80,7 +88,8 @@ class MIMIC4(MIMICBuilder):
     | `icd9` | ICD-9-CM codes of at least `min_count` admissions | Edin et al.'s: 154,542 / 21,980 / 32,804, or our own |
     | `icd9_top50` | the 50 of them that most admissions have | those of `icd9` |
 
-    `data_dir` holds the five tables, or the folders `note` and `hosp` of PhysioNet with them.
+    `data_dir` holds the five tables, or the folders `note` and `hosp` of PhysioNet with them, wherever they lie in it; see
+    `releases.py`, which also says how v2.2 and v3.1 differ.
 
     **Editions.** With Edin et al.'s splits an admission with codes of both editions is in both data sets, each with its own
     codes (prepare_data/prepare_mimiciv.py in JoakimEdin/medical-coding-reproducibility; their lists share 7 admissions, of which
@@ -127,7 +136,7 @@ class MIMIC4(MIMICBuilder):
 
     def _find_sources(self, config: MIMIC4Config) -> list[Path]:
         names = ["discharge", *CODE_TABLES, *TITLE_TABLES]
-        self.tables = find_tables(str(config.data_dir), names, RELEASE, subfolders=("note", "hosp"))
+        self.tables, self.release = find_release(str(config.data_dir), names, config.release)
         given = find_given_file(config, "descriptions_file")
         return [*self.tables.values(), *self._find_edin_lists(config), *([given] if given else [])]
 
@@ -145,7 +154,8 @@ class MIMIC4(MIMICBuilder):
         return titles
 
     def _describe_own_options(self) -> list[str]:
-        return self._describe_edin()
+        known = f"MIMIC-IV v{self.release}" if self.release else "a release that neither `release` nor a folder names"
+        return [f"The codes are those of {known}.", *self._describe_edin()]
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
@@ -181,6 +191,7 @@ class MIMIC4(MIMICBuilder):
                 "left out, admissions coded in the other edition": len(noted & other_edition - mixed),
                 "left out, admissions without codes": len(noted - codings.codes.keys() - other_edition),
                 "left out, codes outside of the code set": len(counts.keys() - chosen),
+                "left out, admissions without a note": len(of_edition - noted),
                 "left out, admissions with none of the chosen codes": len((coded.keys() - kept.keys()) & listed),
                 "listed admissions without a discharge summary and a code": len(listed - coded.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
@@ -230,21 +241,28 @@ class MIMIC4(MIMICBuilder):
 def read_codes(tables: Mapping[str, Path], edition: int) -> tuple[Codings, set[int]]:
     """Read the codes of an edition of ICD, and find the admissions that have a code of the other one."""
     codings, other_edition = Codings(), set()
+    unreadable: Counter[str] = Counter()
     for table, kind in CODE_TABLES.items():
         path, columns = tables[table], ["hadm_id", "icd_code", "icd_version"]
         for first, batch in read_table(path, columns, optional=["subject_id"], needs_rows=True):
             admissions = read_ids(batch, "hadm_id", path, first)
             subjects = read_ids(batch, "subject_id", path, first, optional=True)
-            dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition)
+            dotted, is_other, is_empty = read_codes_of_edition(batch, kind, path, first, edition, unreadable)
             codings.add(table, admissions, subjects, dotted, is_empty)
             other_edition.update(admissions.filter(is_other).to_pylist())
+    codings.unreadable = unreadable["icd_code"]
+    if codings.unreadable > codings.num_rows:
+        raise ValueError(
+            f"{tables['diagnoses_icd'].parent}: {codings.unreadable:,} codes are none of {EDITIONS[edition].name}, and only "
+            f"{codings.num_rows:,} are. Restore the original tables: spreadsheets and data frames rewrite codes."
+        )
     return codings, other_edition
 
 
 def read_codes_of_edition(
-    batch: pa.RecordBatch, kind: Kind, path: Path, first: int, edition: int
+    batch: pa.RecordBatch, kind: Kind, path: Path, first: int, edition: int, unreadable: Counter[str]
 ) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Read `icd_code` and `icd_version`.
+    """Read `icd_code` and `icd_version`; codes that cannot be read are counted in `unreadable`.
 
     Returns:
         The dotted codes of the edition, null elsewhere; whether a row has a code of the other edition; whether it has
@@ -254,14 +272,13 @@ def read_codes_of_edition(
     is_ours = pc.equal(editions, str(edition))
     is_empty = pc.equal(pc.utf8_trim_whitespace(batch["icd_code"]), "")
     ours = pc.if_else(is_ours, batch["icd_code"], "")
-    dotted = read_dotted_codes(
-        pa.RecordBatch.from_arrays([ours], ["icd_code"]), "icd_code", kind, path, first, EDITIONS[edition].add_dot
-    )
+    codes = pa.RecordBatch.from_arrays([ours], ["icd_code"])
+    dotted = read_dotted_codes(codes, "icd_code", kind, path, first, EDITIONS[edition].add_dot, unreadable)
     return dotted, pc.and_not(pc.invert(is_ours), is_empty), is_empty
 
 
 def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
-    """Read the titles of an edition's codes; the tables of ICD-10-PCS (`001`), which are among them, get their dash."""
+    """Read the titles of an edition's codes, without those whose code cannot be read; the tables of ICD-10-PCS (`001`), which are among them, get their dash."""
     titles: dict[str, str] = {}
     for first, batch in read_table(path, ["icd_code", "icd_version", "long_title"]):
         if kind == "procedure" and edition == 10:
@@ -271,7 +288,7 @@ def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
             long_titles = batch["long_title"].filter(is_table).to_pylist()
             titles.update(zip(map(icd10_hierarchy.table_of, tables), long_titles, strict=True))
             batch = batch.set_column(0, "icd_code", pc.if_else(is_table, "", codes))
-        dotted, _, _ = read_codes_of_edition(batch, kind, path, first, edition)
+        dotted, _, _ = read_codes_of_edition(batch, kind, path, first, edition, Counter())
         is_ours = pc.is_valid(dotted)
         long_titles = batch["long_title"].filter(is_ours).to_pylist()
         titles.update(zip(dotted.filter(is_ours).to_pylist(), long_titles, strict=True))

@@ -34,6 +34,7 @@ SHARED_CODE = [
             "edin_splits.py",
             "note_text.py",
             "published_lists.py",
+            "releases.py",
             "sources.py",
             "stratify.py",
         )

@@ -46,7 +46,7 @@ OPTIONS = {
     "mimic4": {
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2,), "seed": (1,), "descriptions_file": (FILE,), "splits_dir": (FILE,),
-        "splits": ("edin", LISTS), "subset": ("train_subset_10k", {"splits": "edin", **LISTS}),
+        "splits": ("edin", LISTS), "release": ("3.1",), "subset": ("train_subset_10k", {"splits": "edin", **LISTS}),
     },
     "cmc2007": {"unsplit": (True,)},
     "codiesp": {"min_count": (1,), "unsplit": (True,)},
