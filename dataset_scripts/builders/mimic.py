@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -23,6 +24,7 @@ from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edi
 from .note_text import RULES, is_blank, join_texts, prepare_texts, replace_marks
 from .published_lists import check_admissions, check_subjects
 from .records import ICDBuilder, ICDConfig, check_positive, most_frequent, record_features
+from .sections import SectionFilter, check_sections, describe_sections
 from .sources import absolute_path
 from .stratify import stratify_groups
 
@@ -46,6 +48,14 @@ class MIMICConfig(ICDConfig):
         deid_token (`str`, *optional*):
             What to put in the place of each de-identification mark: `[**2101-1-1**]` in MIMIC-III, `___` in MIMIC-IV;
             marks are kept if left out.
+        sections (`list[str]`, *optional*):
+            Sections of the notes to keep, by name, such as `"hospital course"`; or to leave out, each name with a dash in
+            front. See `sections.py`.
+        addenda (`bool`):
+            Whether a text has the addenda of its discharge summaries.
+        note_categories (`list[str]`, *optional*):
+            Whose notes make the text of an admission, in lower case; discharge summaries if left out. Of MIMIC-III any category
+            of NOTEEVENTS, of MIMIC-IV `"discharge"` and `"radiology"`.
         code_kinds (`bool`):
             Add the column `code_kinds`: for each of the record's codes, whether it is a diagnosis or a procedure.
         unsplit (`bool`):
@@ -68,8 +78,14 @@ class MIMICConfig(ICDConfig):
             CAML's `ICD9_descriptions.txt`, for the descriptions of ICD-9-CM codes that the tables lack.
     """
 
+    CATEGORIES: ClassVar[tuple[str, ...]]  # of the release, in lower case
+    DISCHARGE: ClassVar[str]  # that of discharge summaries
+
     text: str = "raw"
     deid_token: str | None = None
+    sections: list[str] | None = None
+    addenda: bool = True
+    note_categories: list[str] | None = None
     code_kinds: bool = False
     codes: list[str] | None = None
     min_count: int | None = None
@@ -86,6 +102,15 @@ class MIMICConfig(ICDConfig):
                 expected = ", ".join(repr(choice) for choice in choices if choice)
                 raise ValueError(f"`{option}` ({getattr(self, option)!r}) must be one of {expected}.")
         check_positive(self, "min_count")
+        if self.sections is not None:
+            self.sections = check_sections(self.sections)
+        if self.note_categories is not None:
+            self.note_categories = sorted({" ".join(name.lower().split()) for name in self.note_categories})
+            unknown = set(self.note_categories) - set(self.CATEGORIES)
+            if unknown or not self.note_categories:
+                raise ValueError(
+                    f"`note_categories` ({', '.join(sorted(unknown)) or 'empty'}) must be some of {', '.join(self.CATEGORIES)}."
+                )
         for option in ("descriptions_file", "splits_dir"):
             if getattr(self, option) is not None:
                 setattr(self, option, absolute_path(getattr(self, option)))
@@ -96,6 +121,16 @@ class MIMICConfig(ICDConfig):
             for code in self.codes:
                 self.classification.kind_of(code)
             self.codes = sorted(set(self.codes))
+
+    @property
+    def categories(self) -> list[str]:
+        """Whose notes make the text of an admission."""
+        return self.note_categories or [self.DISCHARGE]
+
+    @property
+    def notes_name(self) -> str:
+        """What to call a row of these in what is said of it."""
+        return "discharge summary" if self.categories == [self.DISCHARGE] else "note"
 
     @property
     def classification(self) -> Classification:
@@ -136,6 +171,10 @@ class MIMICBuilder(ICDBuilder):
 
     DEID_MARK: ClassVar[str]  # a regular expression of RE2
     edin_lists: EdinLists | None = None
+
+    @cached_property
+    def section_filter(self) -> SectionFilter | None:
+        return None if self.config.sections is None else SectionFilter(self.config.sections)
 
     def _find_edin_lists(self, config: MIMICConfig) -> list[Path]:
         """Find Edin et al.'s lists, where the configuration asks for them, and remember them."""
@@ -182,6 +221,12 @@ class MIMICBuilder(ICDBuilder):
         parts += self._describe_own_options()
         if config.unsplit:
             parts.append("In place of its splits: one split of every admission.")
+        if config.note_categories is not None:
+            parts.append(f"The text is that of these notes: {', '.join(config.note_categories)}.")
+        if not config.addenda:
+            parts.append("Addenda are left out.")
+        if config.sections is not None:
+            parts.append(describe_sections(config.sections))
         if RULES[config.text]:
             parts.append(RULES[config.text])
         if config.deid_token is not None:
@@ -230,6 +275,8 @@ class MIMICBuilder(ICDBuilder):
 
     def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
         """Make of rows of notes what the options ask for."""
+        if self.section_filter is not None:
+            texts = self.section_filter(texts)
         if self.config.deid_token is not None:
             texts = self._replace_marks(texts, self.config.deid_token)
         return prepare_texts(self.config.text)(texts)
@@ -277,6 +324,13 @@ class DischargeSummaries:
             pc.sum(pc.not_equal(subjects, subject_ids.take(pc.index_in(admissions, hadm_ids)))).as_py() or 0
             for admissions, subjects in rows
         )
+
+    def leave_out_subjects(self, subjects: Collection[int], reason: str) -> set[int]:
+        """Leave the admissions of other subjects out, count and return them."""
+        others = {hadm_id for hadm_id in self.rows if self.subject_ids[hadm_id] not in subjects}
+        self.left_out[f"left out, {reason}"] += len(others)
+        self.rows = {hadm_id: rows for hadm_id, rows in self.rows.items() if hadm_id not in others}
+        return others
 
     def leave_out_blank(self, splits: Mapping[str, Sequence[int]], rule: str) -> dict[str, list[int]]:
         """Take the admissions out of the splits of whose text `rule` leaves nothing, and count them."""

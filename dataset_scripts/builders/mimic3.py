@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
@@ -70,6 +70,9 @@ class MIMIC3Config(MIMICConfig):
     Edin et al.'s `mimiciii_clean_splits.feather`.
 
     Args:
+        carevue (`bool`):
+            Leave out the subjects with an ICU stay whose source (DBSOURCE of ICUSTAYS) is not CareVue alone; see
+            [`read_carevue_subjects`].
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
@@ -77,6 +80,10 @@ class MIMIC3Config(MIMICConfig):
         **options: See [`MIMICConfig`].
     """
 
+    CATEGORIES: ClassVar[tuple[str, ...]] = CATEGORIES
+    DISCHARGE: ClassVar[str] = "discharge summary"
+
+    carevue: bool = False
     num_codes: int | None = None
     codes_file: str | None = None
 
@@ -150,7 +157,8 @@ class MIMIC3(MIMICBuilder):
         choices = [config.num_codes, config.codes_file, config.codes]
         if config.name == "custom" and len(choices) - choices.count(None) != 1:
             raise ValueError("Configuration 'custom' needs one of `num_codes`, `codes_file` and `codes`.")
-        self.tables = find_tables(str(config.data_dir), ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES])
+        names = ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES, *(["ICUSTAYS"] if config.carevue else [])]
+        self.tables = find_tables(str(config.data_dir), names)
         sources = list(self.tables.values())
         self.split_lists = {}
         if config.name in LIST_SUFFIXES and not config.unsplit:
@@ -178,6 +186,8 @@ class MIMIC3(MIMICBuilder):
 
     def _describe_own_options(self) -> list[str]:
         config, parts = self.config, []
+        if config.carevue:
+            parts.append("Only subjects all of whose ICU stays are recorded in CareVue.")
         if config.codes_file is not None:
             parts.append(f"The codes are those in {Path(config.codes_file).name}.")
         if config.num_codes is not None:
@@ -201,7 +211,11 @@ class MIMIC3(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config.follows_edin)
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config)
+        others = set()
+        if self.config.carevue:
+            reason = "admissions of subjects with an ICU stay outside of CareVue, or with none"
+            others = notes.leave_out_subjects(read_carevue_subjects(self.tables["ICUSTAYS"]), reason)
         codings = Codings()
         for table, kind in CODE_TABLES.items():
             for rows in read_codes(self.tables[table], kind, notes.rows):
@@ -209,6 +223,7 @@ class MIMIC3(MIMICBuilder):
         coded = codings.codes
 
         lists, listed = self._read_lists(notes)
+        listed -= others
         counts = count_codes(coded)
         chosen = self._choose_codes(count_codes(coded, listed) if self.edin_lists else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
@@ -221,7 +236,8 @@ class MIMIC3(MIMICBuilder):
         self._report(
             {
                 **notes.left_out,
-                "kept, discharge summary rows that repeat the text of another one": notes.count_repeated_texts(),
+                **(self.section_filter.report() if self.section_filter else {}),
+                f"kept, {self.config.notes_name} rows that repeat the text of another one": notes.count_repeated_texts(),
                 **codings.count_rows(),
                 "code rows whose SUBJECT_ID is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
@@ -230,7 +246,7 @@ class MIMIC3(MIMICBuilder):
                 **codings.count_missing(coded.keys()),
                 "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
-                "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
+                f"listed admissions without a {self.config.notes_name}": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "codes that no admission has": len(names - counts.keys()),
             },
@@ -276,53 +292,84 @@ class MIMIC3(MIMICBuilder):
         return divide_by_lists(notes, kept, lists, names)
 
 
+def read_carevue_subjects(path: Path) -> set[int]:
+    """Read ICUSTAYS: the subjects all of whose stays are recorded in CareVue, which was in use until 2008.
+
+    MIMIC-IV begins in 2008. PhysioNet's "CareVue subset" of MIMIC-III has no patient of it; these are nearly the same, but for
+    patients who came back without an ICU stay, or after 2012.
+    """
+    of_carevue: set[int] = set()
+    of_others: set[int] = set()
+    for first, batch in read_table(path, ["SUBJECT_ID", "DBSOURCE"], needs_rows=True):
+        subjects = read_ids(batch, "SUBJECT_ID", path, first)
+        sources = read_choices(batch, "DBSOURCE", ["carevue", "metavision", "both"], path, first)
+        is_carevue = pc.equal(sources, "carevue")
+        of_carevue.update(subjects.filter(is_carevue).to_pylist())
+        of_others.update(subjects.filter(pc.invert(is_carevue)).to_pylist())
+    return of_carevue - of_others
+
+
 def read_discharge_summaries(
-    path: Path, prepare: Callable[[pa.StringArray], pa.StringArray], keep_errors: bool = False
+    path: Path, prepare: Callable[[pa.StringArray], pa.StringArray], config: MIMIC3Config
 ) -> DischargeSummaries:
-    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
+    """Stream NOTEEVENTS, keeping the rows of the categories that are asked for; those of category "Discharge summary" are
+    about 0.6 GB of MIMIC-III's 4 GB.
 
     Args:
         path (`Path`): The table.
         prepare (`Callable`): Makes some rows' texts ready.
-        keep_errors (`bool`): Whether rows flagged as errors are kept.
+        config (`MIMIC3Config`): Says which rows count. Rows flagged as errors do where records are made as in Edin et al.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
     row_ids = []
+    wanted, name = pa.array(config.categories), config.notes_name
     with gathering:
-        columns = ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]
+        columns = [
+            "SUBJECT_ID",
+            "HADM_ID",
+            "CATEGORY",
+            "ISERROR",
+            "TEXT",
+            *([] if config.addenda else ["DESCRIPTION"]),
+        ]
         for first, batch in read_table(path, columns, optional=["ROW_ID"]):
             admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
             subjects = read_ids(batch, "SUBJECT_ID", path, first)
             categories = pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"]))
             is_known = pc.is_in(categories, pa.array(CATEGORIES))
             notes.leave_out("rows of a CATEGORY that MIMIC-III does not have", pc.invert(is_known))
-            is_summary = pc.equal(categories, "discharge summary")
+            is_wanted = pc.is_in(categories, wanted)
+            if not config.addenda:
+                kinds = pc.utf8_lower(pc.utf8_trim_whitespace(batch["DESCRIPTION"]))
+                is_addendum = pc.and_(pc.equal(categories, config.DISCHARGE), pc.equal(kinds, "addendum"))
+                notes.leave_out("addenda", pc.and_(is_wanted, is_addendum))
+                is_wanted = pc.and_not(is_wanted, is_addendum)
             is_error = pc.equal(read_choices(batch, "ISERROR", ["", "0", "1"], path, first), "1")
             has_admission = pc.is_valid(admissions)
-            if keep_errors:
-                notes.left_out["kept, discharge summary rows flagged as errors"] += pc.sum(
-                    pc.and_(is_summary, is_error)
-                ).as_py()
-                correct = is_summary
+            if config.follows_edin:
+                flagged = pc.sum(pc.and_(is_wanted, is_error)).as_py() or 0
+                notes.left_out[f"kept, {name} rows flagged as errors"] += flagged
+                correct = is_wanted
             else:
-                notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
-                correct = pc.and_not(is_summary, is_error)
-            notes.leave_out("discharge summary rows without an admission id", pc.and_not(correct, has_admission))
+                notes.leave_out(f"{name} rows flagged as errors", pc.and_(is_wanted, is_error))
+                correct = pc.and_not(is_wanted, is_error)
+            has_admission = pc.is_valid(admissions)
+            notes.leave_out(f"{name} rows without an admission id", pc.and_not(correct, has_admission))
             keep = pc.and_(correct, has_admission)
             if pc.any(keep).as_py():
                 gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
                 row_ids.append(pc.utf8_trim_whitespace(batch["ROW_ID"].filter(keep)))
     if not notes.rows:
         raise ValueError(
-            f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
+            f"{path} holds no {name} with an admission id (CATEGORY {', '.join(map(repr, config.categories))}); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
     given = pa.chunked_array(row_ids, type=pa.string()).drop_null()
     repeated = len(given) - len(given.unique())
     if repeated:
         raise ValueError(
-            f"{path}: {repeated:,} discharge summary rows have the ROW_ID of an earlier one, so the table, or a part of "
+            f"{path}: {repeated:,} {name} rows have the ROW_ID of an earlier one, so the table, or a part of "
             "it, is in the file twice. Restore the original table."
         )
     return notes

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
@@ -46,7 +46,9 @@ from .sources import has_text, read_choices, read_dotted_codes, read_ids, read_t
 CODE_TABLES: dict[str, Kind] = {"diagnoses_icd": "diagnosis", "procedures_icd": "procedure"}
 TITLE_TABLES: dict[str, Kind] = {"d_icd_diagnoses": "diagnosis", "d_icd_procedures": "procedure"}
 EDITIONS = {9: ICD9, 10: ICD10}
-NOTE_TYPES = ("DS", "AD")  # discharge summary, addendum: the order in which a text has them
+# The tables of notes, each with its types: reports, then addenda, the order in which a text has them.
+NOTE_TYPES = {"discharge": ("DS", "AD"), "radiology": ("RR", "AR")}
+TYPE_ORDER = [kind for kinds in NOTE_TYPES.values() for kind in kinds]
 DEID_MARK = re.compile(r"(?<!_)___(?!_)")  # a longer row of underscores is a rule across the page
 
 
@@ -59,6 +61,9 @@ class MIMIC4Config(MIMICConfig):
             Of the tables of codes, `"2.2"` or `"3.1"`; needed where the folder holds both, and else what their folders are called.
         **options: See [`MIMICConfig`].
     """
+
+    CATEGORIES: ClassVar[tuple[str, ...]] = tuple(NOTE_TYPES)
+    DISCHARGE: ClassVar[str] = "discharge"
 
     release: str | None = None
 
@@ -135,7 +140,7 @@ class MIMIC4(MIMICBuilder):
         return pa.array([DEID_MARK.sub(lambda mark: token, text) for text in texts.to_pylist()], type=pa.string())
 
     def _find_sources(self, config: MIMIC4Config) -> list[Path]:
-        names = ["discharge", *CODE_TABLES, *TITLE_TABLES]
+        names = [*config.categories, *CODE_TABLES, *TITLE_TABLES]
         self.tables, self.release = find_release(str(config.data_dir), names, config.release)
         given = find_given_file(config, "descriptions_file")
         return [*self.tables.values(), *self._find_edin_lists(config), *([given] if given else [])]
@@ -162,11 +167,11 @@ class MIMIC4(MIMICBuilder):
         codings, other_edition = read_codes(self.tables, self.config.edition)
         mixed = codings.codes.keys() & other_edition
         of_edition = codings.codes.keys() - (set() if self.config.follows_edin else mixed)
-        notes, noted = read_discharge_summaries(self.tables["discharge"], of_edition, self._prepare_texts)
+        notes, noted = read_discharge_summaries(self.tables, of_edition, self._prepare_texts, self.config)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
         if not coded:
             raise ValueError(
-                f"{self.tables['discharge']}: none of its {len(noted):,} admissions has codes of "
+                f"{notes.path}: none of its {len(noted):,} admissions has codes of "
                 f"{self.classification.name} alone in {self.tables['diagnoses_icd'].parent}. Are the tables of one release?"
             )
 
@@ -182,6 +187,7 @@ class MIMIC4(MIMICBuilder):
         self._report(
             {
                 **notes.left_out,
+                **(self.section_filter.report() if self.section_filter else {}),
                 **codings.count_rows(),
                 **codings.count_missing(coded.keys()),
                 "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
@@ -193,7 +199,7 @@ class MIMIC4(MIMICBuilder):
                 "left out, codes outside of the code set": len(counts.keys() - chosen),
                 "left out, admissions without a note": len(of_edition - noted),
                 "left out, admissions with none of the chosen codes": len((coded.keys() - kept.keys()) & listed),
-                "listed admissions without a discharge summary and a code": len(listed - coded.keys()),
+                f"listed admissions without a {self.config.notes_name} and a code": len(listed - coded.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "admissions of several notes, which are one record here and one for each note in Edin et al.": sum(
                     len(rows) > 1 for rows in notes.rows.values()
@@ -296,44 +302,61 @@ def read_titles(path: Path, kind: Kind, edition: int) -> dict[str, str]:
 
 
 def read_discharge_summaries(
-    path: Path, wanted: Collection[int], prepare: Callable[[pa.StringArray], pa.StringArray]
+    tables: Mapping[str, Path],
+    wanted: Collection[int],
+    prepare: Callable[[pa.StringArray], pa.StringArray],
+    config: MIMIC4Config,
 ) -> tuple[DischargeSummaries, set[int]]:
-    """Stream discharge.csv, keeping the texts of some admissions.
+    """Stream discharge.csv, or the tables of notes that are asked for, keeping the texts of some admissions.
 
     Returns:
         The notes of those of the wanted admissions that have any, and all admissions that have a note.
     """
     noted: set[int] = set()
-    places: list[tuple[int, int]] = []  # of each row: its type's place in NOTE_TYPES, note_seq
+    places: list[tuple[int, int]] = []  # of each row: its type's place in TYPE_ORDER, note_seq
     wanted_ids = pa.array(list(wanted), type=pa.int64())
-    types = pa.array(NOTE_TYPES)
-    gathering = Gathering(path, prepare)
-    notes = gathering.notes
+    gathering = Gathering(tables[config.categories[0]], prepare)
+    notes, name = gathering.notes, config.notes_name
     with gathering:
-        for first, batch in read_table(path, ["subject_id", "hadm_id", "note_type", "note_seq", "text"]):
-            admissions = read_ids(batch, "hadm_id", path, first, optional=True)
-            subjects = read_ids(batch, "subject_id", path, first)
-            orders = read_ids(batch, "note_seq", path, first)
-            type_ids = pc.index_in(pc.utf8_trim_whitespace(batch["note_type"]), types)
-            rest = pc.is_valid(type_ids)
-            notes.leave_out("rows that are neither discharge summary nor addendum", pc.invert(rest))
-            for reason, is_there in {
-                "discharge summary rows without an admission id": pc.is_valid(admissions),
-                "discharge summary rows without a text": has_text(batch["text"]),
-            }.items():
-                notes.leave_out(reason, pc.and_not(rest, is_there))
-                rest = pc.and_(rest, is_there)
-            noted.update(admissions.filter(rest).to_pylist())
-            keep = pc.and_(rest, pc.is_in(admissions, wanted_ids))
-            gathering.add(admissions.filter(keep), subjects.filter(keep), batch["text"].filter(keep))
-            places += zip(type_ids.filter(keep).to_pylist(), orders.filter(keep).to_pylist(), strict=True)
+        for table in config.categories:
+            path = tables[table]
+            for first, batch in read_table(path, ["subject_id", "hadm_id", "note_type", "note_seq", "text"]):
+                admissions = read_ids(batch, "hadm_id", path, first, optional=True)
+                subjects = read_ids(batch, "subject_id", path, first)
+                orders = read_ids(batch, "note_seq", path, first)
+                rest, type_ids = choose_types(batch, table, notes, config)
+                for reason, is_there in {
+                    f"{name} rows without an admission id": pc.is_valid(admissions),
+                    f"{name} rows without a text": has_text(batch["text"]),
+                }.items():
+                    notes.leave_out(reason, pc.and_not(rest, is_there))
+                    rest = pc.and_(rest, is_there)
+                noted.update(admissions.filter(rest).to_pylist())
+                keep = pc.and_(rest, pc.is_in(admissions, wanted_ids))
+                gathering.add(admissions.filter(keep), subjects.filter(keep), batch["text"].filter(keep))
+                places += zip(type_ids.filter(keep).to_pylist(), orders.filter(keep).to_pylist(), strict=True)
     if not noted:
         raise ValueError(
-            f"{path} holds no discharge summary with an admission id; the open MIMIC-IV demo comes without notes. Use the "
+            f"{notes.path} holds no {name} with an admission id; the open MIMIC-IV demo comes without notes. Use the "
             "table of MIMIC-IV-Note v2.2 or a synthetic corpus."
         )
     order_rows(notes, places)
     return notes, noted
+
+
+def choose_types(
+    batch: pa.RecordBatch, table: str, notes: DischargeSummaries, config: MIMIC4Config
+) -> tuple[pa.Array, pa.Array]:
+    """Whether the type of each row counts, and its place in TYPE_ORDER; rows that do not are counted."""
+    types = pc.utf8_trim_whitespace(batch["note_type"])
+    reports, addenda = NOTE_TYPES[table]
+    is_known = pc.is_in(types, pa.array(NOTE_TYPES[table]))
+    kind = "discharge summary" if table == "discharge" else f"{table} report"
+    notes.leave_out(f"rows that are neither {kind} nor addendum", pc.invert(is_known))
+    if config.addenda:
+        return is_known, pc.index_in(types, pa.array(TYPE_ORDER))
+    notes.leave_out("addenda", pc.equal(types, addenda))
+    return pc.equal(types, reports), pc.index_in(types, pa.array(TYPE_ORDER))
 
 
 def order_rows(notes: DischargeSummaries, places: Sequence[tuple[int, int]]) -> None:

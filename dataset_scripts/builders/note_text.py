@@ -28,7 +28,7 @@ def join_texts(texts: list[str], rule: str) -> str:
     """The text of a record, given those of its rows, made ready by [`prepare_texts`]."""
     if rule == "edin":
         return edin_text(" ".join(texts))
-    return " ".join(filter(None, texts)) if rule == "caml" else "\n\n".join(texts)
+    return (" " if rule == "caml" else "\n\n").join(filter(None, texts))
 
 
 def is_blank(texts: pa.Array | pa.ChunkedArray, rule: str) -> pa.Array | pa.ChunkedArray:

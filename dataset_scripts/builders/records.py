@@ -35,6 +35,7 @@ SHARED_CODE = [
             "note_text.py",
             "published_lists.py",
             "releases.py",
+            "sections.py",
             "sources.py",
             "stratify.py",
         )

@@ -153,7 +153,7 @@ def test_subject_in_two_splits():
         ({"text": "tokens"}, r"`text` \('tokens'\) must be one of 'raw', 'caml', 'edin'"),
         (
             {"split": "x"},
-            "MIMIC3 has no option split: choose from code_kinds, codes, codes_file, deid_token, descriptions_file, ",
+            "MIMIC3 has no option split: choose from addenda, carevue, code_kinds, codes, codes_file, deid_token, ",
         ),
         ({"codes": ["4019"]}, "'4019' is not a dotted ICD-9-CM code"),
         ({"num_codes": 3}, "`num_codes` is an option of configuration 'custom', not of 'full'"),
