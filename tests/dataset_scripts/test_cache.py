@@ -40,14 +40,15 @@ LISTS = {"splits_dir": object()}  # stands for the path of a folder with Edin et
 OPTIONS = {
     "mimic3": {
         "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge summary", "nursing"],),
-        "carevue": (True, {"data_dir": STAYS}),
+        "carevue": (True, {"data_dir": STAYS}), "granularity": ("chapter",), "to_icd10": (True,),
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2, "clean"), "seed": (1, "clean"), "descriptions_file": (FILE,), "splits_dir": (FILE,),
         "splits": ("edin", "clean", LISTS), "subset": ("subsplit_0.2", "clean", {"splits": "edin", **LISTS}),
         "num_codes": (2, "custom"), "codes_file": (FILE, "custom"),
     },
     "mimic4": {
-        "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge"],),
+        "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge"],), "granularity": ("chapter",),
+        "to_icd10": (True,),
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2,), "seed": (1,), "descriptions_file": (FILE,), "splits_dir": (FILE,),
         "splits": ("edin", LISTS), "release": ("3.1",), "subset": ("train_subset_10k", {"splits": "edin", **LISTS}),
