@@ -148,6 +148,26 @@ def test_radiology_of_mimic4(build4, tables4):
     assert texts_of(alone) == {101: "Chest: clear."}
 
 
+# ---- nothing left
+
+
+@pytest.mark.parametrize("rule", ["caml", "edin"])
+def test_notes_of_which_no_word_is_left(build, folder, rule):
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"In no split list.", b"12345 ---"))
+    builder = build(unsplit=True, text=rule)
+    assert texts_of(builder).keys() == {101, 102, 103}
+    assert "left out, admissions without a text: 1;" in builder.info.description
+
+
+@pytest.mark.parametrize("rule", ["caml", "edin"])
+def test_notes_of_mimic4_of_which_no_word_is_left(build4, tables4, rule):
+    rewrite(path_of(tables4, "discharge"), lambda data: data.replace(b"Back again, ten years later.", b"12/3 ___"))
+    assert texts_of(build4()).keys() == {101, 102, 109}
+    builder = build4(text=rule)
+    assert texts_of(builder).keys() == {101, 102}
+    assert "left out, admissions without a text: 1;" in builder.info.description
+
+
 # ---- CareVue
 
 
