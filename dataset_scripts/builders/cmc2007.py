@@ -116,6 +116,10 @@ class CMC2007(ICDBuilder):
         """Long titles of the 45 codes of the challenge."""
         return dict(TITLES)
 
+    def _describe(self) -> str:
+        divided = "One split of every document." if self.config.unsplit else str(self.config.description)
+        return f"The reports of Pestian et al. (BioNLP 2007), as far as the file has them; splits of our own, stratified by code. {divided}"
+
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         found = read_documents(self.xml_file)
         documents = sorted((document for document in found if document.text), key=lambda document: document.doc_id)

@@ -85,7 +85,8 @@ class CodiEspConfig(ICDConfig):
     def describe(self) -> str:
         """Say in words what the configuration and its options make."""
         parts = [
-            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(NAMES[kind] for kind in self.kinds)}; {LANGUAGES[self.language]}."
+            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(NAMES[kind] for kind in self.kinds)}; {LANGUAGES[self.language]}. "
+            "The task of Miranda-Escalada et al. (CLEF eHealth 2020); test is its dev, validation a part of its train."
         ]
         if self.min_count:
             parts.append(f"`min_count` is {self.min_count}.")

@@ -150,8 +150,8 @@ class MIMIC3(MIMICBuilder):
     BUILDER_CONFIGS = [
         MIMIC3Config(name=name, description=description)
         for name, description in {
-            "full": "Every code of the admissions; CAML's splits.",
-            "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
+            "full": "MIMIC-III full of Mullenbach et al. (CAML, arXiv 1802.05695): every code of the admissions; CAML's splits.",
+            "top50": "MIMIC-III 50 of Mullenbach et al. (CAML, arXiv 1802.05695): CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
             "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
             "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",

@@ -126,7 +126,7 @@ class MIMIC4(MIMICBuilder):
 
     BUILDER_CONFIG_CLASS = MIMIC4Config
     BUILDER_CONFIGS = [
-        MIMIC4Config(name=name, description=f"{description}, after Edin et al.")
+        MIMIC4Config(name=name, description=f"{description}, after Edin et al. (arXiv 2304.10909).")
         for name, description in {
             "icd10": "ICD-10-CM and ICD-10-PCS codes of at least `min_count` admissions",
             "icd10_top50": "The 50 ICD-10-CM and ICD-10-PCS codes of most admissions",

@@ -125,12 +125,13 @@ def test_the_description_tells_configurations_apart(build):
         build(config, min_count=min_count, unsplit=True).info.description
         for config, min_count in (("diagnoses_en_top50", 0), ("both_es", 2))
     )
+    task = "The task of Miranda-Escalada et al. (CLEF eHealth 2020); test is its dev, validation a part of its train."
     assert (
         "\n\nConfiguration diagnoses_en_top50: The 50 most frequent diagnoses; text machine-translated into English, "
-        "without evidence, whose offsets are of the Spanish text. In place of the splits: one split" in english
+        f"without evidence, whose offsets are of the Spanish text. {task} In place of the splits: one split" in english
     )
     assert (
-        "\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. `min_count` is 2."
+        f"\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. {task} `min_count` is 2."
         in spanish
     )
 
