@@ -1,4 +1,4 @@
-"""Build a data set, count what is in it, or compare a build of MIMIC-III with the published counts.
+"""Build a data set, count what is in it, or compare a build of MIMIC with the published counts.
 
     modeling-icd build DIR --config top50
     modeling-icd describe notes.csv --dataset files
@@ -20,6 +20,7 @@ from rich.console import Console
 from . import BUILDERS, load_builder, parse_options
 from .arguments import FILE_OPTIONS, PROGRAM, HelpFormatter
 from .builders.mimic3 import MIMIC3
+from .builders.mimic4 import MIMIC4
 from .builders.own_sources import looks_like_own_notes
 from .builders.records import ICDBuilder
 from .command import run_command
@@ -30,6 +31,7 @@ from .verify import PUBLISHED, verify
 
 
 DEFAULT_DATASET = "mimic3"
+VERIFIED = {"mimic3": ("full", "top50"), "mimic4": ("icd10", "icd9")}  # where no configuration is named
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: dict[str, Any] = {"description": __doc__, "formatter_class": HelpFormatter}
     build = commands.add_parser("build", help="build a data set into the cache", **options)
     described = commands.add_parser("describe", help="count what a data set holds", **options)
-    verified = commands.add_parser("verify", help="compare a build of MIMIC-III with the published counts", **options)
+    verified = commands.add_parser("verify", help="compare a build of MIMIC with the published counts", **options)
     for command in (build, described, verified):
         is_verify = command is verified
         left_out = "" if is_verify else "; left out where options give them"
-        source = "the tables of MIMIC-III" if is_verify else "the source files: a folder, or a file"
+        source = "the tables of MIMIC-III or MIMIC-IV" if is_verify else "the source files: a folder, or a file"
         command.add_argument("source", metavar="DATA", nargs="?", help=f"{source}{left_out}")
         command.add_argument("--data_dir", metavar="DATA", help="the same, as `train` and `evaluate` call it")
     described.add_argument("--png", type=Path, metavar="FILE", help="also draw the counts into this PNG file")
@@ -68,9 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             metavar="NAME=VALUE",
             help="several of them",
         )
-    verified.add_argument("--splits_dir", help="CAML's split lists; downloaded if neither here nor in DATA")
+    verified.add_argument(
+        "--dataset",
+        metavar="NAME",
+        choices=list(VERIFIED),
+        help=f"{', '.join(VERIFIED)}; default: that of the configuration",
+    )
+    verified.add_argument("--splits_dir", help="the published split lists; downloaded if neither here nor in DATA")
+    verified.add_argument("--release", help="of MIMIC-IV, where DATA holds several")
     verified.add_argument("--published_dir", help="tables of the counts per code and split")
-    verified.add_argument("--config", choices=list(PUBLISHED), help="both if left out")
+    verified.add_argument(
+        "--config",
+        choices=list(PUBLISHED),
+        help=f"default: {' and '.join(map(' and '.join, VERIFIED.values()))}, by data set",
+    )
     verified.add_argument("--max_lines", type=int, default=50, help="how many differences of a configuration to print")
     for command in (build, described, verified):
         command.add_argument("--cache_dir", help="where built data sets are kept; the cache of `datasets` if left out")
@@ -104,13 +117,22 @@ def _describe(args: argparse.Namespace, console: Console) -> int:
 def _verify(args: argparse.Namespace, console: Console) -> int:
     differs, data_dir = False, _data_dir(args)
     if data_dir is None:
-        raise ValueError("Name the folder with the tables of MIMIC-III: `modeling-icd verify DIR`.")
-    for config in [args.config] if args.config else PUBLISHED:
-        options = {} if args.splits_dir is None else {"splits_dir": args.splits_dir}
-        builder = load_builder("mimic3", config, data_dir=data_dir, cache_dir=args.cache_dir, **options)
-        assert isinstance(builder, MIMIC3)
+        raise ValueError("Name the folder with the tables of MIMIC-III or MIMIC-IV: `modeling-icd verify DIR`.")
+    dataset = args.dataset or (PUBLISHED[args.config].dataset if args.config else DEFAULT_DATASET)
+    if args.config and PUBLISHED[args.config].dataset != dataset:
+        raise ValueError(f"`--config {args.config}` is of {PUBLISHED[args.config].dataset}, not of {dataset}.")
+    given = {"splits_dir": args.splits_dir, "release": args.release}
+    options = {name: value for name, value in given.items() if value is not None}
+    for config in [args.config] if args.config else VERIFIED[dataset]:
+        published = PUBLISHED[config]
+        if published.dataset == "mimic4" or config == "clean":
+            options["splits"] = "edin"
+        builder = load_builder(dataset, config, data_dir=data_dir, cache_dir=args.cache_dir, **options)
+        assert isinstance(builder, MIMIC3 | MIMIC4)
         result = verify(builder, args.published_dir)
-        depth = "counts of each code and split" if args.published_dir else "numbers of admissions and codes"
+        depth = "numbers of admissions and codes"
+        if args.published_dir and published.distribution:
+            depth = "counts of each code" if published.has_totals else "counts of each code and split"
         number = len(result.differences)
         verdict = f"{number:,} difference{'s' * (number > 1)} from" if number else "agrees with"
         console.print(f"{config}: {verdict} the published {depth}.", soft_wrap=True)

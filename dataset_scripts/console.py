@@ -38,7 +38,7 @@ COMMANDS = {
     "compare": Command("modeling_icd.extras.compare", "compare runs that were evaluated"),
     "describe": Command("dataset_scripts.__main__", "count what a data set holds", ("describe",)),
     "build": Command("dataset_scripts.__main__", "build a data set into the cache", ("build",)),
-    "verify": Command("dataset_scripts.__main__", "compare MIMIC-III with published counts", ("verify",)),
+    "verify": Command("dataset_scripts.__main__", "compare a build of MIMIC with published counts", ("verify",)),
     "synthetic": Command("dataset_scripts.synthetic.__main__", "write an invented corpus"),
     "publish": Command("modeling_icd.publishing.cli", "check a model for patient data and push it to a Hub"),
     "audit": Command(

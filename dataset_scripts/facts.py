@@ -94,7 +94,7 @@ FACTS = {
         marks_evidence=True,
     ),
     "mimic4": Facts(
-        name="MIMIC-IV v2.2 and MIMIC-IV-Note v2.2",
+        name="MIMIC-IV and MIMIC-IV-Note v2.2",
         hub_id="mimic4",
         note_kind="discharge summary",
         code_system="ICD-10",
@@ -102,8 +102,7 @@ FACTS = {
         license=PHYSIONET_LICENSE,
         terms=_PHYSIONET_TERMS,
         limits=f"{_BILLING} The notes are of hospital admissions, 2008 to 2019.",
-        description="Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV v2.2, one record an "
-        "admission.",
+        description="Discharge summaries of MIMIC-IV-Note v2.2 and the ICD codes of their admissions in MIMIC-IV, one record an admission.",
         homepage="https://physionet.org/content/mimic-iv-note/2.2/",
         citation="""\
 @article{johnson2023mimic,

@@ -3,19 +3,11 @@
 They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT): ids alone, and so free to download.
 """
 
-import hashlib
-import http.client
-import itertools
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datasets import config as datasets_config
-
 from ..codes.icd9 import kind_of
-from ..files import whole_file
+from .published_lists import download_list, has_digest
 from .sources import list_folder, read_list
 
 
@@ -33,7 +25,10 @@ SPLITS_SHA256 = {
     "dev_50_hadm_ids.csv": "bcd69c3be3f4d8a7d29252ac8b5b99f197875b639ab12cf3ab324ee11612ea9e",
     "test_50_hadm_ids.csv": "cc3d3c22cbf0c68b62508712d4fc27baf5a5cb9705c1c8f8b6fc1618332c49b2",
 }
-TIMEOUT = 30  # seconds without an answer
+ADVICE = (
+    "Get the folder mimicdata/mimic3 of github.com/jamesmullenbach/caml-mimic yourself and give it as `splits_dir`, or read the "
+    "tables as a whole with `unsplit=True`."
+)
 
 # The codes of CAML's top-50 task, as its baselines predict them (caml-mimic, folder predictions). Its script counted
 # code rows after reading codes as numbers: 33.24 and 45.13 are in it, but 93.90 and V45.82 belong to more admissions.
@@ -70,13 +65,13 @@ def download_split_lists(suffix: str, folder: Path) -> dict[str, Path]:
     lists = {split: folder / name for split, name in list_names(suffix).items()}
     for path in lists.values():
         if not is_official(path):
-            _download_list(path)
+            download_list(path, f"{SPLITS_URL}/{path.name}", SPLITS_SHA256[path.name], ADVICE)
     return lists
 
 
 def is_official(path: Path) -> bool:
     """Tell whether a list is CAML's, byte for byte."""
-    return path.is_file() and _sha256(path.read_bytes()) == SPLITS_SHA256.get(path.name)
+    return has_digest(path, SPLITS_SHA256.get(path.name))
 
 
 def find_top_codes(splits_dir: str) -> Path | None:
@@ -108,60 +103,3 @@ def read_code_list(path: Path) -> set[str]:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     return set(codes)
-
-
-def check_subjects(subjects: Mapping[str, set[int]], names: Mapping[str, object]) -> None:
-    """Refuse splits that share a subject: a model would be tested on a patient it has seen.
-
-    Args:
-        subjects (`Mapping[str, set[int]]`): The subjects of each split.
-        names (`Mapping[str, object]`): What to call each split in the message, such as the path of its list.
-    """
-    for first, second, shared in _shared(subjects):
-        raise ValueError(
-            f"{len(shared):,} subjects have admissions in both {names[first]} and {names[second]}, e.g. "
-            f"SUBJECT_ID {min(shared)}. Move each subject's admissions to one list."
-        )
-
-
-def check_admissions(admissions: Mapping[str, set[int]], names: Mapping[str, object]) -> None:
-    """Refuse split lists that share an admission, with a note or without; the arguments are those of [`check_subjects`]."""
-    for first, second, shared in _shared(admissions):
-        raise ValueError(
-            f"{len(shared):,} admissions are in both {names[first]} and {names[second]}, e.g. HADM_ID {min(shared)}. "
-            "Remove each of them from all lists but one."
-        )
-
-
-def _shared(ids: Mapping[str, set[int]]) -> Iterator[tuple[str, str, set[int]]]:
-    """Two splits and the ids that both have, for each two splits that share any."""
-    for first, second in itertools.combinations(ids, 2):
-        if ids[first] & ids[second]:
-            yield first, second, ids[first] & ids[second]
-
-
-def _download_list(path: Path) -> None:
-    url = f"{SPLITS_URL}/{path.name}"
-    advice = (
-        "Get the folder mimicdata/mimic3 of github.com/jamesmullenbach/caml-mimic yourself and give it as "
-        "`splits_dir`, or read the tables as a whole with `unsplit=True`."
-    )
-    if datasets_config.HF_HUB_OFFLINE:
-        raise ConnectionError(f"No {path.name} in `data_dir`, and HF_HUB_OFFLINE forbids to download it. {advice}")
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            content = response.read()
-        if _sha256(content) == SPLITS_SHA256[path.name]:
-            with whole_file(path, "wb") as file:
-                file.write(content)
-            return
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise ConnectionError(
-            f"No {path.name} in `data_dir`, and it cannot be downloaded from {url} ({reason}). {advice}"
-        ) from None
-    raise ValueError(f"{url} is not the list that papers report on: its SHA-256 is another one. {advice}")
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

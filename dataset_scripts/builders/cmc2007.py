@@ -90,7 +90,7 @@ class CMC2007(ICDBuilder):
     test, no document in two of them, and divide the rest likewise. Folds are stratified by code and depend on the
     documents' ids and codes alone, not on their order in the file.
 
-    The text is `CLINICAL HISTORY: ...` and `IMPRESSION: ...` with an empty line in between, an empty section left out;
+    The text is `CLINICAL HISTORY: ...` and `IMPRESSION: ...` with an empty line in between, an empty section left out, and so is a document with no other;
     the document's id is both `subject_id` and `hadm_id`. The columns `codes_company1` to `codes_company3` hold what
     each company wrote, as it wrote it: some of it is outside of the code set or not a code.
 
@@ -116,8 +116,17 @@ class CMC2007(ICDBuilder):
         """Long titles of the 45 codes of the challenge."""
         return dict(TITLES)
 
+    def _describe(self) -> str:
+        divided = "One split of every document." if self.config.unsplit else str(self.config.description)
+        return f"The reports of Pestian et al. (BioNLP 2007), as far as the file has them; splits of our own, stratified by code. {divided}"
+
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        documents = sorted(read_documents(self.xml_file), key=lambda document: document.doc_id)
+        found = read_documents(self.xml_file)
+        documents = sorted((document for document in found if document.text), key=lambda document: document.doc_id)
+        if not documents:
+            raise ValueError(
+                f"{self.xml_file}: none of its {len(found):,} documents has a text. Restore the original file."
+            )
         names = sorted({code for document in documents for code in document.codes})
         self.info.features = record_features(names)
         for company in COMPANIES:
@@ -126,6 +135,7 @@ class CMC2007(ICDBuilder):
         chosen = {name: tuple(documents[i] for i in indices) for name, indices in splits.items()}
         self._report(
             {
+                "left out, documents without a text": len(found) - len(documents),
                 "left out, sections of another type": sum(document.other_sections for document in documents),
                 "documents with the text of another one": len(documents) - len({doc.text for doc in documents}),
             },
@@ -162,7 +172,7 @@ class CMC2007(ICDBuilder):
 
 @dataclass
 class Document:
-    """One report, shown without its text."""
+    """One report, shown without its text, which is `""` where its sections are empty."""
 
     doc_id: int
     text: str = field(repr=False)
@@ -209,8 +219,6 @@ def _read_document(element: ET.Element, number: int, path: Path) -> Document:
     if missing:
         raise ValueError(f"{where} has no <text> of type {' and '.join(missing)}. Restore the original file.")
     text = "\n\n".join(f"{heading}: {texts[section]}" for section, heading in SECTIONS.items() if texts[section])
-    if not text:
-        raise ValueError(f"{where} has no text. Restore the original file.")
 
     codes: dict[str, list[str]] = {origin: [] for origin in (MAJORITY, *COMPANIES)}
     for code in element.iterfind("codes/code"):

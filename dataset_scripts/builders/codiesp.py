@@ -85,7 +85,8 @@ class CodiEspConfig(ICDConfig):
     def describe(self) -> str:
         """Say in words what the configuration and its options make."""
         parts = [
-            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(NAMES[kind] for kind in self.kinds)}; {LANGUAGES[self.language]}."
+            f"The {f'{TOP_CODES} most frequent ' if self.is_top50 else ''}{' and '.join(NAMES[kind] for kind in self.kinds)}; {LANGUAGES[self.language]}. "
+            "The task of Miranda-Escalada et al. (CLEF eHealth 2020); test is its dev, validation a part of its train."
         ]
         if self.min_count:
             parts.append(f"`min_count` is {self.min_count}.")
@@ -170,7 +171,8 @@ class CodiEsp(ICDBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        cases = {name: read_cases(folder) for name, folder in self.folders.items()}
+        self.blank_cases: Counter[str] = Counter()
+        cases = {name: self._leave_out_blank(read_cases(folder), name) for name, folder in self.folders.items()}
         shared = {case.case_id for case in cases["train"]} & {case.case_id for case in cases["dev"]}
         if shared:
             raise ValueError(
@@ -184,12 +186,23 @@ class CodiEsp(ICDBuilder):
         else:
             train, validation = self._hold_out(cases["train"])
             splits = {"train": train, "validation": validation, "test": cases["dev"]}
-        self._report_cases(splits, code_set)
+        background: list[Case] = []
         if self.background_file is not None and not self.config.unsplit:
-            splits["background"] = self._read_background(self.background_file, [*cases["train"], *cases["dev"]])
+            background = self._read_background(self.background_file, [*cases["train"], *cases["dev"]])
+        self._report_cases(splits, code_set)
+        if background:
+            splits["background"] = background
         return [
             datasets.SplitGenerator(name=name, gen_kwargs={"cases": tuple(split)}) for name, split in splits.items()
         ]
+
+    def _leave_out_blank(self, cases: "Sequence[Case]", where: str) -> "list[Case]":
+        """Leave the cases without a text out, and count them; where there is no other, that is an error."""
+        kept = [case for case in cases if case.text.strip()]
+        self.blank_cases[where] = len(cases) - len(kept)
+        if not kept:
+            raise ValueError(f"{self.config.data_dir}: no case of {where} has a text. Restore {SOURCE}.")
+        return kept
 
     def _set_features(self, code_set: Set[str]) -> None:
         self.info.features = record_features(code_set)
@@ -208,6 +221,7 @@ class CodiEsp(ICDBuilder):
         tables = [TABLES[kind] for kind in self.config.kinds]
         self._report(
             {
+                "left out, cases without a text": self.blank_cases.total(),
                 "left out, rows that repeat another one's code": sum(
                     folder.count_repeated_rows(table) for folder in self.folders.values() for table in tables
                 ),
@@ -221,7 +235,7 @@ class CodiEsp(ICDBuilder):
 
     def _read_background(self, path: Path, coded_cases: "Sequence[Case]") -> "list[Case]":
         """Read the cases without codes; one that has codes elsewhere is refused."""
-        background = read_background(path)
+        background = self._leave_out_blank(read_background(path), path.name)
         shared = {case.case_id for case in background} & {case.case_id for case in coded_cases}
         if shared:
             raise ValueError(
@@ -365,6 +379,8 @@ class Folder:
                     f"{case_id}. Restore both tables from {SOURCE}."
                 )
             text = texts[case_id]
+            if not text.strip():
+                continue  # the case is left out
             spans = parse_position(position, len(text))
             if spans is None:
                 raise ValueError(
@@ -416,8 +432,6 @@ def read_background(path: Path) -> list[Case]:
             raise ValueError(
                 f'{path}: row {row} is not {{"id": ..., "text": ...}} in UTF-8. Restore the file from {SOURCE}.'
             )
-        if not entry["text"].strip():
-            raise ValueError(f"{path}: row {row} has no text. Restore the file from {SOURCE}.")
         if entry["id"] in cases:
             raise ValueError(f"{path}: row {row} has the id of an earlier row. Remove one of them.")
         cases[entry["id"]] = Case(entry["id"], entry["text"], {kind: set() for kind in TABLES}, [])
@@ -433,8 +447,6 @@ def read_text(path: Path) -> str:
         fault_line = error.object[: error.start].count(b"\n") + 1
     if fault_line is not None:  # raised here, outside of the `except`, so that no traceback carries the text
         raise ValueError(f"{path}: line {fault_line} is not valid UTF-8. Restore the file from {SOURCE}.")
-    if not text.strip():
-        raise ValueError(f"{path} is empty. Restore the file from {SOURCE}.")
     return text
 
 

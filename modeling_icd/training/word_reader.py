@@ -18,7 +18,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from dataset_scripts.builders.mimic import caml_text
+from dataset_scripts.builders.note_text import caml_text
 from dataset_scripts.counts import counted
 from dataset_scripts.files import read_json, whole_folder, write_json
 

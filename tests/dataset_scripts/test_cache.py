@@ -33,17 +33,25 @@ ARGUMENTS = {
     "files": {"seed": 2},
 }
 FILE = object()  # stands for the path of some file
+STAYS = object()  # stands for the path of the same tables with one of ICU stays
+LISTS = {"splits_dir": object()}  # stands for the path of a folder with Edin et al.'s lists, or what is called so
 # For each option of a data set a value that is not the default, and the configuration that has it if not all do, or the
 # other arguments that it needs.
 OPTIONS = {
     "mimic3": {
+        "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge summary", "nursing"],),
+        "carevue": (True, {"data_dir": STAYS}), "granularity": ("chapter",), "to_icd10": (True,),
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2, "clean"), "seed": (1, "clean"), "descriptions_file": (FILE,), "splits_dir": (FILE,),
+        "splits": ("edin", "clean", LISTS), "subset": ("subsplit_0.2", "clean", {"splits": "edin", **LISTS}),
         "num_codes": (2, "custom"), "codes_file": (FILE, "custom"),
     },
     "mimic4": {
+        "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge"],), "granularity": ("chapter",),
+        "to_icd10": (True,),
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
-        "min_count": (2,), "seed": (1,), "descriptions_file": (FILE,),
+        "min_count": (2,), "seed": (1,), "descriptions_file": (FILE,), "splits_dir": (FILE,),
+        "splits": ("edin", LISTS), "release": ("3.1",), "subset": ("train_subset_10k", {"splits": "edin", **LISTS}),
     },
     "cmc2007": {"unsplit": (True,)},
     "codiesp": {"min_count": (1,), "unsplit": (True,)},
@@ -174,6 +182,16 @@ def test_follows_options(dataset, sources, make, tmp_path):
         arguments = {option: value}
         for of_option in needed:
             arguments.update(of_option if isinstance(of_option, dict) else {"config_name": of_option})
+        if arguments.get("data_dir") is STAYS:
+            arguments["data_dir"] = shutil.copytree(sources[dataset], tmp_path / "stays")
+            (arguments["data_dir"] / "ICUSTAYS.csv").write_text("SUBJECT_ID,DBSOURCE\n")
+            seen.add(make(data_dir=arguments["data_dir"]).cache_dir)
+        if arguments.get("splits_dir") is LISTS["splits_dir"]:
+            arguments["splits_dir"] = tmp_path
+            for name in ("clean_splits", "clean_subsplit_0.2"):
+                (tmp_path / f"mimiciii_{name}.feather").write_bytes(b"")
+            for name in ("icd9_split", "icd9_train_subset_10k"):
+                (tmp_path / f"mimiciv_{name}.feather").write_bytes(b"")
         for name in [name for name, value in arguments.items() if value is FILE]:
             arguments[name] = sources[dataset] if name == "splits_dir" else file
         builder = make(**arguments)

@@ -12,6 +12,8 @@ from huggingface_hub import DatasetCard
 import dataset_scripts
 from dataset_scripts import MIMIC3, MIMIC4, load_builder
 from dataset_scripts.synthetic import write_corpus
+from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
+from dataset_scripts.verify import PUBLISHED
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,29 @@ def test_fields_and_example(card, tmp_path):
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(builder.info.features)
     example = re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1]
     exec(example.replace('"DIR"', repr(str(tmp_path / "DIR"))).replace('"CACHE"', repr(str(tmp_path / "CACHE"))), {})
+
+
+def test_every_configuration_names_its_paper_and_its_splits(card, tmp_path):
+    """In its description, which `describe` prints; and the table of the card has a row for each."""
+    write_corpus(tmp_path / "mimic3", num_admissions=60, length="short", show_progress=False)
+    write_mimic4(tmp_path / "mimic4", num_admissions=60, length="short", show_progress=False)
+    papers = {"full": "Mullenbach et al.", "top50": "Mullenbach et al."}
+    table = card.text.split("| configuration | paper that reports on it |")[1].split("\n\n")[0]
+    for name, cls in (("mimic3", MIMIC3), ("mimic4", MIMIC4)):
+        for config in cls.BUILDER_CONFIGS:
+            assert f"| `{name}` `{config.name}` |" in table
+            if config.name == "custom":
+                continue
+            builder = cls(config.name, data_dir=tmp_path / name, cache_dir=tmp_path / "cache")
+            said = builder.info.description
+            assert re.search("CAML's .*splits|The splits are ", said)
+            if config.name != "top50_corrected":
+                assert papers.get(config.name, "Edin et al.") in said
+
+
+def test_sizes_in_the_card_are_the_published_ones(card):
+    table = card.text.split("| configuration | paper that reports on it |")[1].split("\n\n")[0]
+    for config, published in PUBLISHED.items():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{published.dataset}` `{config}` |"))
+        assert " / ".join(f"{number:,}" for number in published.admissions.values()) in row
+        assert re.search(rf"\b{published.codes:,}\b", row)

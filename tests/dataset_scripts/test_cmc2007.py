@@ -106,8 +106,6 @@ FAULTS = {
         "document 1 has two <text> of one type",
     ),
     "other classification": (lambda xml: xml.replace('type="ICD-9-CM">518.', 'type="ICD-10-CM">518.', 1), "whose type is not ICD-9-CM"),
-    "blank": (lambda xml: xml.replace("Clear.", " \n\t "), "document 20 has no text"),
-    "no text": (lambda xml: xml.replace("Clear.", ""), "document 20 has no text"),
     "no section": (lambda xml: xml.replace("IMPRESSION", "FINDINGS", 1), "document 1 has no <text> of type IMPRESSION"),
 }  # fmt: skip
 
@@ -119,6 +117,18 @@ def test_fault_in_the_file(xml_file, tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         builder.download_and_prepare()
     assert_clean(error, xml_file, tmp_path, ["Invented"])
+
+
+@pytest.mark.parametrize("text", ["", " \n\t "])
+def test_documents_without_a_text_are_left_out_and_counted(xml_file, tmp_path, text):
+    xml_file.write_text(xml_file.read_text().replace("Clear.", text))  # of document 20, the only one with 250.01
+    builder = load_builder("cmc2007", data_dir=xml_file, cache_dir=tmp_path / "cache", unsplit=True)
+    assert list(builder.as_dataset(split="unsplit")["hadm_id"]) == list(range(1, 20))
+    assert builder.info.features["codes"].feature.names == ["486", "786.2"]
+    assert "left out, documents without a text: 1;" in builder.info.description
+    write_file(xml_file, write_document(1, ["486"], "", text))
+    with pytest.raises(ValueError, match="none of its 1 documents has a text"):
+        load_builder("cmc2007", data_dir=xml_file, cache_dir=tmp_path / "cache", unsplit=True)
 
 
 def test_what_may_be_a_fault_is_counted(xml_file, tmp_path):

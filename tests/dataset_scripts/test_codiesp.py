@@ -125,12 +125,13 @@ def test_the_description_tells_configurations_apart(build):
         build(config, min_count=min_count, unsplit=True).info.description
         for config, min_count in (("diagnoses_en_top50", 0), ("both_es", 2))
     )
+    task = "The task of Miranda-Escalada et al. (CLEF eHealth 2020); test is its dev, validation a part of its train."
     assert (
         "\n\nConfiguration diagnoses_en_top50: The 50 most frequent diagnoses; text machine-translated into English, "
-        "without evidence, whose offsets are of the Spanish text. In place of the splits: one split" in english
+        f"without evidence, whose offsets are of the Spanish text. {task} In place of the splits: one split" in english
     )
     assert (
-        "\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. `min_count` is 2."
+        f"\n\nConfiguration both_es: The diagnoses and procedures; text in Spanish, with evidence. {task} `min_count` is 2."
         in spanish
     )
 
@@ -302,7 +303,6 @@ FAULTS = {
     "empty table": (lambda corpus: (corpus / "dev/devP.tsv").write_text(""), "devP.tsv is empty: expected 2 columns"),
     "not UTF-8": (edit("train/trainD.tsv", b"S1-01\tr50.9", b"S1-01\t\xff"), "trainD.tsv: row 3 is not valid UTF-8"),
     "text not UTF-8": (edit("dev/text_files/S2-1.txt", b"\n", b"\nri\xf1on\n"), "S2-1.txt: line 2 is not valid UTF-8"),
-    "empty text": (lambda corpus: (corpus / "dev/text_files/S2-1.txt").write_text(" \n"), "S2-1.txt is empty"),
     "no text": (
         lambda corpus: (corpus / "train/text_files/S1-03.txt").unlink(),
         r"trainD.tsv: row 5 is of case S1-03, which has no text: expected .*train/text_files/S1-03.txt",
@@ -331,7 +331,6 @@ BACKGROUND_FAULTS = {
     "background not UTF-8": (write_background(CASE + CASE.replace(b"ed", b"\xff")), r'row 2 is not {"id": ..., "text": ...} in UTF-8'),
     "no JSON": (write_background(CASE + CASE[:-4]), "row 2 is not"),
     "no object": (write_background(CASE + b"[]"), "row 2 is not"),
-    "blank": (write_background(CASE + CASE.replace(b"Invented.", b" \\n")), "row 2 has no text"),
     "of train": (write_background(CASE + CASE.replace(b"S3-1", b"S1-01")), "1 of its cases are in train or dev, e.g. S1-01"),
     "no key": (write_background(CASE + CASE.replace(b"text", b"txt")), "row 2 is not"),
     "repeated": (write_background(CASE + CASE), "row 2 has the id of an earlier row"),
@@ -350,6 +349,22 @@ def test_fault_in_the_files(corpus, tmp_path, config, change, message):
     with pytest.raises(ValueError, match=message) as error:
         builder.download_and_prepare()
     assert_clean(error, corpus, tmp_path, ("inventado", "Invented", "fiebre"))
+
+
+def test_cases_without_a_text_are_left_out_and_counted(corpus, build):
+    """One of train, with places of its codes, one of dev and one of the background."""
+    (corpus / "train/text_files/S1-01.txt").write_text(" \n")
+    (corpus / "dev/text_files/S2-2.txt").write_text("")
+    splits = build("both_es").as_dataset()
+    assert "S1-01" not in {case_id for split in splits.values() for case_id in split["case_id"]}
+    assert list(splits["test"]["case_id"]) == ["S2-1"]
+    assert "left out, cases without a text: 2;" in build("both_es").info.description
+    write_background(CASE + CASE.replace(b"Invented.", b" \\n").replace(b"S3-1", b"S3-2"))(corpus)
+    builder = build("both_en")
+    assert list(builder.as_dataset()["background"]["case_id"]) == ["S3-1"]
+    (corpus / "dev/text_files/S2-1.txt").write_text("\t")
+    with pytest.raises(ValueError, match=r"codiesp: no case of dev has a text"):
+        build("diagnoses_es")
 
 
 @pytest.mark.parametrize(

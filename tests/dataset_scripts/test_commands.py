@@ -17,6 +17,8 @@ import pytest
 from dataset_scripts import MIMIC3, kind_of
 from dataset_scripts.__main__ import main
 from dataset_scripts.builders.caml_splits import SPLITS_SHA256, find_split_lists, read_split_list
+from dataset_scripts.builders.edin_splits import read_edin_list
+from dataset_scripts.builders.mimic import MIN_COUNT
 from dataset_scripts.describe import Description, SplitDescription, describe, draw_description
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.verify import PUBLISHED, Published, read_distribution
@@ -49,7 +51,7 @@ def published_as(monkeypatch, folder, admissions, codes, codes_in_train):
         for path in find_split_lists(str(folder), suffix).values():
             monkeypatch.setitem(SPLITS_SHA256, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
         published = Published(
-            admissions[config], codes[config], codes_in_train[config], PUBLISHED[config].distribution
+            "mimic3", admissions[config], codes[config], codes_in_train[config], PUBLISHED[config].distribution
         )
         monkeypatch.setitem(PUBLISHED, config, published)
 
@@ -409,3 +411,26 @@ def test_verify_at_full_size(shared_dir, tmp_path, capsys, config):
     assert main(command) == 1
     out = capsys.readouterr().out
     assert re.search(r"38\.93 in (train|validation|test): [0-9,]+ admissions built, [0-9,]+ published", out)
+
+
+@pytest.mark.slow
+def test_verify_clean_at_full_size(shared_dir, tmp_path, capsys):
+    """Edin et al.'s lists, and the published total of each of the 3,681 codes of at least ten admissions."""
+    data = tmp_path / "data"
+    data.mkdir()
+    lists_dir, published_dir = shared_dir / "data/caml_mimic3_splits", shared_dir / "data/mimic3_published"
+    lists = {split: read_split_list(path) for split, path in find_split_lists(str(lists_dir), "full").items()}
+    theirs = {
+        i
+        for ids in read_edin_list(shared_dir / "data/edin_splits/mimiciii_clean_splits.feather").values()
+        for i in ids
+    }
+    distribution = read_distribution(published_dir / PUBLISHED["full"].distribution)
+    # Rare codes alone are what the fourteen admissions have that are in no list of theirs.
+    frequent = {code: counts for code, counts in distribution.items() if sum(counts.values()) >= MIN_COUNT}
+    lists = {split: [i for i in ids if i in theirs] for split, ids in lists.items()}
+    write_published_corpus(data, frequent, lists)
+    command = ["verify", str(data), "--config", "clean", "--splits_dir", str(shared_dir / "data/edin_splits")]
+    command += ["--cache_dir", str(tmp_path / "cache"), "--published_dir", str(published_dir)]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "clean: agrees with the published counts of each code.\n"

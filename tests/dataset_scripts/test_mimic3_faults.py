@@ -9,8 +9,8 @@ from mimic3_tables import NOTE_COLUMNS, rewrite, write_table
 
 from dataset_scripts import MIMIC3, load_builder
 from dataset_scripts.__main__ import main
-from dataset_scripts.builders.caml_splits import check_subjects
 from dataset_scripts.builders.mimic import choose_most_frequent
+from dataset_scripts.builders.published_lists import check_subjects
 
 
 def header_of(data):
@@ -150,10 +150,10 @@ def test_subject_in_two_splits():
             {"config_name": "top100"},
             "MIMIC3 has no configuration 'top100': choose from full, top50, top50_corrected, clean, custom",
         ),
-        ({"text": "tokens"}, r"`text` \('tokens'\) must be 'raw' or 'caml'"),
+        ({"text": "tokens"}, r"`text` \('tokens'\) must be one of 'raw', 'caml', 'edin'"),
         (
             {"split": "x"},
-            "MIMIC3 has no option split: choose from code_kinds, codes, codes_file, deid_token, descriptions_file, ",
+            "MIMIC3 has no option split: choose from addenda, carevue, code_kinds, codes, codes_file, deid_token, ",
         ),
         ({"codes": ["4019"]}, "'4019' is not a dotted ICD-9-CM code"),
         ({"num_codes": 3}, "`num_codes` is an option of configuration 'custom', not of 'full'"),

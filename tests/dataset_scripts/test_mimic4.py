@@ -86,7 +86,7 @@ def build(folder, tmp_path):
     """Build a data set of the folder; every code counts and no split is made, if not asked otherwise."""
 
     def build(config="icd10", **options):
-        options = {"unsplit": True, "min_count": 1, **options}
+        options = {"unsplit": True, "min_count": 1, "splits": "stratified", **options}
         builder = MIMIC4(config, data_dir=folder, cache_dir=tmp_path / "cache", **options)
         builder.download_and_prepare()
         return builder
@@ -129,13 +129,14 @@ def test_what_is_left_out_is_said_once(build, caplog):
         "coded admissions without a row in procedures_icd: 1; "  # 102
         "left out, admissions with codes of both ICD-9 and ICD-10: 1; "
         "left out, admissions coded in the other edition: 1; left out, admissions without codes: 1; "
-        "left out, codes outside of the code set: 3; codes that no admission has: 1; "  # W19.XXXA, B20, B2011ZZ; Z99.9
+        "left out, codes outside of the code set: 3; left out, admissions without a note: 2; codes that no admission has: 1; "  # W19.XXXA, B20, B2011ZZ; Z99.9
         "codes without a description: 1."  # Z99.9
     )
     assert caplog.messages == [report]
     assert builder.info.description.endswith(report)
     assert (
-        "In place of its codes: 4 codes given by the caller. `min_count` is 1, `seed` 0." in builder.info.description
+        "In place of its codes: 4 codes given by the caller. The codes are those of a release that neither `release` nor a "
+        "folder names. `min_count` is 1. In place of its splits" in builder.info.description
     )
 
 
@@ -257,10 +258,7 @@ FAULTS = {
     "hadm_id": ("discharge", lambda data: data.replace(b",103,", b",103.0,"), "hadm_id of record 7 is not a whole number"),
     "note_seq": ("discharge", lambda data: data.replace(b"103,DS,1", b"103,DS,x"), "note_seq of record 7 is not a whole number"),
     "version": ("diagnoses_icd", lambda data: data.replace(b"I10,10", b"I10,11", 1), "icd_version of record 2 is none of these: 9, 10"),
-    "code": ("diagnoses_icd", lambda data: data.replace(b"E119,10", b"250.00,10", 1), "icd_code of record 3: '250.00' is not an ICD-10-CM"),
-    "lost zero": ("procedures_icd", lambda data: data.replace(b"0BH17EZ", b"BH17EZ", 1), "record 2: 'BH17EZ' is not an ICD-10-PCS"),
     "two subjects": ("discharge", lambda data: data.replace(b",2,102,DS,2", b",8,102,DS,2"), "HADM_ID 102 has two SUBJECT_IDs"),
-    "title": ("d_icd_procedures", lambda data: data.replace(b"0BH17EZ", b"0BH17"), "icd_code of record 5: '0BH17' is not an ICD-10-PCS"),
 }  # fmt: skip
 
 
@@ -290,17 +288,17 @@ def test_cut_gzip(build, folder, tmp_path, table, left):
 
 def test_missing_and_doubled_files_are_named(folder):
     path_of(folder, "discharge").rename(folder / "hosp" / "discharge.csv.gz")
-    MIMIC4(data_dir=folder)  # wherever it lies
+    MIMIC4(data_dir=folder, unsplit=True)  # wherever it lies
     (folder / "Discharge.csv").write_text("")
     with pytest.raises(ValueError, match=r"holds Discharge.csv and hosp/discharge.csv.gz: keep one"):
-        MIMIC4(data_dir=folder)
+        MIMIC4(data_dir=folder, unsplit=True)
     (folder / "Discharge.csv").unlink()
     (folder / "hosp" / "discharge.csv.gz").unlink()
     with pytest.raises(
         FileNotFoundError,
         match=r"No discharge.csv.gz .* or its subfolders note and hosp: .*physionet.org/content/mimic-iv",
     ):
-        MIMIC4(data_dir=folder)
+        MIMIC4(data_dir=folder, unsplit=True)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +311,10 @@ def test_missing_and_doubled_files_are_named(folder):
         ({"codes": ["401.9"]}, "'401.9' is not a dotted ICD-10 code"),
         ({"config_name": "icd9", "codes": ["I10"]}, "'I10' is not a dotted ICD-9-CM code"),
         ({"min_count": 0}, r"`min_count` \(0\) must be at least 1"),
-        ({"splits_dir": "x"}, "MIMIC4 has no option splits_dir"),
+        ({"splits": "caml"}, r"`splits` \('caml'\) must be one of 'edin', 'stratified'"),
+        ({"subset": "10k"}, "there are train_subset_10k, train_subset_25k, train_subset_50k, train_subset_75k"),
+        ({"subset": "train_subset_10k", "splits": "stratified"}, "it needs `splits=edin`"),
+        ({"seed": 1}, "`seed` makes splits of our own: give `splits=stratified` with it"),
         ({"descriptions_file": "x"}, "`descriptions_file` is an option of the ICD-9 configurations, not of 'icd10'"),
     ],
 )

