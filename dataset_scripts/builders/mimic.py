@@ -207,6 +207,12 @@ class MIMICBuilder(ICDBuilder):
     def section_filter(self) -> SectionFilter | None:
         return None if self.config.sections is None else SectionFilter(self.config.sections)
 
+    def _count_anew(self) -> None:
+        """Forget what was counted when the tables were last read: a data set may be built, and looked at without a build."""
+        self.code_change.counts.clear()
+        if self.section_filter is not None:
+            self.section_filter.counts.clear()
+
     def _find_edin_lists(self, config: MIMICConfig) -> list[Path]:
         """Find Edin et al.'s lists, where the configuration asks for them, and remember them."""
         self.edin_lists = None

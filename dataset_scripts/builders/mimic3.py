@@ -220,6 +220,7 @@ class MIMIC3(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
+        self._count_anew()
         notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config)
         others = set()
         if self.config.carevue:

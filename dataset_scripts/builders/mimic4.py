@@ -165,6 +165,7 @@ class MIMIC4(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
+        self._count_anew()
         codings, other_edition = read_codes(self.tables, self.config.edition)
         mixed = codings.codes.keys() & other_edition
         of_edition = codings.codes.keys() - (set() if self.config.follows_edin else mixed)

@@ -117,6 +117,8 @@ def test_ccs_by_hand(build):
     assert codes_of(builder.as_dataset(split="test")) == {103: {"CCS2"}}
     assert builder.code_descriptions["CCS98"] == "Essential hypertension"
     assert "left out, codes without a ccs: 2;" in builder.info.description  # 00.66 and 40.19
+    list(builder.as_streaming_dataset(split="test"))
+    assert "left out, codes without a ccs: 2;" in builder.info.description  # counted anew
     chosen = build("custom", num_codes=1, granularity="ccs", unsplit=True)
     assert unsplit(chosen) == {101: {"CCS98"}, 102: {"CCS98"}, 106: {"CCS98"}}
 

@@ -87,6 +87,8 @@ def test_share_of_the_text_that_goes(build, folder):
     assert f"left out, characters of other sections ({share:.1%} of the text): 18;" in said
     assert "note rows in which no section has a known heading: 5;" in said
     assert "left out, admissions without a text: 1;" in said
+    assert len(list(builder.as_streaming_dataset(split="unsplit"))) == len(TEXTS)
+    assert builder.info.description == said  # counted anew
 
 
 def test_sections_of_the_invented_corpora(tmp_path):
