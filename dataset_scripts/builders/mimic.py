@@ -144,17 +144,26 @@ class MIMICBuilder(ICDBuilder):
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         kinds = [KINDS.index(self.classification.kind_of(code)) for code in self.code2id]
         for hadm_id in hadm_ids:
-            texts = notes.texts_of(hadm_id)
             ids = sorted(self.code2id[code] for code in codes[hadm_id])
             record = {
                 "subject_id": notes.subject_ids[hadm_id],
                 "hadm_id": hadm_id,
-                "text": " ".join(filter(None, texts)) if self.config.text == "caml" else "\n\n".join(texts),
+                "text": self._join(notes.texts_of(hadm_id))[0],
                 "codes": ids,
             }
             if self.config.code_kinds:
                 record["code_kinds"] = [kinds[code_id] for code_id in ids]
             yield hadm_id, record
+
+    def _join(self, texts: Sequence[str]) -> tuple[str, list[int]]:
+        """A record's text, made of its rows', and where in it each of them begins."""
+        is_caml = self.config.text == "caml"
+        joint = " " if is_caml else "\n\n"
+        starts, end = [], 0
+        for text in texts:
+            starts.append(end)
+            end += len(text) + len(joint) if text or not is_caml else 0
+        return joint.join(filter(None, texts) if is_caml else texts), starts
 
     def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
         """Make of rows of notes what the options ask for."""
@@ -176,6 +185,7 @@ class DischargeSummaries:
         rows (`dict[int, list[int]]`): Numbers of each admission's rows, in the order in which its text has them.
         subject_ids (`dict[int, int]`): Subject of each admission.
         left_out (`Counter[str]`): How many rows were left out, by reason.
+        row_ids (`pa.ChunkedArray`): Ids of the rows in the table, in the order of `texts`; null where it gives none.
     """
 
     path: Path
@@ -183,6 +193,7 @@ class DischargeSummaries:
     rows: dict[int, list[int]] = field(default_factory=dict)
     subject_ids: dict[int, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    row_ids: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()))
 
     def leave_out(self, reason: str, rows: pa.Array) -> None:
         """Count rows, given as booleans, that are left out."""

@@ -9,9 +9,10 @@ user's own copy and writes only into the user's own cache.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..codes.icd9 import Kind
 from ..facts import FACTS
 from .caml_splits import (
     CAML_TOP_50,
+    SPLITS_SHA256,
     check_admissions,
     check_subjects,
     download_split_lists,
@@ -33,6 +35,15 @@ from .caml_splits import (
     is_official,
     read_code_list,
     read_split_list,
+)
+from .mdace import (
+    LISTS_OF_CONFIG,
+    LISTS_SHA256,
+    Charts,
+    TextRules,
+    evidence_features,
+    find_charts,
+    find_lists,
 )
 from .mimic import (
     TOP_CODES,
@@ -73,12 +84,16 @@ class MIMIC3Config(MIMICConfig):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
             For `custom`: a file of the codes to use, dotted, one a line.
+        evidence (`str`, *optional*):
+            Folder of MDACE (github.com/3mcloud/MDACE): adds the columns `evidence` and `evidence_icd10`, with the places in
+            the text that justify a code of ICD-9-CM or ICD-10, empty where MDACE does not have the admission.
         **options: See [`MIMICConfig`].
     """
 
     splits_dir: str | None = None
     num_codes: int | None = None
     codes_file: str | None = None
+    evidence: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -86,7 +101,7 @@ class MIMIC3Config(MIMICConfig):
             if getattr(self, option) is not None and self.name != owner:
                 raise ValueError(f"`{option}` is an option of configuration {owner!r}, not of {self.name!r}.")
         check_positive(self, "num_codes")
-        for option in ("splits_dir", "codes_file"):
+        for option in ("splits_dir", "codes_file", "evidence"):
             if getattr(self, option) is not None:
                 setattr(self, option, absolute_path(getattr(self, option)))
 
@@ -101,9 +116,12 @@ class MIMIC3(MIMICBuilder):
     | `top50_corrected` | the 50 codes of most admissions | as `top50` |
     | `custom` | the `num_codes` codes of most admissions, or those in `codes_file` | as `full` |
     | `clean` | codes of at least `min_count` admissions | our own, stratified, 75 / 10 / 15 % of the admissions |
+    | `mdace` | every code | MDACE's `code-ev` lists: 47,900 / 1,691 / 3,131 admissions |
+    | `mdace_charts` | every code | MDACE's `ev` lists: 181 / 60 / 61 admissions |
 
     In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
-    no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
+    no record, even if it is listed. No subject is in two splits; lists that divide one are refused, but for MDACE's, where
+    such subjects are counted.
 
     **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda
     alike, in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and
@@ -128,6 +146,10 @@ class MIMIC3(MIMICBuilder):
     to the splits by iterative stratification; see [`stratify_by_subject`]. Their list of admissions is not used: scores
     on these splits are comparable among themselves and not with theirs.
 
+    **MDACE.** Its annotations are characters of rows of NOTEEVENTS. They become characters of the record's text, whatever
+    `text` and `deid_token` make of it. MDACE's 302 charts are all of CAML's test split, and its `code-ev` lists move them:
+    181 of them to train, 60 to validation. Annotated codes are not the codes of the tables, which coders gave for billing.
+
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
 
@@ -140,6 +162,8 @@ class MIMIC3(MIMICBuilder):
             "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
             "clean": "Codes of at least `min_count` admissions; stratified splits of our own.",
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
+            "mdace": "Every code of the admissions; MDACE's splits of all admissions.",
+            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks.",
         }.items()
     ]
     ABOUT = FACTS["mimic3"]
@@ -152,9 +176,11 @@ class MIMIC3(MIMICBuilder):
         self.tables = find_tables(str(config.data_dir), ["NOTEEVENTS", *CODE_TABLES, *TITLE_TABLES])
         sources = list(self.tables.values())
         self.split_lists = {}
-        if config.name in LIST_SUFFIXES and not config.unsplit:
+        if config.name in (*LIST_SUFFIXES, *LISTS_OF_CONFIG) and not config.unsplit:
             self.split_lists = self._find_split_lists(config)
             sources += self.split_lists.values()
+        self.chart_files = find_charts(config.evidence) if config.evidence is not None else []
+        sources += self.chart_files
         self.codes_file = find_given_file(config, "codes_file")
         if config.name == "top50" and config.codes is None:
             self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
@@ -162,6 +188,14 @@ class MIMIC3(MIMICBuilder):
         return sources + [file for file in files if file is not None]
 
     def _find_split_lists(self, config: MIMIC3Config) -> dict[str, Path]:
+        if config.name in LISTS_OF_CONFIG:
+            folder = config.splits_dir or config.evidence
+            if folder is None:
+                raise ValueError(
+                    f"Configuration {config.name!r} needs `evidence`, the folder of MDACE (github.com/3mcloud/MDACE), or "
+                    "`splits_dir`, the folder with its lists."
+                )
+            return find_lists(folder, config.name)
         suffix = LIST_SUFFIXES[config.name]
         if config.splits_dir is None and not has_split_lists(str(config.data_dir), suffix):
             return download_split_lists(suffix, self.downloads_dir / "caml_mimic3_splits")
@@ -182,14 +216,18 @@ class MIMIC3(MIMICBuilder):
             parts.append(f"`num_codes` is {config.num_codes}.")
         if config.name == "clean":
             parts.append(config.splits_note)
+        if config.evidence is not None:
+            parts.append("With the evidence of MDACE.")
         return [*parts, *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
         """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
         parts = []
-        others = [path.name for path in self.split_lists.values() if not is_official(path)]
+        is_mdace = self.config.name in LISTS_OF_CONFIG
+        owner, published = ("MDACE's", LISTS_SHA256) if is_mdace else ("CAML's", SPLITS_SHA256)
+        others = [path.name for path in self.split_lists.values() if not is_official(path, published)]
         if others:
-            parts.append(f"Of the split lists these are not CAML's, byte for byte: {', '.join(others)}.")
+            parts.append(f"Of the split lists these are not {owner}, byte for byte: {', '.join(others)}.")
         if self.config.name == "top50" and self.codes_file is not None:
             codes = read_code_list(self.codes_file)
             if codes != CAML_TOP_50:
@@ -201,7 +239,10 @@ class MIMIC3(MIMICBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts)
+        charts = Charts(self.chart_files) if self.chart_files else None
+        notes = read_discharge_summaries(
+            self.tables["NOTEEVENTS"], self._prepare_texts, None if charts is None else charts.see
+        )
         codings = Codings()
         for table, kind in CODE_TABLES.items():
             for rows in read_codes(self.tables[table], kind, notes.rows):
@@ -214,7 +255,9 @@ class MIMIC3(MIMICBuilder):
         splits, listed = self._choose_admissions(notes, kept)
         splits = notes.leave_out_blank(splits)
         names = chosen
-        if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
+        if (
+            self.config.name in ("full", *LISTS_OF_CONFIG) and self.config.codes is None
+        ):  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
 
         self._set_features(names)
@@ -233,10 +276,36 @@ class MIMIC3(MIMICBuilder):
                 "listed admissions without a discharge summary": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "codes that no admission has": len(names - counts.keys()),
+                "subjects in several splits": count_divided(notes, splits),
+                **({} if charts is None else self._locate(charts, notes, splits)),
             },
             {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()},
         )
+        self.charts = charts
         return self._make_generators(notes, kept, splits)
+
+    def _set_features(self, names: Collection[str]) -> None:
+        super()._set_features(names)
+        if self.chart_files:
+            self.info.features.update(evidence_features())
+
+    def _locate(
+        self, charts: Charts, notes: DischargeSummaries, splits: Mapping[str, Sequence[int]]
+    ) -> dict[str, int]:
+        """Find the places that MDACE marks in the texts of the records; returns counts of those that are left out."""
+        records = {}
+        for hadm_id in {hadm_id for hadm_ids in splits.values() for hadm_id in hadm_ids} & charts.hadm_ids:
+            row_ids = [notes.row_ids[row].as_py() for row in notes.rows[hadm_id]]
+            texts = notes.texts_of(hadm_id)
+            places = zip(self._join(texts)[1], texts, strict=True)
+            records[hadm_id] = {row_id: place for row_id, place in zip(row_ids, places, strict=True) if row_id}
+        return charts.locate(records, TextRules(self.DEID_MARK, self.config.deid_token, self.config.text == "caml"))
+
+    def _generate_examples(
+        self, notes: DischargeSummaries, codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for hadm_id, record in super()._generate_examples(notes, codes, hadm_ids):
+            yield hadm_id, record if self.charts is None else record | self.charts.fields_of(hadm_id)
 
     def _choose_codes(self, counts: Mapping[str, int]) -> set[str]:
         """Choose the codes of the configuration, given in how many admissions each occurs."""
@@ -278,17 +347,29 @@ class MIMIC3(MIMICBuilder):
                         f"{self.split_lists[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary "
                         f"in {self.tables['NOTEEVENTS']}. Give `splits_dir` the lists that belong to this folder."
                     )
-            check_subjects(subjects, self.split_lists)
+            if self.config.name not in LISTS_OF_CONFIG:
+                check_subjects(subjects, self.split_lists)
             splits = {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
         return splits, listed
 
 
-def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]) -> DischargeSummaries:
+def count_divided(notes: DischargeSummaries, splits: Mapping[str, Sequence[int]]) -> int:
+    """How many subjects have admissions in more than one split."""
+    subjects = [{notes.subject_ids[hadm_id] for hadm_id in hadm_ids} for hadm_ids in splits.values()]
+    return sum(count > 1 for count in Counter(chain.from_iterable(subjects)).values())
+
+
+def read_discharge_summaries(
+    path: Path,
+    prepare: Callable[[pa.StringArray], pa.StringArray],
+    see: Callable[[pa.Array, pa.Array], None] | None = None,
+) -> DischargeSummaries:
     """Stream NOTEEVENTS, keeping the rows of category "Discharge summary" alone (about 0.6 GB of MIMIC-III's 4 GB).
 
     Args:
         path (`Path`): The table.
         prepare (`Callable`): Makes some rows' texts ready.
+        see (`Callable`, *optional*): Is shown the ROW_IDs and the texts of the rows that are kept, before they are made ready.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
@@ -311,12 +392,15 @@ def read_discharge_summaries(path: Path, prepare: Callable[[pa.StringArray], pa.
             if pc.any(keep).as_py():
                 gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
                 row_ids.append(pc.utf8_trim_whitespace(batch["ROW_ID"].filter(keep)))
+                if see is not None:
+                    see(row_ids[-1], batch["TEXT"].filter(keep))
     if not notes.rows:
         raise ValueError(
             f"{path} holds no discharge summary with an admission id (CATEGORY 'Discharge summary'); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
-    given = pa.chunked_array(row_ids, type=pa.string()).drop_null()
+    notes.row_ids = pa.chunked_array(row_ids, type=pa.string())
+    given = notes.row_ids.drop_null()
     repeated = len(given) - len(given.unique())
     if repeated:
         raise ValueError(

@@ -27,7 +27,7 @@ VERSION = datasets.Version("1.0.0")  # of the records
 # With the modules of a builder and of its base classes, all the code that shapes a record or the report of what was left out.
 BUILDERS_FOLDER = Path(__file__).parent
 SHARED_CODE = [
-    *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "sources.py", "stratify.py")),
+    *(BUILDERS_FOLDER / name for name in ("caml_splits.py", "mdace.py", "sources.py", "stratify.py")),
     *sorted(BUILDERS_FOLDER.with_name("codes").glob("*.py")),
     Path(files.__file__),
     Path(facts.__file__),

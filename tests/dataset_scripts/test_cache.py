@@ -39,7 +39,7 @@ OPTIONS = {
     "mimic3": {
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2, "clean"), "seed": (1, "clean"), "descriptions_file": (FILE,), "splits_dir": (FILE,),
-        "num_codes": (2, "custom"), "codes_file": (FILE, "custom"),
+        "num_codes": (2, "custom"), "codes_file": (FILE, "custom"), "evidence": (FILE,),
     },
     "mimic4": {
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
@@ -165,17 +165,20 @@ def test_follows_options(dataset, sources, make, tmp_path):
     file.write_text("401.9\tHypertension\n")
     if dataset == "files":
         file = shutil.copy(sources["files"] / "notes.tsv", tmp_path)
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "1-ICD-9.json").write_text("{}")
+    folders = {"splits_dir": sources[dataset], "evidence": tmp_path / "charts"}
     seen = {
         make(config_name=config.name).cache_dir
         for config in BUILDERS[dataset].BUILDER_CONFIGS
-        if config.name != "custom"
+        if config.name not in ("custom", "mdace", "mdace_charts")  # which need an option
     }
     for option, (value, *needed) in OPTIONS[dataset].items():
         arguments = {option: value}
         for of_option in needed:
             arguments.update(of_option if isinstance(of_option, dict) else {"config_name": of_option})
         for name in [name for name, value in arguments.items() if value is FILE]:
-            arguments[name] = sources[dataset] if name == "splits_dir" else file
+            arguments[name] = folders.get(name, file)
         builder = make(**arguments)
         assert builder.cache_dir not in seen, option
         seen.add(builder.cache_dir)
