@@ -38,7 +38,9 @@ from dataset_scripts.files import write_json
 from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
+from ..evaluation.learned_notes import check_overlap
 from ..evaluation.model_data import builder_for, private_cache
+from ..evaluation.scoring import is_invented
 from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
 from ..heads import find_head
 from ..inference.batches import padded_inputs
@@ -342,6 +344,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_reader_options(parser)
     parser.add_argument("--output_file", type=Path, help="JSON file to write the figures to; it holds no text")
+    parser.add_argument(
+        "--allow_overlap",
+        action="store_true",
+        help="also on a split that holds admissions that the model learned from",
+    )
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     return run_command(lambda: report(args), DatasetsError)
@@ -355,6 +362,15 @@ def report(args: argparse.Namespace) -> int:
         model.config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
     records = builder.as_dataset(split=args.split)
+    check_overlap(
+        args.model,
+        records,
+        args.dataset,
+        builder.config.name,
+        args.split,
+        is_synthetic=is_invented(builder),
+        allow=args.allow_overlap,
+    )
     gold = gold_evidence(records, args.data_dir, list(model.config.label2id))
     rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans), args.methods)
     print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
