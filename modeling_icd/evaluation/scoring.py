@@ -17,8 +17,8 @@ from dataset_scripts.marker import is_synthetic
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
-from ..inference.loop import first_process_first, logits_of_notes
-from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
+from ..inference.loop import check_tokens, first_process_first, logits_of_notes, logits_of_tokens
+from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes, tokenize_notes
 from .icd_metrics.inputs import ClassIds
 from .learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from .model_data import builder_for
@@ -120,13 +120,17 @@ def score_split(
     notes = texts_of_notes(records)
     if split not in HOLD_LEARNED and not about["num_learned_notes"]:
         warn_of_learned(model_id, notes)
-    is_empty = empty_notes(notes)
+    input_ids = tokenize_notes(tokenizer, notes)
+    check_tokens(input_ids, notes, may_lack=True)
+    is_empty = np.array([not ids for ids in input_ids], bool)
     if is_empty.any():
+        wordless = int((is_empty & ~empty_notes(notes)).sum())
+        why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
         print(
-            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty; each scores 0 for "
-            "every code, and its gold codes are missed."
+            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty{why}; each scores 0 "
+            "for every code, and its gold codes are missed."
         )
-    logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
+    logits = logits_of_tokens(model, input_ids, batch_size, store)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
 
 
