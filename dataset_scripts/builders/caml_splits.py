@@ -89,7 +89,12 @@ def find_top_codes(splits_dir: str) -> Path | None:
 
 
 def read_split_list(path: Path) -> list[int]:
-    """Read one list of admission ids."""
+    """Read one list of admission ids; one without any, as a corpus of few admissions has, is an error that says what to do."""
+    if path.stat().st_size == 0:
+        raise ValueError(
+            f"{path} is empty, so that its split would be, too: give lists with admissions in each, write a corpus of more "
+            "admissions, or read the folder as a whole with `unsplit=True`."
+        )
     values = read_list(path)
     wrong = [i for i, value in enumerate(values) if not re.fullmatch(r"[0-9]{1,18}", value)]
     if wrong:

@@ -127,10 +127,11 @@ class MIMICBuilder(ICDBuilder):
         """Make a generator of each split, given its admissions; one without any is refused."""
         for name, hadm_ids in splits.items():
             if not hadm_ids:
+                whole = "" if self.config.unsplit else ", or read all admissions as one split with `unsplit=True`"
                 raise ValueError(
                     f"Split {name!r} of configuration {self.config.name!r} would be empty: {self.config.data_dir} has no "
-                    "admission with a chosen code for it. Choose more codes, or read all admissions as one split with "
-                    "`unsplit=True`."
+                    f"admission with a chosen code for it ({len(codes):,} in all have one). Give a folder with more admissions, "
+                    f"choose more codes (where splits are our own, `min_count=1` keeps all){whole}."
                 )
         return [
             datasets.SplitGenerator(
