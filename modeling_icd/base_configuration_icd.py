@@ -182,7 +182,7 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         check_version(self.modeling_icd_version)
-        if self.id2label is None:
+        if self.id2label is None and self.label2id is not None:  # type: ignore[has-type]
             self.id2label = codes_by_number(self.label2id)
         if self.id2label is not None and kwargs.get("num_labels") not in (None, len(self.id2label)):
             raise ValueError(

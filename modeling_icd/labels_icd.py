@@ -12,14 +12,12 @@ from .heads import ARCHITECTURES
 logger = logging.get_logger(__name__)
 
 
-def codes_by_number(label2id: dict[str, int] | None) -> dict[int, str] | None:
-    """`id2label` made from `label2id`; `None` where that is not given.
+def codes_by_number(label2id: dict[str, int]) -> dict[int, str]:
+    """`id2label` made from `label2id`.
 
     Raises:
         ValueError: where two codes have one number.
     """
-    if label2id is None:
-        return None
     id2label: dict[int, str] = {}
     for code, i in label2id.items():
         if id2label.setdefault(int(i), code) != code:
@@ -60,8 +58,8 @@ def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
     count = len(stored) if stored else fields.get("num_labels")
     labels = given.get("id2label")
-    if labels is None:
-        labels = codes_by_number(given.get("label2id"))
+    if labels is None and given.get("label2id") is not None:
+        labels = codes_by_number(given["label2id"])
     if labels is not None:
         changed = {int(i): code for i, code in labels.items()} != stored
     else:

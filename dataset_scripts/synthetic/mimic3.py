@@ -77,8 +77,9 @@ def write_corpus(
     show_progress: bool = True,
     num_codes: int | None = None,
     mdace_charts: int = 0,
+    codes: str = "worded",
 ) -> CorpusSummary:
-    """Write a corpus; the same arguments always give the same bytes.
+    """Write a corpus; the same arguments always give the same bytes. It takes as much memory for any number of admissions.
 
     Files appear under their names only when all are complete. A corpus that was written here before is replaced.
 
@@ -93,6 +94,8 @@ def write_corpus(
         show_progress (`bool`): Draw a progress bar on stderr.
         num_codes (`int`, *optional*): Codes that there may be: those worded by hand, and as many as are lacking made of titles
             of ICD-9-CM, most of them rare; see more_concepts.py. By default the former alone.
+        codes (`str`): `"full"` for as many codes as MIMIC-III has, as rare as there; see long_tail.py. `"worded"` for those that
+            are worded by hand, or for `num_codes`.
         mdace_charts (`int`): The evidence of so many admissions, the first ones, is written in MDACE's files, too, into the
             folder `mdace`.
     """
@@ -105,8 +108,15 @@ def write_corpus(
             f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
             "train, dev and test."
         )
+    if codes not in ("worded", "full"):
+        raise ValueError(f"`codes` ({codes!r}) must be 'worded' or 'full'.")
+    if codes == "full" and num_codes is not None:
+        raise ValueError(f"`codes` 'full' and `num_codes` ({num_codes}) both say how many codes there are: give one.")
     output_dir = Path(output_dir)
-    with extended_content(num_codes), complete_folder(output_dir, CORPUS_FILES, [MDACE_FOLDER]) as partial:
+    with (
+        extended_content(num_codes, codes == "full"),
+        complete_folder(output_dir, CORPUS_FILES, [MDACE_FOLDER]) as partial,
+    ):
         _write_dictionaries(partial)
         top_codes = _most_frequent_codes(num_admissions, seed, split_fractions)
         (partial / "TOP_50_CODES.csv").write_text("".join(f"{code}\n" for code in top_codes), encoding="utf-8")
@@ -119,6 +129,7 @@ def write_corpus(
         arguments = {"num_admissions": num_admissions, "seed": seed, "length": length}
         arguments |= {"split_fractions": list(split_fractions), **rates}
         arguments |= {} if num_codes is None else {"num_codes": num_codes}
+        arguments |= {"codes": codes} if codes == "full" else {}
         arguments |= {"mdace_charts": mdace_charts} if mdace_charts else {}
         write_marker(partial, "MIMIC-III", TABLES, CORPUS_VERSION, **arguments)
     return CorpusSummary(
