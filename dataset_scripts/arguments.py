@@ -15,6 +15,8 @@ FILE_OPTIONS = {
     "test_file": "your own notes to test on",
 }
 
+PATH_OPTIONS = ("_dir", "_file", "evidence")  # ends of the names of options that are paths
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Lays the help out so that it fits a screen: one line for most options, whatever the width of the terminal."""

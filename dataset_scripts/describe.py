@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .arguments import PATH_OPTIONS
 from .builders.records import ICDBuilder
 from .files import whole_file
 
@@ -172,7 +173,7 @@ def _show_options(builder: ICDBuilder) -> list[str]:
     for name, value in builder.options.items():
         if isinstance(value, list):
             shown[name] = f"{len(value)} given"
-        elif name.endswith(("_dir", "_file")):
+        elif name.endswith(PATH_OPTIONS):
             shown[name] = Path(value).name
         else:
             shown[name] = repr(value)

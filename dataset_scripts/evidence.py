@@ -2,29 +2,43 @@
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+import datasets
+
+from .builders.mdace import COLUMNS
 from .builders.sources import find_tables, read_table
+from .codes.classification import ICD9, classification_of
 from .marker import MARKER_FILE
 
 
 EVIDENCE_FILE = "evidence.jsonl.gz"
 
 
-def gold_evidence(records, data_dir: str | Path) -> list[dict[str, list[list[int]]]]:
+def gold_evidence(
+    records, data_dir: str | Path, codes: Collection[str] | None = None
+) -> list[dict[str, list[list[int]]]]:
     """Spans that justify each code of each record, as characters of its text.
+
+    Args:
+        codes (`Collection[str]`, *optional*): Those that are asked for: where evidence is marked in two editions of ICD, it
+            is of theirs; of ICD-9-CM if left out.
 
     Raises:
         ValueError: where the data set marks no evidence.
     """
-    if "evidence" in records.column_names:
-        names = records.features["codes"].feature.names
+    edition = classification_of(codes) if codes is not None else ICD9
+    column = "evidence" if edition is None else COLUMNS[edition.name]
+    column = column if column in records.column_names else "evidence"
+    if column in records.column_names:
+        label = records.features[column].feature["code"]
+        names = label.names if isinstance(label, datasets.ClassLabel) else None
         located: list[dict[str, list[list[int]]]] = []
-        for places in records["evidence"]:
+        for places in records[column]:
             spans: dict[str, list[list[int]]] = {}
             for place in places:
-                spans.setdefault(names[place["code"]], []).extend(place["spans"])
+                spans.setdefault(place["code"] if names is None else names[place["code"]], []).extend(place["spans"])
             located.append(spans)
     elif Path(data_dir, MARKER_FILE).is_file():
         located = locate_evidence(data_dir, records["hadm_id"], records["text"])
@@ -32,8 +46,8 @@ def gold_evidence(records, data_dir: str | Path) -> list[dict[str, list[list[int
         located = []
     if not any(located):
         raise ValueError(
-            "These notes have no marked evidence: choose a Spanish configuration of codiesp, or a synthetic corpus with "
-            "its text unchanged."
+            "These notes have no marked evidence: choose a Spanish configuration of codiesp, a synthetic corpus with its text "
+            "unchanged, or give mimic3 the folder of MDACE, `evidence=DIR`."
         )
     return located
 

@@ -50,7 +50,7 @@ def is_synthetic(folder: str | Path | None) -> bool:
 
 def _is_list(path: Path) -> bool:
     """Whether this is a split list or a list of codes, which holds no notes and may be exchanged."""
-    return path.name == "TOP_50_CODES.csv" or path.name.endswith("_hadm_ids.csv")
+    return path.name == "TOP_50_CODES.csv" or path.name.endswith("_hadm_ids.csv") or path.name.startswith("MDace-")
 
 
 def _sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from .decision_icd import RULES, ThresholdRule, check_decision, decision_of
 from .graph_icd import complete_label_graph
 from .heads import find_head, require_positive
-from .labels_icd import check_labels, with_new_labels, with_new_words
+from .labels_icd import check_labels, codes_by_number, with_new_labels, with_new_words
 from .loss_icd import check_extra_weights, complete_loss_options
 from .sharing_icd import PushGuard
 from .versions_icd import VERSION, check_version, with_older_meaning
@@ -148,8 +148,8 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         modeling_icd_version (`str`, *optional*):
             Of the code that saved it; set by `save_pretrained`. A newer one than this code's is refused.
 
-    `label2id` is made from `id2label` where it is not given. A `pad_token_id` below 0, which some Llama checkpoints have
-    for "none", becomes `None`.
+    Of `id2label` and `label2id` one is enough: the other is made from it. A `pad_token_id` below 0, which some Llama
+    checkpoints have for "none", becomes `None`.
 
     Raises:
         ValueError: where a field is out of range, here, in `from_pretrained`, in the model's constructor and in
@@ -196,6 +196,8 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         check_version(self.modeling_icd_version)
+        if self.id2label is None and self.label2id is not None:  # type: ignore[has-type]
+            self.id2label = codes_by_number(self.label2id)
         if self.id2label is not None and kwargs.get("num_labels") not in (None, len(self.id2label)):
             raise ValueError(
                 f"`num_labels` ({kwargs['num_labels']}) and `id2label` ({len(self.id2label)} codes) disagree: give one of them."

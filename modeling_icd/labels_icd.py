@@ -12,6 +12,21 @@ from .heads import ARCHITECTURES
 logger = logging.get_logger(__name__)
 
 
+def codes_by_number(label2id: dict[str, int]) -> dict[int, str]:
+    """`id2label` made from `label2id`.
+
+    Raises:
+        ValueError: where two codes have one number.
+    """
+    id2label: dict[int, str] = {}
+    for code, i in label2id.items():
+        if id2label.setdefault(int(i), code) != code:
+            raise ValueError(
+                f"`label2id` gives {id2label[int(i)]!r} and {code!r} one number, {i}: each code has its own."
+            )
+    return dict(sorted(id2label.items()))
+
+
 def check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
     if sorted(id2label) != list(range(len(id2label))):
         raise ValueError(
@@ -38,9 +53,13 @@ def check_labels(id2label: dict[int, str], label2id: dict[str, int]) -> None:
 
 def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration, without those that belong to its labels where `given` brings other labels."""
+    if not fields.get("id2label") and fields.get("label2id"):
+        fields = fields | {"id2label": codes_by_number(fields["label2id"])}
     stored = {int(i): code for i, code in (fields.get("id2label") or {}).items()}
     count = len(stored) if stored else fields.get("num_labels")
     labels = given.get("id2label")
+    if labels is None and given.get("label2id") is not None:
+        labels = codes_by_number(given["label2id"])
     if labels is not None:
         changed = {int(i): code for i, code in labels.items()} != stored
     else:
@@ -58,7 +77,7 @@ def with_new_labels(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     kept = {name: value for name, value in fields.items() if name not in left_out}
     if kept.get("head_options"):
         kept["head_options"] = {name: value for name, value in kept["head_options"].items() if name != "parents"}
-    return kept | {name: given[name] for name in ("id2label", "label2id") if given.get(name) is not None}
+    return kept | ({} if labels is None else {"id2label": labels, "label2id": given.get("label2id")})
 
 
 def with_new_words(fields: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT)
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..codes.icd9 import kind_of
@@ -69,9 +70,9 @@ def download_split_lists(suffix: str, folder: Path) -> dict[str, Path]:
     return lists
 
 
-def is_official(path: Path) -> bool:
-    """Tell whether a list is CAML's, byte for byte."""
-    return has_digest(path, SPLITS_SHA256.get(path.name))
+def is_official(path: Path, published: Mapping[str, str] = SPLITS_SHA256) -> bool:
+    """Tell whether a list is CAML's, or one of others whose SHA-256 are given by their names, byte for byte."""
+    return has_digest(path, published.get(path.name))
 
 
 def find_top_codes(splits_dir: str) -> Path | None:
@@ -84,7 +85,12 @@ def find_top_codes(splits_dir: str) -> Path | None:
 
 
 def read_split_list(path: Path) -> list[int]:
-    """Read one list of admission ids."""
+    """Read one list of admission ids; one without any, as a corpus of few admissions has, is an error that says what to do."""
+    if path.stat().st_size == 0:
+        raise ValueError(
+            f"{path} is empty, so that its split would be, too: give lists with admissions in each, write a corpus of more "
+            "admissions, or read the folder as a whole with `unsplit=True`."
+        )
     values = read_list(path)
     wrong = [i for i, value in enumerate(values) if not re.fullmatch(r"[0-9]{1,18}", value)]
     if wrong:

@@ -285,10 +285,11 @@ class MIMICBuilder(ICDBuilder):
         """Make a generator of each split, given its admissions; one without any is refused."""
         for name, hadm_ids in splits.items():
             if not hadm_ids:
+                whole = "" if self.config.unsplit else ", or read all admissions as one split with `unsplit=True`"
                 raise ValueError(
                     f"Split {name!r} of configuration {self.config.name!r} would be empty: {self.config.data_dir} has no "
-                    "admission with a chosen code for it. Choose more codes, or read all admissions as one split with "
-                    "`unsplit=True`."
+                    f"admission with a chosen code for it ({len(codes):,} in all have one). Give a folder with more admissions, "
+                    f"choose more codes (where splits are our own, `min_count=1` keeps all){whole}."
                 )
         return [
             datasets.SplitGenerator(
@@ -304,17 +305,25 @@ class MIMICBuilder(ICDBuilder):
         if self.config.code_kinds:
             kinds = [KINDS.index(self.config.classification.kind_of(code)) for code in self.code2id]
         for hadm_id in hadm_ids:
-            texts = notes.texts_of(hadm_id)
             ids = sorted(self.code2id[code] for code in codes[hadm_id])
             record = {
                 "subject_id": notes.subject_ids[hadm_id],
                 "hadm_id": hadm_id,
-                "text": join_texts(texts, self.config.text),
+                "text": self._join(notes.texts_of(hadm_id))[0],
                 "codes": ids,
             }
             if self.config.code_kinds:
                 record["code_kinds"] = [kinds[code_id] for code_id in ids]
             yield hadm_id, record
+
+    def _join(self, texts: list[str]) -> tuple[str, list[int]]:
+        """A record's text, made of its rows', and where in it each of them begins, unless `text` is `edin`."""
+        joint = " " if self.config.text == "caml" else "\n\n"
+        starts, end = [], 0
+        for text in texts:
+            starts.append(end)
+            end += len(text) + len(joint) if text else 0
+        return join_texts(texts, self.config.text), starts
 
     def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:
         """Make of rows of notes what the options ask for."""
@@ -338,6 +347,7 @@ class DischargeSummaries:
         rows (`dict[int, list[int]]`): Numbers of each admission's rows, in the order in which its text has them.
         subject_ids (`dict[int, int]`): Subject of each admission.
         left_out (`Counter[str]`): How many rows were left out, by reason.
+        row_ids (`pa.ChunkedArray`): Ids of the rows in the table, in the order of `texts`; null where it gives none.
     """
 
     path: Path
@@ -345,6 +355,7 @@ class DischargeSummaries:
     rows: dict[int, list[int]] = field(default_factory=dict)
     subject_ids: dict[int, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    row_ids: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()))
 
     def leave_out(self, reason: str, rows: pa.Array) -> None:
         """Count rows, given as booleans, that are left out."""
@@ -506,6 +517,7 @@ def divide_by_lists(
     kept: Collection[int],
     lists: Mapping[str, list[int]],
     names: Mapping[str, object],
+    may_share_subjects: bool = False,
 ) -> dict[str, list[int]]:
     """Give each split its listed admissions that make a record, in the order of its list.
 
@@ -514,9 +526,10 @@ def divide_by_lists(
         kept (`Collection[int]`): Admissions that make a record.
         lists (`Mapping[str, list[int]]`): Admissions of each split.
         names (`Mapping[str, object]`): What to call each list in messages, such as its path.
+        may_share_subjects (`bool`): Whether a subject may be in two lists.
 
     Raises:
-        ValueError: where two lists share an admission or a subject, or no admission of one has a note.
+        ValueError: where two lists share an admission, or a subject and must not, or no admission of one has a note.
     """
     check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, names)
     subjects = {}
@@ -527,7 +540,8 @@ def divide_by_lists(
                 f"{names[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary in {notes.path}. Give "
                 "`splits_dir` the lists that belong to this folder."
             )
-    check_subjects(subjects, names)
+    if not may_share_subjects:
+        check_subjects(subjects, names)
     return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
 
 

@@ -8,9 +8,11 @@ MIMIC-III v1.4 is open to credentialed users of PhysioNet alone, under a data us
 user's own copy and writes only into the user's own cache.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +25,7 @@ from ..codes.icd9 import Kind
 from ..facts import FACTS
 from .caml_splits import (
     CAML_TOP_50,
+    SPLITS_SHA256,
     download_split_lists,
     find_split_lists,
     find_top_codes,
@@ -32,6 +35,15 @@ from .caml_splits import (
     read_split_list,
 )
 from .edin_splits import name_splits, read_edin_lists
+from .mdace import (
+    LISTS_OF_CONFIG,
+    LISTS_SHA256,
+    Charts,
+    TextRules,
+    evidence_features,
+    find_charts,
+    find_lists,
+)
 from .mimic import (
     MIN_COUNT,
     TOP_CODES,
@@ -79,6 +91,9 @@ class MIMIC3Config(MIMICConfig):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
             For `custom`: a file of the codes to use, dotted, one a line.
+        evidence (`str`, *optional*):
+            Folder of MDACE (github.com/3mcloud/MDACE): adds the columns `evidence` and `evidence_icd10`, with the places in
+            the text that justify a code of ICD-9-CM or ICD-10, empty where MDACE does not have the admission.
         **options: See [`MIMICConfig`].
     """
 
@@ -88,6 +103,7 @@ class MIMIC3Config(MIMICConfig):
     carevue: bool = False
     num_codes: int | None = None
     codes_file: str | None = None
+    evidence: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -100,8 +116,13 @@ class MIMIC3Config(MIMICConfig):
                 "CAML's 50 codes are of ICD-9-CM: give `granularity` and `to_icd10` to another configuration."
             )
         check_positive(self, "num_codes")
-        if self.codes_file is not None:
-            self.codes_file = absolute_path(self.codes_file)
+        for option in ("codes_file", "evidence"):
+            if getattr(self, option) is not None:
+                setattr(self, option, absolute_path(getattr(self, option)))
+        if self.evidence is not None and (self.sections is not None or self.text == "edin"):
+            raise ValueError(
+                "`evidence` is of whole notes: it cannot be found again with `sections` or `text=edin`. Leave these out, or `evidence`."
+            )
 
 
 class MIMIC3(MIMICBuilder):
@@ -114,9 +135,12 @@ class MIMIC3(MIMICBuilder):
     | `top50_corrected` | the 50 codes of most admissions | as `top50` |
     | `custom` | the `num_codes` codes of most admissions, or those in `codes_file` | as `full` |
     | `clean` | codes of at least `min_count` admissions | Edin et al.'s: 38,401 / 5,577 / 8,734 admissions, or our own |
+    | `mdace` | every code | MDACE's `code-ev` lists: 47,900 / 1,691 / 3,131 admissions |
+    | `mdace_charts` | every code | MDACE's `ev` lists: 181 / 60 / 61 admissions |
 
     In every configuration an admission without a note, without a code, or with none of the configuration's codes makes
-    no record, even if it is listed. No subject is in two splits; lists that divide one are refused.
+    no record, even if it is listed. No subject is in two splits; lists that divide one are refused, but for MDACE's, where
+    such subjects are counted.
 
     **Notes.** A record's text is every row of category "Discharge summary" of the admission, reports and addenda
     alike, in the order of the file, with an empty line between two (CAML's get_discharge_summaries.py and
@@ -143,6 +167,10 @@ class MIMIC3(MIMICBuilder):
     `text="edin"` gives their words. With `splits="stratified"`, subjects, not admissions, are given to splits of our own by
     iterative stratification, 75 / 10 / 15 % of the admissions; see [`stratify_by_subject`].
 
+    **MDACE.** Its annotations are characters of rows of NOTEEVENTS. They become characters of the record's text, whatever
+    `text` and `deid_token` make of it. MDACE's 302 charts are all of CAML's test split, and its `code-ev` lists move them:
+    181 of them to train, 60 to validation. Annotated codes are not the codes of the tables, which coders gave for billing.
+
     See [`ICDBuilder`] for the arguments and [`MIMIC3Config`] for the options.
     """
 
@@ -155,6 +183,8 @@ class MIMIC3(MIMICBuilder):
             "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
             "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
             "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
+            "mdace": "Every code of the admissions; MDACE's splits of all admissions.",
+            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks.",
         }.items()
     ]
     ABOUT = FACTS["mimic3"]
@@ -168,10 +198,12 @@ class MIMIC3(MIMICBuilder):
         self.tables = find_tables(str(config.data_dir), names)
         sources = list(self.tables.values())
         self.split_lists = {}
-        if config.name in LIST_SUFFIXES and not config.unsplit:
+        if config.name in (*LIST_SUFFIXES, *LISTS_OF_CONFIG) and not config.unsplit:
             self.split_lists = self._find_split_lists(config)
             sources += self.split_lists.values()
         sources += self._find_edin_lists(config)
+        self.chart_files = find_charts(config.evidence) if config.evidence is not None else []
+        sources += self.chart_files
         self.codes_file = find_given_file(config, "codes_file")
         if config.name == "top50" and config.codes is None:
             self.codes_file = find_top_codes(config.splits_dir or str(config.data_dir))
@@ -179,6 +211,14 @@ class MIMIC3(MIMICBuilder):
         return sources + [file for file in files if file is not None]
 
     def _find_split_lists(self, config: MIMIC3Config) -> dict[str, Path]:
+        if config.name in LISTS_OF_CONFIG:
+            folder = config.splits_dir or config.evidence
+            if folder is None:
+                raise ValueError(
+                    f"Configuration {config.name!r} needs `evidence`, the folder of MDACE (github.com/3mcloud/MDACE), or "
+                    "`splits_dir`, the folder with its lists."
+                )
+            return find_lists(folder, config.name)
         suffix = LIST_SUFFIXES[config.name]
         if config.splits_dir is None and not has_split_lists(str(config.data_dir), suffix):
             return download_split_lists(suffix, self.downloads_dir / "caml_mimic3_splits")
@@ -201,14 +241,18 @@ class MIMIC3(MIMICBuilder):
             parts.append(f"`num_codes` is {config.num_codes}.")
         if config.name == "full" and config.min_count is not None:
             parts.append(f"`min_count` is {config.min_count}.")
+        if config.evidence is not None:
+            parts.append("With the evidence of MDACE.")
         return [*parts, *self._describe_edin(), *self._describe_lists()]
 
     def _describe_lists(self) -> list[str]:
         """Say where the lists of admissions and of the 50 codes that were found are not CAML's."""
         parts = []
-        others = [path.name for path in self.split_lists.values() if not is_official(path)]
+        is_mdace = self.config.name in LISTS_OF_CONFIG
+        owner, published = ("MDACE's", LISTS_SHA256) if is_mdace else ("CAML's", SPLITS_SHA256)
+        others = [path.name for path in self.split_lists.values() if not is_official(path, published)]
         if others:
-            parts.append(f"Of the split lists these are not CAML's, byte for byte: {', '.join(others)}.")
+            parts.append(f"Of the split lists these are not {owner}, byte for byte: {', '.join(others)}.")
         if self.config.name == "top50" and self.codes_file is not None:
             codes = read_code_list(self.codes_file)
             if codes != CAML_TOP_50:
@@ -221,7 +265,9 @@ class MIMIC3(MIMICBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         # Everything is read and checked here, before the first record is written.
         self._count_anew()
-        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config)
+        charts = Charts(self.chart_files) if self.chart_files else None
+        see = None if charts is None else charts.see
+        notes = read_discharge_summaries(self.tables["NOTEEVENTS"], self._prepare_texts, self.config, see)
         others = set()
         if self.config.carevue:
             reason = "admissions of subjects with an ICU stay outside of CareVue, or with none"
@@ -240,7 +286,9 @@ class MIMIC3(MIMICBuilder):
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
         splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
         names = chosen
-        if self.config.name == "full" and self.config.codes is None:  # no code of unlisted admissions alone
+        if (
+            self.config.name in ("full", *LISTS_OF_CONFIG) and self.config.codes is None
+        ):  # no code of unlisted admissions alone
             names = {code for hadm_ids in splits.values() for hadm_id in hadm_ids for code in kept[hadm_id]}
 
         self._set_features(names)
@@ -261,10 +309,36 @@ class MIMIC3(MIMICBuilder):
                 f"listed admissions without a {self.config.notes_name}": len(listed - notes.rows.keys()),
                 "left out, admissions in no split list": len(coded.keys() - listed),
                 "codes that no admission has": len(names - counts.keys()),
+                "subjects in several splits": count_divided(notes, splits),
+                **({} if charts is None else self._locate(charts, notes, splits)),
             },
             {name: [kept[hadm_id] for hadm_id in hadm_ids] for name, hadm_ids in splits.items()},
         )
+        self.charts = charts
         return self._make_generators(notes, kept, splits)
+
+    def _set_features(self, names: Collection[str]) -> None:
+        super()._set_features(names)
+        if self.chart_files:
+            self.info.features.update(evidence_features())
+
+    def _locate(
+        self, charts: Charts, notes: DischargeSummaries, splits: Mapping[str, Sequence[int]]
+    ) -> dict[str, int]:
+        """Find the places that MDACE marks in the texts of the records; returns counts of those that are left out."""
+        records = {}
+        for hadm_id in {hadm_id for hadm_ids in splits.values() for hadm_id in hadm_ids} & charts.hadm_ids:
+            row_ids = [notes.row_ids[row].as_py() for row in notes.rows[hadm_id]]
+            texts = notes.texts_of(hadm_id)
+            places = zip(self._join(texts)[1], texts, strict=True)
+            records[hadm_id] = {row_id: place for row_id, place in zip(row_ids, places, strict=True) if row_id}
+        return charts.locate(records, TextRules(self.DEID_MARK, self.config.deid_token, self.config.text == "caml"))
+
+    def _generate_examples(
+        self, notes: DischargeSummaries, codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for hadm_id, record in super()._generate_examples(notes, codes, hadm_ids):
+            yield hadm_id, record if self.charts is None else record | self.charts.fields_of(hadm_id)
 
     def _choose_codes(self, counts: Mapping[str, int]) -> set[str]:
         """Choose the codes of the configuration, given in how many admissions each occurs."""
@@ -301,7 +375,7 @@ class MIMIC3(MIMICBuilder):
         if not lists:
             return stratify_by_subject(notes, kept, self.config.seed)
         names = name_splits(self.edin_lists.files[-1]) if self.edin_lists else self.split_lists
-        return divide_by_lists(notes, kept, lists, names)
+        return divide_by_lists(notes, kept, lists, names, may_share_subjects=self.config.name in LISTS_OF_CONFIG)
 
 
 def read_carevue_subjects(path: Path) -> set[int]:
@@ -321,8 +395,17 @@ def read_carevue_subjects(path: Path) -> set[int]:
     return of_carevue - of_others
 
 
+def count_divided(notes: DischargeSummaries, splits: Mapping[str, Sequence[int]]) -> int:
+    """How many subjects have admissions in more than one split."""
+    subjects = [{notes.subject_ids[hadm_id] for hadm_id in hadm_ids} for hadm_ids in splits.values()]
+    return sum(count > 1 for count in Counter(chain.from_iterable(subjects)).values())
+
+
 def read_discharge_summaries(
-    path: Path, prepare: Callable[[pa.StringArray], pa.StringArray], config: MIMIC3Config
+    path: Path,
+    prepare: Callable[[pa.StringArray], pa.StringArray],
+    config: MIMIC3Config,
+    see: Callable[[pa.Array, pa.Array], None] | None = None,
 ) -> DischargeSummaries:
     """Stream NOTEEVENTS, keeping the rows of the categories that are asked for; those of category "Discharge summary" are
     about 0.6 GB of MIMIC-III's 4 GB.
@@ -331,6 +414,7 @@ def read_discharge_summaries(
         path (`Path`): The table.
         prepare (`Callable`): Makes some rows' texts ready.
         config (`MIMIC3Config`): Says which rows count. Rows flagged as errors do where records are made as in Edin et al.
+        see (`Callable`, *optional*): Is shown the ROW_IDs and the texts of the rows that are kept, before they are made ready.
     """
     gathering = Gathering(path, prepare)
     notes = gathering.notes
@@ -372,12 +456,15 @@ def read_discharge_summaries(
             if pc.any(keep).as_py():
                 gathering.add(admissions.filter(keep), subjects.filter(keep), batch["TEXT"].filter(keep))
                 row_ids.append(pc.utf8_trim_whitespace(batch["ROW_ID"].filter(keep)))
+                if see is not None:
+                    see(row_ids[-1], batch["TEXT"].filter(keep))
     if not notes.rows:
         raise ValueError(
             f"{path} holds no {name} with an admission id (CATEGORY {', '.join(map(repr, config.categories))}); the open "
             "MIMIC-III demo comes without notes. Use the table of MIMIC-III v1.4 or a synthetic corpus."
         )
-    given = pa.chunked_array(row_ids, type=pa.string()).drop_null()
+    notes.row_ids = pa.chunked_array(row_ids, type=pa.string())
+    given = notes.row_ids.drop_null()
     repeated = len(given) - len(given.unique())
     if repeated:
         raise ValueError(

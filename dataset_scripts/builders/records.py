@@ -32,6 +32,7 @@ SHARED_CODE = [
         for name in (
             "caml_splits.py",
             "edin_splits.py",
+            "mdace.py",
             "note_text.py",
             "published_lists.py",
             "releases.py",

@@ -20,7 +20,7 @@ from .notes import LENGTHS
 
 # The options that one format alone has.
 ONLY_OF = {
-    **dict.fromkeys(("split_fractions", "other_rows_rate", "num_codes"), "mimic3"),
+    **dict.fromkeys(("split_fractions", "other_rows_rate", "num_codes", "codes", "mdace_charts"), "mimic3"),
     **dict.fromkeys(("icd10_rate", "mixed_rate"), "mimic4"),
 }
 
@@ -56,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     own.add_argument(
         "--num_codes", type=int, help="codes that there may be, most of them rare; by default those worded by hand"
+    )
+    own.add_argument(
+        "--codes", help="full: as many codes as MIMIC-III has, as rare as there; worded: those worded by hand"
+    )
+    own.add_argument(
+        "--mdace_charts", type=int, help=f"admissions to write in MDACE's files, too {_default_of('mdace_charts')}"
     )
     own = parser.add_argument_group("mimic4 alone")
     own.add_argument(

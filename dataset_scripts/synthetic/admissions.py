@@ -67,8 +67,8 @@ def _settle(codes: set[str]) -> set[str]:
         for code, needed in rules.requires.items():
             if code in codes and not codes.intersection(needed):
                 codes.add(needed[0])
-        for group in rules.exclusive:
-            present = [code for code in group if code in codes]
+        for index in sorted({index for code in codes for index in rules.groups_of.get(code, ())}):
+            present = [code for code in rules.exclusive[index] if code in codes]
             codes.difference_update(present[1:])
         if codes == before:
             break

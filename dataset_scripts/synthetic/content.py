@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .checks import CONCEPTS_FILE, LABS_FILE, PHRASES_FILE, RULES_FILE, check_content
 from .entries import ConceptFile, Content, LabsAndDrugs, Phrases, Rules
+from .long_tail import add_long_tail
 from .more_concepts import add_concepts
 from .schema import read_yaml
 
@@ -26,13 +27,20 @@ def read_content(folder: Path | None = None) -> Content:
 
 
 @contextmanager
-def extended_content(num_codes: int | None) -> Iterator[None]:
-    """Let there be so many codes while a corpus is written; see more_concepts.py. With `None` nothing changes."""
-    token = _extended.set(None if num_codes is None else add_concepts(_read_files(FOLDER), num_codes))
+def extended_content(num_codes: int | None, is_full: bool = False) -> Iterator[None]:
+    """Let there be so many codes while a corpus is written, see more_concepts.py, or as many as MIMIC-III has, see
+    long_tail.py. With `None` nothing changes."""
+    content = _full_content() if is_full else None
+    token = _extended.set(content if num_codes is None else add_concepts(_read_files(FOLDER), num_codes))
     try:
         yield
     finally:
         _extended.reset(token)
+
+
+@cache
+def _full_content() -> Content:
+    return add_long_tail(_read_files(FOLDER))
 
 
 @cache

@@ -87,6 +87,15 @@ class Rules:
     min_days: dict[str, int]
 
     @cached_property
+    def groups_of(self) -> dict[str, list[int]]:
+        """Each code with its groups of `exclusive`, by their numbers."""
+        numbers: dict[str, list[int]] = {}
+        for number, group in enumerate(self.exclusive):
+            for code in group:
+                numbers.setdefault(code, []).append(number)
+        return numbers
+
+    @cached_property
     def neighbours(self) -> dict[str, set[str]]:
         """Each code with the codes that it shares a group of `exclusive` with."""
         return _groups_of(self.exclusive)

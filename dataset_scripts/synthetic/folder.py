@@ -33,10 +33,11 @@ def check_arguments(num_admissions: int, seed: int, length: str, **rates: float)
 
 
 @contextmanager
-def complete_folder(output_dir: Path, files: Sequence[str]) -> Iterator[Path]:
+def complete_folder(output_dir: Path, files: Sequence[str], folders: Sequence[str] = ()) -> Iterator[Path]:
     """Open a folder to write some files into, which appear in `output_dir` only when all are complete.
 
-    The marker must be named first: a folder with our tables is never without it.
+    The marker must be named first: a folder with our tables is never without it. Folders that may be written besides are
+    replaced as a whole, and removed where they are not written.
     """
     _refuse_foreign_tables(output_dir, files)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -49,6 +50,10 @@ def complete_folder(output_dir: Path, files: Sequence[str]) -> Iterator[Path]:
         for name in files:
             (output_dir / name).parent.mkdir(exist_ok=True)
             os.replace(partial / name, output_dir / name)
+        for name in folders:
+            shutil.rmtree(output_dir / name, ignore_errors=True)
+            if (partial / name).is_dir():
+                os.replace(partial / name, output_dir / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -18,6 +18,8 @@ from ..marker import MARKER_FILE, write_marker
 from .admissions import SPLITS, Admission, plan_admissions
 from .content import extended_content, read_content
 from .folder import CORPUS_VERSION, check_arguments, complete_folder, open_gzip
+from .mdace import FOLDER as MDACE_FOLDER
+from .mdace import Charts
 from .notes import LENGTHS, Length, NoteWriter
 
 
@@ -74,8 +76,10 @@ def write_corpus(
     other_rows_rate: float = 0.1,
     show_progress: bool = True,
     num_codes: int | None = None,
+    mdace_charts: int = 0,
+    codes: str = "worded",
 ) -> CorpusSummary:
-    """Write a corpus; the same arguments always give the same bytes.
+    """Write a corpus; the same arguments always give the same bytes. It takes as much memory for any number of admissions.
 
     Files appear under their names only when all are complete. A corpus that was written here before is replaced.
 
@@ -90,26 +94,43 @@ def write_corpus(
         show_progress (`bool`): Draw a progress bar on stderr.
         num_codes (`int`, *optional*): Codes that there may be: those worded by hand, and as many as are lacking made of titles
             of ICD-9-CM, most of them rare; see more_concepts.py. By default the former alone.
+        codes (`str`): `"full"` for as many codes as MIMIC-III has, as rare as there; see long_tail.py. `"worded"` for those that
+            are worded by hand, or for `num_codes`.
+        mdace_charts (`int`): The evidence of so many admissions, the first ones, is written in MDACE's files, too, into the
+            folder `mdace`.
     """
     rates = {"addendum_rate": addendum_rate, "other_rows_rate": other_rows_rate}
     check_arguments(num_admissions, seed, length, **rates)
+    if not 0 <= mdace_charts <= num_admissions:
+        raise ValueError(f"`mdace_charts` ({mdace_charts}) must be between 0 and `num_admissions` ({num_admissions}).")
     if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
         raise ValueError(
             f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
             "train, dev and test."
         )
+    if codes not in ("worded", "full"):
+        raise ValueError(f"`codes` ({codes!r}) must be 'worded' or 'full'.")
+    if codes == "full" and num_codes is not None:
+        raise ValueError(f"`codes` 'full' and `num_codes` ({num_codes}) both say how many codes there are: give one.")
     output_dir = Path(output_dir)
-    with extended_content(num_codes), complete_folder(output_dir, CORPUS_FILES) as partial:
+    with (
+        extended_content(num_codes, codes == "full"),
+        complete_folder(output_dir, CORPUS_FILES, [MDACE_FOLDER]) as partial,
+    ):
         _write_dictionaries(partial)
         top_codes = _most_frequent_codes(num_admissions, seed, split_fractions)
         (partial / "TOP_50_CODES.csv").write_text("".join(f"{code}\n" for code in top_codes), encoding="utf-8")
-        with _CorpusFiles(partial, LENGTHS[length], addendum_rate, other_rows_rate, set(top_codes)) as files:
+        charts = Charts(partial, mdace_charts)
+        with _CorpusFiles(partial, LENGTHS[length], addendum_rate, other_rows_rate, set(top_codes), charts) as files:
             plan = plan_admissions(num_admissions, seed, split_fractions)
             for admission, rng in tqdm(plan, total=num_admissions, unit="adm", disable=not show_progress):
                 files.add(admission, rng)
+        charts.write_lists()
         arguments = {"num_admissions": num_admissions, "seed": seed, "length": length}
         arguments |= {"split_fractions": list(split_fractions), **rates}
         arguments |= {} if num_codes is None else {"num_codes": num_codes}
+        arguments |= {"codes": codes} if codes == "full" else {}
+        arguments |= {"mdace_charts": mdace_charts} if mdace_charts else {}
         write_marker(partial, "MIMIC-III", TABLES, CORPUS_VERSION, **arguments)
     return CorpusSummary(
         output_dir=output_dir,
@@ -158,7 +179,13 @@ class _CorpusFiles:
     """The files that grow with each admission, and the counts of what went into them."""
 
     def __init__(
-        self, folder: Path, length: Length, addendum_rate: float, other_rows_rate: float, top_codes: set[str]
+        self,
+        folder: Path,
+        length: Length,
+        addendum_rate: float,
+        other_rows_rate: float,
+        top_codes: set[str],
+        charts: Charts,
     ):
         self.folder = folder
         self.content = read_content()
@@ -166,6 +193,7 @@ class _CorpusFiles:
         self.addendum_rate = addendum_rate
         self.other_rows_rate = other_rows_rate
         self.top_codes = top_codes
+        self.charts = charts
         self.num_rows = dict.fromkeys(TABLES, 0)
         self.num_subjects = 0
         self.last_subject_id = 0
@@ -215,6 +243,7 @@ class _CorpusFiles:
     def _add_notes(self, admission: Admission, rng: random.Random) -> None:
         discharged = admission.admitted + timedelta(days=admission.days)
         notes = NoteWriter(admission, rng, self.length, self.addendum_rate).write()
+        rows = []
         for note, description in zip(notes, ("Report", "Addendum"), strict=False):
             written = discharged if description == "Report" else discharged + timedelta(days=rng.randint(0, 5))
             row_id = self._add_row(
@@ -230,6 +259,7 @@ class _CorpusFiles:
                 None,
                 note.text,
             )
+            rows.append((row_id, description, note))
             self.evidence.write(
                 json.dumps(
                     {
@@ -241,6 +271,7 @@ class _CorpusFiles:
                 )
                 + "\n"
             )
+        self.charts.add(admission, rows)
         if rng.random() < self.other_rows_rate:
             self._add_other_row(admission, rng)
 

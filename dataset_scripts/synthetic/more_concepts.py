@@ -8,7 +8,7 @@ applies.
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..codes.icd9_hierarchy import family_of
@@ -36,7 +36,7 @@ CHAPTERS: dict[str, Kind] = {
     "710-739": CHRONIC,
     "800-999": EVENT,
 }
-_ONE_SEX = re.compile(
+ONE_SEX = re.compile(
     r"(?i)female|male|breast|prostat|testi|ovar|uter|cervi|vagin|penis|pregnan|birth|infan|newborn|child"
 )
 _VAGUE = re.compile(
@@ -91,13 +91,15 @@ def add_concepts(content: Content, num_codes: int) -> Content:
         raise ValueError(
             f"`num_codes` ({num_codes}) must be at least {len(content.concepts)}, as many as are worded by hand."
         )
-    taken = {name.lower() for concept in content.concepts.values() for name in (*concept.terms, *concept.rare)}
+    taken = names_of(content)
     rng = random.Random(SEED)
     groups: list[list[Concept]] = []
     for codes in _categories(content, rng):
         if lacking <= 0:
             break
-        group = [concept for code in codes[:lacking] if (concept := _word(code, taken)) is not None]
+        group = [
+            concept for code in codes[:lacking] if (concept := word_concept(code, _kind_of(code), taken)) is not None
+        ]
         lacking -= len(group)
         groups.append(group)
     if lacking > 0:
@@ -108,12 +110,7 @@ def add_concepts(content: Content, num_codes: int) -> Content:
     made = [concept for group in groups for concept in group]
     ranks = rng.sample(range(1, len(made) + 1), len(made))
     made = [replace(concept, share=HIGHEST_SHARE / rank**0.5) for concept, rank in zip(made, ranks, strict=True)]
-    siblings = tuple(tuple(concept.code for concept in group) for group in groups if len(group) > 1)
-    return replace(
-        content,
-        concepts={**content.concepts, **{concept.code: concept for concept in made}},
-        rules=replace(content.rules, exclusive=(*content.rules.exclusive, *siblings)),
-    )
+    return with_concepts(content, made, [[concept.code for concept in group] for group in groups])
 
 
 def _categories(content: Content, rng: random.Random) -> Iterator[list[str]]:
@@ -123,7 +120,7 @@ def _categories(content: Content, rng: random.Random) -> Iterator[list[str]]:
     for code, title in icd9cm_titles().items():
         category = code.split(".")[0]
         is_diagnosis = len(category) == 3 and category.isdigit()
-        if is_diagnosis and category not in known and len(title) <= LONGEST_TITLE and not _ONE_SEX.search(title):
+        if is_diagnosis and category not in known and len(title) <= LONGEST_TITLE and not ONE_SEX.search(title):
             of_category.setdefault(category, []).append(code)
     fewest, most = CODES_OF_CATEGORY
     fitting = [
@@ -133,7 +130,30 @@ def _categories(content: Content, rng: random.Random) -> Iterator[list[str]]:
         yield rng.sample(codes, min(most, len(codes)))
 
 
-def _word(code: str, taken: set[str]) -> Concept | None:
+def _kind_of(code: str) -> Kind:
+    return CHAPTERS[family_of(code).chapter]
+
+
+def names_of(content: Content) -> set[str]:
+    """The names that concepts have, in lower case."""
+    return {name.lower() for concept in content.concepts.values() for name in (*concept.terms, *concept.rare)}
+
+
+def with_concepts(content: Content, made: Sequence[Concept], siblings: Sequence[Sequence[str]]) -> Content:
+    """The content with concepts behind its own, of which those of one group exclude each other.
+
+    Args:
+        siblings (`Sequence[Sequence[str]]`): Groups of codes; a group of one is left out.
+    """
+    groups = tuple(tuple(group) for group in siblings if len(group) > 1)
+    return replace(
+        content,
+        concepts={**content.concepts, **{concept.code: concept for concept in made}},
+        rules=replace(content.rules, exclusive=(*content.rules.exclusive, *groups)),
+    )
+
+
+def word_concept(code: str, kind: Kind, taken: set[str]) -> Concept | None:
     """The concept of a code; `None` where another has one of its names already. Its names are added to those."""
     title = icd9cm_titles()[code]
     plain = _VAGUE.sub("", title).strip(" ,")
@@ -149,6 +169,5 @@ def _word(code: str, taken: set[str]) -> Concept | None:
     if names & taken:
         return None
     taken |= names
-    kind = CHAPTERS[family_of(code).chapter]
     rare = () if plain in usual else (plain,)
     return Concept(code, title[:24].strip(), title, kind, 1.0, usual, rare=rare)

@@ -83,6 +83,11 @@ def main(arguments: list[str] | None = None, name: str = "evaluate", description
         help="also write audit.csv: likely missed and likely unsupported codes, given those that a coder assigned: the "
         "data set's own, or lines `hadm_id|code|code...` of a file",
     )
+    parser.add_argument(
+        "--allow_overlap",
+        action="store_true",
+        help="evaluate on a split that holds admissions that the model learned from, too; results, report and card say so",
+    )
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that came with the model")
     args = parser.parse_args(arguments)
     if (args.model is None) == (args.compare is None):
@@ -136,6 +141,7 @@ def report(args: argparse.Namespace) -> int:
         cache_dir=cache_dir,
         trust_remote_code=args.trust_remote_code,
         reader=reader_arguments(args),
+        allow_overlap=args.allow_overlap,
     )
     if this_process()[0] > 0:  # the first one writes
         return 0

@@ -1,34 +1,76 @@
-"""Remembers which notes a model learned from, so that evaluating or deciding on them does not go unseen.
+"""Remembers which notes and admissions a model learned from, so that evaluating or deciding on them does not go unseen.
 
-Splits of the user's own files may be made again from files that have grown, or were given in another way. The digests lie in
-`OUTPUT_DIR-private`, never in the model's folder: whoever has a note could tell from them that it was learned from.
+Splits of the user's own files may be made again from files that have grown, or were given in another way, and the splits of
+one configuration of a data set may share admissions with another's. The digests lie in `OUTPUT_DIR-private`, never in the
+model's folder: whoever has a note, or its id, could tell from them that it was learned from.
 """
 
 import hashlib
+import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dataset_scripts.counts import counted
 from dataset_scripts.files import whole_file
+
+from ..inference.tokens import texts_of_notes
 
 
 FILE = "learned-notes.txt"
+ADMISSIONS_FILE = "learned-admissions.txt"  # its first line is the salt
+HOLD_LEARNED = ("train", "all")  # splits that hold what was learned, as their names say
+
+
+def _private_dir(model_id: str | Path) -> Path:
+    """The neighbour of a model's folder, however its path is written; of a Hub id there is none."""
+    return Path(f"{Path(model_id).resolve()}-private")
 
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def write_learned(texts: Iterable[str], private_dir: Path) -> None:
-    """Write the digests of the notes that a model learns from; its owner alone may read them."""
+def _salted(name: str, salt: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=bytes.fromhex(salt), digest_size=16).hexdigest()
+
+
+def admissions_of(records, dataset: str, is_synthetic: bool) -> Iterator[str]:
+    """What tells the admission of each record from all others, in every configuration and split of its data set.
+
+    The ids of a published data set do. Those of the user's own files may be numbers of rows, and two invented corpora may
+    have the same ones: there an admission is its id and its text.
+
+    Args:
+        records (`datasets.Dataset`): with `hadm_id` and the text.
+        dataset (`str`): the name of the data set.
+        is_synthetic (`bool`): whether they are of an invented corpus.
+    """
+    if dataset != "files" and not is_synthetic:
+        return (f"{dataset}\0{hadm_id}" for hadm_id in records["hadm_id"])
+    pairs = zip(records["hadm_id"], texts_of_notes(records), strict=True)
+    return (f"{dataset}\0{hadm_id}\0{text}" for hadm_id, text in pairs)
+
+
+def write_learned(texts: Iterable[str], private_dir: Path, admissions: Iterable[str] = ()) -> None:
+    """Write the digests of the notes that a model learns from, and of their admissions; its owner alone may read them.
+
+    Args:
+        admissions (`Iterable[str]`): see [`admissions_of`]. Their digests are salted, since ids are few enough to try all.
+    """
     with whole_file(private_dir / FILE, private=True) as file:
         for text in texts:
             file.write(f"{_digest(text)}\n")
+    salt = secrets.token_hex(16)
+    with whole_file(private_dir / ADMISSIONS_FILE, private=True) as file:
+        file.write(f"{salt}\n")
+        for admission in admissions:
+            file.write(f"{_salted(admission, salt)}\n")
 
 
 def warn_of_learned(model_id: str | Path, texts: Iterable[str]) -> int:
     """Count the notes that a model learned from, and warn where there are some; 0 where nothing was remembered."""
-    path = Path(f"{model_id}-private") / FILE
+    path = _private_dir(model_id) / FILE
     if not path.is_file():
         return 0
     learned = set(path.read_text(encoding="utf-8").split())
@@ -41,3 +83,52 @@ def warn_of_learned(model_id: str | Path, texts: Iterable[str]) -> int:
             file=sys.stderr,
         )
     return sum(is_learned)
+
+
+def count_learned_admissions(model_id: str | Path, admissions: Iterable[str]) -> int | None:
+    """How many of these admissions a model learned from, see [`admissions_of`]; `None` where that was not remembered."""
+    path = _private_dir(model_id) / ADMISSIONS_FILE
+    if not path.is_file():
+        return None
+    salt, *learned = path.read_text(encoding="utf-8").split()
+    known = set(learned)
+    return sum(_salted(admission, salt) in known for admission in admissions)
+
+
+def check_overlap(
+    model_id: str | Path, records, dataset: str, config: str, split: str, *, is_synthetic: bool, allow: bool
+) -> int | None:
+    """Count the admissions of a split that a model learned from; `None` where it is not remembered which these were.
+
+    Args:
+        records, dataset, is_synthetic: see [`admissions_of`].
+        config, split (`str`): for messages; a split of `HOLD_LEARNED` may hold such admissions.
+        allow (`bool`): whether any other may, too.
+
+    Raises:
+        ValueError: where a split holds some and must not.
+    """
+    shared = count_learned_admissions(model_id, admissions_of(records, dataset, is_synthetic))
+    if not shared:
+        return shared
+    said = (
+        f"the model learned from {shared:,} of the {counted(len(records), 'admission')} of the split {split!r} of {dataset} "
+        f"({config})"
+    )
+    if not allow and split not in HOLD_LEARNED:
+        raise ValueError(
+            f"{said[0].upper()}{said[1:]}: figures on them are too good. Evaluate it on the configuration that it was trained on, or "
+            "on admissions that it has not seen; or give `--allow_overlap`, and results, report and card say so."
+        )
+    print(f"warning: {said}: figures on them are too good.", file=sys.stderr)
+    return shared
+
+
+def overlap_text(num_shared: int | None, num_notes: int) -> str | None:
+    """The sentence of reports and cards on the admissions that were learned from; `None` where there are none."""
+    if not num_shared:
+        return None
+    return (
+        f"The model learned from {num_shared:,} of the {counted(num_notes, 'admission')} of this split: its figures are better "
+        "than on notes that it has not seen."
+    )

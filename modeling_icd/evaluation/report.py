@@ -13,6 +13,7 @@ from dataset_scripts.files import write_text
 
 from ..decision_icd import FLAGS
 from .icd_metrics.metrics import shown_in
+from .learned_notes import overlap_text
 from .plots import make_plots
 
 
@@ -131,6 +132,9 @@ def _headlines(results: Mapping[str, Any]) -> dict[str, Any]:
         text.append(
             f"{len(results['unknown_codes'])} gold codes of this split are not in the model's vocabulary; each counts as missed."
         )
+    overlap = overlap_text(results.get("num_learned_notes"), results["num_notes"])
+    if overlap is not None:
+        text.insert(0, overlap)
     if results.get("num_empty_notes"):
         text.append(
             f"{counted(results['num_empty_notes'], 'note is', 'notes are')} empty; each scores 0 for every code, its gold codes are missed."

@@ -74,6 +74,8 @@ def _faults_within(results: Mapping[str, Any]) -> list[str]:
         faults.append(f"`schema_version` is {results['schema_version']}, expected {SCHEMA_VERSION}: evaluate again")
     if not isinstance(results.get("num_empty_notes", 0), int):
         faults.append("`num_empty_notes` is no number")
+    if not isinstance(results.get("num_learned_notes"), int | None):
+        faults.append("`num_learned_notes` is no number")
     for name, value in results["metrics"].items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             faults.append(f"metric {name} is no number")

@@ -17,11 +17,11 @@ from dataset_scripts.marker import is_synthetic
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
-from ..inference.loop import logits_of_notes
+from ..inference.loop import check_tokens, logits_of_notes, logits_of_tokens
 from ..inference.processes import first_process_first
-from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
+from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes, tokenize_notes
 from .icd_metrics.inputs import ClassIds
-from .learned_notes import warn_of_learned
+from .learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from .model_data import builder_for
 from .results import ScoredSplit
 from .results_file import data_fingerprint
@@ -80,6 +80,7 @@ def score_split(
     trust_remote_code: bool = False,
     make_store: Callable[..., HiddenStates] | None = None,
     reader: ReaderArguments | None = None,
+    allow_overlap: bool = False,
 ) -> ScoredSplit:
     """Scores a split, for `summarize` to compute what `results.json` holds.
 
@@ -94,9 +95,10 @@ def score_split(
         make_store (`Callable`, *optional*):
             Gives a `HiddenStates` for the model, whose backbone is frozen: notes in it are not run through it again.
         reader (`ReaderArguments`, *optional*): how the model is loaded; by default as it was saved.
+        allow_overlap (`bool`): whether the split may hold admissions that the model learned from, as `train` and `all` may.
 
     Raises:
-        ValueError: where the model knows no code of the split.
+        ValueError: where the model knows no code of the split, or learned from some of its admissions.
     """
     model, tokenizer = load_model(model_id, trust_remote_code, reader)
     builder = first_process_first(
@@ -104,18 +106,7 @@ def score_split(
     )
     records = builder.as_dataset(split=split)
     check_codes_are_known(records, model.config.label2id, split)
-    store = make_store(model) if make_store is not None and model.config.has_fixed_states else None
-    notes = texts_of_notes(records)
-    if split not in ("train", "all"):
-        warn_of_learned(model_id, notes)
-    is_empty = empty_notes(notes)
-    if is_empty.any():
-        print(
-            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty; each scores 0 for "
-            "every code, and its gold codes are missed."
-        )
-    logits = logits_of_notes(model, tokenizer, notes, batch_size, store)
-    about = {
+    about: dict[str, Any] = {
         "model": str(model_id),
         "dataset": dataset,
         "config": builder.config.name,
@@ -123,6 +114,24 @@ def score_split(
         "synthetic": is_invented(builder),
         "reader": describe_reader(model),
     }
+    about["num_learned_notes"] = check_overlap(
+        model_id, records, dataset, about["config"], split, is_synthetic=about["synthetic"], allow=allow_overlap
+    )
+    store = make_store(model) if make_store is not None and model.config.has_fixed_states else None
+    notes = texts_of_notes(records)
+    if split not in HOLD_LEARNED and not about["num_learned_notes"]:
+        warn_of_learned(model_id, notes)
+    input_ids = tokenize_notes(tokenizer, notes)
+    check_tokens(input_ids, notes, may_lack=True)
+    is_empty = np.array([not ids for ids in input_ids], bool)
+    if is_empty.any():
+        wordless = int((is_empty & ~empty_notes(notes)).sum())
+        why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
+        print(
+            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty{why}; each scores 0 "
+            "for every code, and its gold codes are missed."
+        )
+    logits = logits_of_tokens(model, input_ids, batch_size, store)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
 
 

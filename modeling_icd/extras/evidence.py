@@ -3,9 +3,12 @@
     modeling-icd evidence runs/mine --dataset codiesp --data_dir DIR --split test --methods attention attingrad
 
 The spans and the weights of words that a method of `pipeline("icd-coding")` gives for a code are compared with the gold
-spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, and the
-synthetic corpora (read as `mimic3` and `mimic4`). The method `titles` is a yardstick that needs no model: the words of a
-note that the code's title has, too.
+spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, the
+synthetic corpora (read as `mimic3` and `mimic4`), and MIMIC-III with the annotations of MDACE:
+
+    modeling-icd evidence runs/mine --dataset mimic3 --data_dir DIR --dataset_config mdace_charts --dataset_options evidence=MDACE
+
+The method `titles` is a yardstick that needs no model: the words of a note that the code's title has, too.
 """
 
 import argparse
@@ -35,7 +38,9 @@ from dataset_scripts.files import write_json
 from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
+from ..evaluation.learned_notes import check_overlap
 from ..evaluation.model_data import builder_for, private_cache
+from ..evaluation.scoring import is_invented
 from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
 from ..heads import find_head
 from ..inference.batches import padded_inputs
@@ -320,6 +325,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
+    parser.add_argument(
+        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="options of the configuration"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument(
         "--methods",
@@ -336,6 +344,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_reader_options(parser)
     parser.add_argument("--output_file", type=Path, help="JSON file to write the figures to; it holds no text")
+    parser.add_argument(
+        "--allow_overlap",
+        action="store_true",
+        help="also on a split that holds admissions that the model learned from",
+    )
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)
     return run_command(lambda: report(args), DatasetsError)
@@ -346,10 +359,19 @@ def report(args: argparse.Namespace) -> int:
     model, tokenizer = load_model(args.model, args.trust_remote_code, reader_arguments(args))
     cache_dir = args.cache_dir or private_cache(args.model)
     builder = builder_for(
-        model.config, args.dataset, args.data_dir, args.split, args.dataset_config, cache_dir=cache_dir
+        model.config, args.dataset, args.data_dir, args.split, args.dataset_config, args.dataset_options, cache_dir
     )
     records = builder.as_dataset(split=args.split)
-    gold = gold_evidence(records, args.data_dir)
+    check_overlap(
+        args.model,
+        records,
+        args.dataset,
+        builder.config.name,
+        args.split,
+        is_synthetic=is_invented(builder),
+        allow=args.allow_overlap,
+    )
+    gold = gold_evidence(records, args.data_dir, list(model.config.label2id))
     rows = judge_evidence(model, tokenizer, list(records["text"]), gold, tuple(args.num_spans), args.methods)
     print_evidence(rows, f"Evidence: {args.dataset} ({builder.config.name}), {args.split}, {len(records)} notes")
     if args.output_file is not None:

@@ -21,6 +21,7 @@ from dataset_scripts.licenses import OPEN_LICENSES
 from ..configuration_icd import GRUConfig, LlamaMultiResCNNConfig, head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
+from ..evaluation.learned_notes import overlap_text
 from ..evaluation.yardsticks import training_warning
 from ..inference.model_folder import weights_digest
 from .fields import records_of
@@ -305,6 +306,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "measured_on": measured_on,
         "overall": reported_metrics(folder.results),
         "training_warning": training_warning(training_data),
+        "overlap": overlap_text(folder.results.get("num_learned_notes"), folder.results["num_notes"]),
         "num_unknown": folder.results["num_codes"] - len(folder.codes),
         "end": end,
         "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.embedding_size,

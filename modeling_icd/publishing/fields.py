@@ -276,6 +276,7 @@ RESULTS: dict[str, Kind] = {
     "interval_method": text(r"(?s).{0,1000}", "a text of at most 1,000 characters"),
     **dict.fromkeys(("num_notes", "num_empty_notes", "num_codes", "schema_version", "seed"), WHOLE),
     "synthetic": FLAG,
+    "num_learned_notes": optional(WHOLE),
     "training_warning": optional(text(WARNING, "the sentence that training writes")),
     "reader": READER,
     "code_version": WORD,

@@ -60,7 +60,8 @@ HANDLER_REQUIREMENTS = b"transformers>=5.23,<6\n"
 # What a results file may say in public; anything else in it stays at home.
 PUBLIC_RESULTS = (
     *("schema_version", "metrics", "intervals", "interval_method", "dataset", "config", "split", "synthetic"),
-    *("num_notes", "num_empty_notes", "num_codes", "training_warning", "reader", "seed", "code_version", "versions"),
+    *("num_notes", "num_empty_notes", "num_learned_notes", "num_codes", "training_warning", "reader", "seed"),
+    *("code_version", "versions"),
 )
 # Fields of the configuration that follow from the notes: only where weights go out. `training_data` then keeps its names.
 FITTED_CONFIG = (*decision_fields(), "training_data")

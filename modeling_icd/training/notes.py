@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
+from dataset_scripts.arguments import PATH_OPTIONS
 from dataset_scripts.builders.public_files import is_public
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.files import make_folder
@@ -69,9 +70,7 @@ def describe_training_data(
         "dataset": data_args.dataset,
         "config": builder.config.name,
         # Evaluation reads its notes in the same way. A path is of this machine alone.
-        "options": [
-            pair for pair in data_args.all_options() if not pair.partition("=")[0].endswith(("_dir", "_file"))
-        ],
+        "options": [pair for pair in data_args.all_options() if not pair.partition("=")[0].endswith(PATH_OPTIONS)],
         "synthetic": is_invented(builder),
         **({} if data_args.data_license is None else {"license": data_args.data_license}),
         "open": is_public(builder) or data_args.data_license in OPEN_LICENSES,

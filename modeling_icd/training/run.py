@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
-from ..evaluation.learned_notes import write_learned
+from ..evaluation.learned_notes import admissions_of, write_learned
 from ..heads import find_head, members_of
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
@@ -216,7 +217,8 @@ def gather(
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
 
-    first_process_only(lambda: write_learned(texts(), private_dir))
+    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in learned_splits)
+    first_process_only(lambda: write_learned(texts(), private_dir, chain.from_iterable(named)))
     backbone = find_backbone(model_args, args, texts, private_dir)
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)

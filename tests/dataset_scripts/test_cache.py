@@ -44,7 +44,7 @@ OPTIONS = {
         "text": ("caml",), "deid_token": ("",), "code_kinds": (True,), "unsplit": (True,), "codes": (["401.9"],),
         "min_count": (2, "clean"), "seed": (1, "clean"), "descriptions_file": (FILE,), "splits_dir": (FILE,),
         "splits": ("edin", "clean", LISTS), "subset": ("subsplit_0.2", "clean", {"splits": "edin", **LISTS}),
-        "num_codes": (2, "custom"), "codes_file": (FILE, "custom"),
+        "num_codes": (2, "custom"), "codes_file": (FILE, "custom"), "evidence": (FILE,),
     },
     "mimic4": {
         "sections": (["sex"],), "addenda": (False,), "note_categories": (["discharge"],), "granularity": ("chapter",),
@@ -173,10 +173,13 @@ def test_follows_options(dataset, sources, make, tmp_path):
     file.write_text("401.9\tHypertension\n")
     if dataset == "files":
         file = shutil.copy(sources["files"] / "notes.tsv", tmp_path)
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "1-ICD-9.json").write_text("{}")
+    folders = {"splits_dir": sources[dataset], "evidence": tmp_path / "charts"}
     seen = {
         make(config_name=config.name).cache_dir
         for config in BUILDERS[dataset].BUILDER_CONFIGS
-        if config.name != "custom"
+        if config.name not in ("custom", "mdace", "mdace_charts")  # which need an option
     }
     for option, (value, *needed) in OPTIONS[dataset].items():
         arguments = {option: value}
@@ -193,7 +196,7 @@ def test_follows_options(dataset, sources, make, tmp_path):
             for name in ("icd9_split", "icd9_train_subset_10k"):
                 (tmp_path / f"mimiciv_{name}.feather").write_bytes(b"")
         for name in [name for name, value in arguments.items() if value is FILE]:
-            arguments[name] = sources[dataset] if name == "splits_dir" else file
+            arguments[name] = folders.get(name, file)
         builder = make(**arguments)
         assert builder.cache_dir not in seen, option
         seen.add(builder.cache_dir)

@@ -11,6 +11,7 @@ from dataset_scripts import MIMIC3, load_builder
 from dataset_scripts.__main__ import main
 from dataset_scripts.builders.mimic import choose_most_frequent
 from dataset_scripts.builders.published_lists import check_subjects
+from dataset_scripts.synthetic import write_corpus
 
 
 def header_of(data):
@@ -270,3 +271,18 @@ def test_a_byte_order_mark_and_line_feeds_change_no_record(build, folder):
     for path in folder.glob("*_hadm_ids.csv"):
         rewrite(path, lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"))
     assert {name: list(split) for name, split in build().as_dataset().items()} == expected
+
+
+def test_a_folder_that_is_too_small_for_splits_says_what_to_do(tmp_path):
+    write_corpus(tmp_path / "few", 3, length="short", show_progress=False)
+    options = {"data_dir": tmp_path / "few", "cache_dir": tmp_path / "cache"}
+    with pytest.raises(ValueError, match=r"dev_full_hadm_ids.csv is empty, .* whole with `unsplit=True`"):
+        load_builder("mimic3", "full", **options)
+    for min_count, num_coded in ((None, 0), (1, 3)):
+        with pytest.raises(
+            ValueError, match=rf"\({num_coded} in all have one\)\. .*`min_count=1` .* `unsplit=True`\."
+        ):
+            load_builder("mimic3", "clean", min_count=min_count, **options)
+    assert (
+        load_builder("mimic3", "clean", min_count=1, unsplit=True, **options).info.splits["unsplit"].num_examples == 3
+    )

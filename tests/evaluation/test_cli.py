@@ -312,6 +312,7 @@ def test_train_and_evaluate_on_icd10(backbone, tmp_path):
         assert strata["kind"] == ["diagnosis", "procedure"]
         assert "I00-I99 Diseases of the circulatory system" in strata["chapter"]
         assert strata["level"] == ["chapter", "block", "category", "code"]
+        assert results["num_learned_notes"] == {"test": 0, "all": 8}[split]
     assert results["num_codes"] == len(config["label2id"])
 
 

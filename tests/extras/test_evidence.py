@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from dataset_scripts import load_split
 from dataset_scripts.evidence import gold_evidence, locate_evidence
+from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4_corpus
 from modeling_icd import LlamaForICDCoding
 from modeling_icd.extras import evidence
@@ -248,6 +249,25 @@ def test_the_command_writes_a_row_for_each_method_and_number_of_spans(
         model_with(backbone, codes, window_size=32, pooling=pooling).save_pretrained(folder)
         assert main([str(folder), *options, *method]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_command_reads_the_annotations_of_mdace(backbone, tmp_path, capsys):
+    write_corpus(tmp_path / "twin", 20, 1, "short", show_progress=False, mdace_charts=20)
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    codes = ["401.9", "427.31", "428.0", "414.01", "250.00", "584.9"]
+    model_with(backbone, codes, window_size=32, pooling="label_attention").save_pretrained(tmp_path / "model")
+    options = ["--dataset=mimic3", f"--data_dir={tmp_path / 'twin'}", "--split=train", "--methods=attention"]
+    by_file, by_corpus = (tmp_path / name for name in ("mdace.json", "corpus.json"))
+    of_mdace = ["--dataset_config=mdace_charts", "--dataset_options", f"evidence={tmp_path / 'twin/mdace'}"]
+    assert main([str(tmp_path / "model"), *options, f"--output_file={by_file}", *of_mdace]) == 0
+    assert main([str(tmp_path / "model"), *options, f"--output_file={by_corpus}", "--dataset_config=full"]) == 0
+    assert "mimic3 (mdace_charts), train" in capsys.readouterr().out
+
+    def figures(path):
+        rows = json.loads(path.read_text())
+        return [{name: value for name, value in row.items() if name != "ms_per_code"} for row in rows]
+
+    assert figures(by_file) == figures(by_corpus) and figures(by_file)[0]["pairs"] > 5
 
 
 def test_a_data_set_without_marked_evidence_says_so(shared_dir, tmp_path):

@@ -82,8 +82,22 @@ def test_labels_that_name_no_logit_or_two_are_refused(labels, message, tmp_path)
             LlamaICDConfig.from_pretrained(tmp_path, **labels)
 
 
-def test_label2id_is_made_from_id2label():
-    assert LlamaICDConfig(id2label={0: "486", 1: "401.9"}).label2id == {"486": 0, "401.9": 1}
+def test_of_id2label_and_label2id_one_is_made_from_the_other(tmp_path):
+    given = {"id2label": {0: "486", 1: "401.9"}, "label2id": {"401.9": 1, "486": 0}}
+    for name, other in (("id2label", "label2id"), ("label2id", "id2label")):
+        config = LlamaICDConfig(**{name: given[name]})
+        assert getattr(config, other) == given[other] and config.num_labels == 2
+        # The same where a saved configuration is given other labels, and where it lacks one of the two.
+        LlamaICDConfig(num_labels=3, threshold=[0.1, 0.2, 0.3]).save_pretrained(tmp_path)
+        loaded = LlamaICDConfig.from_pretrained(tmp_path, **{name: given[name]})
+        assert getattr(loaded, other) == given[other] and loaded.threshold == 0.5
+        config.save_pretrained(tmp_path)
+        fields = json.loads((tmp_path / "config.json").read_text())
+        del fields[other]
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        assert getattr(LlamaICDConfig.from_pretrained(tmp_path), other) == given[other]
+    with pytest.raises(ValueError, match=r"`label2id` gives '486' and '401\.9' one number, 0"):
+        LlamaICDConfig(label2id={"486": 0, "401.9": 0})
 
 
 def test_an_ensemble_is_of_heads_that_attend():

@@ -87,6 +87,38 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_from_its_last_epoch(
     assert_same_weights(tmp_path / "model", tmp_path / "whole")
 
 
+def test_a_run_goes_on_within_an_epoch_with_the_batches_that_were_due(arguments, tmp_path, capsys, monkeypatch):
+    """Batches of like length in random order; 14 notes make 7 batches an epoch, and steps of two batches leave one over."""
+    options = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "no", "num_train_epochs": 2}
+    options |= {"max_train_notes": 14, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    options |= {"head_dropout": 0.3, "learning_rate": 0.05, "load_best_model_at_end": False}
+    read = {}
+
+    def watch(name, stop_at=None):
+        original = trainer.ICDTrainer.training_step
+
+        def training_step(self, model, inputs, *args, **kwargs):
+            if self.state.global_step == stop_at:
+                raise KeyboardInterrupt
+            read.setdefault(name, []).append((self.state.global_step, inputs["input_ids"].tolist()))
+            return original(self, model, inputs, *args, **kwargs)
+
+        monkeypatch.setattr(trainer.ICDTrainer, "training_step", training_step)
+
+    for name, stop_at, further in (
+        ("whole", None, []),
+        ("model", 7, []),
+        ("model", None, ["--resume_from_checkpoint=last"]),
+    ):
+        watch(name if not further else "resumed", stop_at)
+        assert main([*arguments(name, **options), *further]) == (130 if stop_at else 0)
+        monkeypatch.undo()
+    assert f"resuming from {tmp_path / 'model' / 'checkpoint-6'}" in capsys.readouterr().out
+    assert read["model"] == [batch for batch in read["whole"] if batch[0] < 7]
+    assert read["resumed"] == [batch for batch in read["whole"] if batch[0] >= 6]
+    assert_same_weights(tmp_path / "model", tmp_path / "whole")
+
+
 def test_checkpoints_and_models_of_the_head_alone_go_on_as_whole_ones_do(arguments, at_epoch, tmp_path, monkeypatch):
     options = {"freeze_backbone": True, "hidden_states_dir": tmp_path / "states", "learning_rate": 0.01}
     at_epoch(4, lambda: os.kill(os.getpid(), signal.SIGTERM))

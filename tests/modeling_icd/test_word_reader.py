@@ -16,6 +16,7 @@ from trl import TrlParser
 
 from dataset_scripts import load_split
 from dataset_scripts.builders.note_text import caml_text
+from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training import word_reader, word_vectors
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
@@ -409,3 +410,32 @@ def test_the_configurations_of_published_models_are_whole(name):
     }
     assert args.output_dir == f"runs/{name.removeprefix('peers/')}"
     assert model_args.head_start == "random"
+
+
+def test_notes_without_a_word_in_files_of_the_users_own_are_counted(tmp_path, capsys):
+    """A number is no word of CAML's, and white space no text: neither ends training or evaluation."""
+    for name, size in (("train", 24), ("validation", 12), ("test", 10)):
+        texts = ["12 / 80", " ", "140", *["fever and a cough", "no fever"] * size][:size]
+        rows = [f'{name}{i},"{text}",{("486", "401.9")[i % 2]}\n' for i, text in enumerate(texts)]
+        (tmp_path / f"{name}.csv").write_text("id,text,codes\n" + "".join(rows))
+    given = {"model": "generic", "head": "cnn", "backbone": "words", "num_train_epochs": 1, "use_cpu": True}
+    given |= {"train_file": tmp_path / "train.csv", "validation_file": tmp_path / "validation.csv"}
+    given |= {"output_dir": tmp_path / "model", "report_to": "none"}
+    options = [f"--{name}={value}" for name, value in given.items()]
+    assert main([*options, "--reader_options", "embedding_size=8", "vectors=random", "min_count=1"]) == 0
+    said = capsys.readouterr()
+    assert "warning: 2 training notes have no text: they are left out." in said.err
+    assert "warning: 2 validation notes have no text" in said.err
+    assert (
+        "22 notes" not in said.out and "21 notes to train on" in said.out
+    )  # 24, less the blank row and two of numbers
+    assert evaluate_main([str(tmp_path / "model"), f"--test_file={tmp_path / 'test.csv'}"]) == 0
+    assert (
+        "2 of 9 notes are empty (2 of them with text, but without a word that the model knows)"
+        in capsys.readouterr().out
+    )
+    results = json.loads((tmp_path / "model/evaluation/test/results.json").read_text())
+    assert (results["num_notes"], results["num_empty_notes"]) == (9, 2)
+    (tmp_path / "numbers.csv").write_text("id,text,codes\n" + "".join(f"n{i},{i},486\n" for i in range(5)))
+    assert evaluate_main([str(tmp_path / "model"), f"--test_file={tmp_path / 'numbers.csv'}"]) == 2
+    assert "gives no token for 5 of 5 notes that have text" in capsys.readouterr().err

@@ -44,6 +44,12 @@ def test_the_model_index_comes_back_with_the_figures_of_the_results(finished_run
     assert metadata.base_model == "someone/tiny-llama"
 
 
+def test_admissions_that_were_learned_from_are_named(model_dir, edit):
+    assert "learned from" not in card_of(model_dir)
+    edit("results.json", num_learned_notes=3)
+    assert "**The model learned from 3 of the " in card_of(model_dir)
+
+
 @pytest.mark.parametrize("missing", ["f1_macro", "precision_at_15", "ece", "exact_match"])
 def test_a_missing_metric_is_an_error(missing, model_dir, edit):
     metrics = json.loads((model_dir / "results.json").read_text())["metrics"]
