@@ -21,7 +21,7 @@ SHOWN = {
     **dict.fromkeys(("dataset", "data_dir", "train_file", "validation_file", "test_file", "dataset_config")),
     "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
     "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
-    "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`, made for this run",
+    "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`",
     "model": "`direct`, `multirescnn` (a Llama), `generic` (any backbone, any `head`), or of words: "
     "`word_multirescnn`, `caml`, `laat`, `cnn`, `gru`",
     **dict.fromkeys(("freeze_backbone", "lora_r")),
