@@ -33,13 +33,14 @@ from .modeling_icd import (
 from .multirescnn_icd import MultiResCNNHead
 from .pipeline_icd import ICDCodingPipeline
 from .pooled_icd import PooledHead
+from .terms_icd import TermsConfig, TermsForICD
 from .versions_icd import VERSION
 from .words_icd import WordReader, WordReaderConfig
 
 
 __version__ = VERSION
 
-for _model in MODELS.values():
+for _model in (*MODELS.values(), TermsForICD):
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
     AutoModel.register(_model.config_class, _model)
     AutoModelForSequenceClassification.register(_model.config_class, _model)
@@ -77,6 +78,8 @@ __all__ = [
     "MultiResCNNHead",
     "Option",
     "PooledHead",
+    "TermsConfig",
+    "TermsForICD",
     "WordReader",
     "WordReaderConfig",
     "register_head",
