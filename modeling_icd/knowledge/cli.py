@@ -84,7 +84,9 @@ def build(args: argparse.Namespace) -> int:
     labels = None if args.labels is None else read_labels(args.labels)
     systems = args.system or system_of(labels or builder.info.features["codes"].feature.names)
     uses_notes = builder is not None and not args.codes_only
-    coder = build_coder(systems, labels, args.synonyms, builder, uses_notes, read_denials=not args.ignore_denials)
+    coder = build_coder(
+        systems, labels, args.synonyms, builder, uses_notes, say=True, read_denials=not args.ignore_denials
+    )
     record = record_of(builder if uses_notes else None, coder.code_counts, options)
     save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir)
     print(args.output_dir)

@@ -41,6 +41,7 @@ def build_coder(
     synonyms: Path | None = None,
     builder: ICDBuilder | None = None,
     use_notes: bool = True,
+    say: bool = False,
     **fields: Any,
 ) -> Coder:
     """Build a coder of terms.
@@ -52,6 +53,7 @@ def build_coder(
         builder (`ICDBuilder`, *optional*): a data set. Its split `train` alone is read.
         use_notes (`bool`): whether to take marked evidence of the training notes as terms, and to weigh all terms by how often
             they are right there; else of the data set the codes alone are taken.
+        say (`bool`): whether to print how many terms there are, and what was left out.
         fields: of the configuration.
 
     Raises:
@@ -68,7 +70,7 @@ def build_coder(
     if synonyms is not None:
         own, num_others = read_synonyms(synonyms, labels)
         terms += own
-        if num_others:
+        if num_others and say:
             print(f"{num_others:,} rows of {synonyms} are of codes that this coder does not have, and are left out.")
     train = builder.as_dataset(split="train") if builder is not None and use_notes else None
     if train is not None:
@@ -76,7 +78,8 @@ def build_coder(
         terms += [term for term in evidence_terms(texts, marked_phrases(train, builder)) if term.code in set(labels)]
     short, num_long = rows_of(terms)
     model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), **fields)
-    say_terms(rows, len(labels), num_long)
+    if say:
+        say_terms(rows, len(labels), num_long)
     if train is None:
         return Coder(model, tokenizer, rows, None, {})
     codes = codes_of_notes(train)
