@@ -1,5 +1,7 @@
 """Automatic ICD coding: the models, registered with transformers' Auto classes and pipelines."""
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -40,7 +42,8 @@ from .words_icd import WordReader, WordReaderConfig
 
 __version__ = VERSION
 
-for _model in (*MODELS.values(), TermsForICD):
+_models: list[Any] = [*MODELS.values(), TermsForICD]
+for _model in _models:
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
     AutoModel.register(_model.config_class, _model)
     AutoModelForSequenceClassification.register(_model.config_class, _model)

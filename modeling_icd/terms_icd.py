@@ -104,6 +104,11 @@ class TermMatcher(nn.Module):
     evidence_methods = ("attention",)
     gives_codes_alone = True
 
+    roles: torch.Tensor
+    starts: torch.Tensor
+    words: torch.Tensor
+    code_of_term: torch.Tensor
+
     def __init__(self, config: TermsConfig):
         super().__init__()
         self.num_labels, self.read_denials = config.num_labels, config.read_denials

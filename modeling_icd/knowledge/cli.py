@@ -82,7 +82,7 @@ def build(args: argparse.Namespace) -> int:
     if builder is None and not args.system:
         raise ValueError(f"Name a code system with `--system` ({', '.join(SYSTEMS)}), or a data set with `--dataset`.")
     labels = None if args.labels is None else read_labels(args.labels)
-    systems = args.system or system_of(labels or builder.info.features["codes"].feature.names)
+    systems = args.system or system_of(labels or codes_of(builder))
     uses_notes = builder is not None and not args.codes_only
     coder = build_coder(
         systems, labels, args.synonyms, builder, uses_notes, say=True, read_denials=not args.ignore_denials
@@ -103,6 +103,10 @@ def open_builder(args: argparse.Namespace, options: list[str]) -> ICDBuilder | N
     cache_dir = args.cache_dir or f"{args.output_dir}-private/cache"
     given = parse_options(name, options, "--dataset_options")
     return load_builder(name, args.dataset_config, data_dir=args.data_dir, cache_dir=cache_dir, **given)
+
+
+def codes_of(builder: ICDBuilder | None) -> list[str]:
+    return [] if builder is None else builder.info.features["codes"].feature.names
 
 
 def read_labels(path: Path) -> list[str]:

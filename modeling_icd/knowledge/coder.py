@@ -48,7 +48,7 @@ def build_coder(
 
     Args:
         systems (`Sequence[str]`): keys of `CODE_SYSTEMS` whose titles are taken.
-        labels (`Sequence[str]`, *optional*): its codes; by default those of the data set, or all of the systems.
+        labels (`Sequence[str]`, *optional*): its codes; by default those of the data set, or all of the systems that have a term.
         synonyms (`Path`, *optional*): a table of more terms.
         builder (`ICDBuilder`, *optional*): a data set. Its split `train` alone is read.
         use_notes (`bool`): whether to take marked evidence of the training notes as terms, and to weigh all terms by how often
@@ -66,17 +66,20 @@ def build_coder(
     for system in systems:
         of_system, own = official_terms(system, labels)
         titles, terms = titles | of_system, terms + own
-    labels = list(titles) if labels is None else list(labels)
+    is_whole, labels = labels is None, list(titles if labels is None else labels)
     if synonyms is not None:
         own, num_others = read_synonyms(synonyms, labels)
         terms += own
         if num_others and say:
             print(f"{num_others:,} rows of {synonyms} are of codes that this coder does not have, and are left out.")
     train = builder.as_dataset(split="train") if builder is not None and use_notes else None
-    if train is not None:
+    if train is not None and builder is not None:
         texts = texts_of_notes(train)
         terms += [term for term in evidence_terms(texts, marked_phrases(train, builder)) if term.code in set(labels)]
     short, num_long = rows_of(terms)
+    if is_whole:  # a code without a term is never found, and a whole system has many
+        named = {row.term.code for row in short}
+        labels = [code for code in labels if code in named]
     model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), **fields)
     if say:
         say_terms(rows, len(labels), num_long)
