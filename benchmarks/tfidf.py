@@ -1,12 +1,14 @@
-"""The honest yardsticks of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one; and a table
-of the codes' training frequencies, which is the same for every note."""
+"""The honest yardsticks of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one; the coder by
+terms, which needs no training; and a table of the codes' training frequencies, which is the same for every note."""
 
 import numpy as np
 from scipy.special import expit
 
 from dataset_scripts import ICDBuilder
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
+from modeling_icd.evaluation.scoring import score_notes
 from modeling_icd.evaluation.tfidf import tfidf_scores
+from modeling_icd.knowledge.coder import build_coder, system_of
 from modeling_icd.training.collator import multi_hot
 
 
@@ -32,6 +34,24 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool, strong: bool = Fal
         test = expit(decisions).astype(np.float32)
         threshold = 0.5  # of LinearSVC's decision at 0
     return figures(test, labels["test"], threshold)
+
+
+def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, read_denials: bool = True) -> dict[str, float]:
+    """Figures of the coder by terms on the test split.
+
+    Args:
+        builder (`ICDBuilder`): with the splits train, validation and test.
+        use_notes (`bool`):
+            True: marked evidence of train is among its terms, all are weighed on train, and its threshold is chosen on validation.
+            False: it has the titles and inclusion terms alone, weights and threshold as they were set by hand.
+        read_denials (`bool`): whether what a note denies counts for nothing.
+    """
+    notes, labels = notes_and_labels(builder)
+    systems = system_of(builder.info.features["codes"].feature.names)
+    coder = build_coder(systems, builder=builder, use_notes=use_notes, read_denials=read_denials)
+    scores = {name: score_notes(coder.model, coder.tokenizer, notes[name]) for name in ("validation", "test")}
+    threshold = tune_bagged_threshold(scores["validation"], labels["validation"]) if use_notes else 0.5
+    return figures(scores["test"], labels["test"], threshold)
 
 
 def evaluate_frequencies(builder: ICDBuilder) -> dict[str, float]:

@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": Command("modeling_icd.evaluation.cli", "measure a model on a split: results, report, predictions"),
     "predict": Command("modeling_icd.inference.predict", "code a file of notes, or a folder of text files"),
     "try": Command("modeling_icd.inference.try_note", "code one note, and see which words each code was read from"),
+    "terms": Command("modeling_icd.knowledge.cli", "build a coder that needs no training, or show its terms"),
     "space": Command("modeling_icd.space.cli", "open a page on which notes are coded and their codes corrected"),
     "decide": Command("modeling_icd.evaluation.decide", "fit again how scores become codes"),
     "compare": Command("modeling_icd.extras.compare", "compare runs that were evaluated"),

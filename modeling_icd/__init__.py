@@ -1,5 +1,7 @@
 """Automatic ICD coding: the models, registered with transformers' Auto classes and pipelines."""
 
+from typing import Any
+
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -33,13 +35,15 @@ from .modeling_icd import (
 from .multirescnn_icd import MultiResCNNHead
 from .pipeline_icd import ICDCodingPipeline
 from .pooled_icd import PooledHead
+from .terms_icd import TermsConfig, TermsForICD
 from .versions_icd import VERSION
 from .words_icd import WordReader, WordReaderConfig
 
 
 __version__ = VERSION
 
-for _model in MODELS.values():
+_models: list[Any] = [*MODELS.values(), TermsForICD]
+for _model in _models:
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
     AutoModel.register(_model.config_class, _model)
     AutoModelForSequenceClassification.register(_model.config_class, _model)
@@ -77,6 +81,8 @@ __all__ = [
     "MultiResCNNHead",
     "Option",
     "PooledHead",
+    "TermsConfig",
+    "TermsForICD",
     "WordReader",
     "WordReaderConfig",
     "register_head",

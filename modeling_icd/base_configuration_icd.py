@@ -41,6 +41,7 @@ FLAT_FILES = (
     "pooled_icd.py",
     "reading_icd.py",
     "sharing_icd.py",
+    "terms_icd.py",
     "versions_icd.py",
     "windows_icd.py",
     "words_icd.py",

@@ -65,6 +65,11 @@ def token_weights(
         states = hidden_states.detach().clone()
         _, attentions = read_codes(head, states, class_ids)
         first = members_of(head)[0]
+        possible = getattr(first, "evidence_methods", EVIDENCE_METHODS)
+        if method is not None and method not in possible:
+            raise ValueError(
+                f"This head cannot say by {method} what a code was read from: choose {' or '.join(possible)}."
+            )
         method = method or getattr(first, "evidence_method", None)
         method = method or ("integrated_gradients" if attentions is None else "attention")
         if method == "input_x_gradient":

@@ -57,8 +57,12 @@ class HeadEnsemble(nn.Module):
 
 def computes_codes(head: nn.Module) -> bool:
     """Whether a head can give the attention of some codes, and compute some codes alone (`need_attentions` and `only_codes`
-    of `AttendingHead.forward`): those of this project, and those that only change what is attended over."""
-    return all(type(member).forward in (PooledHead.forward, AttendingHead.forward) for member in members_of(head))
+    of `AttendingHead.forward`): those of this project, those that only change what is attended over, and those that say so."""
+    return all(
+        type(member).forward in (PooledHead.forward, AttendingHead.forward)
+        or getattr(member, "gives_codes_alone", False)
+        for member in members_of(head)
+    )
 
 
 def can_shortlist(head: nn.Module) -> bool:

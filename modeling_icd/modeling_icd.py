@@ -52,8 +52,9 @@ from .reading_icd import LayerMix, NoteReader, lift_causal_mask
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
-if TYPE_CHECKING:  # The model does not use it; but transformers saves and loads what this file names in this way.
+if TYPE_CHECKING:  # The models do not use these; but transformers saves and loads what this file names in this way.
     from .pipeline_icd import ICDCodingPipeline  # noqa: F401
+    from .terms_icd import TermsForICD  # noqa: F401
 
 
 @dataclass

@@ -16,10 +16,11 @@ PARTS = {
     "flat": set(),
     "coders": set(),  # models that come with the package, as files
     "inference": {"flat", "coders", "dataset_scripts"},
+    "knowledge": {"flat", "inference", "dataset_scripts"},
     # `train` and `evaluate` offer a side feature each as an option, and import it where it is asked for; no module
     # of theirs imports one at its top (tests/extras/test_apart.py).
-    "training": {"flat", "inference", "evaluation", "extras", "dataset_scripts"},
-    "evaluation": {"flat", "inference", "extras", "dataset_scripts"},
+    "training": {"flat", "inference", "knowledge", "evaluation", "extras", "dataset_scripts"},
+    "evaluation": {"flat", "inference", "knowledge", "extras", "dataset_scripts"},
     "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
     "extras": {"flat", "inference", "evaluation", "publishing", "dataset_scripts"},
     "space": {"flat", "coders", "inference", "extras", "dataset_scripts"},

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..marker import is_synthetic
+from .own_files import OwnFiles
 from .records import ICDBuilder
 
 
@@ -36,3 +38,11 @@ def content_digest(files: Iterable[Path]) -> str:
     """SHA-256 over what is in some files, whatever they are called and in whatever order."""
     digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def is_invented(builder: ICDBuilder) -> bool:
+    """Whether a data set is read from an invented corpus, as this project wrote it.
+
+    The user's own files are none: the marker of a corpus says nothing of other files that lie beside it.
+    """
+    return not isinstance(builder, OwnFiles) and is_synthetic(builder.config.data_dir)

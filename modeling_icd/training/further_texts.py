@@ -9,18 +9,18 @@ Both are drawn once, before training, so that the hidden states of a frozen back
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.counts import counted
 from dataset_scripts.evidence import gold_evidence
 
 from ..inference.tokens import codes_of_notes
+from ..knowledge.sources import terms_of_codes
 from .arguments import ModelArguments
 from .notes import readable_notes
 
@@ -41,15 +41,6 @@ class Text(NamedTuple):
 
     text: str
     spans: Spans
-
-
-def terms_of_codes(codes: Iterable[str], titles: Mapping[str, str]) -> dict[str, list[str]]:
-    """What each code is called: its title, then the inclusion terms that its classification has; without codes that have no
-    title."""
-    codes = list(codes)
-    classification = classification_of(codes)
-    others = {} if classification is None else classification.load_terms()
-    return {code: list(dict.fromkeys([titles[code], *others.get(code, [])])) for code in codes if titles.get(code)}
 
 
 def write_guideline(codes: Sequence[str], terms: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Text:

@@ -13,12 +13,12 @@ import numpy as np
 
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.arguments import PATH_OPTIONS
-from dataset_scripts.builders.public_files import is_public
+from dataset_scripts.builders.public_files import is_invented, is_public
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.files import make_folder
 from dataset_scripts.licenses import OPEN_LICENSES
 
-from ..evaluation.scoring import gold_columns, is_invented
+from ..evaluation.scoring import gold_columns
 from ..inference.tokens import codes_of_notes, tokenize_split
 from .arguments import DataArguments, ModelArguments
 

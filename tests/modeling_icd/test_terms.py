@@ -1,0 +1,222 @@
+"""The coder by terms: what it finds in a note, what it leaves out, and how it is built, saved and loaded."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from modeling_icd import ICDCodingPipeline
+from modeling_icd.inference.loop import logits_of_notes
+from modeling_icd.knowledge import cli
+from modeling_icd.knowledge.build import (
+    PRIORS,
+    count_terms,
+    make_coder,
+    rows_of,
+    save_coder,
+    scores_of,
+    with_abbreviations,
+)
+from modeling_icd.knowledge.sources import Term, evidence_terms, read_synonyms, variants
+from modeling_icd.knowledge.stems import stems_of
+from modeling_icd.publishing.folder import ModelFolder
+
+
+TITLES = {
+    "I10": "Essential (primary) hypertension",
+    "J18.9": "Pneumonia, unspecified organism",
+    "J15.4": "Pneumonia due to other streptococci",
+    "S82.201A": "Unspecified fracture of shaft of right tibia, initial encounter for closed fracture",
+    "S82.202A": "Unspecified fracture of shaft of left tibia, initial encounter for closed fracture",
+    "Z82.49": "Family history of ischemic heart disease",
+    "G43.009": "Migraine without aura, not intractable",
+    "J44.9": "Chronic obstructive pulmonary disease, unspecified",
+    "K85.9": "Acute pancreatitis, unspecified",
+}
+CODES = list(TITLES)
+
+
+def terms() -> list[Term]:
+    official = [
+        Term(code, text, source) for code, title in TITLES.items() for text, source in variants(title, "title")
+    ]
+    return [
+        *official,
+        Term("I10", "hipertensión arterial", "synonym"),
+        Term("K85.9", "pancreatitis agudas", "evidence"),
+        Term("I25.9", "ischemic heart disease", "title"),
+    ]
+
+
+def make(**fields):
+    rows, _ = rows_of(terms())
+    return make_coder([*CODES, "I25.9"], TITLES, with_abbreviations(rows), **fields)
+
+
+@pytest.fixture(scope="module")
+def coder():
+    model, tokenizer, _ = make()
+    return ICDCodingPipeline(model=model, tokenizer=tokenizer)
+
+
+def codes_in(coder, note: str) -> list[str]:
+    return sorted(found["code"] for found in coder(note))
+
+
+@pytest.mark.parametrize(
+    ("note", "codes"),
+    [
+        ("Essential hypertension.", ["I10"]),
+        ("HIPERTENSION ARTERIAL tratada", ["I10"]),  # accents and case
+        ("Known COPD.", ["J44.9"]),  # an abbreviation
+        ("Presenta una pancreatitis aguda", ["K85.9"]),  # number
+        ("Pneumonias of both lungs", ["J18.9"]),
+        ("Tibia: fracture of the right shaft", ["S82.201A"]),  # any order, and laterality
+        ("Fracture of shaft of left tibia", ["S82.202A"]),
+        ("Fracture of the tibia.", []),  # no side, no code that asks for one
+        ("Pneumonia. Due to other streptococci", ["J18.9"]),  # a term does not reach over the end of a sentence
+        ("Pneumonia due to other streptococci", ["J15.4"]),  # the most specific
+        ("Migraine without aura, not intractable", ["G43.009"]),  # words that deny are a part of the term
+        ("No pneumonia.", []),
+        ("No pneumonia but essential hypertension.", ["I10"]),
+        ("No fever. Pneumonia.", ["J18.9"]),
+        ("Pneumonia was ruled out.", []),
+        ("Sin hipertensión arterial", []),
+        ("Father had ischemic heart disease.", []),
+        ("Family history of ischemic heart disease.", ["Z82.49"]),
+        ("Ischemic heart disease.", ["I25.9"]),
+    ],
+)
+def test_a_note_gets_the_codes_that_it_says(coder, note, codes):
+    assert codes_in(coder, note) == codes
+
+
+def test_evidence_is_where_the_term_stands(coder):
+    note = "Seen today.\nChronic obstructive pulmonary disease and a fracture of the shaft of the right tibia"
+    found = {code["code"]: [span["text"] for span in code["evidence"]] for code in coder(note)}
+    assert found == {
+        "J44.9": ["Chronic obstructive pulmonary disease"],
+        "S82.201A": ["fracture of the shaft of the right tibia"],
+    }
+    (first,) = coder("x " + note, top_k=1)[0]["evidence"]
+    assert ("x " + note)[first["start"] : first["end"]] == first["text"]
+
+
+def test_denials_can_be_ignored_for_comparison():
+    model, tokenizer, _ = make(read_denials=False)
+    assert codes_in(ICDCodingPipeline(model=model, tokenizer=tokenizer), "No pneumonia.") == ["J18.9"]
+
+
+def test_a_batch_gives_what_each_note_gets_alone(coder):
+    notes = ["Essential hypertension.", "Known COPD and pneumonia, and nothing else to speak of.", "x"]
+    alone = torch.cat([torch.tensor(logits_of_notes(coder.model, coder.tokenizer, [note])) for note in notes])
+    together = torch.tensor(logits_of_notes(coder.model, coder.tokenizer, notes))
+    torch.testing.assert_close(together, alone)
+
+
+def test_words_far_apart_are_no_term(coder):
+    assert codes_in(coder, "essential one hypertension") == ["I10"]
+    assert coder("essential one two hypertension", threshold=0.4)[0]["code"] == "I10"  # its score is lower
+    assert coder("essential one two three hypertension", threshold=0.01) == []  # more than twice its length
+
+
+def test_what_is_asked_in_vain_is_said(coder):
+    with pytest.raises(ValueError, match="attingrad what a code was read from: choose attention"):
+        coder("Essential hypertension.", evidence_method="attingrad")
+    ids = torch.tensor([[2]])
+    with pytest.raises(ValueError, match="nothing to learn"):
+        coder.model(ids, labels=torch.ones(1, len(CODES) + 1))
+
+
+def test_terms_are_weighed_by_training_notes():
+    rows, _ = rows_of([Term("I10", "hypertension", "title"), Term("J18.9", "opacity", "evidence")])
+    model, tokenizer, rows = make_coder(["I10", "J18.9"], {}, rows)
+    notes = ["Hypertension.", "Hypertension.", "No hypertension.", "An opacity.", "Opacity"]
+    seen = count_terms(model, tokenizer, notes, [["I10"], [], [], ["J18.9"], ["J18.9"]])
+    scores = dict(zip([row.term.text for row in rows], scores_of(rows, seen), strict=True))
+    # One right of two, and two notes of the prior; of evidence the note that it is from does not count: one right of one.
+    assert scores["hypertension"] == pytest.approx((1 + 2 * PRIORS["title"]) / 4)
+    assert scores["opacity"] == pytest.approx((1 + 2 * PRIORS["evidence"]) / 3)
+
+
+def test_stems_of_english_and_spanish():
+    pairs = [("Fracturas", "fractura"), ("biopsies", "biopsy"), ("anaemia", "anemia"), ("abscesses", "abscess")]
+    for one, other in [*pairs, ("type II", "Type 2"), ("lesiones", "lesión"), ("Alzheimer's", "alzheimer")]:
+        assert stems_of([one]) == stems_of([other])
+    assert stems_of(["renal"]) != stems_of(["real"])
+
+
+def test_marked_words_in_several_places_are_one_term():
+    note = "Dolor leve, abdominal"
+    assert evidence_terms([note], [[("R10.9", [[0, 5], [12, 21]])]]) == [Term("R10.9", "Dolor abdominal", "evidence")]
+
+
+def test_a_file_of_synonyms_that_is_wrong_is_named(tmp_path):
+    path = tmp_path / "more.csv"
+    path.write_text("code,term,language\nI10,presión alta,es\nE119,azúcar,es\nZ99,x,es\n")
+    found, num_others = read_synonyms(path, ["I10", "E11.9"])
+    assert [(term.code, term.text) for term in found] == [("I10", "presión alta"), ("E11.9", "azúcar")]
+    assert num_others == 1
+    path.write_text("code,word\nI10,x\n")
+    with pytest.raises(ValueError, match=r"more\.csv has no column 'term'"):
+        read_synonyms(path, ["I10"])
+    path.write_text("code,term\nI10,\n")
+    with pytest.raises(ValueError, match="row 1 lacks its term"):
+        read_synonyms(path, ["I10"])
+
+
+LOAD = """
+import sys
+from transformers import pipeline
+coder = pipeline("icd-coding", sys.argv[1], trust_remote_code=True)
+print(*[code["code"] for code in coder("Known COPD. No pneumonia.")])
+"""
+
+
+def test_a_folder_is_loaded_in_another_process_with_its_own_code(tmp_path):
+    model, tokenizer, rows = make()
+    save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
+    stored = json.loads((tmp_path / "coder/config.json").read_text())
+    assert stored["auto_map"]["AutoModelForSequenceClassification"] == "terms_icd.TermsForICD"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", LOAD, str(tmp_path / "coder")]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout.split() == ["J44.9"], run.stderr[-2000:]
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "coder")
+    note = AutoTokenizer.from_pretrained(tmp_path / "coder")(["Known COPD."], return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(again(note).logits, model(note).logits)
+
+
+def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "codes.csv").write_text("code\nI10\nJ18.9\n")
+    (tmp_path / "more.csv").write_text("code,term\nI10,presión alta\n")
+    folder = str(tmp_path / "coder")
+    files = ["--labels", str(tmp_path / "codes.csv"), "--synonyms", str(tmp_path / "more.csv")]
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, *files]) == 0
+    capsys.readouterr()
+    assert cli.main([folder, "--search", "Presion"]) == 0
+    assert "presión alta" in capsys.readouterr().out
+    assert cli.main(["build", "--output_dir", folder]) == 2
+    assert "--system" in capsys.readouterr().err
+    assert cli.main([str(tmp_path)]) == 2
+    assert "no coder by terms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_terms_that_may_be_phrases_of_restricted_notes_stay_at_home(tmp_path, is_open):
+    model, tokenizer, rows = make()
+    save_coder(
+        model, tokenizer, rows, None, {"dataset": "mimic3", "config": "full", "open": is_open}, tmp_path / "coder"
+    )
+    why = "`push_to_hub` upload it" if is_open else "nothing of it is published"
+    with pytest.raises(ValueError, match=why):
+        ModelFolder.read(tmp_path / "coder")
+    if not is_open:
+        with pytest.raises(ValueError, match="was trained on restricted data"):
+            model.push_to_hub("someone/terms")
+        with pytest.raises(ValueError, match="was trained on restricted data"):
+            ICDCodingPipeline(model=model, tokenizer=tokenizer).tokenizer.push_to_hub("someone/terms")
