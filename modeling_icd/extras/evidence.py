@@ -30,6 +30,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from tqdm.auto import tqdm
 
 from dataset_scripts.arguments import command_parser
+from dataset_scripts.builders.public_files import is_invented
 from dataset_scripts.command import run_command
 from dataset_scripts.evidence import gold_evidence
 from dataset_scripts.facts import FACTS
@@ -40,7 +41,6 @@ from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
 from ..evaluation.learned_notes import check_overlap
 from ..evaluation.model_data import builder_for, private_cache
-from ..evaluation.scoring import is_invented
 from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
 from ..heads import find_head
 from ..inference.batches import padded_inputs
