@@ -22,23 +22,19 @@ def gold_evidence(
     """Spans that justify each code of each record, as characters of its text.
 
     Args:
-        codes (`Collection[str]`, *optional*): Those that are asked for: where evidence is marked in two editions of ICD, it
-            is of theirs; of ICD-9-CM if left out.
+        codes (`Collection[str]`, *optional*): Those that are asked for, by default the records' own: where evidence is marked
+            in two editions of ICD, it is of theirs.
 
     Raises:
         ValueError: where the data set marks no evidence.
     """
-    edition = classification_of(codes) if codes is not None else ICD9
-    column = "evidence" if edition is None else COLUMNS[edition.name]
-    column = column if column in records.column_names else "evidence"
-    if column in records.column_names:
-        label = records.features[column].feature["code"]
-        names = label.names if isinstance(label, datasets.ClassLabel) else None
+    marked = marked_places(records, codes)
+    if marked is not None:
         located: list[dict[str, list[list[int]]]] = []
-        for places in records[column]:
+        for places in marked:
             spans: dict[str, list[list[int]]] = {}
-            for place in places:
-                spans.setdefault(place["code"] if names is None else names[place["code"]], []).extend(place["spans"])
+            for code, of_place in places:
+                spans.setdefault(code, []).extend(of_place)
             located.append(spans)
     elif Path(data_dir, MARKER_FILE).is_file():
         located = locate_evidence(data_dir, records["hadm_id"], records["text"])
@@ -50,6 +46,24 @@ def gold_evidence(
             "unchanged, or give mimic3 the folder of MDACE, `evidence=DIR`."
         )
     return located
+
+
+def marked_places(records, codes: Collection[str] | None = None) -> list[list[tuple[str, list[list[int]]]]] | None:
+    """The places that the records themselves mark, for each record: a code, and the characters that justify it, in several
+    spans where they are not together. `None` where the records have no such column; `codes` as in [`gold_evidence`]."""
+    if codes is None:
+        codes = getattr(getattr(records.features.get("codes"), "feature", None), "names", None)
+    edition = classification_of(codes) if codes else ICD9
+    column = "evidence" if edition is None else COLUMNS.get(edition.name, "evidence")
+    column = column if column in records.column_names else "evidence"
+    if column not in records.column_names:
+        return None
+    label = records.features[column].feature["code"]
+    names = label.names if isinstance(label, datasets.ClassLabel) else None
+    return [
+        [(place["code"] if names is None else names[place["code"]], place["spans"]) for place in places]
+        for places in records[column]
+    ]
 
 
 def locate_evidence(

@@ -123,6 +123,10 @@ class MIMIC3Config(MIMICConfig):
             raise ValueError(
                 "`evidence` is of whole notes: it cannot be found again with `sections` or `text=edin`. Leave these out, or `evidence`."
             )
+        if self.evidence is not None and self.granularity not in (None, "code"):
+            raise ValueError(
+                f"`evidence` justifies codes, and not groups of them (`granularity={self.granularity}`). Leave one of the two out."
+            )
 
 
 class MIMIC3(MIMICBuilder):
@@ -442,7 +446,6 @@ def read_discharge_summaries(
                 notes.leave_out("addenda", pc.and_(is_wanted, is_addendum))
                 is_wanted = pc.and_not(is_wanted, is_addendum)
             is_error = pc.equal(read_choices(batch, "ISERROR", ["", "0", "1"], path, first), "1")
-            has_admission = pc.is_valid(admissions)
             if config.follows_edin:
                 flagged = pc.sum(pc.and_(is_wanted, is_error)).as_py() or 0
                 notes.left_out[f"kept, {name} rows flagged as errors"] += flagged

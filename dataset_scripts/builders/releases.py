@@ -89,5 +89,5 @@ def _choose(module: str, folders: Sequence[Path], release: str | None, data_dir:
 
 def _version_of(path: Path) -> str | None:
     """The version that the innermost folder with one in its name has."""
-    found = [match[1] for part in path.parent.parts if (match := VERSION.search(part))]
+    found = [match[1] for part in path.parent.parts if (match := VERSION.search(part)) and match[1] in RELEASES]
     return found[-1] if found else None

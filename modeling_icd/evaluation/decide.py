@@ -18,6 +18,7 @@ from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dataset_scripts.arguments import PROGRAM, HelpFormatter, add_data_options, with_files
+from dataset_scripts.builders.public_files import is_invented
 from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, read_json, write_json
 
@@ -30,7 +31,7 @@ from ..inference.processes import first_process_first, run_in_processes, this_pr
 from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
-from .learned_notes import warn_of_learned
+from .learned_notes import check_overlap, warn_of_learned
 from .model_data import builder_for, private_cache
 from .scoring import add_shared_options, gold_columns
 
@@ -81,8 +82,11 @@ def refit_decision(
     builder = first_process_first(
         lambda: builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
     )
-    notes = notes_to_decide_on(builder.as_dataset(split="validation"), config.label2id, args)  # now, not after scoring
-    warn_of_learned(folder, notes.texts)
+    records = builder.as_dataset(split="validation")
+    notes = notes_to_decide_on(records, config.label2id, args)  # now, not after scoring
+    about = {"dataset": trained_on["dataset"], "config": builder.config.name, "split": "validation"}
+    if not check_overlap(folder, records, **about, is_synthetic=is_invented(builder), allow=True):
+        warn_of_learned(folder, notes.texts)
     model, tokenizer = load_model(folder, reader=reader)
     store = make_store(model) if make_store is not None and config.has_fixed_states else None
     decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)

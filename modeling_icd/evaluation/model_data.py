@@ -76,8 +76,10 @@ def builder_for(
         given["codes"] = list(model_config.label2id)
     if split == "all":
         given["unsplit"] = True
-        if dataset == "mimic4" or (dataset == "mimic3" and config not in (None, "full")):
+        if dataset == "mimic4" or (dataset == "mimic3" and (config not in (None, "full") or "min_count" in given)):
             # The code set is the one that the model was trained for, not the most frequent codes of another folder.
-            given = {name: value for name, value in given.items() if name not in ("num_codes", "codes_file")}
+            given = {
+                name: value for name, value in given.items() if name not in ("num_codes", "codes_file", "min_count")
+            }
             given["codes"] = list(model_config.label2id)
     return load_builder(dataset, config, data_dir=data_dir, cache_dir=cache_dir, **given)

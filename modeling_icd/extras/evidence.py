@@ -4,11 +4,7 @@
 
 The spans and the weights of words that a method of `pipeline("icd-coding")` gives for a code are compared with the gold
 spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, the
-synthetic corpora (read as `mimic3` and `mimic4`), and MIMIC-III with the annotations of MDACE:
-
-    modeling-icd evidence runs/mine --dataset mimic3 --data_dir DIR --dataset_config mdace_charts --dataset_options evidence=MDACE
-
-The method `titles` is a yardstick that needs no model: the words of a note that the code's title has, too.
+synthetic corpora, and `mimic3` with `--dataset_options evidence=MDACE`. The method `titles` is a yardstick that needs no model: the words of a note that the code's title has, too.
 """
 
 import argparse
@@ -325,9 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--dataset_config", help="default: the configuration that the model was trained on")
-    parser.add_argument(
-        "--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="options of the configuration"
-    )
+    parser.add_argument("--dataset_options", nargs="+", default=[], metavar="NAME=VALUE", help="of the configuration")
     parser.add_argument("--split", default="test")
     parser.add_argument(
         "--methods",
@@ -347,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--allow_overlap",
         action="store_true",
-        help="also on a split that holds admissions that the model learned from",
+        help="also of admissions that the model learned from",
     )
     parser.add_argument("--trust_remote_code", action="store_true")
     args = parser.parse_args(arguments)

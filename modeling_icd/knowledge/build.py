@@ -228,7 +228,7 @@ def save_coder(
         )
         for row, score, *at in zip(rows, scores, *columns, strict=True)
     ]
-    with whole_folder(folder) as partial:
+    with whole_folder(folder, private=True) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         write_csv(table, COLUMNS, partial / TERMS_FILE)

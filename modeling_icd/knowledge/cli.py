@@ -14,6 +14,7 @@ import csv
 import sys
 from pathlib import Path
 
+from datasets.exceptions import DatasetsError
 from rich.console import Console
 from rich.table import Table
 
@@ -22,9 +23,11 @@ from dataset_scripts.arguments import add_data_options, command_parser, with_fil
 from dataset_scripts.codes.systems import CODE_SYSTEMS
 from dataset_scripts.command import run_command
 from dataset_scripts.counts import counted
-from dataset_scripts.files import check_writable
+from dataset_scripts.files import check_writable, make_folder
 from dataset_scripts.tables import BadRow, read_table
 
+from ..evaluation.learned_notes import admissions_of, write_learned
+from ..inference.tokens import texts_of_notes
 from .build import COLUMNS, TERMS_FILE, save_coder
 from .coder import build_coder, record_of, system_of
 from .stems import stems_of
@@ -38,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["build"]:
         args = make_build_parser().parse_args(arguments[1:])
-        return run_command(lambda: build(args))
+        return run_command(lambda: build(args), DatasetsError)
     args = make_parser().parse_args(arguments)
     return run_command(lambda: show(args))
 
@@ -77,6 +80,10 @@ def make_parser() -> argparse.ArgumentParser:
 def build(args: argparse.Namespace) -> int:
     """Build a coder as the command line says."""
     check_writable(args.output_dir, is_folder=True)
+    if args.output_dir.is_dir() and any(args.output_dir.iterdir()) and not (args.output_dir / TERMS_FILE).is_file():
+        raise FileExistsError(
+            f"`output_dir` ({args.output_dir}) holds other files, which would be lost: give another folder, or that of a coder by terms."
+        )
     options = with_files(args.dataset_options, args)
     builder = open_builder(args, options)
     if builder is None and not args.system:
@@ -87,8 +94,14 @@ def build(args: argparse.Namespace) -> int:
     coder = build_coder(
         systems, labels, args.synonyms, builder, uses_notes, say=True, read_denials=not args.ignore_denials
     )
-    record = record_of(builder if uses_notes else None, coder.code_counts, options)
+    record = record_of(builder if uses_notes else None, coder.code_counts, options, args.synonyms is not None)
     save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir)
+    if uses_notes and builder is not None:
+        train, private_dir = builder.as_dataset(split="train"), Path(f"{args.output_dir}-private")
+        named = admissions_of(train, args.dataset or "files", record["synthetic"])
+        write_learned(texts_of_notes(train), make_folder(private_dir, private=True), named)
+    if not record["open"]:
+        print(f"{args.output_dir} may hold phrases of notes: only you can read it, and it is not published.")
     print(args.output_dir)
     return 0
 

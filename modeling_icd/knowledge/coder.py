@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from dataset_scripts import ICDBuilder
+from dataset_scripts.arguments import PATH_OPTIONS
 from dataset_scripts.builders.public_files import is_invented, is_public
 from dataset_scripts.codes.classification import ICD9, classification_of
-from dataset_scripts.evidence import gold_evidence
+from dataset_scripts.evidence import gold_evidence, marked_places
 
 from ..inference.tokens import codes_of_notes, texts_of_notes
 from ..terms_icd import TermsForICD
@@ -94,10 +95,10 @@ def build_coder(
 
 def marked_phrases(train, builder: ICDBuilder) -> list[list[tuple[str, list[list[int]]]]]:
     """The evidence that a data set marks, for each note: a code, and the characters that justify it, in several places where
-    they are not together. None where the data set marks none."""
-    if "evidence" in train.column_names:
-        names = train.features["codes"].feature.names
-        return [[(names[place["code"]], place["spans"]) for place in of_note] for of_note in train["evidence"]]
+    they are not together; nothing of each where the data set marks none."""
+    marked = marked_places(train)
+    if marked is not None:
+        return marked
     try:
         located = gold_evidence(train, builder.config.data_dir)
     except ValueError:
@@ -116,15 +117,18 @@ def system_of(codes: Sequence[str]) -> list[str]:
     return [system for kind, system in (("diagnosis", "icd10cm"), ("procedure", "icd10pcs")) if kind in kinds]
 
 
-def record_of(builder: ICDBuilder | None, code_counts: dict[str, int], options: Sequence[str]) -> dict[str, Any]:
-    """What the configuration says of the notes that a coder learned from; of one without notes, that anyone may have it."""
+def record_of(
+    builder: ICDBuilder | None, code_counts: dict[str, int], options: Sequence[str], has_synonyms: bool = False
+) -> dict[str, Any]:
+    """What the configuration says of the notes that a coder learned from. One that has read no note is open to anyone, unless it
+    has terms of the user's own, which may be phrases of notes."""
     if builder is None:
-        return {"open": True}
+        return {"open": not has_synonyms}
     return {
         "dataset": builder.name,
         "config": builder.config.name,
-        "options": [pair for pair in options if not pair.partition("=")[0].endswith(("_dir", "_file"))],
+        "options": [pair for pair in options if not pair.partition("=")[0].endswith(PATH_OPTIONS)],
         "synthetic": is_invented(builder),
-        "open": is_public(builder),
+        "open": is_public(builder) and not has_synonyms,
         "code_counts": code_counts,
     }

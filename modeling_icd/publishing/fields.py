@@ -20,6 +20,7 @@ from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 from ..evaluation.yardsticks import COMPARED, WARNING
+from ..graph_icd import GRAPH_SOURCES
 from ..heads import HEADS
 from ..modeling_icd import MODELS
 
@@ -195,6 +196,10 @@ BACKBONE_SOURCE = whole(
     },
     others=NOTHING,
 ).called("the backbone under the head: `name`, a Hub id, `smollm2` or a folder, `revision`, a commit, and `digest`")
+LABEL_GRAPH = whole(
+    {"sources": list_of(one_of(*GRAPH_SOURCES)), "layers": WHOLE, "neighbours": WHOLE, "threshold": NUMBER},
+    others=NOTHING,
+).called("the graph of codes: `sources`, `layers`, `neighbours` and `threshold`")
 CONFIG: dict[str, Kind] = {
     **dict.fromkeys(sorted(DECLARED), SCALAR),
     "architectures": Kind(
@@ -204,6 +209,7 @@ CONFIG: dict[str, Kind] = {
     "model_type": one_of(*(model.config_class.model_type for model in MODELS.values())),
     "backbone_config": Kind("an object of numbers, switches and single words", _is_plain),
     "backbone_source": optional(BACKBONE_SOURCE),
+    "label_graph": optional(LABEL_GRAPH),
     "head": one_of(*HEADS),
     "head_options": optional(map_of(either(SCALAR, list_of(SCALAR)), key=r"[a-z]\w{0,60}")),
     "auto_map": AUTO_MAP,
@@ -246,6 +252,7 @@ _MODEL_SETTINGS = {
     "reader_options": optional(list_of(either(OPTION, Kind("a file of vectors", _names_vectors)))),
     "freeze_backbone": FLAG,
     "lora_r": WHOLE,
+    "label_graph": optional(list_of(one_of(*GRAPH_SOURCES))),
     "attn_implementation": either(_SETTING, ATTENTION),
 }
 RUN: dict[str, Kind] = {

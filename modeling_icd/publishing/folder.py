@@ -146,8 +146,8 @@ def refuse_terms(config: Mapping[str, Any]) -> None:
         return
     if data_access(config.get("training_data")) == "restricted":
         raise ValueError(
-            "This coder by terms learned from restricted notes, and its terms may be phrases of these, so nothing of it is published. "
-            "Build one that has read no note (`modeling-icd terms build` with `--codes_only`, or without a data set)."
+            "This coder by terms learned from restricted notes or has synonyms of your own, and its terms may be phrases of notes, so "
+            "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set)."
         )
     raise ValueError(
         "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from dataset_scripts.arguments import PATH_OPTIONS
+
 from .credentials import find_credentials
 from .folder import ModelFolder, project_file, read_content
 from .notes import TrainingNotes
@@ -102,7 +104,7 @@ def local_names(folder: ModelFolder | None = None, public: str = "") -> LocalNam
     if folder is not None:
         paths |= {str(folder.path), str(folder.path.resolve())}
     for run in folder.runs if folder is not None else ():
-        paths |= {str(value) for key, value in run["data"].items() if key.endswith(("_dir", "_file")) and value}
+        paths |= {str(value) for key, value in run["data"].items() if key.endswith(PATH_OPTIONS) and value}
         paths |= {pair.partition("=")[2] for pair in run["data"].get("dataset_options") or []}
         paths.add(run["training"]["output_dir"])
     users = {os.environ.get(variable, "") for variable in ("LOGNAME", "USER", "USERNAME")} | {Path.home().name}

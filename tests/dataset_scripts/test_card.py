@@ -83,7 +83,7 @@ def test_every_configuration_names_its_paper_and_its_splits(card, tmp_path):
     for name, cls in (("mimic3", MIMIC3), ("mimic4", MIMIC4)):
         for config in cls.BUILDER_CONFIGS:
             assert f"| `{name}` `{config.name}` |" in table
-            if config.name == "custom":
+            if config.name in ("custom", "mdace", "mdace_charts"):  # which need more than the tables
                 continue
             builder = cls(config.name, data_dir=tmp_path / name, cache_dir=tmp_path / "cache")
             said = builder.info.description

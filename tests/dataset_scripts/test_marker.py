@@ -32,7 +32,7 @@ def test_nothing_but_the_generator_imports_the_generator():
         and any(name.startswith("dataset_scripts.synthetic") for name in imported_by(path))
     ]
     assert len(files) > 50 and importers == []
-    assert "dataset_scripts.marker.is_synthetic" in set(imported_by(ROOT / "modeling_icd/evaluation/scoring.py"))
+    assert "dataset_scripts.marker.is_synthetic" in set(imported_by(ROOT / "dataset_scripts/builders/public_files.py"))
     assert "dataset_scripts.marker.MARKER_FILE" in set(imported_by(generator / "mimic4.py"))
 
 

@@ -9,7 +9,7 @@ from mimic3_tables import folder  # noqa: F401
 
 from dataset_scripts import MIMIC3, load_builder, load_split
 from dataset_scripts.builders.mdace import Charts, find_charts, find_lists
-from dataset_scripts.builders.mimic import caml_text
+from dataset_scripts.builders.note_text import caml_text
 from dataset_scripts.evidence import gold_evidence, locate_evidence
 from dataset_scripts.marker import is_synthetic
 from dataset_scripts.synthetic import write_corpus

@@ -203,7 +203,7 @@ def test_a_run_takes_any_backbone_with_any_head(kind, folders, tmp_path):
     options = {"head_options": ["filter_sizes=3,5", "num_filter_maps=4"], "reduction_size": 8, "window_size": 8}
     args = ModelArguments("generic", str(folders / kind), head="multirescnn", lora_r=2, lora_layers_from=1, **options)
     model = add_lora(build_model(args, args.backbone, ["486", "401.9"], {}, None), args)
-    rest = {"architecture": "subword", "norm": "layer", "reduced_path": True, "projection_size": 256}
+    rest = {"architecture": "subword", "norm": "layer", "reduced_path": True, "projection_size": 256, "num_queries": 1}
     assert model.config.head_options == {**SMALL_CNN["head_options"], "num_residual_layers": 1, **rest}
     assert model.config.id2label == {0: "486", 1: "401.9"}
     model(*some_notes(20), labels=torch.ones(1, 2)).loss.backward()

@@ -30,6 +30,8 @@ PUBLISHED = {
     "backbone_icd.py",
     "heads.py",
     "windows_icd.py",
+    "graph_icd.py",
+    "terms_icd.py",
     "attention_icd.py",
     "layers_icd.py",
     "multirescnn_icd.py",

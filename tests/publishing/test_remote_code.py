@@ -166,7 +166,7 @@ ALLOWED_BY_FILE = {
     "configuration_icd.py": {"vars"},
     "reading_icd.py": {"copy.copy"},
     # Terms are integers, looked up by their stems.
-    "terms_icd.py": {"torch.bool", "torch.uint8", "typing.NamedTuple", "vars", "torch.ones_like"},
+    "terms_icd.py": {"torch.uint8", "typing.NamedTuple", "vars", "torch.ones_like"},
     # A reader of words is entered among the backbones that are known by name.
     "words_icd.py": {"transformers.AutoConfig.register", "transformers.AutoModel.register"},
 }
