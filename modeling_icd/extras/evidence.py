@@ -38,7 +38,7 @@ from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
 from ..evaluation.learned_notes import check_overlap
 from ..evaluation.model_data import builder_for, private_cache
 from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
-from ..heads import find_head
+from ..heads import HEADS, find_head
 from ..inference.batches import padded_inputs
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
@@ -192,6 +192,10 @@ def methods_of(config) -> list[str]:
     if config.head == "last":
         raise ValueError(
             f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
+        )
+    if config.head not in HEADS:
+        raise ValueError(
+            "A coder by terms gives the places where it found them, and no weights of words: this command judges other models."
         )
     methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
     return [*methods, *([TITLES] if config.code_descriptions else [])]

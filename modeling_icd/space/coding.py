@@ -14,7 +14,7 @@ import torch
 from ..decision_icd import calibrated_scores, flags_of, predicted, rule_in_force, threshold_value
 from ..evidence_icd import token_weights, word_weights
 from ..extras.audit import likely_missed, likely_unsupported
-from ..heads import find_head
+from ..heads import HEADS, find_head
 from ..inference.linear import fast_linear_layers
 from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
@@ -48,6 +48,7 @@ class Coder:
 
     Raises:
         ValueError, FileNotFoundError: as `load_model` does.
+        ValueError: where it is a coder by terms, which has no hidden states for the page to look into.
     """
 
     def __init__(
@@ -63,6 +64,10 @@ class Coder:
         self.key = key
         self.name = Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
         self.model, self.config = self.pipeline.model, self.pipeline.model.config
+        if self.config.head not in HEADS:
+            raise ValueError(
+                f"{model_id} is a coder by terms, which the page cannot show: code notes with `modeling-icd predict`."
+            )
         self.names: list[str] = [self.config.id2label[i] for i in range(len(self.config.id2label))]
         descriptions = self.config.code_descriptions or {}
         classes = classify(self.names)

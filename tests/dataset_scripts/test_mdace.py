@@ -9,6 +9,7 @@ from mimic3_tables import folder  # noqa: F401
 
 from dataset_scripts import MIMIC3, load_builder, load_split
 from dataset_scripts.builders.mdace import Charts, find_charts, find_lists
+from dataset_scripts.builders.mimic3 import MIMIC3Config
 from dataset_scripts.builders.note_text import caml_text
 from dataset_scripts.evidence import gold_evidence, locate_evidence
 from dataset_scripts.marker import is_synthetic
@@ -173,3 +174,17 @@ def test_the_published_annotations_and_lists_are_read(shared_dir):
             for c in ("mdace", "mdace_charts")
         }
         assert sizes == {"mdace": [47_900, 1_691, 3_131], "mdace_charts": [181, 60, 61]}
+
+
+def test_evidence_that_the_records_cannot_have_is_refused(tmp_path):
+    for options in ({"sections": ["hospital course"]}, {"text": "edin"}, {"granularity": "category"}):
+        with pytest.raises(ValueError, match="`evidence`"):
+            MIMIC3Config(name="full", data_dir=str(tmp_path), evidence=str(tmp_path), **options)
+
+
+def test_evidence_is_of_the_edition_of_the_records_codes(twin, tmp_path):
+    options = {"data_dir": str(twin), "evidence": str(twin / "mdace"), "cache_dir": str(tmp_path / "cache")}
+    builder = load_builder("mimic3", "mdace_charts", to_icd10=True, **options)
+    records = builder.as_dataset(split="train")
+    codes = {code for spans in gold_evidence(records, twin) for code in spans}
+    assert codes & set(records.features["codes"].feature.names)

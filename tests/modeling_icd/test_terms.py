@@ -9,7 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from dataset_scripts import load_builder
+from dataset_scripts.synthetic import write_corpus
 from modeling_icd import ICDCodingPipeline
+from modeling_icd.evaluation.learned_notes import admissions_of, count_learned_admissions
+from modeling_icd.extras.evidence import main as evidence_main
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.knowledge import cli
 from modeling_icd.knowledge.build import (
@@ -24,6 +28,7 @@ from modeling_icd.knowledge.build import (
 from modeling_icd.knowledge.sources import Term, evidence_terms, read_synonyms, variants
 from modeling_icd.knowledge.stems import stems_of
 from modeling_icd.publishing.folder import ModelFolder
+from modeling_icd.space.coding import Coder
 
 
 TITLES = {
@@ -204,6 +209,27 @@ def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
     assert "--system" in capsys.readouterr().err
     assert cli.main([str(tmp_path)]) == 2
     assert "no coder by terms" in capsys.readouterr().err
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", str(tmp_path), *files]) == 2
+    assert "holds other files, which would be lost" in capsys.readouterr().err
+    assert (tmp_path / "codes.csv").is_file()
+    # Terms of the user's own may be phrases of notes.
+    config = json.loads((tmp_path / "coder" / "config.json").read_text())
+    assert config["training_data"]["open"] is False
+    assert (tmp_path / "coder").stat().st_mode & 0o077 == 0
+    with pytest.raises(ValueError, match="which the page cannot show"):
+        Coder(folder, trust_remote_code=True)
+    assert evidence_main([folder, "--dataset", "codiesp", "--data_dir", "nowhere"]) == 2
+
+
+def test_a_coder_remembers_which_admissions_it_has_read(tmp_path):
+    write_corpus(tmp_path / "mimic", num_admissions=30, length="short", show_progress=False)
+    folder = tmp_path / "coder"
+    data = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(tmp_path / "mimic")]
+    assert cli.main(["build", *data, "--output_dir", str(folder)]) == 0
+    builder = load_builder("mimic3", "top50", data_dir=str(tmp_path / "mimic"), cache_dir=str(tmp_path / "cache"))
+    train, test = (builder.as_dataset(split=name) for name in ("train", "test"))
+    assert count_learned_admissions(folder, admissions_of(train, "mimic3", True)) == len(train)
+    assert count_learned_admissions(folder, admissions_of(test, "mimic3", True)) == 0
 
 
 @pytest.mark.parametrize("is_open", [True, False])

@@ -8,6 +8,7 @@ from dataset_scripts.codes import icd10_hierarchy
 from modeling_icd.evaluation.yardsticks import training_warning
 from modeling_icd.publishing.card import build_card
 from modeling_icd.publishing.cli import main
+from modeling_icd.publishing.fields import CONFIG, RUN
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.publishing.release import outgoing_files, plan_release
 from modeling_icd.sharing_icd import is_sealed
@@ -196,3 +197,13 @@ def test_names_of_unknown_data_are_escaped_in_the_card(model_dir, edit):
     card = build_card(folder, plan_release(folder, REPO, permission="a <b>letter</b> | of\n# 2026"))
     text = ModelCard(card).text
     assert "<script>" not in text and "<b>" not in text and "x`" not in text and "\n# 2026" not in text
+
+
+def test_a_graph_of_codes_may_go_out():
+    graph = {"sources": ["hierarchy", "co_occurrence"], "layers": 1, "neighbours": 16, "threshold": 0.4}
+    assert CONFIG["label_graph"].accepts(graph) and CONFIG["label_graph"].accepts(None)
+    assert not CONFIG["label_graph"].accepts(graph | {"sources": ["the notes of John Smith"]})
+    assert not CONFIG["label_graph"].accepts(graph | {"comment": 1})
+    settings = {"backbone": "words", "freeze_backbone": False, "lora_r": 0, "label_graph": ["hierarchy"]}
+    assert RUN["model"].accepts(settings)
+    assert not RUN["model"].accepts(settings | {"label_graph": ["John"]})
