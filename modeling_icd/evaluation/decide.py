@@ -24,6 +24,7 @@ from dataset_scripts.files import check_writable, read_json, write_json
 
 from ..decision_icd import RULES, threshold_value
 from ..inference.hidden_states import HiddenStates
+from ..inference.learned_notes import check_overlap, warn_of_learned
 from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
 from ..inference.loop import logits_of_notes
 from ..inference.model_folder import RUN_FILE, read_run
@@ -31,7 +32,6 @@ from ..inference.processes import first_process_first, run_in_processes, this_pr
 from ..inference.tokens import empty_notes, texts_of_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
-from .learned_notes import check_overlap, warn_of_learned
 from .model_data import builder_for, private_cache
 from .scoring import add_shared_options, gold_columns
 

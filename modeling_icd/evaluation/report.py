@@ -12,8 +12,8 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import write_text
 
 from ..decision_icd import FLAGS
+from ..inference.learned_notes import overlap_text
 from .icd_metrics.metrics import shown_in
-from .learned_notes import overlap_text
 from .plots import make_plots
 
 

@@ -15,12 +15,12 @@ from dataset_scripts.counts import counted
 
 from ..decision_icd import calibrated_scores, decision_fields
 from ..inference.hidden_states import HiddenStates
+from ..inference.learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
 from ..inference.loop import check_tokens, logits_of_notes, logits_of_tokens
 from ..inference.processes import first_process_first
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes, tokenize_notes
 from .icd_metrics.inputs import ClassIds
-from .learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from .model_data import builder_for
 from .results import ScoredSplit
 from .results_file import data_fingerprint

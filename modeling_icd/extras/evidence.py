@@ -35,11 +35,11 @@ from dataset_scripts.files import write_json
 from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
-from ..evaluation.learned_notes import check_overlap
 from ..evaluation.model_data import builder_for, private_cache
 from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
 from ..heads import HEADS, find_head
 from ..inference.batches import padded_inputs
+from ..inference.learned_notes import check_overlap
 from ..inference.loading import add_reader_options, load_model, reader_arguments
 from ..inference.loop import check_logits
 from ..pipeline_icd import encode_note

@@ -26,7 +26,7 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, make_folder
 from dataset_scripts.tables import BadRow, read_table
 
-from ..evaluation.learned_notes import admissions_of, write_learned
+from ..inference.learned_notes import admissions_of, write_learned
 from ..inference.tokens import texts_of_notes
 from .build import COLUMNS, TERMS_FILE, save_coder
 from .coder import build_coder, record_of, system_of

@@ -21,8 +21,8 @@ from dataset_scripts.licenses import OPEN_LICENSES
 from ..configuration_icd import GRUConfig, LlamaMultiResCNNConfig, head_of
 from ..decision_icd import describe_rule, threshold_value
 from ..evaluation.icd_metrics.metrics import shown_in
-from ..evaluation.learned_notes import overlap_text
 from ..evaluation.yardsticks import training_warning
+from ..inference.learned_notes import overlap_text
 from ..inference.model_folder import weights_digest
 from .fields import records_of
 from .folder import ModelFolder, project_file, reads_words

@@ -29,10 +29,10 @@ from dataset_scripts.counts import counted
 from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
-from ..evaluation.learned_notes import admissions_of, write_learned
 from ..heads import find_head, members_of
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
+from ..inference.learned_notes import admissions_of, write_learned
 from ..inference.loading import load_config, prepare_backbone, to_device
 from ..inference.processes import OtherProcessFailed, first_process_first, first_process_only
 from ..inference.tokens import texts_of_notes

@@ -8,7 +8,7 @@ import datasets
 
 from dataset_scripts import load_split
 from modeling_icd.evaluation.cli import main as evaluate_main
-from modeling_icd.evaluation.learned_notes import (
+from modeling_icd.inference.learned_notes import (
     ADMISSIONS_FILE,
     FILE,
     admissions_of,

@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from dataset_scripts import load_builder
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import ICDCodingPipeline
-from modeling_icd.evaluation.learned_notes import admissions_of, count_learned_admissions
 from modeling_icd.extras.evidence import main as evidence_main
+from modeling_icd.inference.learned_notes import admissions_of, count_learned_admissions
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.knowledge import cli
 from modeling_icd.knowledge.build import (

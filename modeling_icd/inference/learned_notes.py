@@ -14,7 +14,7 @@ from pathlib import Path
 from dataset_scripts.counts import counted
 from dataset_scripts.files import whole_file
 
-from ..inference.tokens import texts_of_notes
+from .tokens import texts_of_notes
 
 
 FILE = "learned-notes.txt"
