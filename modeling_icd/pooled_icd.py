@@ -21,6 +21,12 @@ def require_not_negative(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
 
 
+def state_at(hidden_states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The state `(B, D)` at one place of each note, of states `(B, L, D)` and places `(B,)`; for batches of any size in ONNX, too."""
+    index = places[:, None, None].expand(-1, 1, hidden_states.shape[-1])
+    return hidden_states.gather(1, index)[:, 0]
+
+
 class PooledHead(nn.Linear):
     """One vector per note, then one linear layer: the layer that a model names `score`.
 
@@ -53,12 +59,11 @@ class PooledHead(nn.Linear):
             weights = attention_mask.float() / attention_mask.sum(dim=1, keepdim=True).clamp(min=1)
             return torch.einsum("bl,bld->bd", weights, hidden_states.float()).to(hidden_states.dtype)
         positions = torch.arange(attention_mask.shape[1], device=hidden_states.device)
-        rows = torch.arange(len(attention_mask), device=hidden_states.device)
-        last = hidden_states[rows, (positions * attention_mask).argmax(dim=1)]
+        last = state_at(hidden_states, (positions * attention_mask).argmax(dim=1))
         if self.pooling == "last":
             return last
         half = hidden_states.shape[-1] // 2
-        return torch.cat([last[:, :half], hidden_states[rows, attention_mask.argmax(dim=1)][:, half:]], dim=-1)
+        return torch.cat([last[:, :half], state_at(hidden_states, attention_mask.argmax(dim=1))[:, half:]], dim=-1)
 
     def forward(  # type: ignore[override]
         self, hidden_states, attention_mask, need_attentions: bool | torch.Tensor = True, only_codes=None
