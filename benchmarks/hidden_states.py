@@ -127,7 +127,7 @@ class CheapBackbone:
     def __init__(self, width: int = 16):
         self.config = SimpleNamespace(
             **{"window_size": None, "window_stride": None, "hidden_layer": None, "normalize_hidden_states": False},
-            **{"layer_mix": False},
+            **{"bidirectional_attention": False, "layer_mix": False},
             **{"_attn_implementation": "sdpa", "backbone_settings": {}, "hidden_size": width},
         )
         self.model, self.device, self.dtype = nn.Linear(1, 1), torch.device("cpu"), torch.float32
