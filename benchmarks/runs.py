@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -24,6 +25,11 @@ from modeling_icd.inference.loading import load_model
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.inference.tokens import empty_notes
 from modeling_icd.training.run import main as train_main
+
+
+def settings_of(config: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of `configs/CONFIG.yaml`, and what differs from them."""
+    return {**yaml.safe_load(Path(f"configs/{config}.yaml").read_text()), **(options or {})}
 
 
 def train_and_score(
@@ -47,7 +53,7 @@ def train_and_score(
     if results_file.exists():
         return json.loads(results_file.read_text())
     states_dir, cache_dir = folder.parent / "hidden_states", folder.parent / "cache"
-    settings = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())
+    settings = settings_of(config)
     options = {
         "data_dir": data_dir,
         "data_cache_dir": cache_dir,
@@ -112,7 +118,7 @@ def score_ensemble(folders: Sequence[Path], config: str, data_dir: str, **differ
     Args:
         differing: options that differ from those of `configs/CONFIG.yaml`, as [`train_and_score`] was given them.
     """
-    settings = {**yaml.safe_load(Path(f"configs/{config}.yaml").read_text()), **differing}
+    settings = settings_of(config, differing)
     members = [logits_of_split(folder, settings, data_dir, "test") for folder in folders]
     model_config, records, _ = members[0]
     if settings.get("refit_on_validation"):

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import settings_of
 from dataset_scripts.command import run_command
 from dataset_scripts.files import make_folder, write_text
 
-from .estimates import MACHINES, estimate, settings_of
+from .estimates import MACHINES, estimate
 from .plans import Plan, Run, names, read_plan
 from .report import as_json, plot, report
 from .running import finished, pairs_of, run_all
@@ -38,11 +39,11 @@ def show_plan(
     estimates: dict[tuple[str, str, str], str] = {}
     for run in runs:
         state = f"{done[run]['training_seconds'] / 60:.1f} min" if run in done else "to do"
-        row, task = plan.rows[run.row], plan.tasks[run.task]
+        row = plan.rows[run.row]
         config = row.configs.get(run.task)
         line = f"{state:>10}  {run.name}  ({row.yardstick or config})"
         if config is not None and row.has_seeds and run not in done and run.part in sizes:
-            options = {**task.options, **row.options[run.task]}
+            options = plan.options_of(run)
             key = (config, str(options), run.part)
             if key not in estimates:
                 estimates[key] = say_estimate(config, options, sizes[run.part])

@@ -21,6 +21,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.memory import peak, returning_memory
+from benchmarks.runs import settings_of
 from benchmarks.tfidf import notes_and_labels
 from dataset_scripts.command import run_command
 from dataset_scripts.files import write_text
@@ -31,8 +32,7 @@ from modeling_icd.inference.loading import load_model
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.inference.tokens import tokenize_notes
 
-from .estimates import settings_of
-from .plans import Plan, Run, Task, read_plan
+from .plans import Plan, Run, read_plan
 from .report import figures_of
 from .running import builder_of, data_dir_of, finished, pairs_of
 
@@ -123,13 +123,12 @@ def unbeaten(costs: Mapping[str, float], reached: Mapping[str, float]) -> list[s
     return kept
 
 
-def epochs_of(plan: Plan, task: Task, run: Run) -> float:
+def epochs_of(plan: Plan, run: Run) -> float:
     """How many epochs a run has at most."""
     row = plan.rows[run.row]
     if row.yardstick is not None:
         return 1.0
-    options = {**task.options, **row.options[run.task]}
-    return float(settings_of(row.configs[run.task], options).get("num_train_epochs", 3))
+    return float(settings_of(row.configs[run.task], plan.options_of(run)).get("num_train_epochs", 3))
 
 
 def table(found: Mapping[str, dict[str, float]], kept: list[str]) -> list[str]:
@@ -206,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = {}
     for row in (row for row in plan.rows if row in rows):
         reached = figures_of(results, args.task, row, "f1_micro")
-        cost = {"f1_micro": reached.mean if reached else 0.0, "epochs": epochs_of(plan, task, rows[row])}
+        cost = {"f1_micro": reached.mean if reached else 0.0, "epochs": epochs_of(plan, rows[row])}
         found[row] = {**cost, **apart(rows[row], args)}
     kept = unbeaten(
         {row: cost["coding"] for row, cost in found.items()}, {row: cost["f1_micro"] for row, cost in found.items()}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from transformers import AutoConfig, LlamaConfig
 
 from benchmarks.llama2_arithmetic import LLAMA2_7B, lora_weights
+from benchmarks.runs import settings_of
 from modeling_icd.describe_icd import describe_model
 from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training.arguments import WORDS, ModelArguments
@@ -46,11 +46,6 @@ class Estimate(NamedTuple):
 
     def hours(self, machine: str, num_epochs: float) -> float:
         return (self.once + num_epochs * self.epoch) / MACHINES[machine] / 3600
-
-
-def settings_of(config: str, options: dict[str, Any]) -> dict[str, Any]:
-    """A configuration file's fields, and what differs from them."""
-    return {**yaml.safe_load(Path(f"configs/{config}.yaml").read_text()), **options}
 
 
 def backbone_config(settings: dict[str, Any]):

@@ -150,6 +150,10 @@ class Plan(NamedTuple):
             means = [word for word, row in of_task.items() if row.mean_of is not None and kept == task.seeds]
             yield from (Run(name, part, word, task.seeds[0]) for part in task.parts for word in means)
 
+    def options_of(self, run: Run) -> dict[str, Any]:
+        """What differs in a run from its row's configuration."""
+        return {**self.tasks[run.task].options, **self.rows[run.row].options[run.task]}
+
     def members(self, run: Run) -> list[Run]:
         """The runs whose logits a run averages."""
         row = self.rows[run.row].mean_of

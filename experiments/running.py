@@ -57,7 +57,7 @@ def do(run: Run, plan: Plan, data_dir: str, output_dir: Path, num_processes: int
     task, row = plan.tasks[run.task], plan.rows[run.row]
     folder = output_dir / run.name
     if row.has_seeds:
-        options = {"dataset": task.dataset, "disable_tqdm": True, **task.options, **row.options[run.task]}
+        options = {"dataset": task.dataset, "disable_tqdm": True, **plan.options_of(run)}
         return train_and_score(
             row.configs[run.task], folder, data_dir, run.part, run.seed, num_processes=num_processes, **options
         )
@@ -94,9 +94,8 @@ def mean_metrics(run: Run, plan: Plan, data_dir: str, output_dir: Path) -> dict[
         raise ValueError(
             f"{run.name} averages {missing[0]}, which is not done: name its row, too, or leave --rows out."
         )
-    row, task = plan.rows[run.row], plan.tasks[run.task]
-    options = {"dataset": task.dataset, **task.options, **row.options[run.task]}
-    return score_ensemble(list(members.values()), row.configs[run.task], data_dir, **options)
+    options = {"dataset": plan.tasks[run.task].dataset, **plan.options_of(run)}
+    return score_ensemble(list(members.values()), plan.rows[run.row].configs[run.task], data_dir, **options)
 
 
 def finished(plan: Plan, runs: list[Run], output_dir: Path) -> dict[Run, dict[str, Any]]:

@@ -22,7 +22,7 @@ from ..codes.grouping import GRANULARITIES, CodeChange
 from ..codes.icd9 import Kind
 from ..marker import MARKER_FILE
 from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edin
-from .note_text import RULES, is_blank, join_texts, prepare_texts, replace_marks
+from .note_text import RULES, is_blank, join_texts, joint_of, prepare_texts, replace_marks
 from .published_lists import check_admissions, check_subjects
 from .records import ICDBuilder, ICDConfig, check_positive, most_frequent, record_features
 from .sections import SectionFilter, check_sections, describe_sections
@@ -318,11 +318,10 @@ class MIMICBuilder(ICDBuilder):
 
     def _join(self, texts: list[str]) -> tuple[str, list[int]]:
         """A record's text, made of its rows', and where in it each of them begins, unless `text` is `edin`."""
-        joint = " " if self.config.text == "caml" else "\n\n"
         starts, end = [], 0
         for text in texts:
             starts.append(end)
-            end += len(text) + len(joint) if text else 0
+            end += len(text) + len(joint_of(self.config.text)) if text else 0
         return join_texts(texts, self.config.text), starts
 
     def _prepare_texts(self, texts: pa.StringArray) -> pa.StringArray:

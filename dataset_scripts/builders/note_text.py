@@ -24,11 +24,16 @@ def prepare_texts(rule: str) -> Callable[[pa.StringArray], pa.StringArray]:
     return caml_texts if rule == "caml" else lambda texts: texts
 
 
+def joint_of(rule: str) -> str:
+    """What stands between the texts of two rows, unless `rule` is `edin`."""
+    return " " if rule == "caml" else "\n\n"
+
+
 def join_texts(texts: list[str], rule: str) -> str:
     """The text of a record, given those of its rows, made ready by [`prepare_texts`]."""
     if rule == "edin":
         return edin_text(" ".join(texts))
-    return (" " if rule == "caml" else "\n\n").join(filter(None, texts))
+    return joint_of(rule).join(filter(None, texts))
 
 
 def is_blank(texts: pa.Array | pa.ChunkedArray, rule: str) -> pa.Array | pa.ChunkedArray:
