@@ -1,11 +1,14 @@
 """Finds the configuration files that come with this project by their names, and prints the help of `modeling-icd train`."""
 
 import argparse
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
+
+import yaml
 
 from dataset_scripts.arguments import PROGRAM, HelpFormatter
 
@@ -15,6 +18,8 @@ from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 
 CHECKOUT = Path(__file__).parents[2] / "configs"
 PATTERNS = ("*.yaml", "heads/*.yaml", "peers/*.yaml")  # the others are for other programs
+# Models that have a training of their own: the value of `model` in a configuration, and the module whose `run(arguments)` trains it.
+OTHER_TRAININGS: dict[str, str] = {}
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
@@ -64,6 +69,26 @@ def find_config(given: str) -> Path:
     if given in known:
         return known[given]
     raise FileNotFoundError(f"No configuration file {given}, and none of that name: choose from {', '.join(known)}.")
+
+
+def trainer_of(arguments: list[str]) -> Callable[[list[str]], int] | None:
+    """What trains the model that a configuration names, if it has a training of its own; see `OTHER_TRAININGS`.
+
+    Args:
+        arguments (`list[str]`): of `train`, its configuration file found.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument("--model")
+    given, _ = parser.parse_known_args(arguments)
+    model = given.model
+    if model is None and given.config is not None:
+        with suppress(OSError, yaml.YAMLError):  # of which the training itself tells
+            fields = yaml.safe_load(Path(given.config).read_text(encoding="utf-8"))
+            model = fields.get("model") if isinstance(fields, dict) else None
+    if model not in OTHER_TRAININGS:
+        return None
+    return importlib.import_module(OTHER_TRAININGS[model]).run
 
 
 def by_folder(names: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ from ..modeling_icd import ModelForICDCoding
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments, check_report_to, nothing_to_start
 from .checkpoints import checkpoint_to_resume, how_to_go_on
 from .collator import ICDCollator
-from .config_files import USAGE, find_config, help_text
+from .config_files import USAGE, find_config, help_text, trainer_of
 from .diagnostics import measure_yardsticks, warn_of_yardsticks
 from .further_texts import further_texts, terms_of_codes, tokenize_texts
 from .label_graph import give_graph
@@ -380,6 +380,8 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         arguments[1] = str(find_config(arguments[1]))
     if not arguments:
         raise ValueError("Give a configuration: `modeling-icd train files_direct --data_dir DIR`, or see `--help`.")
+    if (train_other := trainer_of(arguments)) is not None:
+        return train_other(arguments)
     try:
         model_args, data_args, args = parser.parse_args_and_config(arguments)
     except ValueError as error:
