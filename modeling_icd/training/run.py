@@ -78,28 +78,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
 
     Several processes (`torchrun`) share training, hidden states and prediction; the first one alone writes the rest.
     """
-    if args.push_to_hub:
-        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
-    check_report_to(args)
-    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
-        raise ValueError(
-            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
-            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
-        )
-    if (words := model_args.parsed_reader_options()) is not None:
-        check_vectors(words.vectors)
+    check_arguments(model_args, args)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
-    output_dir = Path(args.output_dir)
-    # What can be turned back into notes never lies in the folder that is published.
-    private_dir = Path(f"{output_dir}-private")
-    for folder in (output_dir, private_dir):
-        check_writable(folder, is_folder=True)
-    first_process_only(lambda: check_output_dir(run, args))
+    output_dir, private_dir = open_folders(run, args)
     set_seed(args.seed)
     is_first = args.process_index == 0
     if not is_first:
         datasets.disable_progress_bars()
-    make_folder(output_dir)
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()
@@ -125,9 +110,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         parts = [training.tokens, validation.tokens, *further]
         store = fill_store(folder, model, data_args.hidden_states_format, parts, args)
     collator = ICDCollator(len(codes), hidden_states=store)
-    resume = first_process_only(lambda: checkpoint_to_resume(args, model.config.training_data))
-    if resume is None:
-        first_process_only(lambda: remove_checkpoints(output_dir))
+    resume = find_checkpoint(args, model.config.training_data)
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
     trainer = make_trainer(
         model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold, further
@@ -162,6 +145,39 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
+
+
+def open_folders(run: dict[str, Any], args: ICDTrainingArguments) -> tuple[Path, Path]:
+    """The folder of the model, which is made, and the private one beside it: what can be turned back into notes never lies in the
+    folder that is published. Both are checked before anything is computed."""
+    output_dir = Path(args.output_dir)
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
+    first_process_only(lambda: check_output_dir(run, args))
+    return make_folder(output_dir), private_dir
+
+
+def find_checkpoint(args: ICDTrainingArguments, training_data: dict[str, Any]) -> str | None:
+    """The checkpoint to go on from, if that was asked for. Otherwise those of an earlier run are removed."""
+    resume = first_process_only(lambda: checkpoint_to_resume(args, training_data))
+    if resume is None:
+        first_process_only(lambda: remove_checkpoints(Path(args.output_dir)))
+    return resume
+
+
+def check_arguments(model_args: ModelArguments, args: ICDTrainingArguments) -> None:
+    """Raise a `ValueError` where arguments cannot be followed, which is to be known before anything is written."""
+    if args.push_to_hub:
+        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
+    check_report_to(args)
+    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
+        raise ValueError(
+            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
+            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
+        )
+    if (words := model_args.parsed_reader_options()) is not None:
+        check_vectors(words.vectors)
 
 
 def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: ModelForICDCoding) -> None:
