@@ -23,6 +23,15 @@ import pyarrow.compute as pc
 from ..codes import icd9_hierarchy
 from ..codes.icd9 import Kind
 from ..facts import FACTS
+from .admissions import (
+    MIN_COUNT,
+    Codings,
+    DischargeSummaries,
+    Gathering,
+    choose_frequent,
+    choose_most_frequent,
+    count_codes,
+)
 from .caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
@@ -34,7 +43,7 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
-from .edin_splits import name_splits, read_edin_lists
+from .edin_splits import read_edin_lists
 from .mdace import (
     LISTS_OF_CONFIG,
     LISTS_SHA256,
@@ -44,20 +53,7 @@ from .mdace import (
     find_charts,
     find_lists,
 )
-from .mimic import (
-    MIN_COUNT,
-    TOP_CODES,
-    Codings,
-    DischargeSummaries,
-    Gathering,
-    MIMICBuilder,
-    MIMICConfig,
-    choose_frequent,
-    choose_most_frequent,
-    count_codes,
-    divide_by_lists,
-    stratify_by_subject,
-)
+from .mimic import TOP_CODES, MIMICBuilder, MIMICConfig
 from .records import check_positive, find_given_file
 from .sources import absolute_path, find_tables, read_choices, read_dotted_codes, read_ids, read_table
 
@@ -288,7 +284,7 @@ class MIMIC3(MIMICBuilder):
         counts = count_codes(coded)
         chosen = self._choose_codes(count_codes(coded, listed) if self.config.name in ("clean", "full") else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
+        splits = notes.leave_out_blank(self._divide(notes, codings.codes, kept, lists), self.config.text)
         names = chosen
         if (
             self.config.name in ("full", *LISTS_OF_CONFIG) and self.config.codes is None
@@ -370,16 +366,12 @@ class MIMIC3(MIMICBuilder):
         lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
         return lists, {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids} if lists else set(notes.rows)
 
-    def _divide(
-        self, notes: DischargeSummaries, kept: dict[int, set[str]], lists: dict[str, list[int]]
-    ) -> dict[str, list[int]]:
-        """Give each split its admissions that make a record."""
-        if self.config.unsplit:
-            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
-        if not lists:
-            return stratify_by_subject(notes, kept, self.config.seed)
-        names = name_splits(self.edin_lists.files[-1]) if self.edin_lists else self.split_lists
-        return divide_by_lists(notes, kept, lists, names, may_share_subjects=self.config.name in LISTS_OF_CONFIG)
+    @property
+    def _lists_may_share_subjects(self) -> bool:
+        return self.config.name in LISTS_OF_CONFIG
+
+    def _name_lists(self) -> Mapping[str, object]:
+        return super()._name_lists() or self.split_lists
 
 
 def read_carevue_subjects(path: Path) -> set[int]:

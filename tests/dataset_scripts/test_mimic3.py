@@ -25,7 +25,7 @@ from dataset_scripts.builders.caml_splits import (
     read_code_list,
     read_split_list,
 )
-from dataset_scripts.builders.mimic import MIN_COUNT, choose_most_frequent
+from dataset_scripts.builders.admissions import MIN_COUNT, choose_most_frequent
 from dataset_scripts.builders.mimic3 import read_codes, read_titles
 from dataset_scripts.builders.note_text import caml_text, caml_texts, replace_marks
 from dataset_scripts.synthetic import write_corpus
