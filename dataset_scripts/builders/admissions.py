@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class DischargeSummaries:
         rows (`dict[int, list[int]]`): Numbers of each admission's rows, in the order in which its text has them.
         subject_ids (`dict[int, int]`): Subject of each admission.
         left_out (`Counter[str]`): How many rows were left out, by reason.
+        digests (`list[bytes]`): Of the text of each row as the table has it, in the order of `texts`: options make one text of two.
         row_ids (`pa.ChunkedArray`): Ids of the rows in the table, in the order of `texts`; null where it gives none.
     """
 
@@ -39,6 +41,7 @@ class DischargeSummaries:
     rows: dict[int, list[int]] = field(default_factory=dict)
     subject_ids: dict[int, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    digests: list[bytes] = field(default_factory=list, repr=False)
     row_ids: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()))
 
     def leave_out(self, reason: str, rows: pa.Array) -> None:
@@ -49,9 +52,8 @@ class DischargeSummaries:
         return [self.texts[row].as_py() for row in self.rows[hadm_id]]
 
     def count_repeated_texts(self) -> int:
-        """How many rows have the text of an earlier row of their admission."""
-        several = {hadm_id: rows for hadm_id, rows in self.rows.items() if len(rows) > 1}
-        return sum(len(rows) - len(set(self.texts_of(hadm_id))) for hadm_id, rows in several.items())
+        """How many rows have in the table the text of an earlier row of their admission."""
+        return sum(len(rows) - len({self.digests[row] for row in rows}) for rows in self.rows.values())
 
     def count_other_subjects(self, rows: Iterable[tuple[pa.Array, pa.Array]]) -> int:
         """How many rows of other tables, given by admission and subject, have another subject than the admission's notes."""
@@ -157,7 +159,7 @@ class Gathering:
 
     def add(self, hadm_ids: pa.Array, subject_ids: pa.Array, texts: pa.Array) -> None:
         """Take over rows of the table, all of them with an admission."""
-        self.chunks.append(self.worker.submit(self.prepare, texts))
+        self.chunks.append(self.worker.submit(self._take, texts))
         ids = zip(hadm_ids.to_pylist(), subject_ids.to_pylist(), strict=True)
         for row, (hadm_id, subject_id) in enumerate(ids, start=self.num_rows):
             if self.notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
@@ -166,6 +168,11 @@ class Gathering:
                 )
             self.notes.rows.setdefault(hadm_id, []).append(row)
         self.num_rows += len(texts)
+
+    def _take(self, texts: pa.StringArray) -> pa.StringArray:
+        """Remember what the texts were, and make them ready."""
+        self.notes.digests += [blake2b(text.as_buffer() or b"", digest_size=16).digest() for text in texts]
+        return self.prepare(texts)
 
 
 def stratify_by_subject(

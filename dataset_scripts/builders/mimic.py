@@ -14,7 +14,7 @@ import datasets
 import pyarrow as pa
 
 from ..codes.classification import ICD9, ICD10, Classification
-from ..codes.grouping import GRANULARITIES, CodeChange
+from ..codes.grouping import GRANULARITIES, CodeChange, check_group
 from ..codes.icd9 import Kind
 from ..marker import MARKER_FILE
 from .admissions import MIN_COUNT, DischargeSummaries, divide_by_lists, stratify_by_subject
@@ -135,10 +135,22 @@ class MIMICConfig(ICDConfig):
             )
         if self.granularity is not None and self.code_kinds:
             raise ValueError("`code_kinds` says what a code is, which groups of codes (`granularity`) are not.")
+        if self.to_icd10 and self.descriptions_file is not None:
+            raise ValueError(
+                "`descriptions_file` has titles of ICD-9-CM, and with `to_icd10` the codes are of ICD-10-CM, some of which are spelled "
+                "alike (V45.0). Leave it out: the package simple-icd-10-cm has their titles."
+            )
         if self.codes is not None:
-            for code in self.codes if self.granularity is None else ():
-                self.classification.kind_of(code)
+            for code in self.codes:
+                self.check_code(code)
             self.codes = sorted(set(self.codes))
+
+    def check_code(self, code: str) -> None:
+        """Raise a `ValueError` where a class of the data set cannot be called so: a code, or a group where codes are grouped."""
+        if self.granularity is None:
+            self.classification.kind_of(code)
+        else:
+            check_group(code, self.granularity, self.classification)
 
     @property
     def categories(self) -> list[str]:
@@ -182,7 +194,8 @@ class MIMICConfig(ICDConfig):
         """Where the splits come from, and which codes count."""
         min_count = self.min_count or MIN_COUNT
         if self.unsplit:
-            return f"`min_count` is {min_count}."
+            kept = " Records are made as for the splits of Edin et al. (arXiv 2304.10909), and for those of our own with `splits=stratified`."
+            return f"`min_count` is {min_count}.{kept if self.follows_edin else ''}"
         if self.division == "stratified":
             return f"The splits are stratified ones of our own: `min_count` is {min_count}, `seed` {self.seed or 0}."
         others = "" if min_count == MIN_COUNT else f", where Edin et al. have {MIN_COUNT}"
@@ -204,7 +217,7 @@ class MIMICBuilder(ICDBuilder):
         """Forget what was counted when the tables were last read: a data set may be built, and looked at without a build."""
         self.code_change.counts.clear()
         if self.section_filter is not None:
-            self.section_filter.counts.clear()
+            self.section_filter.count_anew()
 
     def _find_edin_lists(self, config: MIMICConfig) -> list[Path]:
         """Find Edin et al.'s lists, where the configuration asks for them, and remember them."""

