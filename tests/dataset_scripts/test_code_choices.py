@@ -104,6 +104,9 @@ def test_missing_package_is_named(build, monkeypatch):
         build(granularity="ccs")
     with pytest.raises(ImportError, match=r"`to_icd10`, need"):
         build(to_icd10=True)
+    assert (
+        load_group_titles("ccs", ICD9) == load_group_titles("ccsr", ICD10) == {}
+    )  # a model of them can go out all the same
 
 
 # ---- MIMIC-III
