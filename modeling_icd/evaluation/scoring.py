@@ -124,14 +124,17 @@ def score_split(
     check_tokens(input_ids, notes, may_lack=True)
     is_empty = np.array([not ids for ids in input_ids], bool)
     if is_empty.any():
-        wordless = int((is_empty & ~empty_notes(notes)).sum())
-        why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
-        print(
-            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty{why}; each scores 0 "
-            "for every code, and its gold codes are missed."
-        )
+        print(f"{count_empty(is_empty, notes)}; each scores 0 for every code, and its gold codes are missed.")
     logits = logits_of_tokens(model, input_ids, batch_size, store)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
+
+
+def count_empty(is_empty: np.ndarray, notes: Sequence[str]) -> str:
+    """Say in words how many notes, `(N,)`, have no token, and how many of these have text: a word model knows none of its words."""
+    wordless = int((is_empty & ~empty_notes(notes)).sum())
+    why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
+    of_all = f"of {len(notes):,} notes"
+    return f"{counted(int(is_empty.sum()), f'{of_all} is', f'{of_all} are')} empty{why}"
 
 
 def scored_split(

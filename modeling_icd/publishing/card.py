@@ -8,6 +8,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import GROUP_NAMES
 from dataset_scripts.facts import (
     FACTS,
     INVENTED,
@@ -71,12 +72,12 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     record = training_data or {}
     name = record.get("dataset", "unknown")
     if record.get("synthetic") is True:
-        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"))
+        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"), record.get("options") or ())
     if name == OWN_NOTES:
         return describe_own_notes(record)
     is_known = name in FACTS
     if is_known and not (record.get("open") is False and FACTS[name].is_open):
-        return FACTS[name].of_config(record.get("config"))
+        return FACTS[name].of_config(record.get("config"), record.get("options") or ())
     # Any notes may lie under the name of an open data set; `open` says whether these were the published ones.
     why = f"not the published files of {name}" if is_known else "unknown to this project"
     return Facts(
@@ -88,6 +89,12 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
         terms=f"{why}, so counted as restricted",
         limits="The data are unknown.",
     )
+
+
+def granularity_of(training_data: Mapping[str, Any]) -> str | None:
+    """What the codes of a model are grouped to, as its record says; `None` where they are not."""
+    options = dict(pair.split("=", 1) for pair in training_data.get("options") or ())
+    return options["granularity"] if options.get("granularity") in GROUP_NAMES else None
 
 
 def describe_own_notes(record: Mapping[str, Any]) -> Facts:
@@ -296,6 +303,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "reader": describe_reader(folder),
         "max_words": max_words(folder),
         "num_labels": f"{len(folder.codes):,}",
+        "granularity": granularity_of(training_data),
+        "group_names": GROUP_NAMES,
         # Of a mean, too, it is known what each token adds to the logit.
         "has_evidence": head_of(folder.config).attends or "mean" in map(folder.config.get, ("head", "pooling")),
         "is_plain_classifier": is_plain_classifier(folder.config),

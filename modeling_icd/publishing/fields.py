@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from peft import LoraConfig
 
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import grouping_of
 
 from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
@@ -119,7 +120,7 @@ TRAINING_DATA_FIELDS = {
     "options": list_of(OPTION),
     **dict.fromkeys(("synthetic", "open"), FLAG),
     "license": LICENSE_ID,
-    "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
+    "code_counts": map_of(WHOLE, key=r"[A-Z0-9.-]{1,10}"),
     "seed": optional(WHOLE),
     "yardsticks": YARDSTICKS,
     **dict.fromkeys(("weights", "adapter", "seal"), DIGEST),
@@ -131,15 +132,18 @@ TRAINING_DATA: Kind = optional(record_of(TRAINING_DATA_FIELDS)).called(
 
 
 def _is_code_table(value: Any) -> bool:
-    """Class ids from 0 on, each with a code of ICD; all of one edition."""
+    """Class ids from 0 on, each with a code of ICD or a group of such codes; all of one edition."""
     if not isinstance(value, dict) or set(value) != {str(i) for i in range(len(value))}:
         return False
     codes = list(value.values())
-    return all(isinstance(code, str) for code in codes) and classification_of(codes) is not None
+    if not all(isinstance(code, str) for code in codes):
+        return False
+    return classification_of(codes) is not None or grouping_of(codes) is not None
 
 
 ID2LABEL = Kind(
-    "the codes of the model, dotted and all of one edition of ICD, by their class ids from 0 on", _is_code_table
+    "the codes of the model, dotted and all of one edition of ICD, or groups of such codes, by their class ids from 0 on",
+    _is_code_table,
 )
 ARCHITECTURES = tuple(model.__name__ for model in MODELS.values())
 _CLASSES = one_of(*(f"modeling_icd.{name}" for name in ARCHITECTURES))

@@ -35,8 +35,11 @@ from .fields import (
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OF_ICD = (
-    "a model of other codes is not published, since nothing tells its codes from words of a note. If they are of ICD, train it with "
-    "`--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them and puts their dots in."
+    "a model of other codes is not published, since nothing tells its codes from words or numbers of a note, and the privacy check "
+    "takes no code for an id. If they are of ICD, train it with `--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which "
+    "checks them and puts their dots in. If they are a hospital's own, or of more than one edition, put the code of one edition of ICD "
+    "that each stands for in its place in the table of codes, and train on that; without it the folder can be used, and handed on within "
+    "the house, as it is."
 )
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 

@@ -11,6 +11,7 @@ import yaml
 
 from dataset_scripts.builders.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import grouping_of, load_group_titles
 from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
@@ -314,6 +315,8 @@ def public_titles(
     known = {*titles, *corpus_titles(), *CMC_TITLES.values()}
     if (classification := classification_of(codes)) is not None:
         known.update(classification.load_titles().values())
+    if (grouping := grouping_of(codes)) is not None:
+        known.update(load_group_titles(*grouping).values())
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 
 

@@ -58,7 +58,7 @@ from .output_folder import check_output_dir, check_same_notes, remove_checkpoint
 from .processes import end_processes, fill_states, is_lost_process
 from .saving import save_run
 from .sharding import whole_weights
-from .start import queries_per_code, start_head
+from .start import check_codes_to_start, queries_per_code, start_head
 from .trainer import make_trainer, predict_split
 from .word_reader import find_word_reader
 from .word_vectors import check_vectors
@@ -96,6 +96,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         for name, split in splits.items()
     )
     gold = list(validation.tokens["label_ids"])
+    if model_args.start_titles:
+        started_with = [training.tokens, *([validation.tokens] if args.refit_on_validation else [])]
+        label_ids = chain.from_iterable(notes["label_ids"] for notes in started_with)
+        check_codes_to_start(model, label_ids, model_args.start_titles_up_to)
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
@@ -228,7 +232,7 @@ def gather(
     first_process_only(lambda: check_same_notes(training_data, args))
     codes = list(training_data["code_counts"])
     if model_args.start_titles:
-        check_titles(model_args, training_data["code_counts"], builder.code_descriptions)
+        check_titles(codes, builder.code_descriptions)
 
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
@@ -264,16 +268,10 @@ def find_backbone(
     return backbone
 
 
-def check_titles(model_args: ModelArguments, counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
-    """Raise a `ValueError` where `start_titles` would start no code, of those with so many notes (`counts`)."""
-    titled = [count for code, count in counts.items() if code in titles]
-    if not titled:
+def check_titles(codes: Iterable[str], titles: Mapping[str, str]) -> None:
+    """Raise a `ValueError` where `start_titles` has no title to start from."""
+    if not any(code in titles for code in codes):
         raise nothing_to_start("this data set has none")
-    limit = model_args.start_titles_up_to
-    if limit is not None and min(titled) > limit:
-        raise nothing_to_start(
-            f"no code with a title has at most {limit} training notes (`start_titles_up_to`), the rarest has {min(titled)}"
-        )
 
 
 def check_can_start(model: ModelForICDCoding, backbone: str) -> None:
