@@ -309,10 +309,17 @@ class TermsForICD(ModelPushGuard, PreTrainedModel):
         self.config.custom_pipelines = CUSTOM_PIPELINES
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def read_hidden_states(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.LongTensor:
+        """What the head reads of notes: their stems themselves, `(B, L, 1)`."""
+        return input_ids[..., None]  # type: ignore[return-value]
+
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        hidden_states: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -322,20 +329,22 @@ class TermsForICD(ModelPushGuard, PreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(B, L)`): stems of whole notes, of any length, padded at the end.
             attention_mask (`torch.LongTensor` of shape `(B, L)`, *optional*): 1 for a real one; by default all are.
+            hidden_states (`torch.LongTensor` of shape `(B, L, 1)`, *optional*): what [`read_hidden_states`] gave, in place of
+                `input_ids`.
             output_hidden_states (`bool`, *optional*): whether to return `hidden_states` `(B, L, 1)`, the stems again, which the
                 head reads once more where evidence is asked for.
             kwargs: other arguments of `forward` of a trained model; `labels` among them is refused.
 
         Raises:
-            ValueError: where there are no `input_ids`, or something is to be learned.
+            ValueError: where there is no note, or something is to be learned.
         """
-        if input_ids is None:
+        if hidden_states is None and input_ids is None:
             raise ValueError("Give `input_ids`: a coder by terms reads nothing else.")
         if kwargs.get("labels") is not None:
             raise ValueError("A coder by terms has nothing to learn: leave `labels` out, or train another model.")
+        states = self.read_hidden_states(input_ids) if hidden_states is None else hidden_states  # type: ignore[arg-type]
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        states = input_ids[..., None]
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         logits, _ = self.score(states, attention_mask)
         output = ICDCodingOutput(logits=logits, hidden_states=states if output_hidden_states else None)
         return output if return_dict is not False else output.to_tuple()

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from dataset_scripts import load_builder
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import ICDCodingPipeline
-from modeling_icd.extras.evidence import main as evidence_main
+from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.inference.learned_notes import admissions_of, count_learned_admissions
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.knowledge import cli
@@ -216,9 +216,32 @@ def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] is False
     assert (tmp_path / "coder").stat().st_mode & 0o077 == 0
-    with pytest.raises(ValueError, match="which the page cannot show"):
-        Coder(folder, trust_remote_code=True)
-    assert evidence_main([folder, "--dataset", "codiesp", "--data_dir", "nowhere"]) == 2
+
+
+def test_the_page_shows_where_a_term_was_found(tmp_path):
+    model, tokenizer, rows = make()
+    save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
+    coder = Coder(str(tmp_path / "coder"), trust_remote_code=True)
+    note = "\U0001f600 Known COPD. No pneumonia. Fracture of shaft of left tibia"
+    result = coder.code_note(note, ["I10", "J44.9"])
+    found = {code["code"]: code["evidence"] for code in result["codes"]}
+    # The browser counts the first character twice. I10 was assigned, and no other code is said.
+    assert found == {"J44.9": [[9, 14, 1.0]], "S82.202A": [[29, 37, 1.0], *found["S82.202A"][1:]], "I10": []}
+    assert found["S82.202A"][-1][:2] == [55, 60]
+    assert result["audit"] == {"missed": ["S82.202A"], "unsupported": ["I10"]}
+
+
+def test_evidence_is_judged_as_that_of_other_models():
+    model, tokenizer, _ = make()
+    notes = ["Seen today. Essential hypertension, and no pneumonia."]
+    gold = [{"I10": [[12, 34]], "J18.9": [[43, 52]]}]
+    rows = judge_evidence(model, tokenizer, notes, gold, num_spans=(1,))
+    figures = {(row["codes"], row["method"]): (row["pairs"], row["precision"], row["recall"]) for row in rows}
+    # Of the three gold words "pneumonia" is denied, so that nothing is given for it.
+    assert figures["gold", "attention"] == (2, 1.0, pytest.approx(2 / 3))
+    assert figures["found", "attention"] == (1, 1.0, 1.0)
+    with pytest.raises(ValueError, match="attingrad"):
+        judge_evidence(model, tokenizer, notes, gold, methods=["attingrad"])
 
 
 def test_a_coder_remembers_which_admissions_it_has_read(tmp_path):
