@@ -12,16 +12,45 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 SENTENCE_ENDS = (".", ";", "!", "?", "\n")
-# A word; a mark that ends a sentence; the end of a paragraph, or of a line before a line of a list.
-_PIECE = r"\w+|[.;!?](?=\s|$)|\n(?=[ \t]*\n|\s*(?:[-*•]|\d+[.)])\s)"
+COMMA = ","
+# A word; a comma; a mark that ends a sentence; the end of a paragraph, or of a line before a line of a list.
+_PIECE = r"\w+|[,.;!?](?=\s|$)|\n(?=[ \t]*\n|\s*(?:[-*•]|\d+[.)])\s)"
+# Before case is folded: hepatitis A is none with an article.
+_LETTER = (r"(?<=\w )A\b", "AA")
+
+
+def _within_words(pattern: str) -> str:
+    """A pattern, where two more letters stand before it or behind it."""
+    return rf"(?:{pattern})(?=\w\w)|(?<=\w\w)(?:{pattern})"
+
+
+# What English and Spanish write differently in words from Greek and Latin: chronic, crónica; insufficiency, insuficiencia.
+_COGNATES = (
+    (r"sthm", "sm"),  # asthma, asma
+    # Not in abbreviations: CHF, CKD.
+    *((_within_words(f"{letter}h"), single) for letter, single in (("p", "f"), ("t", "t"), ("r", "r"), ("c", "c"))),
+    (_within_words("k|qu"), "c"),
+    (r"y", "i"),
+    (r"[cst]ion", "cion"),
+    (r"\bp(?=[ns])", ""),  # pneumonia, neumonía
+    (r"\bes(?=[cmnpt])", "s"),  # stenosis, estenosis
+    (r"([b-df-hj-np-rtv-z])(?=\1)", ""),
+)
 # One after the other, after accents and case.
 _STEPS = (
+    (r"\bhistory of\b|\bh/o\b", "history_of"),
+    (r"\bstatus post\b|\bs/p\b", "status_post"),
+    (r"\brule out\b|\br/o\b", "rule_out"),
+    (r"\bantecedentes? (?:personal(?:es)? )?de\b", "antecedente_de"),
     (r"['\u2019]s\b", ""),
     (r"[ao]e", "e"),  # anaemia, oedema
     (r"(?<=\w{3})our\b", "or"),  # tumour
     *((rf"\b{roman}\b", str(number)) for number, roman in enumerate(("i", "ii", "iii", "iv"), start=1)),
+    *_COGNATES,
+    (r"\bcomo\b", "as"),  # no coma
+    (r"\bcada\b", "each"),  # no CAD
     (r"(?<=\w{3})(?:(?<!s)s|[aeo]s|[aeo])\b", ""),  # fractures, lesiones, aguda
-    (r"(?<=\w{2})y\b", "i"),  # biopsy, as in biopsies
+    (r"ss", "s"),  # abscess, absceso
 )
 
 
@@ -31,10 +60,11 @@ def term_tokenizer(stems: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     Args:
         stems (`Sequence[str]`): as [`stems_of`] gives them.
     """
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys((PAD, UNKNOWN, *SENTENCE_ENDS, *stems)))}
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys((PAD, UNKNOWN, *SENTENCE_ENDS, COMMA, *stems)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     replaced = [normalizers.Replace(Regex(pattern), stem) for pattern, stem in _STEPS]
-    folded = [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    letter = normalizers.Replace(Regex(_LETTER[0]), _LETTER[1])
+    folded = [normalizers.NFD(), normalizers.StripAccents(), letter, normalizers.Lowercase()]
     tokenizer.normalizer = normalizers.Sequence([*folded, *replaced])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN)
@@ -44,5 +74,6 @@ def stems_of(texts: Iterable[str]) -> list[list[str]]:
     """The stems of each text, in its order, without marks."""
     backend = term_tokenizer().backend_tokenizer
     normalizer, divider = backend.normalizer, backend.pre_tokenizer
+    marks = {*SENTENCE_ENDS, COMMA}
     pieces = (divider.pre_tokenize_str(normalizer.normalize_str(text)) for text in texts)
-    return [[piece for piece, _ in of_text if piece not in SENTENCE_ENDS] for of_text in pieces]
+    return [[piece for piece, _ in of_text if piece not in marks] for of_text in pieces]
