@@ -93,6 +93,7 @@ class _Tables(NamedTuple):
     """The tensors of a matcher on the CPU, those that are looked up one by one as lists."""
 
     roles: list[int]
+    stem_of: list[int]
     starts: list[int]
     words: torch.Tensor
     logits: list[float]
@@ -104,6 +105,7 @@ class TermMatcher(nn.Module):
 
     Tensors, V stems, T terms, K `max_words`:
         roles `(V,)`: what a stem is, bits as above.
+        stem_of `(V,)`: the stem that a misspelt one stands for; of all others the stem itself.
         starts `(V + 1,)`: which terms have a stem as their rarest one, so that they are looked for where it is seen.
         words `(T, K)`: the stems of each term, its rarest first, -1 behind the last.
         code_of_term `(T,)`: its code.
@@ -115,6 +117,7 @@ class TermMatcher(nn.Module):
     gives_codes_alone = True
 
     roles: torch.Tensor
+    stem_of: torch.Tensor
     starts: torch.Tensor
     words: torch.Tensor
     code_of_term: torch.Tensor
@@ -125,6 +128,7 @@ class TermMatcher(nn.Module):
         self.read_uncertain, self.read_past = config.read_uncertain, config.read_past
         self.denial_scope, self.scope_before = config.denial_scope, config.scope_before
         self.register_buffer("roles", torch.zeros(config.vocab_size, dtype=torch.int16))
+        self.register_buffer("stem_of", torch.arange(config.vocab_size, dtype=torch.int32))
         self.register_buffer("starts", torch.zeros(config.vocab_size + 1, dtype=torch.int32))
         self.register_buffer("words", torch.zeros(config.num_terms, config.max_words, dtype=torch.int32))
         self.register_buffer("code_of_term", torch.zeros(config.num_terms, dtype=torch.int32))
@@ -191,6 +195,7 @@ class TermMatcher(nn.Module):
         if self._tables is None:
             self._tables = _Tables(
                 self.roles.tolist(),
+                self.stem_of.tolist(),
                 self.starts.tolist(),
                 self.words.long().cpu(),
                 self.logit_of_term.detach().float().tolist(),
@@ -208,6 +213,7 @@ class TermMatcher(nn.Module):
         Args:
             ids (`list[int]`): the stems of the note.
         """
+        ids = [self.tables.stem_of[i] for i in ids]
         roles = [self.tables.roles[i] for i in ids]
         # Of each token: its sentence, and its place among all but small words and marks.
         sentence, order, count, number = [], [], 0, 0
@@ -268,13 +274,15 @@ class TermMatcher(nn.Module):
         """Of each token what is said of it, as bits: `DENIES`, `UNCERTAIN`, `PAST`, and `FAMILY`, of a relative."""
         scopes = [0] * len(roles)
         left = dict.fromkeys((DENIES, UNCERTAIN, PAST), 0)  # words that each still reaches
-        is_family, start = False, 0  # where the reach of a denial behind it begins
+        is_family = behind_mark = False
+        start = 0  # where the reach of a denial behind it begins
         for position, role in enumerate(roles):
             if role & END or role & BUT:
                 left, is_family, start = dict.fromkeys(left, 0), False, position + 1
             if role & END:
                 continue
-            if role & SUBJECT and position and roles[position - 1] & MARK:
+            behind_mark = bool(role & MARK) or (behind_mark and bool(role & (SMALL | SUBJECT)))
+            if role & SUBJECT and behind_mark:
                 is_family = False
             for cue, words in left.items():
                 scopes[position] |= cue if words else 0

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from ..terms_icd import (
 )
 from . import cues
 from .sources import EVIDENCE, INCLUSION, MAPPED, OFFICIAL, PART_OF_TITLE, SHORT_TITLE, SYNONYM, TITLE, Term
-from .stems import COMMA, SENTENCE_ENDS, stems_of, term_tokenizer
+from .stems import COMMA, SENTENCE_ENDS, misspellings, stems_of, term_tokenizer
 
 
 TERMS_FILE = "terms.csv"
@@ -136,20 +136,28 @@ def with_abbreviations(rows: Sequence[Row]) -> list[Row]:
 
 
 def make_coder(
-    labels: Sequence[str], titles: Mapping[str, str], rows: Sequence[Row], **fields: Any
+    labels: Sequence[str],
+    titles: Mapping[str, str],
+    rows: Sequence[Row],
+    misspelt_unless: Collection[str] | None = None,
+    **fields: Any,
 ) -> tuple[TermsForICD, PreTrainedTokenizerBase, list[Row]]:
     """A coder of these rows, its tokenizer, and the rows in the order that it has them.
 
     Args:
         labels (`Sequence[str]`): the codes, in the order of the scores.
         titles (`Mapping[str, str]`): of those that have one.
+        misspelt_unless (`Collection[str]`, *optional*): stems of words that are no misspelt ones of others; by default no word is
+            taken for a misspelt one.
         fields: of the configuration.
     """
     if not rows:
         raise ValueError("There is no term for any of these codes: are they of this code system?")
     frequency = Counter(stem for row in rows for stem in row.stems)
     cue_words = {stem for stems in _cue_stems().values() for stem in stems}
-    tokenizer = term_tokenizer([*sorted(cue_words), *sorted(frequency.keys() - cue_words)])
+    known = [*sorted(cue_words), *sorted(frequency.keys() - cue_words)]
+    misspelt = {} if misspelt_unless is None else misspellings(frequency, {*known, *misspelt_unless})
+    tokenizer = term_tokenizer([*known, *misspelt])
     ids = tokenizer.get_vocab()
     rows = [row._replace(stems=tuple(sorted(row.stems, key=lambda stem: (frequency[stem], stem)))) for row in rows]
     rows.sort(key=lambda row: (ids[row.stems[0]], row.term.code, row.stems))
@@ -170,6 +178,8 @@ def make_coder(
     for role, stems in {**_cue_stems(), END: frozenset(SENTENCE_ENDS), MARK: frozenset([COMMA])}.items():
         for stem in stems:
             matcher.roles[ids[stem]] |= role
+    for word, stem in misspelt.items():
+        matcher.stem_of[ids[word]] = ids[stem]
     anchors = torch.tensor([ids[row.stems[0]] for row in rows])
     matcher.starts.copy_(torch.searchsorted(anchors, torch.arange(len(ids) + 1)))
     padded = [[ids[stem] for stem in row.stems] + [-1] * (config.max_words - len(row.stems)) for row in rows]
@@ -190,6 +200,12 @@ class Seen(NamedTuple):
 
     notes: list[int]
     right: list[int]
+
+
+def common_stems(notes: Sequence[str]) -> set[str]:
+    """The stems that at least two notes have."""
+    in_notes = Counter(stem for stems in stems_of(notes) for stem in set(stems))
+    return {stem for stem, number in in_notes.items() if number > 1}
 
 
 CUES = {"denials": "read_denials", "uncertain": "read_uncertain", "past": "read_past"}

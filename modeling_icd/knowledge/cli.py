@@ -72,6 +72,9 @@ def make_build_parser() -> argparse.ArgumentParser:
         metavar="CUE",
         help=f"what has a term not count: of {', '.join(CUES)}; default: what training notes say, else denials",
     )
+    parser.add_argument(
+        "--misspelt", action="store_true", help="find words with a letter left out, or with two exchanged, too"
+    )
     parser.add_argument("--cache_dir", metavar="DIR", help="where the data set is built; default: DIR-private/cache")
     add_data_options(parser, list(BUILDERS))
     return parser
@@ -106,7 +109,15 @@ def build(args: argparse.Namespace) -> int:
         )
     fields = {} if args.cues is None else {field: cue in args.cues for cue, field in CUES.items()}
     coder = build_coder(
-        systems, labels, args.synonyms, builder, uses_notes, say=True, all_codes=args.all_codes, **fields
+        systems,
+        labels,
+        args.synonyms,
+        builder,
+        uses_notes,
+        say=True,
+        all_codes=args.all_codes,
+        misspelt=args.misspelt,
+        **fields,
     )
     record = record_of(builder if uses_notes else None, coder.code_counts, options, args.synonyms is not None)
     save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir)

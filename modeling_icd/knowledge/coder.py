@@ -19,6 +19,7 @@ from .build import (
     CUES,
     Row,
     Seen,
+    common_stems,
     count_terms,
     cues_to_read,
     make_coder,
@@ -56,6 +57,7 @@ def build_coder(
     use_notes: bool = True,
     say: bool = False,
     all_codes: bool = False,
+    misspelt: bool = False,
     **fields: Any,
 ) -> Coder:
     """Build a coder of terms.
@@ -69,6 +71,8 @@ def build_coder(
             they are right there; else of the data set the codes alone are taken.
         say (`bool`): whether to print how many terms there are, and what was left out.
         all_codes (`bool`): whether all other codes of the systems that can be billed are labels, too, behind those of the data set.
+        misspelt (`bool`): whether a word with a letter left out, or with two exchanged, is taken for the one of a term, unless it
+            is a word of several training notes itself.
         fields: of the configuration. Where none says what is read of denials, uncertainty and the past, the training notes
             decide; without them denials alone are read.
 
@@ -99,7 +103,8 @@ def build_coder(
     if is_whole or all_codes:  # a code without a term is never found, and a whole system has many
         named = {row.term.code for row in short} | own_codes
         labels = [code for code in labels if code in named]
-    model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), **fields)
+    unless = None if not misspelt else set() if train is None else common_stems(texts)
+    model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), unless, **fields)
     if say:
         say_terms(rows, len(labels), num_long)
     if train is None:

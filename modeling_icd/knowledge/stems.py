@@ -4,7 +4,7 @@ Accents, case, endings of number and gender, British spelling and Roman numerals
 steps are taken for terms and for notes, and are written in `tokenizer.json`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, UNKNOWN = "<pad>", "<unk>"
 SENTENCE_ENDS = (".", ";", "!", "?", "\n")
 COMMA = ","
+MISSPELT_LENGTH = 6
 # A word; a comma; a mark that ends a sentence; the end of a paragraph, or of a line before a line of a list.
 _PIECE = r"\w+|[,.;!?](?=\s|$)|\n(?=[ \t]*\n|\s*(?:[-*•]|\d+[.)])\s)"
 # Before case is folded: hepatitis A is none with an article.
@@ -68,6 +69,25 @@ def term_tokenizer(stems: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Sequence([*folded, *replaced])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN)
+
+
+def misspellings(stems: Iterable[str], others: Collection[str]) -> dict[str, str]:
+    """The stem that each misspelt one stands for: one with a letter left out, or two neighbouring ones exchanged, behind its
+    first letter. Doubled letters are one letter in a stem anyway. What could stand for several stems is left out.
+
+    Args:
+        stems (`Iterable[str]`): each once; of those with a digit, and of those of less than `MISSPELT_LENGTH` letters, none is made.
+        others (`Collection[str]`): what is a word itself, and so not misspelt.
+    """
+    found: dict[str, str | None] = {}
+    for stem in stems:
+        if len(stem) < MISSPELT_LENGTH or not stem.isalpha():
+            continue
+        made = {stem[:i] + stem[i + 1 :] for i in range(1, len(stem))}
+        made |= {stem[:i] + stem[i + 1] + stem[i] + stem[i + 2 :] for i in range(1, len(stem) - 1)}
+        for word in made - {stem}:
+            found[word] = stem if found.get(word, stem) == stem else None
+    return {word: stem for word, stem in found.items() if stem is not None and word not in others}
 
 
 def stems_of(texts: Iterable[str]) -> list[list[str]]:

@@ -4,28 +4,42 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import load_builder
+from dataset_scripts.codes.classification import ICD10
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import ICDCodingPipeline
 from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.inference.learned_notes import admissions_of, count_learned_admissions
+from modeling_icd.inference.loading import ReaderArguments
 from modeling_icd.inference.loop import logits_of_notes
+from modeling_icd.inference.predict_coder import load_pipeline
 from modeling_icd.knowledge import cli
 from modeling_icd.knowledge.build import (
     PRIORS,
     count_terms,
+    cues_to_read,
     make_coder,
     rows_of,
     save_coder,
     scores_of,
     with_abbreviations,
 )
-from modeling_icd.knowledge.sources import Term, evidence_terms, read_synonyms, variants
+from modeling_icd.knowledge.sources import (
+    Term,
+    _LabelFinder,
+    evidence_terms,
+    further_codes,
+    official_terms,
+    read_synonyms,
+    titles_of,
+    variants,
+)
 from modeling_icd.knowledge.stems import stems_of
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.space.coding import Coder
@@ -94,6 +108,10 @@ def codes_in(coder, note: str) -> list[str]:
         ("Father had ischemic heart disease.", []),
         ("Family history of ischemic heart disease.", ["Z82.49"]),
         ("Ischemic heart disease.", ["I25.9"]),
+        ("Father had migraine, but hypertension of the patient is essential.", ["I10"]),
+        ("Father had migraine, the patient has essential hypertension.", ["I10"]),
+        ("Father had migraine, asthma, essential hypertension.", []),
+        ("Neumonía", ["J18.9"]),  # words from Greek and Latin are one in both languages
     ],
 )
 def test_a_note_gets_the_codes_that_it_says(coder, note, codes):
@@ -114,6 +132,73 @@ def test_evidence_is_where_the_term_stands(coder):
 def test_denials_can_be_ignored_for_comparison():
     model, tokenizer, _ = make(read_denials=False)
     assert codes_in(ICDCodingPipeline(model=model, tokenizer=tokenizer), "No pneumonia.") == ["J18.9"]
+
+
+def test_what_is_uncertain_or_past_counts_unless_it_is_told_not_to():
+    notes = {"Possible pneumonia.": "J18.9", "History of essential hypertension.": "I10"}
+    for field, silent in (("read_uncertain", {"J18.9"}), ("read_past", {"I10"})):
+        model, tokenizer, _ = make(**{field: True})
+        coder = ICDCodingPipeline(model=model, tokenizer=tokenizer)
+        for note, code in notes.items():
+            assert codes_in(coder, note) == ([] if code in silent else [code])
+    model, tokenizer, _ = make()
+    (match,) = model.score.find(tokenizer("Rule out pneumonia.")["input_ids"])
+    assert (match.is_uncertain, match.is_past, match.is_denied) == (True, False, False)
+    (match,) = model.score.find(
+        tokenizer("Family h/o ischemic heart disease.")["input_ids"]
+    )  # the term itself says so
+    assert not (match.is_past or match.is_denied)
+
+
+def test_training_notes_say_which_cues_count():
+    rows, _ = rows_of(terms())
+    model, tokenizer, _ = make_coder([*CODES, "I25.9"], TITLES, rows)
+    notes = ["No pneumonia.", "No pneumonia.", "Possible pneumonia.", "Possible pneumonia. Pneumonia."]
+    codes = [["J18.9"], [], [], []]
+    # Half of the denied ones are coded, and none of the uncertain ones but that which is also said outright; of the past nothing.
+    read = cues_to_read(model, tokenizer, notes, codes)
+    assert read == {"read_denials": False, "read_uncertain": True, "read_past": False}
+    assert cues_to_read(model, tokenizer, notes[1:], codes[1:])["read_denials"]
+
+
+def test_misspelt_words_are_found_if_asked_for(tmp_path):
+    rows, _ = rows_of(terms())
+    model, tokenizer, rows = make_coder([*CODES, "I25.9"], TITLES, rows, misspelt_unless=stems_of(["pneumona"])[0])
+    save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
+    coder = load_pipeline(str(tmp_path / "coder"), True, ReaderArguments())
+    assert codes_in(coder, "Essential hyprtension.") == ["I10"]  # a letter is missing
+    assert codes_in(coder, "Essential hypertnesion.") == ["I10"]  # two are exchanged
+    assert codes_in(coder, "pneumona") == []  # a word itself
+    model, tokenizer, _ = make()
+    assert codes_in(ICDCodingPipeline(model=model, tokenizer=tokenizer), "Essential hyprtension.") == []
+
+
+def test_terms_of_icd9_are_those_of_the_mapped_code_of_icd10():
+    titles, found = official_terms("icd9cm", ["780.2", "599.0", "486"])
+    by_code = {code: {term.text.lower() for term in found if term.code == code} for code in titles}
+    assert "fainting" in by_code["780.2"]  # an inclusion term of R55, by the General Equivalence Mappings
+    assert "urinary tract infection" in by_code["599.0"]  # and its site not specified
+    assert "pneumonia" in by_code["486"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "code"),
+    [("J18", "J18.9"), ("D49", "D49.9"), ("E11", "E11.9"), ("I50", "I50.9"), ("K46", "K46.9"), ("J10", None)],
+)
+def test_a_heading_is_its_code_for_unspecified(heading, code):
+    assert finder().label_of(heading) == code
+
+
+@cache
+def finder() -> _LabelFinder:
+    return _LabelFinder(ICD10, titles_of("icd10cm"), None)
+
+
+def test_further_codes_are_written_as_the_labels_are():
+    further = set(further_codes("icd10cm", ["I10", "T14.8"]))
+    assert {"I11.9", "S82.201"} <= further
+    assert not {"I10", "T14.8", "T14.8XXA", "S82.201A", "S82"} & further
+    assert "S82.201A" in further_codes("icd10cm", ["S82.202A"])
 
 
 def test_a_batch_gives_what_each_note_gets_alone(coder):
@@ -148,11 +233,31 @@ def test_terms_are_weighed_by_training_notes():
     assert scores["opacity"] == pytest.approx((1 + 2 * PRIORS["evidence"]) / 3)
 
 
+COGNATES = [
+    ("chronic", "crónica"),
+    ("insufficiency", "insuficiencia"),
+    ("asthma", "asma"),
+    ("infection", "infección"),
+    ("stenosis", "estenosis"),
+    ("hypothyroidism", "hipotiroidismo"),
+    ("leukocytes", "leucocitos"),
+    ("abscess", "absceso"),
+    ("h/o", "history of"),
+]
+
+
 def test_stems_of_english_and_spanish():
     pairs = [("Fracturas", "fractura"), ("biopsies", "biopsy"), ("anaemia", "anemia"), ("abscesses", "abscess")]
-    for one, other in [*pairs, ("type II", "Type 2"), ("lesiones", "lesión"), ("Alzheimer's", "alzheimer")]:
+    for one, other in [*pairs, ("type II", "Type 2"), ("lesiones", "lesión"), ("Alzheimer's", "alzheimer"), *COGNATES]:
         assert stems_of([one]) == stems_of([other])
-    assert stems_of(["renal"]) != stems_of(["real"])
+    for one, other in [
+        ("renal", "real"),
+        ("como", "coma"),
+        ("cada", "CAD"),
+        ("CKD", "CD"),
+        ("hepatitis A", "hepatitis"),
+    ]:
+        assert stems_of([one]) != stems_of([other])
 
 
 def test_marked_words_in_several_places_are_one_term():
