@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from dataset_scripts import load_builder
 from dataset_scripts.codes.classification import ICD10
 from dataset_scripts.synthetic import write_corpus
+from experiments.plans import Row, Task
+from experiments.running import yardstick_metrics
 from modeling_icd import ICDCodingPipeline
 from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.inference.learned_notes import admissions_of, count_learned_admissions
@@ -20,6 +23,7 @@ from modeling_icd.inference.loading import ReaderArguments
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.inference.predict_coder import load_pipeline
 from modeling_icd.knowledge import cli
+from modeling_icd.knowledge import coder as knowledge_coder
 from modeling_icd.knowledge.build import (
     PRIORS,
     count_terms,
@@ -301,12 +305,14 @@ def test_a_folder_is_loaded_in_another_process_with_its_own_code(tmp_path):
     torch.testing.assert_close(again(note).logits, model(note).logits)
 
 
-def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
+def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(knowledge_coder, "further_codes", lambda system, labels: ["J44.9", "A00.0X"])
     (tmp_path / "codes.csv").write_text("code\nI10\nJ18.9\n")
     (tmp_path / "more.csv").write_text("code,term\nI10,presión alta\n")
     folder = str(tmp_path / "coder")
     files = ["--labels", str(tmp_path / "codes.csv"), "--synonyms", str(tmp_path / "more.csv")]
-    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, *files]) == 0
+    options = ["--all_codes", "--cues", "past"]
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, *files, *options]) == 0
     capsys.readouterr()
     assert cli.main([folder, "--search", "Presion"]) == 0
     assert "presión alta" in capsys.readouterr().out
@@ -317,9 +323,13 @@ def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
     assert cli.main(["build", "--system", "icd10cm", "--output_dir", str(tmp_path), *files]) == 2
     assert "holds other files, which would be lost" in capsys.readouterr().err
     assert (tmp_path / "codes.csv").is_file()
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, "--all_codes"]) == 2
+    assert "adds to the codes of a data set or of `--labels`" in capsys.readouterr().err
     # Terms of the user's own may be phrases of notes.
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] is False
+    assert list(config["id2label"].values()) == ["I10", "J18.9", "J44.9"]  # a further code without a term is left out
+    assert (config["read_denials"], config["read_past"]) == (False, True)
     assert (tmp_path / "coder").stat().st_mode & 0o077 == 0
 
 
@@ -349,15 +359,30 @@ def test_evidence_is_judged_as_that_of_other_models():
         judge_evidence(model, tokenizer, notes, gold, methods=["attingrad"])
 
 
-def test_a_coder_remembers_which_admissions_it_has_read(tmp_path):
-    write_corpus(tmp_path / "mimic", num_admissions=30, length="short", show_progress=False)
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mimic")
+    write_corpus(folder, num_admissions=30, length="short", show_progress=False)
+    return folder
+
+
+def test_a_coder_remembers_which_admissions_it_has_read(mimic, tmp_path):
     folder = tmp_path / "coder"
-    data = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(tmp_path / "mimic")]
+    data = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(mimic)]
     assert cli.main(["build", *data, "--output_dir", str(folder)]) == 0
-    builder = load_builder("mimic3", "top50", data_dir=str(tmp_path / "mimic"), cache_dir=str(tmp_path / "cache"))
+    builder = load_builder("mimic3", "top50", data_dir=str(mimic), cache_dir=str(tmp_path / "cache"))
     train, test = (builder.as_dataset(split=name) for name in ("train", "test"))
     assert count_learned_admissions(folder, admissions_of(train, "mimic3", True)) == len(train)
     assert count_learned_admissions(folder, admissions_of(test, "mimic3", True)) == 0
+
+
+def test_the_yardstick_weighs_terms_on_training_notes_alone(mimic, tmp_path):
+    task = Task("mimic3", ["top50"], [0], {}, {})
+    titles, weighed = (
+        yardstick_metrics(Row({}, {}, kind), task, "top50", str(mimic), tmp_path)
+        for kind in ("terms", "terms_weighed")
+    )
+    assert 0 < titles["f1_micro"] < weighed["f1_micro"] < 1  # the corpus marks its evidence
 
 
 @pytest.mark.parametrize("is_open", [True, False])
