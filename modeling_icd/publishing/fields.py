@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from peft import LoraConfig
 
 from dataset_scripts.codes.classification import classification_of
-from dataset_scripts.codes.grouping import grouping_of
+from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 
 from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
@@ -115,12 +115,21 @@ YARDSTICKS = record_of(
 # A value may be the name of a column of the user's own files, or what stands between two codes.
 OPTION = text(r"\w{1,60}=[\w .,:;|&()#+-]{0,500}", "NAME=VALUE")
 LICENSE_ID = text(r"[a-z0-9.-]{1,60}", "the id of a license")
+
+
+def _counts_codes(value: Any) -> bool:
+    """Whole numbers by code, or by group of codes; of names with a dash, such as a date, groups alone."""
+    return map_of(WHOLE, key=r"[A-Z0-9.-]{1,10}").accepts(value) and all(
+        "-" not in name or grouping_of([name]) is not None for name in value
+    )
+
+
 TRAINING_DATA_FIELDS = {
     **dict.fromkeys(("dataset", "config"), NAME),
     "options": list_of(OPTION),
     **dict.fromkeys(("synthetic", "open"), FLAG),
     "license": LICENSE_ID,
-    "code_counts": map_of(WHOLE, key=r"[A-Z0-9.-]{1,10}"),
+    "code_counts": Kind("an object, each code or group of codes with a whole number", _counts_codes),
     "seed": optional(WHOLE),
     "yardsticks": YARDSTICKS,
     **dict.fromkeys(("weights", "adapter", "seal"), DIGEST),
@@ -129,6 +138,12 @@ TRAINING_DATA_FIELDS = {
 TRAINING_DATA: Kind = optional(record_of(TRAINING_DATA_FIELDS)).called(
     "the record that training writes (`dataset`, `config`, `synthetic`, `code_counts` ...), or null"
 )
+
+
+def granularity_of(training_data: Mapping[str, Any] | None) -> str | None:
+    """What the codes of a model are grouped to, as its record says; `None` where they are not."""
+    options = dict(pair.split("=", 1) for pair in (training_data or {}).get("options") or ())
+    return options["granularity"] if options.get("granularity") in GROUP_NAMES else None
 
 
 def _is_code_table(value: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
@@ -29,6 +31,7 @@ from .fields import (
     RUN_REQUIRED,
     WORD_READER,
     check_fields,
+    granularity_of,
     records_of,
 )
 
@@ -60,6 +63,19 @@ def check_repo_id(repo_id: str) -> None:
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
 
 
+def check_groups(config: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` where the classes of a model are called as groups of codes are, and its record does not say that they
+    are: a hospital's own codes may be `1`, `2` and `3`, as chapters of ICD-10-PCS."""
+    codes = list(config["id2label"].values())
+    grouping = None if classification_of(codes) is not None else grouping_of(codes)
+    if grouping is not None and granularity_of(config.get("training_data")) != grouping[0]:
+        granularity, classification = grouping
+        raise ValueError(
+            f"`id2label` of config.json looks like {GROUP_NAMES[granularity]} of {classification.name}, but the record of training has "
+            f"no `granularity={granularity}`: {OF_ICD}"
+        )
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """What `modeling-icd train` and `modeling-icd evaluate` wrote: the JSON files of a folder, by their names."""
@@ -88,6 +104,7 @@ class ModelFolder:
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
         check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
+        check_groups(config)
         backbone = config.get("backbone_config", config)
         of_backbone = WORD_READER if reads_words(config) else BACKBONE
         check_fields("config.json", backbone, of_backbone, remedy, tuple(of_backbone))

@@ -53,6 +53,24 @@ def test_a_model_of_groups_is_ready_to_go_out(names, classification, options, sa
     assert f"- Notes in the language of the training notes only, and {said} only." in out
 
 
+def test_codes_that_are_called_as_groups_are_refused(model_dir, edit, capsys):
+    """A hospital's own numbers, which are chapters of ICD-10-PCS by their names alone."""
+    names = ["0", "1", "2"]
+    edit(
+        "config.json",
+        id2label={str(i): name for i, name in enumerate(names)},
+        label2id={name: i for i, name in enumerate(names)},
+        code_descriptions={},
+        training_data={"dataset": "files", "config": "default", "options": [], "code_counts": dict.fromkeys(names, 3)},
+    )
+    assert publish([str(model_dir), "--repo_id", REPO, "--dry_run"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "looks like chapters of ICD-10, but the record of training has no `granularity=chapter`: a model of other"
+        in said
+    )
+
+
 def test_a_model_of_chapters_from_its_notes_to_the_check(notes, tmp_path, capsys):
     """Trained on notes that count as real, which what goes out is compared with."""
     given = {
