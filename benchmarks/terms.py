@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -70,7 +71,7 @@ def report_unseen(config: str, data_dir: str, cache_dir: str) -> None:
     learned = {known[code] for codes in train["codes"] for code in codes}
     for use_notes in (False, True):
         for all_codes in (False, True):
-            cues = {} if use_notes else READ["no cue"]
+            cues: dict[str, Any] = {} if use_notes else READ["no cue"]
             coder = build_coder(["icd10cm"], builder=seen, use_notes=use_notes, all_codes=all_codes, **cues)
             scores = score_notes(coder.model, coder.tokenizer, list(cases["text"]))
             given = {(int(case), coder.model.config.id2label[int(code)]) for case, code in np.argwhere(scores > 0.5)}

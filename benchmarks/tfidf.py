@@ -1,6 +1,8 @@
 """The honest yardsticks of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one; the coder by
 terms, which needs no training; and a table of the codes' training frequencies, which is the same for every note."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit
 
@@ -36,7 +38,7 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool, strong: bool = Fal
     return figures(test, labels["test"], threshold)
 
 
-def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, **fields: bool) -> dict[str, float]:
+def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, **fields: Any) -> dict[str, float]:
     """Figures of the coder by terms on the test split.
 
     Args:
