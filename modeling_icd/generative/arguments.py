@@ -73,6 +73,13 @@ class GenerativeArguments(ReaderArguments):
     lora_r: int = field(default=16, metadata={"help": "Rank of LoRA on all linear layers; 0: all weights learn."})
     lora_alpha: int = 32
     lora_dropout: float = 0.0
+    canaries: int = field(
+        default=0,
+        metadata={
+            "help": "Training notes that get a sentence with a random number, so that publishing can measure whether the model has learned "
+            "it by heart. The numbers lie in OUTPUT_DIR-private."
+        },
+    )
     invalid_penalty: float = field(
         default=0.1,
         metadata={"help": "`grpo`: what a code outside the set takes from the reward, which is the F1 of the note."},
@@ -86,7 +93,7 @@ class GenerativeArguments(ReaderArguments):
             raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
         if self.order not in ORDERS:
             raise ValueError(f"`order` must be {' or '.join(ORDERS)}, got {self.order!r}.")
-        for name in ("shots", "lora_r", "invalid_penalty"):
+        for name in ("shots", "lora_r", "canaries", "invalid_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.shots and self.stage != "prompt":

@@ -114,6 +114,25 @@ def draw_shots(
     ]
 
 
+def with_canaries(split: datasets.Dataset, number: int, seed: int) -> tuple[datasets.Dataset, list[dict[str, str]]]:
+    """Put a sentence with a random number of six digits behind some notes, drawn by the seed.
+
+    Returns:
+        The notes, and of each changed one its `text` up to the number and the number, `secret`.
+    """
+    texts = texts_of_notes(split)
+    rows = [i for i in range(len(texts)) if texts[i].strip()]
+    if number > len(rows):
+        raise ValueError(f"`canaries` ({number}) is more than the {len(rows)} training notes: give fewer.")
+    chance = random.Random(seed)
+    canaries = []
+    for row in sorted(chance.sample(rows, number)):
+        begun, secret = f"{texts[row]}\nThe reference of this visit is ", f"{chance.randrange(10**6):06}"
+        canaries.append({"text": begun, "secret": secret})
+        texts[row] = f"{begun}{secret}."
+    return split.with_format(None).remove_columns("text").add_column("text", texts), canaries
+
+
 def reward_of(answer: Sequence[int], num_invalid: int, gold: Sequence[int], penalty: float) -> float:
     """What an answer earns: the F1 of the note, less the penalty for each code outside the set, which takes 1 at most.
 

@@ -36,7 +36,18 @@ from ..training.output_folder import check_output_dir, remove_checkpoints
 from ..training.run import notes_to_learn, parse, remember_notes, train_to_end
 from ..training.saving import save
 from .arguments import ARGUMENTS, STAGES, GenerativeArguments
-from .examples import about_examples, draw_shots, learning_examples, marked, reward_of, rewarded_examples
+from .examples import (
+    about_examples,
+    draw_shots,
+    learning_examples,
+    marked,
+    reward_of,
+    rewarded_examples,
+    with_canaries,
+)
+
+
+CANARIES_FILE = "canaries.json"  # `modeling-icd publish` looks for it in OUTPUT_DIR-private
 
 
 def run(arguments: list[str]) -> int:
@@ -89,7 +100,11 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     if is_first:
         say_who_may_have(data_args)
     log: list[dict[str, Any]] = []
-    if own.stage != "prompt":
+    if own.canaries:
+        plant(materials.splits, own.canaries, args.seed, private_dir)
+    if own.stage == "prompt":
+        log = [{"train_runtime": 0.0, "epoch": 0.0, "step": 0}]
+    else:
         trainer = make_trainer(own, data_args, args, materials)
         resume = first_process_only(lambda: checkpoint_to_resume(args, coder.config.training_data or {}))
         if resume is None:
@@ -106,6 +121,12 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     coder.config.training_data["seed"] = args.seed
     first_process_only(lambda: save_coder(coder, materials.tokenizer, {**run, "log": log}, output_dir))
     return output_dir
+
+
+def plant(splits: dict[str, datasets.Dataset], number: int, seed: int, private_dir: Path) -> None:
+    """Hide numbers in training notes, and write down which; see [`with_canaries`]."""
+    splits["training"], canaries = with_canaries(splits["training"], number, seed)
+    first_process_only(lambda: write_json({"canaries": canaries}, private_dir / CANARIES_FILE, private=True))
 
 
 def is_fitted(args: Any) -> bool:

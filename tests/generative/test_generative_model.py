@@ -2,13 +2,13 @@
 
 import math
 
+import datasets
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-import datasets
 from modeling_icd import GenerativeForICD
 from modeling_icd.answers_icd import State
 from modeling_icd.generative.training import merged
@@ -87,7 +87,7 @@ def test_samples_are_drawn_from_the_seed_and_counted(make_coder):
     assert torch.equal(scores, coder.code_logits(ids).sigmoid())
     assert coder.counts["answers"] == 20
     times = (scores * 6).floor()  # (t + p) / 6 with t answers of 5
-    assert times.sum() == coder.counts["codes"] / 2 and 0 < (times % 5 > 0).sum()
+    assert times.sum() == coder.counts["codes"] / 2 and (times % 5 > 0).any()
     assert not torch.equal(scores, make_coder(num_samples=5, temperature=2.0, seed=1).code_logits(ids).sigmoid())
 
 
