@@ -216,9 +216,7 @@ class AnswerGrammar:
             state = after
         return list(state.used if state.is_over else self.pending(state))
 
-    def log_probs(
-        self, token_logits: torch.Tensor, index: torch.Tensor, used: Sequence[int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_probs(self, token_logits: torch.Tensor, index: torch.Tensor, used: Sequence[int]) -> torch.Tensor:
         """How likely each code is to come next, among all that the grammar allows.
 
         Args:

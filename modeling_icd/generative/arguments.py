@@ -127,7 +127,7 @@ class _RunArguments(DecisionArguments):
     )
 
 
-def _checked(args: Any, base: type) -> None:
+def _checked(args: Any, base: Any) -> None:
     """Run the checks of both parents; bfloat16 is learned in where there is a GPU that has it."""
     if args.bf16 is None:
         args.bf16 = not args.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()

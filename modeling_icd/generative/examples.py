@@ -53,7 +53,7 @@ def learning_examples(
         ValueError: where a note is longer than a prompt may have; all are looked at first.
     """
     texts, gold = texts_of_notes(split), codes_of_notes(split)
-    limit, label2id = prompter.settings["max_note_tokens"], prompter.config.label2id
+    limit, label2id = prompter.settings["max_note_tokens"], prompter.config.label2id or {}
     tokens = [
         prompter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         for text in texts

@@ -118,7 +118,7 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
         counts = list(materials.counts.values())
         decision = fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
         coder.config.update(decision)
-    coder.config.training_data["seed"] = args.seed
+    coder.config.training_data = {**(coder.config.training_data or {}), "seed": args.seed}
     first_process_only(lambda: save_coder(coder, materials.tokenizer, {**run, "log": log}, output_dir))
     return output_dir
 
@@ -161,7 +161,7 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
         causal_config=plain_fields(model),
         generative=settings,
     )
-    check_context(config, model)
+    check_context(settings, model)
     coder = GenerativeForICD(config, model, tokenizer)
     if own.shots:
         evidence = marked(splits["training"], data_args.data_dir, own.order)
@@ -174,9 +174,9 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
     return Materials(coder, tokenizer, splits, counts)
 
 
-def check_context(config: GenerativeConfig, model: PreTrainedModel) -> None:
+def check_context(settings: Mapping[str, Any], model: PreTrainedModel) -> None:
     """Raise a `ValueError` where notes may be longer than the language model reads."""
-    context, limit = getattr(model.config, "max_position_embeddings", None), config.generative["max_note_tokens"]
+    context, limit = getattr(model.config, "max_position_embeddings", None), settings["max_note_tokens"]
     if context is not None and limit >= context:
         raise ValueError(
             f"`max_note_tokens` ({limit}) leaves no room for the prompt and the answer: the language model reads {context} tokens."

@@ -66,7 +66,7 @@ class Coder:
         self.model, self.config = self.pipeline.model, self.pipeline.model.config
         if self.config.head not in HEADS:
             raise ValueError(
-                f"{model_id} is a coder by terms, which the page cannot show: code notes with `modeling-icd predict`."
+                f"{model_id} is no classifier but a coder by terms or a language model, which the page cannot show: code notes with `modeling-icd predict`."
             )
         self.names: list[str] = [self.config.id2label[i] for i in range(len(self.config.id2label))]
         descriptions = self.config.code_descriptions or {}

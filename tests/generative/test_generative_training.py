@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import datasets
 import pytest
 import torch
 from conftest import read
 from safetensors.torch import load_file
+from trl import TrlParser
 
+from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
 from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, reward_of
 from modeling_icd.publishing.folder import ModelFolder
-from modeling_icd.training.run import main
+from modeling_icd.training.arguments import DataArguments
+from modeling_icd.training.config_files import given_field
+from modeling_icd.training.run import main, parse
 
 
 NOTES = datasets.Dataset.from_dict(
@@ -163,3 +168,14 @@ def test_a_file_names_the_model_and_its_stage(arguments, tmp_path, capsys):
     assert main([str(path), "--threshold_rule", "global"]) == 0
     config = read(tmp_path / "run/config.json")
     assert config["threshold_rule"] == "global" and config["architectures"] == ["LlamaForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "configs").glob("generative_*.yaml")), ids=lambda path: path.stem
+)
+def test_the_configurations_are_ones_of_their_stage(path):
+    stage = given_field(["--config", str(path)], "stage")
+    parser = TrlParser([GenerativeArguments, DataArguments, ARGUMENTS[stage]])
+    own, data_args, args = parse(parser, ["--config", str(path), "--data_dir", "x"])
+    assert own.stage == stage
+    assert data_args.dataset and args.output_dir == f"runs/{path.stem}"
