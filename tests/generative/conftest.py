@@ -1,7 +1,6 @@
 """A language model of two layers and width 16 with a chat template, whose tokens are bytes, and invented notes."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -112,7 +111,3 @@ def arguments(language_model, notes_dir, tmp_path):
         return [part for key, value in given.items() for part in (f"--{key}", str(value))]
 
     return make
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())

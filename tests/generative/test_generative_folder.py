@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import read
 
+from dataset_scripts.files import read_json
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.inference.predict import main as predict
 
@@ -65,7 +65,7 @@ def test_it_is_a_language_model_and_a_coder_in_a_clean_process(trained, tmp_path
 
 def test_it_is_evaluated_as_any_model(trained, notes_dir, tmp_path, capsys):
     assert evaluate([str(trained), "--data_dir", str(notes_dir), "--output_dir", str(tmp_path)]) == 0
-    results = read(tmp_path / "results.json")
+    results = read_json(tmp_path / "results.json", "")
     assert {"f1_micro", "auc_micro", "precision_at_5", "map", "ece"} <= results["metrics"].keys()
     generation = results["generation"]
     assert (generation["notes"], generation["invalid_rate"], generation["repeated_rate"]) == (4, 0.0, 0.0)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import read
 
+from dataset_scripts.files import read_json
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.publishing import memorisation
 from modeling_icd.publishing.cli import main as publish
@@ -59,7 +59,7 @@ def test_a_coder_of_open_notes_goes_out_as_a_language_model_unless_it_recites(
     given = {"data_license": "cc-by-4.0", "base_model": "someone/tiny-chat", "canaries": 2}
     assert train(arguments("sft", **given)) == 0
     folder = tmp_path / "run"
-    canaries = read(tmp_path / "run-private/canaries.json")["canaries"]
+    canaries = read_json(tmp_path / "run-private/canaries.json", "")["canaries"]
     assert len(canaries) == 2 and all(len(canary["secret"]) == 6 for canary in canaries)
     assert evaluate([str(folder), "--data_dir", str(notes_dir)]) == 0
     monkeypatch.setattr(memorisation, "NUM_NOTES", 4)

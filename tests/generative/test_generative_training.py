@@ -7,10 +7,10 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from conftest import read
 from safetensors.torch import load_file
 from trl import TrlParser
 
+from dataset_scripts.files import read_json
 from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
 from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, reward_of
 from modeling_icd.publishing.folder import ModelFolder
@@ -96,14 +96,15 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
         "backbone": tmp_path / "run",
     }
     assert main(arguments("grpo", "rewarded", **options)) == 0
-    config = read(tmp_path / "rewarded/config.json")
+    config = read_json(tmp_path / "rewarded/config.json", "")
     assert (
-        config["training_data"]["earlier"]["weights"] == read(tmp_path / "run/config.json")["training_data"]["weights"]
+        config["training_data"]["earlier"]["weights"]
+        == read_json(tmp_path / "run/config.json", "")["training_data"]["weights"]
     )
     assert config["generative"]["instruction"] == "Codes?"  # as it was learned
-    curve = [row["reward"] for row in read(tmp_path / "rewarded/run.json")["log"] if "reward" in row]
-    assert len(curve) == 2 and all("kl" in row for row in read(tmp_path / "rewarded/run.json")["log"][:2])
-    state = read(tmp_path / "rewarded/checkpoint-2/trainer_state.json")
+    curve = [row["reward"] for row in read_json(tmp_path / "rewarded/run.json", "")["log"] if "reward" in row]
+    assert len(curve) == 2 and all("kl" in row for row in read_json(tmp_path / "rewarded/run.json", "")["log"][:2])
+    state = read_json(tmp_path / "rewarded/checkpoint-2/trainer_state.json", "")
     assert [row["reward"] for row in state["log_history"] if "reward" in row] == curve
     shutil.rmtree(tmp_path / "rewarded/checkpoint-2")
     (tmp_path / "rewarded/model.safetensors").unlink()
@@ -113,7 +114,7 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
 
 def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
     assert main(arguments("prompt", shots=2, titles="true", codes_in_prompt="titles")) == 0
-    settings = read(tmp_path / "run/config.json")["generative"]
+    settings = read_json(tmp_path / "run/config.json", "")["generative"]
     assert len(settings["examples"]) == 2
     assert all("visit" in note and answer for note, answer in settings["examples"])
     assert (tmp_path / "run").stat().st_mode & 0o077 == 0
@@ -166,7 +167,7 @@ def test_a_file_names_the_model_and_its_stage(arguments, tmp_path, capsys):
         )
     )
     assert main([str(path), "--threshold_rule", "global"]) == 0
-    config = read(tmp_path / "run/config.json")
+    config = read_json(tmp_path / "run/config.json", "")
     assert config["threshold_rule"] == "global" and config["architectures"] == ["LlamaForCausalLM"]
 
 
