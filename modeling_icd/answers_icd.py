@@ -102,6 +102,7 @@ class CodeTrie:
             at_depth = longer
         self.parent, self.depth, self.column = torch.tensor(parents), torch.tensor(depths), torch.tensor(columns)
         self.ends = torch.tensor([path[-1] for path in self.paths])
+        self.code_at = torch.tensor([-1 if code is None else code for code in self.code])
         self.sizes = torch.zeros(len(parents), dtype=torch.long)  # codes at or below each node
         for path in self.paths:
             self.sizes[path] += 1
@@ -258,7 +259,8 @@ class AnswerGrammar:
         stop = torch.full((len(left),), -torch.inf, dtype=torch.double)
         ends = torch.tensor(self.end_columns)
         stop[0] = logits[index[0], ends].logsumexp(0)
-        is_open = torch.tensor([code is not None and code not in used for code in trie.code])
+        is_open = trie.code_at >= 0
+        is_open &= ~torch.isin(trie.code_at, torch.tensor(list(used), dtype=torch.long))
         stop[is_open] = 0.0
         for node in (is_open & (index >= 0)).nonzero().flatten().tolist():
             if trie.children[node]:  # of another code that begins with this one

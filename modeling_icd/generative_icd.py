@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, PreTrainedModel
 
-from .answers_icd import SEPARATOR, AnswerGrammar, CodeTrieProcessor, answer_pieces, read_codes
+from .answers_icd import SEPARATOR, AnswerGrammar, CodeTrie, CodeTrieProcessor, answer_pieces, read_codes
 from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import require_positive
 from .modeling_icd import ICDCodingOutput
 from .sharing_icd import ModelPushGuard, guard_parts
 from .versions_icd import VERSION
+from .windows_icd import pad_rows
 
 
 NOTE = "\x01note\x01"
@@ -246,8 +247,9 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         self.config._attn_implementation = model.config._attn_implementation
         self.prompter = Prompter(tokenizer, config)
         self.grammar = self.prompter.grammar(end_tokens(model, tokenizer))
-        trees = (self.grammar.first, self.grammar.later)
-        self._branching = {id(trie): trie.branching(self.settings["tree_tokens"]) for trie in trees}
+        limit = self.settings["tree_tokens"]
+        # At the beginning of an answer, and behind a code.
+        self._branching = [Branches(self.grammar, trie, limit) for trie in (self.grammar.first, self.grammar.later)]
         self.counts = dict.fromkeys(("notes", "answers", "codes", "invalid", "repeated"), 0)
         guard_parts(self)
 
@@ -399,100 +401,135 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
     def code_probs(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> torch.Tensor:
         """The highest probability that each code had to come next, `(N, C)`: at the beginning of an answer, or behind any code.
 
-        One pass reads each prompt, its answer, and at each place where a code may come the tokens of others, which see what is
-        before that place and their own beginnings alone.
+        One pass reads each prompt and its answer. Others read, at some places where a code may come at a time, the tokens of other
+        codes, which see what is before that place and their own beginnings alone.
         """
-        texts = [
-            AnswerTree(self.grammar, self._branching, codes, len(prompt))
-            for codes, prompt in zip(answers, prompts, strict=True)
+        texts = [[*prompt, *self.grammar.tokens_of(codes)] for prompt, codes in zip(prompts, answers, strict=True)]
+        inputs, mask = pad_rows([torch.tensor(text) for text in texts], self.grammar.end[0])
+        output = self.model.base_model(
+            input_ids=inputs.to(self.device), attention_mask=mask.to(self.device), use_cache=True
+        )
+        cache = output.past_key_values
+        rows = [
+            AnswerTree(self.grammar, codes, self.table_logits(states[len(prompt) - 1 : len(text)]), len(prompt))
+            for prompt, codes, text, states in zip(prompts, answers, texts, output.last_hidden_state, strict=True)
         ]
-        width = max(len(prompt) + len(text.tokens) for prompt, text in zip(prompts, texts, strict=True))
-        shape = (len(prompts), width)
-        input_ids, positions = (torch.zeros(shape, dtype=torch.long) for _ in range(2))
-        sees = torch.zeros(len(prompts), 1, width, width, dtype=torch.bool)
-        for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
-            size = len(prompt) + len(text.tokens)
-            input_ids[row, :size] = torch.tensor([*prompt, *text.tokens])
-            positions[row, :size] = torch.tensor([*range(len(prompt)), *text.positions])
-            sees[row, 0, :size, :size] = text.mask()
-        sees[:, 0].diagonal(dim1=1, dim2=2).fill_(True)  # padding sees itself, so that no row is empty
-        mask = torch.zeros(sees.shape, dtype=self.dtype).masked_fill(~sees, torch.finfo(self.dtype).min)
+        highest = torch.zeros(len(rows), self.grammar.num_codes, dtype=torch.double)
+        for number in range(max(row.num_places for row in rows)):
+            blocks = [self._branching[row.used(number) != []] for row in rows]
+            read = self.read_branches(rows, number, blocks, mask, cache)
+            for i, row in enumerate(rows):
+                if number < row.num_places:
+                    found = row.log_probs(number, blocks[i].nodes, read[i, : len(blocks[i].nodes)])
+                    highest[i] = torch.maximum(highest[i], found.exp())
+        return highest
+
+    def read_branches(
+        self, rows: "Sequence[AnswerTree]", number: int, blocks: "Sequence[Branches]", mask: torch.Tensor, cache: Any
+    ) -> torch.Tensor:
+        """Read the tokens of other codes at one place of each answer, and leave the cache as it was.
+
+        Args:
+            rows (`Sequence[AnswerTree]`): the answers; one that has no such place gives numbers without a meaning.
+            number (`int`): of codes before the place.
+            blocks (`Sequence[Branches]`): what is read there.
+            mask (`torch.LongTensor` of shape `(N, L)`): of prompts and answers.
+            cache (`Cache`): of these.
+
+        Returns:
+            Logits `(N, K, T)` of the tokens of answers, behind each of the tokens that are read.
+        """
+        width = max(len(block.nodes) for block in blocks)
+        if not width:
+            return torch.zeros(len(rows), 0, len(self.grammar.table))
+        input_ids, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
+        sees = torch.zeros(len(rows), 1, width, mask.shape[1] + width, dtype=torch.bool)
+        for i, (row, block) in enumerate(zip(rows, blocks, strict=True)):
+            size, before = len(block.nodes), row.start + row.place(number)
+            input_ids[i, :size], positions[i, :size] = block.tokens, before + block.depths - 1
+            sees[i, 0, :, :before] = True
+            sees[i, 0, :size, mask.shape[1] : mask.shape[1] + size] = block.sees
+        bias = torch.zeros(sees.shape, dtype=self.dtype).masked_fill(~sees, torch.finfo(self.dtype).min)
         states = self.model.base_model(
             input_ids=input_ids.to(self.device),
             position_ids=positions.to(self.device),
-            attention_mask=mask.to(self.device),
-            use_cache=False,
+            attention_mask=bias.to(self.device),
+            past_key_values=cache,
+            use_cache=True,
         ).last_hidden_state
+        cache.crop(-width)
+        return self.table_logits(states)
+
+    def table_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of the tokens that answers have, `(..., T)`, on the CPU; of others they are not computed."""
         table = torch.tensor(self.grammar.table, device=self.device)
         head = self.model.get_output_embeddings()
         bias = None if head.bias is None else head.bias[table]
-        rows = []
-        for row, text in enumerate(texts):
-            own = states[row, text.start - 1 : text.start + len(text.tokens)]
-            rows.append(text.code_probs(nn.functional.linear(own, head.weight[table], bias)))
-        return torch.stack(rows)
+        return nn.functional.linear(states, head.weight[table], bias).float().cpu()
+
+
+class Branches:
+    """The tokens of a trie that are read beside an answer.
+
+    Args:
+        grammar (`AnswerGrammar`): which has the trie.
+        trie (`CodeTrie`): of codes at the beginning of an answer, or behind a code.
+        limit (`int`): tokens at most.
+
+    Attributes:
+        nodes (`list[int]`): of the trie, K of them.
+        tokens, depths (`torch.LongTensor` of shape `(K,)`): the token of each, and how many it is with those above it.
+        sees (`torch.BoolTensor` of shape `(K, K)`): which of the others are above a node, and itself.
+    """
+
+    def __init__(self, grammar: AnswerGrammar, trie: CodeTrie, limit: int):
+        self.nodes = trie.branching(limit)
+        self.tokens = torch.tensor([grammar.table[int(trie.column[node])] for node in self.nodes], dtype=torch.long)
+        self.depths = trie.depth[self.nodes]
+        self.sees = torch.eye(len(self.nodes)).bool()
+        at = {node: i for i, node in enumerate(self.nodes)}
+        for i, node in enumerate(self.nodes):  # those above a node come before it
+            if (parent := int(trie.parent[node])) in at:
+                self.sees[i] |= self.sees[at[parent]]
 
 
 class AnswerTree:
-    """The tokens of an answer, and behind them those of the codes that might have come at each place of it.
+    """An answer, and the places in it where a code may come.
 
     Args:
         grammar (`AnswerGrammar`): what an answer may be.
-        branching (`dict[int, list[int]]`): nodes to be read, by the `id` of each trie.
         codes (`Sequence[int]`): of the answer.
+        logits (`torch.Tensor` of shape `(1 + L, T)`): of the tokens of answers, at the prompt's last token and at those of the answer.
         start (`int`): tokens of the prompt.
     """
 
-    def __init__(self, grammar: AnswerGrammar, branching: Mapping[int, list[int]], codes: Sequence[int], start: int):
-        self.grammar, self.codes, self.start = grammar, list(codes), start
-        self.tokens = grammar.tokens_of(codes)
-        self.num_answer_tokens = len(self.tokens)
-        self.positions = list(range(start, start + len(self.tokens)))
-        self.places: list[int] = []  # of each place where a code may come: how many tokens of the answer are before it
-        self.blocks: list[tuple[int, list[int]]] = []  # where the tokens of others begin, and their nodes
-        for number in range(min(len(codes), grammar.max_codes - 1) + 1):
-            place = len(grammar.tokens_of(codes[:number]))
-            trie = grammar.trie(codes[:number])
-            nodes = branching[id(trie)]
-            self.places.append(place)
-            self.blocks.append((len(self.tokens), nodes))
-            self.tokens += [grammar.table[int(trie.column[node])] for node in nodes]
-            self.positions += [start + place + int(trie.depth[node]) - 1 for node in nodes]
+    def __init__(self, grammar: AnswerGrammar, codes: Sequence[int], logits: torch.Tensor, start: int):
+        self.grammar, self.codes, self.logits, self.start = grammar, list(codes), logits, start
+        self.num_places = min(len(codes), grammar.max_codes - 1) + 1
 
-    def mask(self) -> torch.Tensor:
-        """Which token sees which, the prompt's among them, `(S, S)` bool."""
-        size, answer = self.start + len(self.tokens), self.start + self.num_answer_tokens
-        sees = torch.zeros(size, size, dtype=torch.bool)
-        sees[:answer, :answer] = torch.ones(answer, answer, dtype=torch.bool).tril()
-        for number, (begin, nodes) in enumerate(self.blocks):
-            trie, offset = self.grammar.trie(self.codes[:number]), self.start + begin
-            sees[offset : offset + len(nodes), : self.start + self.places[number]] = True
-            at = {node: offset + i for i, node in enumerate(nodes)}
-            for node, place in at.items():
-                above = node
-                while above:
-                    sees[place, at[above]] = True
-                    above = int(trie.parent[above])
-        return sees
+    def used(self, number: int) -> list[int]:
+        """The codes before a place."""
+        return self.codes[:number]
 
-    def code_probs(self, token_logits: torch.Tensor) -> torch.Tensor:
-        """The highest probability of each code over all places, `(C,)`, in double precision.
+    def place(self, number: int) -> int:
+        """How many tokens of the answer are before a place."""
+        return len(self.grammar.tokens_of(self.used(number)))
+
+    def log_probs(self, number: int, nodes: Sequence[int], read: torch.Tensor) -> torch.Tensor:
+        """The log probability of each code at a place, `(C,)`.
 
         Args:
-            token_logits (`torch.Tensor` of shape `(1 + S, T)`): at the last token of the prompt and at each of `tokens`.
+            nodes (`Sequence[int]`): nodes of the trie that have been read there.
+            read (`torch.Tensor` of shape `(K, T)`): the logits behind them.
         """
-        highest = torch.zeros(self.grammar.num_codes, dtype=torch.double)
-        for number, (place, (begin, nodes)) in enumerate(zip(self.places, self.blocks, strict=True)):
-            used = self.codes[:number]
-            trie = self.grammar.trie(used)
-            index = torch.full((len(trie.children),), -1)
-            index[0] = place
-            index[nodes] = torch.arange(begin + 1, begin + 1 + len(nodes))
-            if number < len(self.codes):  # those of the code that did come have been read in any case
-                path = trie.paths[self.codes[number]][1:]
-                index[path] = torch.arange(place + 1, place + 1 + len(path))
-            highest = torch.maximum(highest, self.grammar.log_probs(token_logits, index, used).exp())
-        return highest
+        trie, place = self.grammar.trie(self.used(number)), self.place(number)
+        index = torch.full((len(trie.children),), -1)
+        index[0] = place
+        index[nodes] = torch.arange(len(nodes)) + len(self.logits)
+        if number < len(self.codes):  # the tokens of the code that did come have been read in any case
+            path = trie.paths[self.codes[number]][1:]
+            index[path] = torch.arange(len(path)) + place + 1
+        return self.grammar.log_probs(torch.cat([self.logits, read]), index, self.used(number))
 
 
 def split_tokens(note: Sequence[int], limit: int, line_ends: frozenset[int]) -> list[list[int]]:

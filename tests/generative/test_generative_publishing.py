@@ -113,3 +113,12 @@ def test_of_restricted_notes_no_weights_go_out(arguments, notes_dir, tmp_path, c
     listed = capsys.readouterr().out.partition("README.md:")[0]
     assert "weights: no" in listed and "safetensors" not in listed
     assert json.loads((folder / "config.json").read_text())["training_data"]["open"] is False
+
+
+def test_a_coder_of_unknown_notes_pushes_neither_itself_nor_its_language_model(make_coder, tmp_path):
+    coder = make_coder()
+    for push in (coder.push_to_hub, coder.model.push_to_hub, coder.config.push_to_hub):
+        with pytest.raises(ValueError, match="may have been trained on any data"):
+            push("someone/coder")
+    with pytest.raises(ValueError, match="nothing was uploaded"):
+        coder.save_pretrained(tmp_path, push_to_hub=True)
