@@ -17,7 +17,7 @@ from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import require_positive
 from .modeling_icd import ICDCodingOutput
-from .sharing_icd import ModelPushGuard, guard_parts
+from .sharing_icd import REMEDY, ModelPushGuard, guard_parts, options_by_name, refuse_push
 from .versions_icd import VERSION
 from .windows_icd import pad_rows
 
@@ -270,7 +270,16 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         return (coder, info) if output_loading_info else coder
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves the language model, and the configuration and code of the coder."""
+        """Saves the language model, and the configuration and code of the coder; it pushes neither.
+
+        Raises:
+            ValueError: where it is told to push.
+        """
+        if options_by_name(self.model.save_pretrained, args, kwargs).get("push_to_hub"):
+            refuse_push(self.shared_record(), type(self).__name__)
+            raise ValueError(
+                f"`save_pretrained` of a {type(self).__name__} saves and does not push; nothing was uploaded. {REMEDY}"
+            )
         self.model.save_pretrained(save_directory, *args, **kwargs)
         self.config.causal_config = {**(self.config.causal_config or {}), **plain_fields(self.model)}
         self.config.save_pretrained(save_directory)

@@ -160,7 +160,14 @@ ALLOWED_TO_GENERATE = {
 }
 ALLOWED_BY_FILE = {
     "answers_icd.py": {
-        *("torch.full", "torch.full_like", "torch.inf", "transformers.LogitsProcessor", "typing.NamedTuple"),
+        *(
+            "torch.full",
+            "torch.full_like",
+            "torch.inf",
+            "torch.isin",
+            "transformers.LogitsProcessor",
+            "typing.NamedTuple",
+        ),
     },
     "generative_icd.py": ALLOWED_TO_GENERATE,
     "describe_icd.py": ALLOWED_TO_DESCRIBE,
