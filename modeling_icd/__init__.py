@@ -18,6 +18,7 @@ from .configuration_icd import (
     LlamaMultiResCNNConfig,
     MultiResCNNConfig,
 )
+from .generative_icd import GenerativeConfig, GenerativeForICD
 from .heads import HeadRow, Option, register_head
 from .modeling_icd import (
     MODELS,
@@ -61,6 +62,8 @@ __all__ = [
     "CrossAttentionHead",
     "GRUConfig",
     "GRUForICD",
+    "GenerativeConfig",
+    "GenerativeForICD",
     "HeadRow",
     "ICDCodingOutput",
     "ICDCodingPipeline",

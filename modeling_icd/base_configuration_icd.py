@@ -21,6 +21,7 @@ from .versions_icd import VERSION, check_version, with_older_meaning
 logger = logging.get_logger(__name__)
 
 FLAT_FILES = (
+    "answers_icd.py",
     "attention_icd.py",
     "backbone_icd.py",
     "base_configuration_icd.py",
@@ -29,6 +30,7 @@ FLAT_FILES = (
     "decision_icd.py",
     "describe_icd.py",
     "evidence_icd.py",
+    "generative_icd.py",
     "graph_icd.py",
     "heads.py",
     "labels_icd.py",

@@ -1,6 +1,7 @@
 """Scores a split of a data set with a model, and collects scores, gold codes and facts about codes for `summarize`."""
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataset_scripts.codes.icd9 import quote_code
 from dataset_scripts.counts import counted
 
 from ..decision_icd import calibrated_scores, decision_fields
+from ..generative_icd import is_generative
 from ..inference.hidden_states import HiddenStates
 from ..inference.learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
@@ -125,7 +127,10 @@ def score_split(
     is_empty = np.array([not ids for ids in input_ids], bool)
     if is_empty.any():
         print(f"{count_empty(is_empty, notes)}; each scores 0 for every code, and its gold codes are missed.")
+    started = time.monotonic()
     logits = logits_of_tokens(model, input_ids, batch_size, store)
+    if is_generative(model.config):
+        about["generation"] = model.say_counts(time.monotonic() - started)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
 
 

@@ -25,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataset_scripts.counts import counted
 
+from ..generative_icd import GenerativeForICD, is_generative
 from .on_hub import check_on_hub
 
 
@@ -194,7 +195,7 @@ def load_model(
     prepare_backbone(config)
     options = {} if reader is None else reader.options()
     with _readable(model_id, "weights"):
-        model, info = _load_weights(model_id, {"trust_remote_code": trust_remote_code, **options})
+        model, info = _load_weights(model_id, config, {"trust_remote_code": trust_remote_code, **options})
     check_loaded(info, model_id)
     with _readable(model_id, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -209,8 +210,12 @@ def prepare_backbone(config: PretrainedConfig) -> None:
         convert_smollm2()
 
 
-def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load_weights(
+    model_id: str | Path, config: PretrainedConfig, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     options = {**options, "output_loading_info": True}
+    if is_generative(config):  # whose folder is one of a language model, for which the library has a class of its own
+        return GenerativeForICD.from_pretrained(model_id, **options)
     # Weights that do not fit are named by `check_loaded`, those of any model in the same words.
     return AutoModelForSequenceClassification.from_pretrained(model_id, ignore_mismatched_sizes=True, **options)
 

@@ -300,7 +300,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "granularity": granularity_of(training_data),
         "group_names": GROUP_NAMES,
         # Of a mean, too, it is known what each token adds to the logit.
-        "has_evidence": head_of(folder.config).attends or "mean" in map(folder.config.get, ("head", "pooling")),
+        "has_evidence": has_evidence(folder.config),
+        "is_generative": "generative" in folder.config,
         "is_plain_classifier": is_plain_classifier(folder.config),
         "data": data,
         "training_config_name": in_code(training_data.get("config", "unknown")),
@@ -321,8 +322,17 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
     }
 
 
+def has_evidence(config: Mapping[str, Any]) -> bool:
+    """Whether a model says what a code was read from."""
+    if "generative" in config:
+        return False
+    return head_of(config).attends or "mean" in map(config.get, ("head", "pooling"))
+
+
 def papers_of(config: Mapping[str, Any]) -> set[str]:
     """Which papers a model follows, by their words in model_card.md: that of the head, and those of Llama's system over a Llama."""
+    if "generative" in config:
+        return {"llama"} if config["model_type"] == "llama" else set()
     head = (
         "multirescnn"
         if config["model_type"] == LlamaMultiResCNNConfig.model_type
@@ -343,6 +353,8 @@ def max_words(folder: ModelFolder) -> int | None:
 
 def describe_reader(folder: ModelFolder) -> str:
     """What reads a note, and how much of it, up to the words for the note."""
+    if "generative" in folder.config:
+        return f"a {folder.config['model_type']} language model that is asked for the codes of a"
     if not reads_words(folder.config):
         return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')} that reads a whole"
     limit = max_words(folder)

@@ -31,6 +31,7 @@ from .fields import (
     RUN_REQUIRED,
     WORD_READER,
     check_fields,
+    config_kinds,
     granularity_of,
     records_of,
 )
@@ -100,10 +101,11 @@ class ModelFolder:
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         refuse_terms(config)
+        refuse_examples(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
-        check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
+        check_fields("config.json", config, config_kinds(config), remedy, CONFIG_REQUIRED)
         check_groups(config)
         backbone = config.get("backbone_config", config)
         of_backbone = WORD_READER if reads_words(config) else BACKBONE
@@ -173,6 +175,20 @@ def refuse_terms(config: Mapping[str, Any]) -> None:
         "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
         "its tokenizer's own `push_to_hub` upload it."
     )
+
+
+def refuse_examples(config: Mapping[str, Any]) -> None:
+    """Refuse a generative coder that has notes in its prompt.
+
+    Raises:
+        ValueError: where this is one.
+    """
+    settings = config.get("generative")
+    if isinstance(settings, Mapping) and settings.get("examples"):
+        raise ValueError(
+            "This coder has training notes in its prompt, which `config.json` holds word by word, so nothing of it is published: make "
+            "one with `shots` 0."
+        )
 
 
 def reads_words(config: Mapping[str, Any]) -> bool:

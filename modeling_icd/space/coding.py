@@ -64,6 +64,11 @@ class Coder:
         self.key = key
         self.name = Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
         self.model, self.config = self.pipeline.model, self.pipeline.model.config
+        if self.config.head == "generative":
+            raise ValueError(
+                f"{model_id} is a language model that answers with codes, and says of no words why: code notes with "
+                "`modeling-icd predict`."
+            )
         self.names: list[str] = [self.config.id2label[i] for i in range(len(self.config.id2label))]
         descriptions = self.config.code_descriptions or {}
         classes = classify(self.names)

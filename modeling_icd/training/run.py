@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import datasets
 from datasets.exceptions import DatasetsError
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer, TrainingArguments, set_seed
 from trl import TrlParser
 
 from dataset_scripts import ICDBuilder
@@ -225,11 +225,9 @@ def gather(
     model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments, private_dir: Path
 ) -> Materials:
     """Build the data set, find the backbone and its tokenizer, and say how the model is made of them."""
-    builder = first_process_first(lambda: build_dataset(data_args, private_dir / "cache"))
-    splits = learning_splits(builder, data_args)
-    learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
-    training_data = describe_training_data(data_args, builder, learned_splits)
-    first_process_only(lambda: check_same_notes(training_data, args))
+    builder, splits, learned_splits, training_data = notes_to_learn(
+        data_args, args, private_dir, with_validation=args.refit_on_validation
+    )
     codes = list(training_data["code_counts"])
     if model_args.start_titles:
         check_titles(codes, builder.code_descriptions)
@@ -237,11 +235,35 @@ def gather(
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
 
-    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in learned_splits)
-    first_process_only(lambda: write_learned(texts(), private_dir, chain.from_iterable(named)))
+    remember_notes(learned_splits, data_args, training_data, private_dir)
     backbone = find_backbone(model_args, args, texts, private_dir)
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
+
+
+def notes_to_learn(
+    data_args: DataArguments, args: TrainingArguments, private_dir: Path, with_validation: bool = False
+) -> tuple[ICDBuilder, dict[str, datasets.Dataset], list[datasets.Dataset], dict[str, Any]]:
+    """Build the data set: its builder, its splits (see [`learning_splits`]), those of them that are learned from, and the record of
+    what is learned from."""
+    builder = first_process_first(lambda: build_dataset(data_args, private_dir / "cache"))
+    splits = learning_splits(builder, data_args)
+    learned_splits = [splits["training"], *([splits["validation"]] if with_validation else [])]
+    training_data = describe_training_data(data_args, builder, learned_splits)
+    first_process_only(lambda: check_same_notes(training_data, args))
+    return builder, splits, learned_splits, training_data
+
+
+def remember_notes(
+    learned_splits: Sequence[datasets.Dataset],
+    data_args: DataArguments,
+    training_data: Mapping[str, Any],
+    private_dir: Path,
+) -> None:
+    """Write down which notes and admissions are learned from; see learned_notes.py."""
+    texts = (text for split in learned_splits for text in texts_of_notes(split))
+    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in learned_splits)
+    first_process_only(lambda: write_learned(texts, private_dir, chain.from_iterable(named)))
 
 
 def learning_splits(builder: ICDBuilder, data_args: DataArguments) -> dict[str, datasets.Dataset]:
@@ -396,8 +418,19 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         raise ValueError("Give a configuration: `modeling-icd train files_direct --data_dir DIR`, or see `--help`.")
     if (train_other := trainer_of(arguments)) is not None:
         return train_other(arguments)
+    model_args, data_args, args = parse(parser, arguments)
+    after_training = None if plan_push is None else plan_push(model_args, data_args, args)
+    return train_to_end(lambda: train(model_args, data_args, args), args, after_training)
+
+
+def parse(parser: TrlParser, arguments: list[str]) -> tuple[Any, ...]:
+    """The arguments of a run, by their classes.
+
+    Raises:
+        ValueError: where there is no such option, or one is out of range.
+    """
     try:
-        model_args, data_args, args = parser.parse_args_and_config(arguments)
+        return parser.parse_args_and_config(arguments)
     except ValueError as error:
         unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
         if not unknown:
@@ -406,9 +439,14 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
             f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
             "`code_system`, are given as `--dataset_options NAME=VALUE`."
         ) from None
-    after_training = None if plan_push is None else plan_push(model_args, data_args, args)
+
+
+def train_to_end(
+    train_one: Callable[[], Path], args: TrainingArguments, after_training: AfterTraining | None = None
+) -> int:
+    """Train, and publish if that was asked for; a run that ends early says how to go on. See [`main`] for the exit status."""
     try:
-        output_dir = train(model_args, data_args, args)
+        output_dir = train_one()
     except (KeyboardInterrupt, Ended) as end:
         by, status = ("Ctrl-C", 130) if isinstance(end, KeyboardInterrupt) else (str(end), 128 + end.number)
         if args.process_index == 0:

@@ -30,6 +30,8 @@ PUBLISHED = {
     "backbone_icd.py",
     "heads.py",
     "windows_icd.py",
+    "answers_icd.py",
+    "generative_icd.py",
     "graph_icd.py",
     "terms_icd.py",
     "attention_icd.py",
