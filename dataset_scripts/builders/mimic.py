@@ -194,7 +194,7 @@ class MIMICConfig(ICDConfig):
         """Where the splits come from, and which codes count."""
         min_count = self.min_count or MIN_COUNT
         if self.unsplit:
-            kept = " Records are made as for the splits of Edin et al. (arXiv 2304.10909), and for those of our own with `splits=stratified`."
+            kept = " Records are made as for the splits of Edin et al. (arXiv 2304.10909); with `splits=stratified` they are made as for those of our own."
             return f"`min_count` is {min_count}.{kept if self.follows_edin else ''}"
         if self.division == "stratified":
             return f"The splits are stratified ones of our own: `min_count` is {min_count}, `seed` {self.seed or 0}."
