@@ -32,6 +32,14 @@ from .on_hub import check_on_hub
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
+def check_texts(arguments: Any) -> None:
+    """Raise a `ValueError` where a YAML file gives a list, a number or the like for an argument that is a text."""
+    for option in fields(arguments):
+        value = getattr(arguments, option.name)
+        if option.type in (str, str | None) and not isinstance(value, str | None):
+            raise ValueError(f"`{option.name}` must be a text, got {value!r}: write it in quotes.")
+
+
 @dataclass(kw_only=True)
 class ReaderArguments:
     """How the model that reads the notes is loaded: options of every command that loads one."""
@@ -52,6 +60,7 @@ class ReaderArguments:
     load_in_8bit: bool = field(default=False, metadata={"help": "The same to 8 bits."})
 
     def __post_init__(self):
+        check_texts(self)
         if self.dtype not in (None, *DTYPES):
             raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}

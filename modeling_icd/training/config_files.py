@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -84,19 +83,27 @@ def trainer_of(arguments: list[str]) -> Callable[[list[str]], int] | None:
     return importlib.import_module(OTHER_TRAININGS[model]).run
 
 
-def given_field(arguments: list[str], name: str) -> Any:
-    """What a command line, or else its configuration file, gives for a field; `None` where neither does. For a choice that must be
-    known before all of them are read."""
+def given_field(arguments: list[str], name: str) -> str | None:
+    """The text that a command line, or else its configuration file, gives for a field; `None` where neither does. For a choice that
+    must be known before all fields are read.
+
+    Raises:
+        ValueError: where the file is not UTF-8.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument(f"--{name}")
     given, _ = parser.parse_known_args(arguments)
     value = getattr(given, name)
     if value is None and given.config is not None:
-        with suppress(OSError, yaml.YAMLError):  # of which the training itself tells
+        try:
             fields = yaml.safe_load(Path(given.config).read_text(encoding="utf-8"))
-            value = fields.get(name) if isinstance(fields, dict) else None
-    return value
+        except UnicodeDecodeError:
+            raise ValueError(f"{given.config} is not UTF-8 text: save it as UTF-8.") from None
+        except (OSError, yaml.YAMLError):  # of which the training itself tells
+            return None
+        value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def by_folder(names: Iterable[str]) -> str:
