@@ -1,0 +1,477 @@
+"""What a fused model knows of a note and a code: terms that the note says, notes like it, and what is known of the code.
+
+All of it comes from tables of integers and numbers that were made of training notes and of titles. The same code makes the
+features that the model was fitted on and those that it scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import log, log1p
+from typing import NamedTuple
+
+import torch
+
+from .fusion_text_icd import PREFIX, Found, NoteWords, TermFinder, cognate_of
+
+
+FEATURES = (
+    # Of the terms of the code that the note says: how often the best one was right, and what else is known of it.
+    *("precision", "precision_uncovered", "log_tried", "right", "marked", "share", "words", "rarity", "spread"),
+    *(
+        "num_found",
+        "num_terms",
+        "noisy_or",
+        "first",
+        "denied",
+        "all_denied",
+        "family",
+        "covered",
+        "competition",
+        "repeated",
+    ),
+    # Of those of which a sentence has a part, by stems and by their first letters.
+    *("part", "part_precision", "part_rarity", "prefix_part", "prefix_precision"),
+    # Of the other codes of its category.
+    *("sibling", "sibling_part", "ahead_of_sibling"),
+    # Of the code itself.
+    *("log_count", "log_category", "category_share", "unspecified", "length", "last_digit", "has_below", "is_known"),
+    # Of training notes like this one.
+    *("nearest_10", "nearest_50", "nearest_with"),
+    # Of the note.
+    *("log_length", "num_codes_found", "sum_precision"),
+    # Of the titles of the code.
+    *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
+    *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "category_precision"),
+    # Of the head over hidden states.
+    *("head_logit", "head_rank", "head_margin"),
+)
+AT = {name: place for place, name in enumerate(FEATURES)}
+PARTS = ("phrases", "titles", "neighbours", "head")
+"""What can be left out: terms of training notes, titles, training notes like this one, the head over hidden states."""
+LEAST_TITLE = 0.6
+"""Of a title's stems, weighed by their rarity, the share that a note must have close together."""
+MOST_TITLES, MOST_NEW = 400, 60
+"""Titles that are looked at in a note, and codes that no training note has, at most."""
+WINDOW, STEP = 14, 7
+"""Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
+NOWHERE = (9.0, 2.0, 300.0)
+"""Spread, first place and rank of what is not found."""
+HEAD_CODES = 30
+"""The best codes of the head, all of which are scored."""
+
+
+class Tables(NamedTuple):
+    """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
+    training notes, E stems of titles, U titles; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
+    and `values`.
+
+    Args:
+        stems (`list[str]`): the first stands for those that are not known.
+        rarity (`(V,)`): the log of the inverse share of training notes with a stem, plus 1.
+        terms (`tuple`): `(T, V)`, the share of a term's rarity that each of its stems has.
+        pair_starts (`(T + 1,)`), pair_codes (`(P,)`): the codes of each term.
+        pairs (`(P, 7)`): precision, times tried, times right, notes where it is marked, share of those of this code, stems, rarity.
+        codes (`(C, 8)`): the features from `log_count` to `is_known`.
+        category (`(C,)`): its number.
+        notes (`tuple`): `(N, V)`, TF-IDF of length 1.
+        note_codes (`tuple`): `(N, S)`, of ones.
+        title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
+        titles (`tuple`): `(U, E)`, as `terms`.
+        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term.
+        translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
+    """
+
+    stems: list[str]
+    rarity: torch.Tensor
+    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    pair_starts: torch.Tensor
+    pair_codes: torch.Tensor
+    pairs: torch.Tensor
+    codes: torch.Tensor
+    category: torch.Tensor
+    notes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    note_codes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    title_stems: list[str]
+    title_rarity: torch.Tensor
+    titles: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    title_codes: torch.Tensor
+    title_sources: torch.Tensor
+    translations: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Scored(NamedTuple):
+    """The codes of a note that are scored.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(K,)`): their numbers.
+        features (`torch.FloatTensor` of shape `(K, F)`): see `FEATURES`.
+        evidence (`dict[int, list[tuple[float, tuple[int, ...]]]]`): of each code the places among the note's stems that say one
+            of its terms or titles, each with a score.
+    """
+
+    codes: torch.Tensor
+    features: torch.Tensor
+    evidence: dict[int, list[tuple[float, tuple[int, ...]]]]
+
+
+def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
+    """A matrix with few entries, as torch multiplies it."""
+    starts, columns, values = rows
+    numbers = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+    places = torch.stack([numbers, columns.long()])
+    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns)).coalesce()
+
+
+def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    """The highest of the values at each place, `(size,)`; 0 where there is none above it."""
+    return torch.zeros(size).scatter_reduce(0, places.long(), values.float(), "amax")
+
+
+class FeatureMaker:
+    """Makes the features of notes.
+
+    Args:
+        tables (`Tables`): what is looked up.
+        finder (`TermFinder`): finds its terms.
+        num_known (`int`): S.
+        parts (`Sequence[str]`): of `PARTS`; the features of the others are 0.
+    """
+
+    def __init__(self, tables: Tables, finder: TermFinder, num_known: int, parts: Sequence[str] = PARTS):
+        self.tables, self.finder, self.num_known, self.parts = tables, finder, num_known, parts
+        self.ids = {stem: i for i, stem in enumerate(tables.stems)}
+        prefixes: dict[str, int] = {}
+        self.prefix_of = [prefixes.setdefault(stem[:PREFIX], len(prefixes)) for stem in tables.stems]
+        self.prefixes = prefixes
+        size = len(tables.stems)
+        self.terms = sparse_rows(tables.terms, size)
+        of_prefix = (tables.terms[0], torch.tensor(self.prefix_of)[tables.terms[1].long()], tables.terms[2])
+        self.terms_by_prefix = sparse_rows(of_prefix, len(prefixes))
+        self.notes = sparse_rows(tables.notes, size)
+        self.pair_terms = torch.arange(len(tables.pair_starts) - 1).repeat_interleave(tables.pair_starts.diff().long())
+        self.titles = _Titles(tables) if "titles" in parts and len(tables.title_codes) else None
+
+    def make(self, stems: list[str], head_logits: torch.Tensor | None = None) -> Scored:
+        """The features of a note.
+
+        Args:
+            stems (`list[str]`): of the note.
+            head_logits (`torch.Tensor` of shape `(S,)`, *optional*): of the head.
+        """
+        note = self.finder.words_of(stems, [self.ids.get(stem, 0) for stem in stems])
+        known = torch.zeros(self.num_known, len(FEATURES))
+        known[:, AT["spread"]], known[:, AT["first"]], known[:, AT["title_rank"]] = NOWHERE
+        first = AT["log_count"]
+        known[:, first : first + 8] = self.tables.codes[: self.num_known]
+        found = self.finder.find_all(note) if "phrases" in self.parts else []
+        evidence = self._add_terms(known, note, found)
+        if "phrases" in self.parts:
+            self._add_parts(known, note)
+        self._add_siblings(known)
+        if "neighbours" in self.parts:
+            self._add_neighbours(known, note)
+        known[:, AT["log_length"]] = log(max(len(stems), 1))
+        known[:, AT["num_codes_found"]] = float((known[:, AT["precision"]] > 0).sum())
+        known[:, AT["sum_precision"]] = known[:, AT["precision_uncovered"]].sum()
+        if head_logits is not None and "head" in self.parts:
+            known[:, AT["head_logit"]] = head_logits
+            known[head_logits.argsort(descending=True, stable=True), AT["head_rank"]] = torch.arange(
+                len(known)
+            ).float()
+            tenth = head_logits.sort(descending=True).values[min(9, len(head_logits) - 1)]
+            known[:, AT["head_margin"]] = head_logits - tenth
+        chosen, new = self._add_titles(known, note, found, evidence)
+        codes = torch.tensor([*chosen, *new], dtype=torch.long)
+        return Scored(codes, torch.cat([known[chosen], *new.values()]), evidence)
+
+    def _add_terms(self, known: torch.Tensor, note: NoteWords, found: list[Found]) -> dict[int, list]:
+        """The features of the terms that are found; and their places, by code."""
+        starts, codes, stats = self.tables.pair_starts.tolist(), self.tables.pair_codes, self.tables.pairs
+        best_at = precision_at(self.tables, found)
+        by_code: dict[int, list[tuple[float, int, Found, float]]] = {}
+        for match in found:
+            highest = max(best_at[place] for place in match.positions)
+            for pair in range(starts[match.term], starts[match.term + 1]):
+                precision = float(stats[pair, 0])
+                by_code.setdefault(int(codes[pair]), []).append((precision, pair, match, highest))
+        length = max(len(note.stems), 1)
+        occurrences: dict[int, int] = {}
+        for match in found:
+            occurrences[match.term] = occurrences.get(match.term, 0) + 1
+        for code, own in by_code.items():
+            for name, value in _of_terms(own, stats, length, occurrences).items():
+                known[code, AT[name]] = value
+        return {
+            code: [(precision, match.positions) for precision, _, match, _ in own] for code, own in by_code.items()
+        }
+
+    def _add_parts(self, known: torch.Tensor, note: NoteWords) -> None:
+        """The features of terms of which a sentence has a part."""
+        size, stats = self.num_known, self.tables.pairs
+        places = [i for i, is_content in enumerate(note.is_content) if is_content and note.ids[i]]
+        by_stem = [(note.ids[i], note.sentences[i]) for i in places]
+        by_prefix = [
+            (self.prefixes[stem[:PREFIX]], note.sentences[i])
+            for i, stem in enumerate(note.stems)
+            if note.is_content[i] and stem[:PREFIX] in self.prefixes
+        ]
+        for matrix, pairs, names in (
+            (self.terms, by_stem, ("part", "part_precision")),
+            (self.terms_by_prefix, by_prefix, ("prefix_part", "prefix_precision")),
+        ):
+            said = torch.zeros(matrix.shape[1], max(note.sentences, default=0) + 1)
+            if pairs:
+                rows, columns = torch.tensor(pairs).T
+                said[rows, columns] = 1.0
+            share = (matrix @ said).amax(dim=1)[self.pair_terms]  # (P,)
+            known[:, AT[names[0]]] = best_of(self.tables.pair_codes, share, size)
+            known[:, AT[names[1]]] = best_of(self.tables.pair_codes, share * stats[:, 0], size)
+            if matrix is self.terms:
+                known[:, AT["part_rarity"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 6], size)
+
+    def _add_siblings(self, known: torch.Tensor) -> None:
+        """The best of the other codes of a category."""
+        category = self.tables.category[: self.num_known].long()
+        for source, target in (("precision_uncovered", "sibling"), ("part_precision", "sibling_part")):
+            known[:, AT[target]] = best_sibling(known[:, AT[source]], category)
+        known[:, AT["ahead_of_sibling"]] = known[:, AT["precision_uncovered"]] - known[:, AT["sibling"]]
+        of_category = best_of(category, known[:, AT["precision_uncovered"]], int(self.tables.category.max()) + 1)
+        known[:, AT["category_precision"]] = of_category[category]
+
+    def _add_neighbours(self, known: torch.Tensor, note: NoteWords) -> None:
+        """Which codes the training notes have whose words are those of this one."""
+        counts: dict[int, int] = {}
+        for place, stem in enumerate(note.ids):
+            if stem and note.is_content[place]:
+                counts[stem] = counts.get(stem, 0) + 1
+        vector = torch.zeros(len(self.tables.stems))
+        for stem, count in counts.items():
+            vector[stem] = (1 + log(count)) * self.tables.rarity[stem]
+        likeness = self.notes @ (vector / vector.norm().clamp(min=1e-9))  # (N,)
+        starts, codes, _ = self.tables.note_codes
+        of_note = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+        known[:, AT["nearest_with"]] = best_of(codes, likeness[of_note], self.num_known)
+        order = likeness.argsort(descending=True, stable=True)
+        for name, number in (("nearest_10", 10), ("nearest_50", 50)):
+            weights = torch.zeros(len(likeness))
+            weights[order[:number]] = likeness[order[:number]]
+            sums = torch.zeros(self.num_known).index_add(0, codes.long(), weights[of_note])
+            known[:, AT[name]] = sums / weights.sum().clamp(min=1e-9)
+
+    def _add_titles(
+        self, known: torch.Tensor, note: NoteWords, found: list[Found], evidence: dict[int, list]
+    ) -> tuple[list[int], dict[int, torch.Tensor]]:
+        """The features of titles. Returns the known codes to score, and the features `(1, F)` of others."""
+        said = {} if self.titles is None else self.titles.find(note, precision_at(self.tables, found))
+        rows: dict[int, torch.Tensor] = {}
+        for code, (values, positions) in said.items():
+            if code >= self.num_known and len(rows) == MOST_NEW:
+                continue
+            if code < self.num_known:
+                row = known[code]
+            else:
+                row = rows[code] = self._row_of_new(code, known)
+            for name, value in values.items():
+                row[AT[name]] = value
+            evidence.setdefault(code, []).append((values["title"] / 2, positions))
+        is_scored = (
+            (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["prefix_part"]] > 0.6)
+        )
+        is_scored |= (
+            (known[:, AT["title"]] > 0) | (known[:, AT["log_count"]] > log1p(7)) | (known[:, AT["nearest_10"]] > 0.1)
+        )
+        if "head" in self.parts:
+            is_scored |= (known[:, AT["head_rank"]] < HEAD_CODES) & (known[:, AT["head_logit"]] != 0)
+        return is_scored.nonzero().flatten().tolist(), {code: row[None] for code, row in rows.items()}
+
+    def _row_of_new(self, code: int, known: torch.Tensor) -> torch.Tensor:
+        """The features of a code that no training note has, but for those of its title."""
+        row = torch.zeros(len(FEATURES))
+        row[AT["spread"]], row[AT["first"]], row[AT["title_rank"]] = NOWHERE
+        row[AT["log_count"] : AT["log_count"] + 8] = self.tables.codes[code]
+        for name in ("log_length", "num_codes_found", "sum_precision"):
+            row[AT[name]] = known[0, AT[name]]
+        siblings = self.tables.category[: self.num_known] == self.tables.category[code]
+        best = float(known[siblings, AT["precision_uncovered"]].max()) if siblings.any() else 0.0
+        row[AT["sibling"]], row[AT["ahead_of_sibling"]], row[AT["category_precision"]] = best, -best, best
+        return row
+
+
+def precision_at(tables: Tables, found: list[Found]) -> dict[int, float]:
+    """Of each place of a note, the highest precision of a term that is found there."""
+    starts = tables.pair_starts.tolist()
+    best_at: dict[int, float] = {}
+    for match in found:
+        own = tables.pairs[starts[match.term] : starts[match.term + 1], 0]
+        highest = float(own.max()) if len(own) else 0.0
+        for place in match.positions:
+            best_at[place] = max(best_at.get(place, 0.0), highest)
+    return best_at
+
+
+def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+    """For each code the highest value of the other codes of its category, `(S,)`; 0 where there is none."""
+    size = int(category.max()) + 1
+    best = best_of(category, values, size)[category]
+    order = values.argsort(stable=True)  # so that the last one of a category stays
+    first = torch.full((size,), -1, dtype=torch.long)
+    first[category[order]] = order
+    is_first = torch.arange(len(values)) == first[category]
+    return torch.where(is_first, best_of(category, values.masked_fill(is_first, 0.0), size)[category], best)
+
+
+def _of_terms(
+    own: list[tuple[float, int, Found, float]], stats: torch.Tensor, length: int, occurrences: Mapping[int, int]
+) -> dict[str, float]:
+    """The features of the terms of one code: each its precision, its pair, where it is found, and the highest precision there."""
+    best = max(
+        own,
+        key=lambda each: (
+            each[0] * (0.5 if each[2].is_covered else 1.0) / (0.8 + 0.2 * each[2].spread),
+            -each[2].spread,
+        ),
+    )
+    _, tried, right, marked, share, words, rarity = stats[best[1]].tolist()
+    by_term = {match.term: precision for precision, _, match, _ in own}
+    missed = 1.0
+    for precision in by_term.values():
+        missed *= 1 - precision
+    denied = [match.is_denied for _, _, match, _ in own]
+    return {
+        "precision": max(precision for precision, *_ in own),
+        "precision_uncovered": max((precision for precision, _, match, _ in own if not match.is_covered), default=0.0),
+        "log_tried": log1p(tried),
+        "right": right,
+        "marked": marked,
+        "share": share,
+        "words": words,
+        "rarity": rarity,
+        "spread": min(match.spread for _, _, match, _ in own),
+        "num_found": len(own),
+        "num_terms": len(by_term),
+        "noisy_or": 1 - missed,
+        "first": min(match.positions[0] for _, _, match, _ in own) / length,
+        "denied": sum(denied) / len(denied),
+        "all_denied": float(all(denied)),
+        "family": sum(match.is_of_family for _, _, match, _ in own) / len(own),
+        "covered": float(all(match.is_covered for _, _, match, _ in own)),
+        "competition": best[3] - best[0],
+        "repeated": occurrences[best[2].term],
+    }
+
+
+class _Titles:
+    """Looks for titles: in windows of a sentence, each the stems of titles that its words mean."""
+
+    def __init__(self, tables: Tables):
+        self.tables = tables
+        self.ids = {stem: i for i, stem in enumerate(tables.title_stems)}
+        self.cognates: dict[str, list[int]] = {}
+        for i, stem in enumerate(tables.title_stems):
+            if len(cognate_of(stem)) >= 4:
+                self.cognates.setdefault(cognate_of(stem), []).append(i)
+        self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
+        starts, columns, _ = tables.titles
+        self.starts, self.columns = starts.tolist(), columns.tolist()
+        rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+        sums = torch.zeros(len(starts) - 1).index_add(0, rows, tables.title_rarity[columns.long()])
+        self.rarity = sums  # (U,)
+        self._known: dict[str, dict[int, float]] = {}
+
+    def meanings(self, stem: str, number: int) -> dict[int, float]:
+        """The stems of titles that a stem of a note means, each with a weight in [0, 1].
+
+        Args:
+            number (`int`): of the stem among those that are known; 0: of none.
+        """
+        if stem not in self._known:
+            starts, columns, values = self.tables.translations
+            own = range(int(starts[number]), int(starts[number + 1])) if number else ()
+            found = {int(columns[i]): min(1.0, 1.5 * float(values[i])) for i in own}
+            for i in self.cognates.get(cognate_of(stem), ()):
+                found[i] = max(found.get(i, 0.0), 0.9)
+            if stem in self.ids:
+                found[self.ids[stem]] = 1.0
+            self._known[stem] = found
+        return self._known[stem]
+
+    def find(
+        self, note: NoteWords, precision: Mapping[int, float]
+    ) -> dict[int, tuple[dict[str, float], tuple[int, ...]]]:
+        """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
+
+        Args:
+            precision (`Mapping[int, float]`): see [`precision_at`].
+        """
+        windows = list(self._windows(note))
+        if not windows:
+            return {}
+        meant = torch.zeros(len(self.ids), len(windows))
+        for column, (weights, _) in enumerate(windows):
+            meant[list(weights), column] = torch.tensor(list(weights.values()))
+        shares, best = (self.matrix @ meant).max(dim=1)  # (U,)
+        rows = (shares > LEAST_TITLE).nonzero().flatten()
+        worth = shares[rows] ** 2 * self.rarity[rows]
+        found: dict[int, tuple[dict[str, float], tuple[int, ...]]] = {}
+        seen: dict[int, tuple[int, float]] = {}
+        for row in rows[worth.argsort(descending=True, stable=True)][:MOST_TITLES].tolist():
+            code = int(self.tables.title_codes[row])
+            if code in found:
+                continue
+            stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
+            places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
+            values = self._values(row, float(shares[row]), places, note, precision)
+            category = int(self.tables.category[code])
+            number, highest = seen.get(category, (0, 0.0))
+            values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
+            seen[category] = (number + 1, max(highest, values["title_rarity"]))
+            found[code] = values, places
+        return found
+
+    def _windows(self, note: NoteWords):
+        """Of each window the stems of titles that its words mean, with their weights, and where each stands."""
+        sentences: dict[int, list[int]] = {}
+        for place, is_content in enumerate(note.is_content):
+            if is_content:
+                sentences.setdefault(note.sentences[place], []).append(place)
+        for places in sentences.values():
+            for start in range(0, max(1, len(places) - WINDOW + STEP), STEP):
+                weights: dict[int, float] = {}
+                where: dict[int, int] = {}
+                for place in places[start : start + WINDOW]:
+                    for stem, weight in self.meanings(note.stems[place], note.ids[place]).items():
+                        if weight > weights.get(stem, 0.0):
+                            weights[stem], where[stem] = weight, place
+                if weights:
+                    yield weights, where
+
+    def _values(
+        self, row: int, share: float, places: tuple[int, ...], note: NoteWords, precision: Mapping[int, float]
+    ) -> dict[str, float]:
+        at = [precision.get(place, 0.0) for place in places]
+        return {
+            "title": share,
+            "title_rarity": share**2 * float(self.rarity[row]),
+            "title_words": self.starts[row + 1] - self.starts[row],
+            "title_source": float(self.tables.title_sources[row]),
+            "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
+            "title_denied": sum(note.denied[place] for place in places) / len(places),
+            "title_competition": max(at),
+            "title_explained": sum(value > 0.4 for value in at) / len(at),
+        }
+
+
+def row_starts(lengths: Sequence[int]) -> torch.Tensor:
+    """Where the rows of a matrix with few entries begin, `(rows + 1,)`, from how many entries each has."""
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).int()
+
+
+def unpack(letters: torch.Tensor, starts: torch.Tensor) -> list[bytes]:
+    """The byte strings that [`pack`] joined."""
+    joined, bounds = bytes(letters.tolist()), starts.tolist()
+    return [joined[start:end] for start, end in pairwise(bounds)]
+
+
+def pack(parts: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Byte strings as tensors: their bytes, and where each begins."""
+    return torch.tensor(list(b"".join(parts)), dtype=torch.uint8), row_starts([len(part) for part in parts])
