@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from .fusion_text_icd import PREFIX, Found, NoteWords, TermFinder, cognate_of
+from .fusion_text_icd import Alike, Found, NoteWords, TermFinder, cognate_of
 
 
 FEATURES = (
@@ -29,8 +29,9 @@ FEATURES = (
         "competition",
         "repeated",
     ),
-    # Of those of which a sentence has a part, by stems and by their first letters.
-    *("part", "part_precision", "part_rarity", "prefix_part", "prefix_precision"),
+    *("covered_share", "longer", "longer_at_best"),
+    # Of those of which a sentence has a part, by stems and by stems like them.
+    *("part", "part_precision", "part_rarity", "like", "like_precision"),
     # Of the other codes of its category.
     *("sibling", "sibling_part", "ahead_of_sibling"),
     # Of the code itself.
@@ -41,7 +42,7 @@ FEATURES = (
     *("log_length", "num_codes_found", "sum_precision"),
     # Of the titles of the code.
     *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
-    *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "category_precision"),
+    *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "title_ahead", "category_precision"),
     # Of the head over hidden states.
     *("head_logit", "head_rank", "head_margin"),
 )
@@ -56,6 +57,10 @@ WINDOW, STEP = 14, 7
 """Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
 NOWHERE = (9.0, 2.0, 300.0)
 """Spread, first place and rank of what is not found."""
+LEAST_ALIKE = 0.55
+"""How alike two stems are at least, for one to count as a part of the other; see `Alike`."""
+LEAST_COGNATE = 0.7
+"""The same of a stem of a note and one of a title, as cognates are written."""
 HEAD_CODES = 30
 """The best codes of the head, all of which are scored."""
 
@@ -77,7 +82,8 @@ class Tables(NamedTuple):
         note_codes (`tuple`): `(N, S)`, of ones.
         title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
         titles (`tuple`): `(U, E)`, as `terms`.
-        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term.
+        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
+            title in another language.
         translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
     """
 
@@ -119,7 +125,7 @@ def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_colum
     starts, columns, values = rows
     numbers = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
     places = torch.stack([numbers, columns.long()])
-    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns)).coalesce()
+    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns), check_invariants=False).coalesce()
 
 
 def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
@@ -140,13 +146,12 @@ class FeatureMaker:
     def __init__(self, tables: Tables, finder: TermFinder, num_known: int, parts: Sequence[str] = PARTS):
         self.tables, self.finder, self.num_known, self.parts = tables, finder, num_known, parts
         self.ids = {stem: i for i, stem in enumerate(tables.stems)}
-        prefixes: dict[str, int] = {}
-        self.prefix_of = [prefixes.setdefault(stem[:PREFIX], len(prefixes)) for stem in tables.stems]
-        self.prefixes = prefixes
         size = len(tables.stems)
         self.terms = sparse_rows(tables.terms, size)
-        of_prefix = (tables.terms[0], torch.tensor(self.prefix_of)[tables.terms[1].long()], tables.terms[2])
-        self.terms_by_prefix = sparse_rows(of_prefix, len(prefixes))
+        of_terms = set(tables.terms[1].tolist())
+        self.alike = Alike([stem if i in of_terms else "" for i, stem in enumerate(tables.stems)], LEAST_ALIKE)
+        self._alike: dict[str, dict[int, float]] = {}
+        self.longer = _longer_terms(tables)
         self.notes = sparse_rows(tables.notes, size)
         self.pair_terms = torch.arange(len(tables.pair_starts) - 1).repeat_interleave(tables.pair_starts.diff().long())
         self.titles = _Titles(tables) if "titles" in parts and len(tables.title_codes) else None
@@ -164,9 +169,8 @@ class FeatureMaker:
         first = AT["log_count"]
         known[:, first : first + 8] = self.tables.codes[: self.num_known]
         found = self.finder.find_all(note) if "phrases" in self.parts else []
-        evidence = self._add_terms(known, note, found)
-        if "phrases" in self.parts:
-            self._add_parts(known, note)
+        shares = self._add_parts(known, note) if "phrases" in self.parts else torch.zeros(0, 0)
+        evidence = self._add_terms(known, note, found, shares)
         self._add_siblings(known)
         if "neighbours" in self.parts:
             self._add_neighbours(known, note)
@@ -184,16 +188,21 @@ class FeatureMaker:
         codes = torch.tensor([*chosen, *new], dtype=torch.long)
         return Scored(codes, torch.cat([known[chosen], *new.values()]), evidence)
 
-    def _add_terms(self, known: torch.Tensor, note: NoteWords, found: list[Found]) -> dict[int, list]:
-        """The features of the terms that are found; and their places, by code."""
+    def _add_terms(
+        self, known: torch.Tensor, note: NoteWords, found: list[Found], shares: torch.Tensor
+    ) -> dict[int, list]:
+        """The features of the terms that are found; and their places, by code. `shares` `(T, sentences)` is what each sentence has of
+        each term."""
         starts, codes, stats = self.tables.pair_starts.tolist(), self.tables.pair_codes, self.tables.pairs
         best_at = precision_at(self.tables, found)
-        by_code: dict[int, list[tuple[float, int, Found, float]]] = {}
+        by_code: dict[int, list[_Pair]] = {}
         for match in found:
             highest = max(best_at[place] for place in match.positions)
+            others = self.longer.get(match.term)
+            longer = 0.0 if others is None else float(shares[others, note.sentences[match.positions[0]]].max())
             for pair in range(starts[match.term], starts[match.term + 1]):
                 precision = float(stats[pair, 0])
-                by_code.setdefault(int(codes[pair]), []).append((precision, pair, match, highest))
+                by_code.setdefault(int(codes[pair]), []).append(_Pair(precision, pair, match, highest, longer))
         length = max(len(note.stems), 1)
         occurrences: dict[int, int] = {}
         for match in found:
@@ -201,33 +210,31 @@ class FeatureMaker:
         for code, own in by_code.items():
             for name, value in _of_terms(own, stats, length, occurrences).items():
                 known[code, AT[name]] = value
-        return {
-            code: [(precision, match.positions) for precision, _, match, _ in own] for code, own in by_code.items()
-        }
+        return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
 
-    def _add_parts(self, known: torch.Tensor, note: NoteWords) -> None:
-        """The features of terms of which a sentence has a part."""
+    def _add_parts(self, known: torch.Tensor, note: NoteWords) -> torch.Tensor:
+        """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
         size, stats = self.num_known, self.tables.pairs
-        places = [i for i, is_content in enumerate(note.is_content) if is_content and note.ids[i]]
-        by_stem = [(note.ids[i], note.sentences[i]) for i in places]
-        by_prefix = [
-            (self.prefixes[stem[:PREFIX]], note.sentences[i])
-            for i, stem in enumerate(note.stems)
-            if note.is_content[i] and stem[:PREFIX] in self.prefixes
-        ]
-        for matrix, pairs, names in (
-            (self.terms, by_stem, ("part", "part_precision")),
-            (self.terms_by_prefix, by_prefix, ("prefix_part", "prefix_precision")),
-        ):
-            said = torch.zeros(matrix.shape[1], max(note.sentences, default=0) + 1)
-            if pairs:
-                rows, columns = torch.tensor(pairs).T
-                said[rows, columns] = 1.0
-            share = (matrix @ said).amax(dim=1)[self.pair_terms]  # (P,)
-            known[:, AT[names[0]]] = best_of(self.tables.pair_codes, share, size)
-            known[:, AT[names[1]]] = best_of(self.tables.pair_codes, share * stats[:, 0], size)
-            if matrix is self.terms:
-                known[:, AT["part_rarity"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 6], size)
+        places = [i for i, is_content in enumerate(note.is_content) if is_content]
+        said = torch.zeros(len(self.tables.stems), max(note.sentences, default=0) + 1)
+        like = torch.zeros_like(said)
+        for place in places:
+            stem, sentence = note.stems[place], note.sentences[place]
+            said[note.ids[place], sentence] = 1.0
+            if stem not in self._alike:
+                self._alike[stem] = {**self.alike.find(stem), note.ids[place]: 1.0}
+            for other, likeness in self._alike[stem].items():
+                like[other, sentence] = like[other, sentence].clamp(min=likeness)
+        said[0] = like[0] = 0  # of stems that are not known
+        shares = self.terms @ said
+        share = shares.amax(dim=1)[self.pair_terms]  # (P,)
+        known[:, AT["part"]] = best_of(self.tables.pair_codes, share, size)
+        known[:, AT["part_precision"]] = best_of(self.tables.pair_codes, share * stats[:, 0], size)
+        known[:, AT["part_rarity"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 6], size)
+        share = (self.terms @ like).amax(dim=1)[self.pair_terms]
+        known[:, AT["like"]] = best_of(self.tables.pair_codes, share, size)
+        known[:, AT["like_precision"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 0], size)
+        return shares
 
     def _add_siblings(self, known: torch.Tensor) -> None:
         """The best of the other codes of a category."""
@@ -274,9 +281,7 @@ class FeatureMaker:
             for name, value in values.items():
                 row[AT[name]] = value
             evidence.setdefault(code, []).append((values["title"] / 2, positions))
-        is_scored = (
-            (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["prefix_part"]] > 0.6)
-        )
+        is_scored = (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["like"]] > 0.6)
         is_scored |= (
             (known[:, AT["title"]] > 0) | (known[:, AT["log_count"]] > log1p(7)) | (known[:, AT["nearest_10"]] > 0.1)
         )
@@ -320,44 +325,73 @@ def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
     return torch.where(is_first, best_of(category, values.masked_fill(is_first, 0.0), size)[category], best)
 
 
-def _of_terms(
-    own: list[tuple[float, int, Found, float]], stats: torch.Tensor, length: int, occurrences: Mapping[int, int]
-) -> dict[str, float]:
-    """The features of the terms of one code: each its precision, its pair, where it is found, and the highest precision there."""
-    best = max(
-        own,
-        key=lambda each: (
-            each[0] * (0.5 if each[2].is_covered else 1.0) / (0.8 + 0.2 * each[2].spread),
-            -each[2].spread,
-        ),
-    )
-    _, tried, right, marked, share, words, rarity = stats[best[1]].tolist()
-    by_term = {match.term: precision for precision, _, match, _ in own}
+class _Pair(NamedTuple):
+    """A term of a code that is found: its precision, the number of the pair, where it is, the highest precision there, and the largest
+    share that the sentence has of a longer term with all of its stems."""
+
+    precision: float
+    pair: int
+    match: Found
+    highest: float
+    longer: float
+
+
+def _longer_terms(tables: Tables) -> dict[int, list[int]]:
+    """Of each term those that have all of its stems and more."""
+    starts, columns, _ = tables.terms
+    rows = [set(columns[start:end].tolist()) for start, end in pairwise(starts.tolist())]
+    with_stem: dict[int, set[int]] = {}
+    for number, row in enumerate(rows):
+        for stem in row:
+            with_stem.setdefault(stem, set()).add(number)
+    found = {}
+    for number, row in enumerate(rows):
+        others = set.intersection(*(with_stem[stem] for stem in row)) - {number}
+        if others:
+            found[number] = sorted(others)
+    return found
+
+
+def _of_terms(own: list[_Pair], stats: torch.Tensor, length: int, occurrences: Mapping[int, int]) -> dict[str, float]:
+    """The features of the terms of one code."""
+    best = max(own, key=_worth)
+    _, tried, right, marked, share, words, rarity = stats[best.pair].tolist()
+    by_term = {pair.match.term: pair.precision for pair in own}
     missed = 1.0
     for precision in by_term.values():
         missed *= 1 - precision
-    denied = [match.is_denied for _, _, match, _ in own]
+    matches = [pair.match for pair in own]
+    denied, covered = [match.is_denied for match in matches], [match.is_covered for match in matches]
     return {
-        "precision": max(precision for precision, *_ in own),
-        "precision_uncovered": max((precision for precision, _, match, _ in own if not match.is_covered), default=0.0),
+        "precision": max(pair.precision for pair in own),
+        "precision_uncovered": max((pair.precision for pair in own if not pair.match.is_covered), default=0.0),
         "log_tried": log1p(tried),
         "right": right,
         "marked": marked,
         "share": share,
         "words": words,
         "rarity": rarity,
-        "spread": min(match.spread for _, _, match, _ in own),
+        "spread": min(match.spread for match in matches),
         "num_found": len(own),
         "num_terms": len(by_term),
         "noisy_or": 1 - missed,
-        "first": min(match.positions[0] for _, _, match, _ in own) / length,
+        "first": min(match.positions[0] for match in matches) / length,
         "denied": sum(denied) / len(denied),
         "all_denied": float(all(denied)),
-        "family": sum(match.is_of_family for _, _, match, _ in own) / len(own),
-        "covered": float(all(match.is_covered for _, _, match, _ in own)),
-        "competition": best[3] - best[0],
-        "repeated": occurrences[best[2].term],
+        "family": sum(match.is_of_family for match in matches) / len(own),
+        "covered": float(all(covered)),
+        "competition": best.highest - best.precision,
+        "repeated": occurrences[best.match.term],
+        "covered_share": sum(covered) / len(covered),
+        "longer": min(pair.longer for pair in own),
+        "longer_at_best": min(pair.longer for pair in own if pair.pair == best.pair),
     }
+
+
+def _worth(pair: _Pair) -> tuple[float, float]:
+    """By which the best of a code's terms is chosen."""
+    of_place = 0.5 if pair.match.is_covered else 1.0
+    return pair.precision * of_place / (0.8 + 0.2 * pair.match.spread), -pair.match.spread
 
 
 class _Titles:
@@ -370,6 +404,7 @@ class _Titles:
         for i, stem in enumerate(tables.title_stems):
             if len(cognate_of(stem)) >= 4:
                 self.cognates.setdefault(cognate_of(stem), []).append(i)
+        self.alike = Alike([cognate_of(stem) for stem in tables.title_stems], LEAST_COGNATE)
         self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
         starts, columns, _ = tables.titles
         self.starts, self.columns = starts.tolist(), columns.tolist()
@@ -390,6 +425,8 @@ class _Titles:
             found = {int(columns[i]): min(1.0, 1.5 * float(values[i])) for i in own}
             for i in self.cognates.get(cognate_of(stem), ()):
                 found[i] = max(found.get(i, 0.0), 0.9)
+            for i, likeness in self.alike.find(cognate_of(stem)).items():
+                found[i] = max(found.get(i, 0.0), 0.9 * likeness)
             if stem in self.ids:
                 found[self.ids[stem]] = 1.0
             self._known[stem] = found
@@ -426,6 +463,7 @@ class _Titles:
             values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
             seen[category] = (number + 1, max(highest, values["title_rarity"]))
             found[code] = values, places
+        _add_competition(found)
         return found
 
     def _windows(self, note: NoteWords):
@@ -459,6 +497,17 @@ class _Titles:
             "title_competition": max(at),
             "title_explained": sum(value > 0.4 for value in at) / len(at),
         }
+
+
+def _add_competition(found: dict[int, tuple[dict[str, float], tuple[int, ...]]]) -> None:
+    """How much rarer the words of a title are than those of the best other title that some of the same words say."""
+    best: dict[int, list[tuple[float, int]]] = {}
+    for code, (values, places) in found.items():
+        for place in places:
+            best[place] = sorted([*best.get(place, []), (values["title_rarity"], code)], reverse=True)[:2]
+    for code, (values, places) in found.items():
+        others = [rarity for place in places for rarity, other in best[place] if other != code]
+        values["title_ahead"] = values["title_rarity"] - max(others, default=0.0)
 
 
 def row_starts(lengths: Sequence[int]) -> torch.Tensor:

@@ -15,8 +15,6 @@ from .terms_icd import END, LONGEST_SPREAD, SMALL, TermMatcher, TermsConfig, _ne
 
 
 UNKNOWN = "<unk>"
-PREFIX = 5
-"""Letters by which two forms of a word are taken for one, where a whole stem is not found."""
 _PIECE = re.compile(r"\w+|[.;!?](?=\s|$)|\n(?=[ \t]*\n|\s*(?:[-*•]|\d+[.)])\s)")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 # One after the other, on a word without accents, in lower case: the steps of the coder by terms.
@@ -53,6 +51,45 @@ def stem_of(word: str) -> str:
     for pattern, stem in STEM_STEPS:
         word = pattern.sub(stem, word)
     return word
+
+
+class Alike:
+    """Tells how alike stems are: the cosine of the letters that they have, three at a time.
+
+    Args:
+        stems (`Sequence[str]`): those that others are compared with.
+        least (`float`): what is less alike is taken for different.
+    """
+
+    def __init__(self, stems: Sequence[str], least: float):
+        self.least, self.size = least, len(stems)
+        with_three: dict[str, tuple[list[int], list[float]]] = {}
+        for place, stem in enumerate(stems):
+            own = _threes(stem)
+            for three in own:
+                places, weights = with_three.setdefault(three, ([], []))
+                places.append(place)
+                weights.append(len(own) ** -0.5)
+        self.with_three = {
+            three: (torch.tensor(places), torch.tensor(weights)) for three, (places, weights) in with_three.items()
+        }
+
+    def find(self, stem: str) -> dict[int, float]:
+        """The stems that one is like, by their places, each with how much."""
+        own = _threes(stem)
+        known = [self.with_three[three] for three in sorted(own) if three in self.with_three]
+        if not known:
+            return {}
+        places, weights = (torch.cat(parts) for parts in zip(*known, strict=True))
+        found = torch.zeros(self.size).index_add(0, places, weights) * len(own) ** -0.5
+        chosen = (found > self.least).nonzero().flatten()
+        return dict(zip(chosen.tolist(), found[chosen].tolist(), strict=True))
+
+
+def _threes(stem: str) -> set[str]:
+    """The letters of a stem, three at a time, its beginning and end among them; of a short one, nothing."""
+    padded = f"^{stem}$"
+    return {padded[i : i + 3] for i in range(len(padded) - 2)} if len(stem) > 3 else set()
 
 
 class Words(NamedTuple):

@@ -27,8 +27,13 @@ PRIOR = 0.5
 MOST_TITLE_STEMS, LONGEST_NEW_CODE = 8, 7
 """Stems of a title at most; letters, the dot among them, of codes that are told by their titles alone: those of an encounter
 are longer."""
+FEW_BELOW = 4
 _NO_MORE_KNOWN = re.compile(r"unspecified|\bNOS\b|\bNEC\b", re.IGNORECASE)
-_EMPTY_WORDS = "other specified unspecified with without type site due elsewhere classified not nos nec and or of in the to by for diseases"
+_EMPTY_WORDS = (
+    "other specified unspecified with without type site due elsewhere classified not nos nec and or of in the to by for diseases "
+    "otro otros otra otras especificado especificada especificados especificadas no con sin tipo sitio lugar parte debido "
+    "clasificado clasificada clasificados clasificadas organismo y o de del la las el los en por a que"
+)
 _LATER = re.compile(r"subsequent encounter", re.IGNORECASE)
 
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -58,12 +63,12 @@ class TitleTerm(NamedTuple):
 
     Args:
         code (`str`), stems (`frozenset[str]`).
-        is_inclusion (`bool`): whether it is an inclusion term.
+        source (`int`): 0 for a title, 1 for an inclusion term, 2 for a title in another language.
     """
 
     code: str
     stems: frozenset[str]
-    is_inclusion: bool
+    source: int
 
 
 def small_stems() -> frozenset[str]:
@@ -75,12 +80,16 @@ def category_of(code: str) -> str:
     return code.partition(".")[0]
 
 
-def title_terms(labels: Sequence[str], with_new: bool) -> tuple[list[TitleTerm], dict[str, str]]:
+def title_terms(
+    labels: Sequence[str], with_new: bool, other_titles: Mapping[str, str] | None = None
+) -> tuple[list[TitleTerm], dict[str, str]]:
     """The titles and inclusion terms of codes, and their titles.
 
     Args:
         labels (`Sequence[str]`): codes that training notes have.
         with_new (`bool`): whether those of all other codes of their classification and kind, too.
+        other_titles (`Mapping[str, str]`, *optional*): titles in another language. One of a code that has others below it is one of
+            these, too, where they are few or say that nothing more is known.
     """
     classification = classification_of(labels)
     if classification is None:
@@ -108,8 +117,21 @@ def title_terms(labels: Sequence[str], with_new: bool) -> tuple[list[TitleTerm],
             for variant, _ in variants(text, source):
                 stems = frozenset(stem for stem in reader.read(variant).stems if stem not in left_out)
                 if 0 < len(stems) <= MOST_TITLE_STEMS and any(len(stem) > 2 for stem in stems):
-                    found.setdefault((code, stems), TitleTerm(code, stems, source == INCLUSION))
+                    found.setdefault((code, stems), TitleTerm(code, stems, int(source == INCLUSION)))
+    for code, title in (other_titles or {}).items():
+        for code_below in _codes_of(code, titles):
+            stems = frozenset(stem for stem in reader.read(title).stems if stem not in left_out)
+            if 0 < len(stems) <= MOST_TITLE_STEMS and any(len(stem) > 2 for stem in stems):
+                found.setdefault((code_below, stems), TitleTerm(code_below, stems, 2))
     return list(found.values()), titles
+
+
+def _codes_of(code: str, titles: Mapping[str, str]) -> list[str]:
+    """The codes that a title of another edition may be one of."""
+    own = f"{code}." if len(code) == 3 else code
+    below = [other for other in titles if other.startswith(own)] if len(code) > 3 else [f"{own}9", f"{own}90"]
+    few = below if len(below) <= FEW_BELOW else [other for other in below if _NO_MORE_KNOWN.search(titles[other])]
+    return [other for other in dict.fromkeys((code, *few)) if other in titles]
 
 
 def _is_code(code: str, classification: Classification) -> bool:
@@ -213,7 +235,7 @@ class Knowledge:
             title_rarity=torch.ones(len(title_stems)),
             titles=_rows([]),
             title_codes=torch.tensor([self.ids[term.code] for term in titles], dtype=torch.int32),
-            title_sources=torch.tensor([int(term.is_inclusion) for term in titles], dtype=torch.int32),
+            title_sources=torch.tensor([term.source for term in titles], dtype=torch.int32),
             translations=_rows(of_stem),
         )
         if not titles:

@@ -3,7 +3,7 @@ common words, and words by IBM's first model (Brown et al. 1993)."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -103,6 +103,19 @@ def align_notes(
                 pairs.append((own, theirs))
         found.append(pairs)
     return found
+
+
+def aligned_titles(
+    titles: Mapping[str, str], others: Mapping[str, str], small: frozenset[str]
+) -> list[tuple[list[str], list[str]]]:
+    """The stems of the titles of codes in one language and in another."""
+    reader, left_out = StemReader(), small | frozenset(SENTENCE_ENDS)
+    stems = [
+        [[stem for stem in reader.read(text).stems if stem not in left_out] for text in (title, others[code])]
+        for code, title in titles.items()
+        if code in others
+    ]
+    return [(own, theirs) for own, theirs in stems if own and theirs]
 
 
 def learn_translations(aligned: Iterable[Sequence[tuple[list[str], list[str]]]]) -> Translations:

@@ -33,9 +33,11 @@ from ..inference.loading import load_config
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from ..knowledge.coder import marked_phrases
 from ..knowledge.fusion_tables import Knowledge, Notes, TitleTerm, small_stems, title_terms, token_bytes
+from ..knowledge.spanish_titles import spanish_titles
 from ..knowledge.translations import (
     align_notes,
     aligned_passages,
+    aligned_titles,
     learn_translations,
     project_phrase,
 )
@@ -66,6 +68,9 @@ class FusionArguments(ModelArguments):
         default=False,
         metadata={"help": "Also give codes that no training note has, where a note says their titles."},
     )
+    title_language: str | None = field(
+        default=None, metadata={"help": "`es`: also take titles in Spanish, those of the package cie (ICD-10)."}
+    )
     other_language: str | None = field(
         default=None,
         metadata={
@@ -82,6 +87,8 @@ class FusionArguments(ModelArguments):
         unknown = sorted(set(self.parts) - set(PARTS))
         if unknown or not self.parts:
             raise ValueError(f"`parts` must be of {', '.join(PARTS)}, got {unknown[0] if unknown else 'none'}.")
+        if self.title_language not in (None, "es"):
+            raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
         if self.num_folds < 2 or self.num_fits < 1:
             raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
         if not self.freeze_backbone:
@@ -188,8 +195,13 @@ class Fusion:
         own = {code for of_note in codes for code in of_note}
         self.titles: list[TitleTerm] = []
         self.title_texts: dict[str, str] = {}
+        self.aligned_titles: list[tuple[list[str], list[str]]] = []
         if "titles" in model_args.parts:
-            self.titles, self.title_texts = title_terms([code for code in names if code in own], model_args.new_codes)
+            others = spanish_titles() if model_args.title_language else {}
+            self.titles, self.title_texts = title_terms(
+                [code for code in names if code in own], model_args.new_codes, others
+            )
+            self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
         order = np.random.default_rng(args.seed).permutation(np.arange(len(texts)) % model_args.num_folds)
         self.folds = [np.flatnonzero(order == fold).tolist() for fold in range(model_args.num_folds)]
         self.order = {code: i for i, code in enumerate(names)}
@@ -241,7 +253,7 @@ class Fusion:
         labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
         translations = None
         if self.aligned is not None and self.titles:
-            translations = learn_translations(self.aligned[row] for row in learned)
+            translations = learn_translations([*(self.aligned[row] for row in learned), self.aligned_titles])
         return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
 
     def features(self, materials: Materials, texts: Sequence[str], head_logits: torch.Tensor | None) -> list[Scored]:

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ class HeadTraining:
     def _digest(self, learned: Sequence[int], scored: Sequence[int]) -> str:
         """Of all that what a head gives depends on."""
         told = {
-            "model": asdict(self.model_args),
+            "model": {option.name: vars(self.model_args)[option.name] for option in fields(ModelArguments)},
             "epochs": self.args.num_train_epochs,
             "rate": self.args.learning_rate,
             "batch": self.args.per_device_train_batch_size,
