@@ -154,6 +154,9 @@ class FeatureMaker:
         self.longer = _longer_terms(tables)
         self.notes = sparse_rows(tables.notes, size)
         self.pair_terms = torch.arange(len(tables.pair_starts) - 1).repeat_interleave(tables.pair_starts.diff().long())
+        self.pair_starts, self.pair_codes, self.pairs = (
+            tensor.tolist() for tensor in (tables.pair_starts, tables.pair_codes, tables.pairs)
+        )
         self.titles = _Titles(tables) if "titles" in parts and len(tables.title_codes) else None
 
     def make(self, stems: list[str], head_logits: torch.Tensor | None = None) -> Scored:
@@ -193,38 +196,52 @@ class FeatureMaker:
     ) -> dict[int, list]:
         """The features of the terms that are found; and their places, by code. `shares` `(T, sentences)` is what each sentence has of
         each term."""
-        starts, codes, stats = self.tables.pair_starts.tolist(), self.tables.pair_codes, self.tables.pairs
-        best_at = precision_at(self.tables, found)
+        starts, codes, stats = self.pair_starts, self.pair_codes, self.pairs
+        best_at = self._precision_at(found)
         by_code: dict[int, list[_Pair]] = {}
         for match in found:
             highest = max(best_at[place] for place in match.positions)
             others = self.longer.get(match.term)
             longer = 0.0 if others is None else float(shares[others, note.sentences[match.positions[0]]].max())
             for pair in range(starts[match.term], starts[match.term + 1]):
-                precision = float(stats[pair, 0])
-                by_code.setdefault(int(codes[pair]), []).append(_Pair(precision, pair, match, highest, longer))
+                precision = stats[pair][0]
+                by_code.setdefault(codes[pair], []).append(_Pair(precision, pair, match, highest, longer))
         length = max(len(note.stems), 1)
         occurrences: dict[int, int] = {}
         for match in found:
             occurrences[match.term] = occurrences.get(match.term, 0) + 1
         for code, own in by_code.items():
-            for name, value in _of_terms(own, stats, length, occurrences).items():
-                known[code, AT[name]] = value
+            values = _of_terms(own, stats, length, occurrences)
+            known[code, [AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
         return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
+
+    def _precision_at(self, found: list[Found]) -> dict[int, float]:
+        """Of each place of a note, the highest precision of a term that is found there."""
+        best_at: dict[int, float] = {}
+        for match in found:
+            own = self.pairs[self.pair_starts[match.term] : self.pair_starts[match.term + 1]]
+            highest = max((pair[0] for pair in own), default=0.0)
+            for place in match.positions:
+                best_at[place] = max(best_at.get(place, 0.0), highest)
+        return best_at
 
     def _add_parts(self, known: torch.Tensor, note: NoteWords) -> torch.Tensor:
         """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
         size, stats = self.num_known, self.tables.pairs
         places = [i for i, is_content in enumerate(note.is_content) if is_content]
         said = torch.zeros(len(self.tables.stems), max(note.sentences, default=0) + 1)
-        like = torch.zeros_like(said)
+        best: dict[tuple[int, int], float] = {}
         for place in places:
             stem, sentence = note.stems[place], note.sentences[place]
             said[note.ids[place], sentence] = 1.0
             if stem not in self._alike:
                 self._alike[stem] = {**self.alike.find(stem), note.ids[place]: 1.0}
             for other, likeness in self._alike[stem].items():
-                like[other, sentence] = like[other, sentence].clamp(min=likeness)
+                best[other, sentence] = max(best.get((other, sentence), 0.0), likeness)
+        like = torch.zeros_like(said)
+        if best:
+            rows, columns = torch.tensor([*best]).T
+            like[rows, columns] = torch.tensor([*best.values()])
         said[0] = like[0] = 0  # of stems that are not known
         shares = self.terms @ said
         share = shares.amax(dim=1)[self.pair_terms]  # (P,)
@@ -269,7 +286,7 @@ class FeatureMaker:
         self, known: torch.Tensor, note: NoteWords, found: list[Found], evidence: dict[int, list]
     ) -> tuple[list[int], dict[int, torch.Tensor]]:
         """The features of titles. Returns the known codes to score, and the features `(1, F)` of others."""
-        said = {} if self.titles is None else self.titles.find(note, precision_at(self.tables, found))
+        said = {} if self.titles is None else self.titles.find(note, self._precision_at(found))
         rows: dict[int, torch.Tensor] = {}
         for code, (values, positions) in said.items():
             if code >= self.num_known and len(rows) == MOST_NEW:
@@ -278,8 +295,7 @@ class FeatureMaker:
                 row = known[code]
             else:
                 row = rows[code] = self._row_of_new(code, known)
-            for name, value in values.items():
-                row[AT[name]] = value
+            row[[AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
             evidence.setdefault(code, []).append((values["title"] / 2, positions))
         is_scored = (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["like"]] > 0.6)
         is_scored |= (
@@ -300,18 +316,6 @@ class FeatureMaker:
         best = float(known[siblings, AT["precision_uncovered"]].max()) if siblings.any() else 0.0
         row[AT["sibling"]], row[AT["ahead_of_sibling"]], row[AT["category_precision"]] = best, -best, best
         return row
-
-
-def precision_at(tables: Tables, found: list[Found]) -> dict[int, float]:
-    """Of each place of a note, the highest precision of a term that is found there."""
-    starts = tables.pair_starts.tolist()
-    best_at: dict[int, float] = {}
-    for match in found:
-        own = tables.pairs[starts[match.term] : starts[match.term + 1], 0]
-        highest = float(own.max()) if len(own) else 0.0
-        for place in match.positions:
-            best_at[place] = max(best_at.get(place, 0.0), highest)
-    return best_at
 
 
 def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
@@ -352,10 +356,10 @@ def _longer_terms(tables: Tables) -> dict[int, list[int]]:
     return found
 
 
-def _of_terms(own: list[_Pair], stats: torch.Tensor, length: int, occurrences: Mapping[int, int]) -> dict[str, float]:
+def _of_terms(own: list[_Pair], stats: list[list[float]], length: int, occurrences: Mapping[int, int]) -> dict[str, float]:
     """The features of the terms of one code."""
     best = max(own, key=_worth)
-    _, tried, right, marked, share, words, rarity = stats[best.pair].tolist()
+    _, tried, right, marked, share, words, rarity = stats[best.pair]
     by_term = {pair.match.term: pair.precision for pair in own}
     missed = 1.0
     for precision in by_term.values():
@@ -408,6 +412,9 @@ class _Titles:
         self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
         starts, columns, _ = tables.titles
         self.starts, self.columns = starts.tolist(), columns.tolist()
+        self.codes, self.sources, self.category = (
+            tensor.tolist() for tensor in (tables.title_codes, tables.title_sources, tables.category)
+        )
         rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
         sums = torch.zeros(len(starts) - 1).index_add(0, rows, tables.title_rarity[columns.long()])
         self.rarity = sums  # (U,)
@@ -438,7 +445,7 @@ class _Titles:
         """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
 
         Args:
-            precision (`Mapping[int, float]`): see [`precision_at`].
+            precision (`Mapping[int, float]`): see `FeatureMaker`.
         """
         windows = list(self._windows(note))
         if not windows:
@@ -452,13 +459,13 @@ class _Titles:
         found: dict[int, tuple[dict[str, float], tuple[int, ...]]] = {}
         seen: dict[int, tuple[int, float]] = {}
         for row in rows[worth.argsort(descending=True, stable=True)][:MOST_TITLES].tolist():
-            code = int(self.tables.title_codes[row])
+            code = self.codes[row]
             if code in found:
                 continue
             stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
             places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
             values = self._values(row, float(shares[row]), places, note, precision)
-            category = int(self.tables.category[code])
+            category = self.category[code]
             number, highest = seen.get(category, (0, 0.0))
             values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
             seen[category] = (number + 1, max(highest, values["title_rarity"]))
@@ -491,7 +498,7 @@ class _Titles:
             "title": share,
             "title_rarity": share**2 * float(self.rarity[row]),
             "title_words": self.starts[row + 1] - self.starts[row],
-            "title_source": float(self.tables.title_sources[row]),
+            "title_source": self.sources[row],
             "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
             "title_denied": sum(note.denied[place] for place in places) / len(places),
             "title_competition": max(at),

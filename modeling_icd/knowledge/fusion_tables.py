@@ -118,19 +118,22 @@ def title_terms(
                 stems = frozenset(stem for stem in reader.read(variant).stems if stem not in left_out)
                 if 0 < len(stems) <= MOST_TITLE_STEMS and any(len(stem) > 2 for stem in stems):
                     found.setdefault((code, stems), TitleTerm(code, stems, int(source == INCLUSION)))
+    below: dict[str, list[str]] = {}
+    for code in titles:
+        for length in range(4, len(code)):
+            below.setdefault(code[:length], []).append(code)
     for code, title in (other_titles or {}).items():
-        for code_below in _codes_of(code, titles):
+        for code_below in _codes_of(code, below, titles):
             stems = frozenset(stem for stem in reader.read(title).stems if stem not in left_out)
             if 0 < len(stems) <= MOST_TITLE_STEMS and any(len(stem) > 2 for stem in stems):
                 found.setdefault((code_below, stems), TitleTerm(code_below, stems, 2))
     return list(found.values()), titles
 
 
-def _codes_of(code: str, titles: Mapping[str, str]) -> list[str]:
-    """The codes that a title of another edition may be one of."""
-    own = f"{code}." if len(code) == 3 else code
-    below = [other for other in titles if other.startswith(own)] if len(code) > 3 else [f"{own}9", f"{own}90"]
-    few = below if len(below) <= FEW_BELOW else [other for other in below if _NO_MORE_KNOWN.search(titles[other])]
+def _codes_of(code: str, below: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
+    """The codes that a title of another edition may be one of; `below` has the codes by their first letters."""
+    own = below.get(code, []) if len(code) > 3 else [f"{code}.9", f"{code}.90"]
+    few = own if len(own) <= FEW_BELOW else [other for other in own if _NO_MORE_KNOWN.search(titles[other])]
     return [other for other in dict.fromkeys((code, *few)) if other in titles]
 
 
