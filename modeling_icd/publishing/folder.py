@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
+from ..fusion_icd import FusionConfig
 from ..inference.model_folder import SMOLLM2, WORDS, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from ..terms_icd import TermsConfig
@@ -81,6 +82,7 @@ class ModelFolder:
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         refuse_terms(config)
+        refuse_fusion(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
@@ -152,6 +154,25 @@ def refuse_terms(config: Mapping[str, Any]) -> None:
     raise ValueError(
         "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
         "its tokenizer's own `push_to_hub` upload it."
+    )
+
+
+def refuse_fusion(config: Mapping[str, Any]) -> None:
+    """Refuse a fused model, whose tensors hold phrases of its training notes, and which words each of these has.
+
+    Raises:
+        ValueError: where this is one; it says what can go out.
+    """
+    if config.get("model_type") != FusionConfig.model_type:
+        return
+    if data_access(config.get("training_data")) == "restricted":
+        raise ValueError(
+            "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
+            "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`)."
+        )
+    raise ValueError(
+        "The tensors of a fused model hold words of its training notes, which the check for publishing cannot tell from those of other "
+        "notes. Nobody's notes are in this one but open ones: its model's and its tokenizer's own `push_to_hub` upload it."
     )
 
 

@@ -124,6 +124,9 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
         splits[0] = splits[0].select(range(min(data_args.max_train_notes, len(splits[0]))))
     training_data = describe_training_data(data_args, builder, splits)
     check_same_notes(training_data, args)
+    if not (training_data["open"] or training_data["synthetic"]):
+        output_dir.chmod(0o700)
+        print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
     every = datasets.concatenate_datasets(splits)
     named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in splits)
     write_learned(texts_of_notes(every), private_dir, chain.from_iterable(named))
