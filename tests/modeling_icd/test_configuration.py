@@ -12,6 +12,8 @@ import modeling_icd
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
 from modeling_icd.training import models
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from modeling_icd.training.config_files import trainer_of
+from modeling_icd.training.fusion import FusionArguments
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -231,7 +233,8 @@ def test_every_configuration_file_describes_a_model(file, monkeypatch):
                 return own_class(config)
 
         monkeypatch.setattr(model_class, "from_pretrained", on_meta)
-    parser = TrlParser([ModelArguments, DataArguments, ICDTrainingArguments])
+    is_fused = trainer_of(["--config", str(file)]) is not None
+    parser = TrlParser([FusionArguments if is_fused else ModelArguments, DataArguments, ICDTrainingArguments])
     args, _, _ = parser.parse_args_and_config(["--config", str(file), "--data_dir", "x", "--use_cpu"])
     model = models.build_model(args, "any", ["401.9", "428.0"], {}, None)
     assert model.config.hidden_layer == args.hidden_layer
