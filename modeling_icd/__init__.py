@@ -18,6 +18,7 @@ from .configuration_icd import (
     LlamaMultiResCNNConfig,
     MultiResCNNConfig,
 )
+from .fusion_icd import FusionConfig, FusionForICD
 from .generative_icd import GenerativeConfig, GenerativeForICD
 from .heads import HeadRow, Option, register_head
 from .modeling_icd import (
@@ -43,7 +44,7 @@ from .words_icd import WordReader, WordReaderConfig
 
 __version__ = VERSION
 
-_models: list[Any] = [*MODELS.values(), TermsForICD]
+_models: list[Any] = [*MODELS.values(), TermsForICD, FusionForICD]
 for _model in _models:
     AutoConfig.register(_model.config_class.model_type, _model.config_class)
     AutoModel.register(_model.config_class, _model)
@@ -60,6 +61,8 @@ __all__ = [
     "CNNForICD",
     "CNNHead",
     "CrossAttentionHead",
+    "FusionConfig",
+    "FusionForICD",
     "GRUConfig",
     "GRUForICD",
     "GenerativeConfig",

@@ -298,20 +298,25 @@ def find_head(word: Any, name: str = "head") -> HeadRow:
 
 
 def head_of_config(config) -> nn.Module:
-    """Build the head, or the ensemble of several, that a configuration describes."""
+    """Build the head, or the ensemble of several, that a configuration describes; some describe more than a row of the table."""
+    return config.make_head() if hasattr(config, "make_head") else build_head(config, config.num_labels)
+
+
+def build_head(config, num_labels: int) -> nn.Module:
+    """Build the head of the table that a configuration names, for so many codes, the first of its own."""
     row, options = find_head(config.head), dict(config.head_options or {})
     if row.architectures:
         options.pop("architecture", None)  # it chose the values of other options, which are given, too
     if options.get("parents", ()) is None:
-        options["parents"] = upper_codes([config.id2label[i] for i in range(config.num_labels)])
+        options["parents"] = upper_codes([config.id2label[i] for i in range(num_labels)])
 
     def make() -> nn.Module:
-        head: Any = row.make(config.hidden_size, config.num_labels, dropout=config.head_dropout, **options)
+        head: Any = row.make(config.hidden_size, num_labels, dropout=config.head_dropout, **options)
         if config.contrast_weight:
             head.keeps_summaries = True
         if config.label_graph is not None:
             graph = complete_label_graph(config.label_graph)
-            head.output.graph = LabelGraph(config.num_labels, head.output.in_features, **graph)
+            head.output.graph = LabelGraph(num_labels, head.output.in_features, **graph)
         return head
 
     return make() if config.head_ensemble_size == 1 else HeadEnsemble(make() for _ in range(config.head_ensemble_size))

@@ -53,6 +53,7 @@ from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 
 if TYPE_CHECKING:  # The models do not use these; but transformers saves and loads what this file names in this way.
+    from .fusion_icd import FusionForICD  # noqa: F401
     from .generative_icd import GenerativeForICD  # noqa: F401
     from .pipeline_icd import ICDCodingPipeline  # noqa: F401
     from .terms_icd import TermsForICD  # noqa: F401
@@ -123,6 +124,8 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
     saves_head_only = False  # see `save_head_only`
     # Says that the code travels with the weights; the configuration names both Auto classes (`save_pretrained`).
     _auto_class = "AutoModel"
+    # The files that its class and its configuration's are in, without their ending.
+    own_module, config_module = "modeling_icd", "configuration_icd"
 
     def __init__(self, config):
         config._check_fields()  # again: they may have been set since the configuration was made
@@ -324,9 +327,9 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         head_only = self.saves_head_only if head_only is None else head_only
         self.config.backbone_source = source_of(self, backbone) if head_only else None
         self._leave_out_backbone(head_only)
-        name = f"modeling_icd.{_own_class(self).__name__}"
+        name = f"{self.own_module}.{_own_class(self).__name__}"
         self.config.auto_map = {
-            "AutoConfig": f"configuration_icd.{self.config_class.__name__}",
+            "AutoConfig": f"{self.config_module}.{self.config_class.__name__}",
             "AutoModel": name,
             "AutoModelForSequenceClassification": name,
         }

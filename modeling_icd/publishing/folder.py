@@ -17,6 +17,7 @@ from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
+from ..fusion_icd import FusionConfig
 from ..inference.model_folder import SMOLLM2, WORDS, check_weights
 from ..sharing_icd import SEAL, Access, claimed_access, data_access, is_sealed
 from ..terms_icd import TermsConfig
@@ -102,6 +103,7 @@ class ModelFolder:
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         refuse_terms(config)
         refuse_examples(config)
+        refuse_fusion(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
@@ -189,6 +191,25 @@ def refuse_examples(config: Mapping[str, Any]) -> None:
             "This coder has training notes in its prompt, which `config.json` holds word by word, so nothing of it is published: make "
             "one with `shots` 0."
         )
+
+
+def refuse_fusion(config: Mapping[str, Any]) -> None:
+    """Refuse a fused model, whose tensors hold phrases of its training notes, and which words each of these has.
+
+    Raises:
+        ValueError: where this is one; it says what can go out.
+    """
+    if config.get("model_type") != FusionConfig.model_type:
+        return
+    if data_access(config.get("training_data")) == "restricted":
+        raise ValueError(
+            "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
+            "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`)."
+        )
+    raise ValueError(
+        "The tensors of a fused model hold words of its training notes, which the check for publishing cannot tell from those of other "
+        "notes. Nobody's notes are in this one but open ones: its model's and its tokenizer's own `push_to_hub` upload it."
+    )
 
 
 def reads_words(config: Mapping[str, Any]) -> bool:

@@ -19,7 +19,10 @@ from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 CHECKOUT = Path(__file__).parents[2] / "configs"
 PATTERNS = ("*.yaml", "heads/*.yaml", "peers/*.yaml")  # the others are for other programs
 # Models that have a training of their own: the value of `model` in a configuration, and the module whose `run(arguments)` trains it.
-OTHER_TRAININGS: dict[str, str] = {"generative": "modeling_icd.generative.training"}
+OTHER_TRAININGS: dict[str, str] = {
+    "fusion": "modeling_icd.training.fusion",
+    "generative": "modeling_icd.generative.training",
+}
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {

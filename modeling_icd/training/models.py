@@ -78,7 +78,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
         **given,
     )
     try:
-        with _without_load_report():
+        with without_load_report():
             model = model_class.from_pretrained(backbone, config=config, **{"dtype": "float32", **args.options()})
     except ImportError as error:  # a package that the attention or the quantisation needs
         raise ValueError(f"{backbone} cannot be loaded: {first_line(error)}") from None
@@ -142,7 +142,7 @@ def leave_out_backbone(model: ModelForICDCoding, backbone: str, must: bool) -> N
 
 
 @contextmanager
-def _without_load_report() -> Iterator[None]:
+def without_load_report() -> Iterator[None]:
     """Keep off the console the table of missing weights that transformers prints of each backbone that gets a new head.
 
     Weights of the backbone that are missing are an error of the model class.

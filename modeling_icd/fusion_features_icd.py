@@ -1,0 +1,535 @@
+"""What a fused model knows of a note and a code: terms that the note says, notes like it, and what is known of the code.
+
+All of it comes from tables of integers and numbers that were made of training notes and of titles. The same code makes the
+features that the model was fitted on and those that it scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import log, log1p
+from typing import NamedTuple
+
+import torch
+
+from .fusion_text_icd import Alike, Found, NoteWords, TermFinder, cognate_of
+
+
+FEATURES = (
+    # Of the terms of the code that the note says: how often the best one was right, and what else is known of it.
+    *("precision", "precision_uncovered", "log_tried", "right", "marked", "share", "words", "rarity", "spread"),
+    *(
+        "num_found",
+        "num_terms",
+        "noisy_or",
+        "first",
+        "denied",
+        "all_denied",
+        "family",
+        "covered",
+        "competition",
+        "repeated",
+    ),
+    *("covered_share", "longer", "longer_at_best"),
+    # Of those of which a sentence has a part, by stems and by stems like them.
+    *("part", "part_precision", "part_rarity", "like", "like_precision"),
+    # Of the other codes of its category.
+    *("sibling", "sibling_part", "ahead_of_sibling"),
+    # Of the code itself.
+    *("log_count", "log_category", "category_share", "unspecified", "length", "last_digit", "has_below", "is_known"),
+    # Of training notes like this one.
+    *("nearest_10", "nearest_50", "nearest_with"),
+    # Of the note.
+    *("log_length", "num_codes_found", "sum_precision"),
+    # Of the titles of the code.
+    *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
+    *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "title_ahead", "category_precision"),
+    # Of the head over hidden states.
+    *("head_logit", "head_rank", "head_margin"),
+)
+AT = {name: place for place, name in enumerate(FEATURES)}
+PARTS = ("phrases", "titles", "neighbours", "head")
+"""What can be left out: terms of training notes, titles, training notes like this one, the head over hidden states."""
+LEAST_TITLE = 0.6
+"""Of a title's stems, weighed by their rarity, the share that a note must have close together."""
+MOST_TITLES, MOST_NEW = 400, 60
+"""Titles that are looked at in a note, and codes that no training note has, at most."""
+WINDOW, STEP = 14, 7
+"""Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
+NOWHERE = (9.0, 2.0, 300.0)
+"""Spread, first place and rank of what is not found."""
+LEAST_ALIKE = 0.55
+"""How alike two stems are at least, for one to count as a part of the other; see `Alike`."""
+LEAST_COGNATE = 0.7
+"""The same of a stem of a note and one of a title, as cognates are written."""
+HEAD_CODES = 30
+"""The best codes of the head, all of which are scored."""
+
+
+class Tables(NamedTuple):
+    """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
+    training notes, E stems of titles, U titles; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
+    and `values`.
+
+    Args:
+        stems (`list[str]`): the first stands for those that are not known.
+        rarity (`(V,)`): the log of the inverse share of training notes with a stem, plus 1.
+        terms (`tuple`): `(T, V)`, the share of a term's rarity that each of its stems has.
+        pair_starts (`(T + 1,)`), pair_codes (`(P,)`): the codes of each term.
+        pairs (`(P, 7)`): precision, times tried, times right, notes where it is marked, share of those of this code, stems, rarity.
+        codes (`(C, 8)`): the features from `log_count` to `is_known`.
+        category (`(C,)`): its number.
+        notes (`tuple`): `(N, V)`, TF-IDF of length 1.
+        note_codes (`tuple`): `(N, S)`, of ones.
+        title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
+        titles (`tuple`): `(U, E)`, as `terms`.
+        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
+            title in another language.
+        translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
+    """
+
+    stems: list[str]
+    rarity: torch.Tensor
+    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    pair_starts: torch.Tensor
+    pair_codes: torch.Tensor
+    pairs: torch.Tensor
+    codes: torch.Tensor
+    category: torch.Tensor
+    notes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    note_codes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    title_stems: list[str]
+    title_rarity: torch.Tensor
+    titles: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    title_codes: torch.Tensor
+    title_sources: torch.Tensor
+    translations: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class Scored(NamedTuple):
+    """The codes of a note that are scored.
+
+    Args:
+        codes (`torch.LongTensor` of shape `(K,)`): their numbers.
+        features (`torch.FloatTensor` of shape `(K, F)`): see `FEATURES`.
+        evidence (`dict[int, list[tuple[float, tuple[int, ...]]]]`): of each code the places among the note's stems that say one
+            of its terms or titles, each with a score.
+    """
+
+    codes: torch.Tensor
+    features: torch.Tensor
+    evidence: dict[int, list[tuple[float, tuple[int, ...]]]]
+
+
+def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
+    """A matrix with few entries, as torch multiplies it."""
+    starts, columns, values = rows
+    numbers = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+    places = torch.stack([numbers, columns.long()])
+    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns), check_invariants=False).coalesce()
+
+
+def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    """The highest of the values at each place, `(size,)`; 0 where there is none above it."""
+    return torch.zeros(size).scatter_reduce(0, places.long(), values.float(), "amax")
+
+
+class FeatureMaker:
+    """Makes the features of notes.
+
+    Args:
+        tables (`Tables`): what is looked up.
+        finder (`TermFinder`): finds its terms.
+        num_known (`int`): S.
+        parts (`Sequence[str]`): of `PARTS`; the features of the others are 0.
+    """
+
+    def __init__(self, tables: Tables, finder: TermFinder, num_known: int, parts: Sequence[str] = PARTS):
+        self.tables, self.finder, self.num_known, self.parts = tables, finder, num_known, parts
+        self.ids = {stem: i for i, stem in enumerate(tables.stems)}
+        size = len(tables.stems)
+        self.terms = sparse_rows(tables.terms, size)
+        of_terms = set(tables.terms[1].tolist())
+        self.alike = Alike([stem if i in of_terms else "" for i, stem in enumerate(tables.stems)], LEAST_ALIKE)
+        self._alike: dict[str, dict[int, float]] = {}
+        self.longer = _longer_terms(tables)
+        self.notes = sparse_rows(tables.notes, size)
+        self.pair_terms = torch.arange(len(tables.pair_starts) - 1).repeat_interleave(tables.pair_starts.diff().long())
+        self.pair_starts, self.pair_codes, self.pairs = (
+            tensor.tolist() for tensor in (tables.pair_starts, tables.pair_codes, tables.pairs)
+        )
+        self.titles = _Titles(tables) if "titles" in parts and len(tables.title_codes) else None
+
+    def make(self, stems: list[str], head_logits: torch.Tensor | None = None) -> Scored:
+        """The features of a note.
+
+        Args:
+            stems (`list[str]`): of the note.
+            head_logits (`torch.Tensor` of shape `(S,)`, *optional*): of the head.
+        """
+        note = self.finder.words_of(stems, [self.ids.get(stem, 0) for stem in stems])
+        known = torch.zeros(self.num_known, len(FEATURES))
+        known[:, AT["spread"]], known[:, AT["first"]], known[:, AT["title_rank"]] = NOWHERE
+        first = AT["log_count"]
+        known[:, first : first + 8] = self.tables.codes[: self.num_known]
+        found = self.finder.find_all(note) if "phrases" in self.parts else []
+        shares = self._add_parts(known, note) if "phrases" in self.parts else torch.zeros(0, 0)
+        evidence = self._add_terms(known, note, found, shares)
+        self._add_siblings(known)
+        if "neighbours" in self.parts:
+            self._add_neighbours(known, note)
+        known[:, AT["log_length"]] = log(max(len(stems), 1))
+        known[:, AT["num_codes_found"]] = float((known[:, AT["precision"]] > 0).sum())
+        known[:, AT["sum_precision"]] = known[:, AT["precision_uncovered"]].sum()
+        if head_logits is not None and "head" in self.parts:
+            known[:, AT["head_logit"]] = head_logits
+            known[head_logits.argsort(descending=True, stable=True), AT["head_rank"]] = torch.arange(
+                len(known)
+            ).float()
+            tenth = head_logits.sort(descending=True).values[min(9, len(head_logits) - 1)]
+            known[:, AT["head_margin"]] = head_logits - tenth
+        chosen, new = self._add_titles(known, note, found, evidence)
+        codes = torch.tensor([*chosen, *new], dtype=torch.long)
+        return Scored(codes, torch.cat([known[chosen], *new.values()]), evidence)
+
+    def _add_terms(
+        self, known: torch.Tensor, note: NoteWords, found: list[Found], shares: torch.Tensor
+    ) -> dict[int, list]:
+        """The features of the terms that are found; and their places, by code. `shares` `(T, sentences)` is what each sentence has of
+        each term."""
+        starts, codes, stats = self.pair_starts, self.pair_codes, self.pairs
+        best_at = self._precision_at(found)
+        by_code: dict[int, list[_Pair]] = {}
+        for match in found:
+            highest = max(best_at[place] for place in match.positions)
+            others = self.longer.get(match.term)
+            longer = 0.0 if others is None else float(shares[others, note.sentences[match.positions[0]]].max())
+            for pair in range(starts[match.term], starts[match.term + 1]):
+                precision = stats[pair][0]
+                by_code.setdefault(codes[pair], []).append(_Pair(precision, pair, match, highest, longer))
+        length = max(len(note.stems), 1)
+        occurrences: dict[int, int] = {}
+        for match in found:
+            occurrences[match.term] = occurrences.get(match.term, 0) + 1
+        for code, own in by_code.items():
+            values = _of_terms(own, stats, length, occurrences)
+            known[code, [AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
+        return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
+
+    def _precision_at(self, found: list[Found]) -> dict[int, float]:
+        """Of each place of a note, the highest precision of a term that is found there."""
+        best_at: dict[int, float] = {}
+        for match in found:
+            own = self.pairs[self.pair_starts[match.term] : self.pair_starts[match.term + 1]]
+            highest = max((pair[0] for pair in own), default=0.0)
+            for place in match.positions:
+                best_at[place] = max(best_at.get(place, 0.0), highest)
+        return best_at
+
+    def _add_parts(self, known: torch.Tensor, note: NoteWords) -> torch.Tensor:
+        """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
+        size, stats = self.num_known, self.tables.pairs
+        places = [i for i, is_content in enumerate(note.is_content) if is_content]
+        said = torch.zeros(len(self.tables.stems), max(note.sentences, default=0) + 1)
+        best: dict[tuple[int, int], float] = {}
+        for place in places:
+            stem, sentence = note.stems[place], note.sentences[place]
+            said[note.ids[place], sentence] = 1.0
+            if stem not in self._alike:
+                self._alike[stem] = {**self.alike.find(stem), note.ids[place]: 1.0}
+            for other, likeness in self._alike[stem].items():
+                best[other, sentence] = max(best.get((other, sentence), 0.0), likeness)
+        like = torch.zeros_like(said)
+        if best:
+            rows, columns = torch.tensor([*best]).T
+            like[rows, columns] = torch.tensor([*best.values()])
+        said[0] = like[0] = 0  # of stems that are not known
+        shares = self.terms @ said
+        share = shares.amax(dim=1)[self.pair_terms]  # (P,)
+        known[:, AT["part"]] = best_of(self.tables.pair_codes, share, size)
+        known[:, AT["part_precision"]] = best_of(self.tables.pair_codes, share * stats[:, 0], size)
+        known[:, AT["part_rarity"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 6], size)
+        share = (self.terms @ like).amax(dim=1)[self.pair_terms]
+        known[:, AT["like"]] = best_of(self.tables.pair_codes, share, size)
+        known[:, AT["like_precision"]] = best_of(self.tables.pair_codes, share**2 * stats[:, 0], size)
+        return shares
+
+    def _add_siblings(self, known: torch.Tensor) -> None:
+        """The best of the other codes of a category."""
+        category = self.tables.category[: self.num_known].long()
+        for source, target in (("precision_uncovered", "sibling"), ("part_precision", "sibling_part")):
+            known[:, AT[target]] = best_sibling(known[:, AT[source]], category)
+        known[:, AT["ahead_of_sibling"]] = known[:, AT["precision_uncovered"]] - known[:, AT["sibling"]]
+        of_category = best_of(category, known[:, AT["precision_uncovered"]], int(self.tables.category.max()) + 1)
+        known[:, AT["category_precision"]] = of_category[category]
+
+    def _add_neighbours(self, known: torch.Tensor, note: NoteWords) -> None:
+        """Which codes the training notes have whose words are those of this one."""
+        counts: dict[int, int] = {}
+        for place, stem in enumerate(note.ids):
+            if stem and note.is_content[place]:
+                counts[stem] = counts.get(stem, 0) + 1
+        vector = torch.zeros(len(self.tables.stems))
+        for stem, count in counts.items():
+            vector[stem] = (1 + log(count)) * self.tables.rarity[stem]
+        likeness = self.notes @ (vector / vector.norm().clamp(min=1e-9))  # (N,)
+        starts, codes, _ = self.tables.note_codes
+        of_note = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+        known[:, AT["nearest_with"]] = best_of(codes, likeness[of_note], self.num_known)
+        order = likeness.argsort(descending=True, stable=True)
+        for name, number in (("nearest_10", 10), ("nearest_50", 50)):
+            weights = torch.zeros(len(likeness))
+            weights[order[:number]] = likeness[order[:number]]
+            sums = torch.zeros(self.num_known).index_add(0, codes.long(), weights[of_note])
+            known[:, AT[name]] = sums / weights.sum().clamp(min=1e-9)
+
+    def _add_titles(
+        self, known: torch.Tensor, note: NoteWords, found: list[Found], evidence: dict[int, list]
+    ) -> tuple[list[int], dict[int, torch.Tensor]]:
+        """The features of titles. Returns the known codes to score, and the features `(1, F)` of others."""
+        said = {} if self.titles is None else self.titles.find(note, self._precision_at(found))
+        rows: dict[int, torch.Tensor] = {}
+        for code, (values, positions) in said.items():
+            if code >= self.num_known and len(rows) == MOST_NEW:
+                continue
+            if code < self.num_known:
+                row = known[code]
+            else:
+                row = rows[code] = self._row_of_new(code, known)
+            row[[AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
+            evidence.setdefault(code, []).append((values["title"] / 2, positions))
+        is_scored = (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["like"]] > 0.6)
+        is_scored |= (
+            (known[:, AT["title"]] > 0) | (known[:, AT["log_count"]] > log1p(7)) | (known[:, AT["nearest_10"]] > 0.1)
+        )
+        if "head" in self.parts:
+            is_scored |= (known[:, AT["head_rank"]] < HEAD_CODES) & (known[:, AT["head_logit"]] != 0)
+        return is_scored.nonzero().flatten().tolist(), {code: row[None] for code, row in rows.items()}
+
+    def _row_of_new(self, code: int, known: torch.Tensor) -> torch.Tensor:
+        """The features of a code that no training note has, but for those of its title."""
+        row = torch.zeros(len(FEATURES))
+        row[AT["spread"]], row[AT["first"]], row[AT["title_rank"]] = NOWHERE
+        row[AT["log_count"] : AT["log_count"] + 8] = self.tables.codes[code]
+        for name in ("log_length", "num_codes_found", "sum_precision"):
+            row[AT[name]] = known[0, AT[name]]
+        siblings = self.tables.category[: self.num_known] == self.tables.category[code]
+        best = float(known[siblings, AT["precision_uncovered"]].max()) if siblings.any() else 0.0
+        row[AT["sibling"]], row[AT["ahead_of_sibling"]], row[AT["category_precision"]] = best, -best, best
+        return row
+
+
+def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:
+    """For each code the highest value of the other codes of its category, `(S,)`; 0 where there is none."""
+    size = int(category.max()) + 1
+    best = best_of(category, values, size)[category]
+    order = values.argsort(stable=True)  # so that the last one of a category stays
+    first = torch.full((size,), -1, dtype=torch.long)
+    first[category[order]] = order
+    is_first = torch.arange(len(values)) == first[category]
+    return torch.where(is_first, best_of(category, values.masked_fill(is_first, 0.0), size)[category], best)
+
+
+class _Pair(NamedTuple):
+    """A term of a code that is found: its precision, the number of the pair, where it is, the highest precision there, and the largest
+    share that the sentence has of a longer term with all of its stems."""
+
+    precision: float
+    pair: int
+    match: Found
+    highest: float
+    longer: float
+
+
+def _longer_terms(tables: Tables) -> dict[int, list[int]]:
+    """Of each term those that have all of its stems and more."""
+    starts, columns, _ = tables.terms
+    rows = [set(columns[start:end].tolist()) for start, end in pairwise(starts.tolist())]
+    with_stem: dict[int, set[int]] = {}
+    for number, row in enumerate(rows):
+        for stem in row:
+            with_stem.setdefault(stem, set()).add(number)
+    found = {}
+    for number, row in enumerate(rows):
+        others = set.intersection(*(with_stem[stem] for stem in row)) - {number}
+        if others:
+            found[number] = sorted(others)
+    return found
+
+
+def _of_terms(
+    own: list[_Pair], stats: list[list[float]], length: int, occurrences: Mapping[int, int]
+) -> dict[str, float]:
+    """The features of the terms of one code."""
+    best = max(own, key=_worth)
+    _, tried, right, marked, share, words, rarity = stats[best.pair]
+    by_term = {pair.match.term: pair.precision for pair in own}
+    missed = 1.0
+    for precision in by_term.values():
+        missed *= 1 - precision
+    matches = [pair.match for pair in own]
+    denied, covered = [match.is_denied for match in matches], [match.is_covered for match in matches]
+    return {
+        "precision": max(pair.precision for pair in own),
+        "precision_uncovered": max((pair.precision for pair in own if not pair.match.is_covered), default=0.0),
+        "log_tried": log1p(tried),
+        "right": right,
+        "marked": marked,
+        "share": share,
+        "words": words,
+        "rarity": rarity,
+        "spread": min(match.spread for match in matches),
+        "num_found": len(own),
+        "num_terms": len(by_term),
+        "noisy_or": 1 - missed,
+        "first": min(match.positions[0] for match in matches) / length,
+        "denied": sum(denied) / len(denied),
+        "all_denied": float(all(denied)),
+        "family": sum(match.is_of_family for match in matches) / len(own),
+        "covered": float(all(covered)),
+        "competition": best.highest - best.precision,
+        "repeated": occurrences[best.match.term],
+        "covered_share": sum(covered) / len(covered),
+        "longer": min(pair.longer for pair in own),
+        "longer_at_best": min(pair.longer for pair in own if pair.pair == best.pair),
+    }
+
+
+def _worth(pair: _Pair) -> tuple[float, float]:
+    """By which the best of a code's terms is chosen."""
+    of_place = 0.5 if pair.match.is_covered else 1.0
+    return pair.precision * of_place / (0.8 + 0.2 * pair.match.spread), -pair.match.spread
+
+
+class _Titles:
+    """Looks for titles: in windows of a sentence, each the stems of titles that its words mean."""
+
+    def __init__(self, tables: Tables):
+        self.tables = tables
+        self.ids = {stem: i for i, stem in enumerate(tables.title_stems)}
+        self.cognates: dict[str, list[int]] = {}
+        for i, stem in enumerate(tables.title_stems):
+            if len(cognate_of(stem)) >= 4:
+                self.cognates.setdefault(cognate_of(stem), []).append(i)
+        self.alike = Alike([cognate_of(stem) for stem in tables.title_stems], LEAST_COGNATE)
+        self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
+        starts, columns, _ = tables.titles
+        self.starts, self.columns = starts.tolist(), columns.tolist()
+        self.codes, self.sources, self.category = (
+            tensor.tolist() for tensor in (tables.title_codes, tables.title_sources, tables.category)
+        )
+        rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+        sums = torch.zeros(len(starts) - 1).index_add(0, rows, tables.title_rarity[columns.long()])
+        self.rarity = sums  # (U,)
+        self._known: dict[str, dict[int, float]] = {}
+
+    def meanings(self, stem: str, number: int) -> dict[int, float]:
+        """The stems of titles that a stem of a note means, each with a weight in [0, 1].
+
+        Args:
+            number (`int`): of the stem among those that are known; 0: of none.
+        """
+        if stem not in self._known:
+            starts, columns, values = self.tables.translations
+            own = range(int(starts[number]), int(starts[number + 1])) if number else ()
+            found = {int(columns[i]): min(1.0, 1.5 * float(values[i])) for i in own}
+            for i in self.cognates.get(cognate_of(stem), ()):
+                found[i] = max(found.get(i, 0.0), 0.9)
+            for i, likeness in self.alike.find(cognate_of(stem)).items():
+                found[i] = max(found.get(i, 0.0), 0.9 * likeness)
+            if stem in self.ids:
+                found[self.ids[stem]] = 1.0
+            self._known[stem] = found
+        return self._known[stem]
+
+    def find(
+        self, note: NoteWords, precision: Mapping[int, float]
+    ) -> dict[int, tuple[dict[str, float], tuple[int, ...]]]:
+        """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
+
+        Args:
+            precision (`Mapping[int, float]`): see `FeatureMaker`.
+        """
+        windows = list(self._windows(note))
+        if not windows:
+            return {}
+        meant = torch.zeros(len(self.ids), len(windows))
+        for column, (weights, _) in enumerate(windows):
+            meant[list(weights), column] = torch.tensor(list(weights.values()))
+        shares, best = (self.matrix @ meant).max(dim=1)  # (U,)
+        rows = (shares > LEAST_TITLE).nonzero().flatten()
+        worth = shares[rows] ** 2 * self.rarity[rows]
+        found: dict[int, tuple[dict[str, float], tuple[int, ...]]] = {}
+        seen: dict[int, tuple[int, float]] = {}
+        for row in rows[worth.argsort(descending=True, stable=True)][:MOST_TITLES].tolist():
+            code = self.codes[row]
+            if code in found:
+                continue
+            stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
+            places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
+            values = self._values(row, float(shares[row]), places, note, precision)
+            category = self.category[code]
+            number, highest = seen.get(category, (0, 0.0))
+            values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
+            seen[category] = (number + 1, max(highest, values["title_rarity"]))
+            found[code] = values, places
+        _add_competition(found)
+        return found
+
+    def _windows(self, note: NoteWords):
+        """Of each window the stems of titles that its words mean, with their weights, and where each stands."""
+        sentences: dict[int, list[int]] = {}
+        for place, is_content in enumerate(note.is_content):
+            if is_content:
+                sentences.setdefault(note.sentences[place], []).append(place)
+        for places in sentences.values():
+            for start in range(0, max(1, len(places) - WINDOW + STEP), STEP):
+                weights: dict[int, float] = {}
+                where: dict[int, int] = {}
+                for place in places[start : start + WINDOW]:
+                    for stem, weight in self.meanings(note.stems[place], note.ids[place]).items():
+                        if weight > weights.get(stem, 0.0):
+                            weights[stem], where[stem] = weight, place
+                if weights:
+                    yield weights, where
+
+    def _values(
+        self, row: int, share: float, places: tuple[int, ...], note: NoteWords, precision: Mapping[int, float]
+    ) -> dict[str, float]:
+        at = [precision.get(place, 0.0) for place in places]
+        return {
+            "title": share,
+            "title_rarity": share**2 * float(self.rarity[row]),
+            "title_words": self.starts[row + 1] - self.starts[row],
+            "title_source": self.sources[row],
+            "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
+            "title_denied": sum(note.denied[place] for place in places) / len(places),
+            "title_competition": max(at),
+            "title_explained": sum(value > 0.4 for value in at) / len(at),
+        }
+
+
+def _add_competition(found: dict[int, tuple[dict[str, float], tuple[int, ...]]]) -> None:
+    """How much rarer the words of a title are than those of the best other title that some of the same words say."""
+    best: dict[int, list[tuple[float, int]]] = {}
+    for code, (values, places) in found.items():
+        for place in places:
+            best[place] = sorted([*best.get(place, []), (values["title_rarity"], code)], reverse=True)[:2]
+    for code, (values, places) in found.items():
+        others = [rarity for place in places for rarity, other in best[place] if other != code]
+        values["title_ahead"] = values["title_rarity"] - max(others, default=0.0)
+
+
+def row_starts(lengths: Sequence[int]) -> torch.Tensor:
+    """Where the rows of a matrix with few entries begin, `(rows + 1,)`, from how many entries each has."""
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).int()
+
+
+def unpack(letters: torch.Tensor, starts: torch.Tensor) -> list[bytes]:
+    """The byte strings that [`pack`] joined."""
+    joined, bounds = bytes(letters.tolist()), starts.tolist()
+    return [joined[start:end] for start, end in pairwise(bounds)]
+
+
+def pack(parts: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Byte strings as tensors: their bytes, and where each begins."""
+    return torch.tensor(list(b"".join(parts)), dtype=torch.uint8), row_starts([len(part) for part in parts])

@@ -1,0 +1,371 @@
+"""Trains a fused model: tables of what notes and titles say, a head over hidden states, and trees that weigh both.
+
+What the trees learn from is honest: of a training note, tables and head are those of the other folds, in which it is not. The
+thresholds are chosen on what trees of the other folds give. The model that is saved looks up all training notes, those of
+validation among them.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from transformers import AutoTokenizer, set_seed
+from trl import TrlParser
+
+from dataset_scripts import ICDBuilder
+from dataset_scripts.arguments import PROGRAM
+from dataset_scripts.counts import counted
+from dataset_scripts.files import check_writable, make_folder
+
+from ..evaluation.decisions import check_notes, fit_decision
+from ..fusion_features_icd import PARTS, FeatureMaker, Scored, pack
+from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, tree_sums
+from ..fusion_text_icd import StemReader
+from ..inference.learned_notes import admissions_of, write_learned
+from ..inference.loading import load_config
+from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
+from ..knowledge.coder import marked_phrases
+from ..knowledge.fusion_tables import Knowledge, Notes, TitleTerm, small_stems, title_terms, token_bytes
+from ..knowledge.spanish_titles import spanish_titles
+from ..knowledge.translations import (
+    align_notes,
+    aligned_passages,
+    aligned_titles,
+    learn_translations,
+    project_phrase,
+)
+from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from .config_files import USAGE
+from .fusion_heads import HeadTraining
+from .fusion_trees import Rows, fit_trees, rows_of
+from .models import configuration_fields, without_load_report
+from .notes import build_dataset, describe_training_data, say_who_may_have, warn
+from .output_folder import check_output_dir, check_same_notes
+from .run import find_backbone
+from .saving import save_run
+
+
+@dataclass
+class FusionArguments(ModelArguments):
+    """The options of a fused model, beside those of its head over hidden states."""
+
+    head_model: str = field(default="direct", metadata={"help": "`model` of the head over hidden states."})
+    parts: list[str] = field(
+        default_factory=lambda: list(PARTS), metadata={"help": f"What is joined: of {', '.join(PARTS)}."}
+    )
+    num_folds: int = field(
+        default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
+    )
+    num_fits: int = field(default=3, metadata={"help": "How often the trees are fitted; their mean is taken."})
+    new_codes: bool = field(
+        default=False,
+        metadata={"help": "Also give codes that no training note has, where a note says their titles."},
+    )
+    title_language: str | None = field(
+        default=None, metadata={"help": "`es`: also take titles in Spanish, those of the package cie (ICD-10)."}
+    )
+    other_language: str | None = field(
+        default=None,
+        metadata={
+            "help": "Configuration of the data set that has the same notes in another language: what words mean is learned from "
+            "both; and where this one marks no evidence, that of the other is brought over."
+        },
+    )
+
+    def __post_init__(self):
+        if self.model != "fusion":
+            raise ValueError(f"`model` must be 'fusion', got {self.model!r}.")
+        self.model = self.head_model
+        super().__post_init__()
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown or not self.parts:
+            raise ValueError(f"`parts` must be of {', '.join(PARTS)}, got {unknown[0] if unknown else 'none'}.")
+        if self.title_language not in (None, "es"):
+            raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
+        if self.num_folds < 2 or self.num_fits < 1:
+            raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
+        if not self.freeze_backbone:
+            raise ValueError("The heads of a fused model share hidden states: give `freeze_backbone`.")
+
+
+def run(arguments: list[str]) -> int:
+    """Parse the arguments, train and save; returns the exit status."""
+    parser = TrlParser(
+        [FusionArguments, DataArguments, ICDTrainingArguments], prog=f"{PROGRAM} train", add_help=False, usage=USAGE
+    )
+    print(train(*parser.parse_args_and_config(arguments)))
+    return 0
+
+
+def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
+    """Trains a fused model and writes it, its tokenizer and `run.json` to `args.output_dir`."""
+    output_dir = Path(args.output_dir)
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
+    run = {
+        "model": {**asdict(model_args), "model": "fusion"},
+        "data": asdict(data_args),
+        "training": args.to_dict(),
+    }
+    check_output_dir(run, args)
+    set_seed(args.seed)
+    make_folder(output_dir)
+    builder = build_dataset(data_args, private_dir / "cache")
+    splits = [builder.as_dataset(split="train"), builder.as_dataset(split="validation")]
+    if data_args.max_train_notes is not None:
+        splits[0] = splits[0].select(range(min(data_args.max_train_notes, len(splits[0]))))
+    training_data = describe_training_data(data_args, builder, splits)
+    check_same_notes(training_data, args)
+    if not (training_data["open"] or training_data["synthetic"]):
+        output_dir.chmod(0o700)
+        print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
+    every = datasets.concatenate_datasets(splits)
+    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in splits)
+    write_learned(texts_of_notes(every), private_dir, chain.from_iterable(named))
+    say_who_may_have(data_args)
+    has_text = np.flatnonzero(~empty_notes(texts_of_notes(every)))
+    if len(has_text) < len(every):
+        warn(f"{len(every) - len(has_text)} notes have no text: they are left out.")
+    fusion = Fusion(model_args, data_args, args, builder, every.select(has_text), private_dir)
+    fusion.say_costs()
+    model = fusion.fit(training_data)
+    save_run(model, fusion.tokenizer, run, output_dir)
+    return output_dir
+
+
+class Materials(NamedTuple):
+    """What the tables of a fold are made of.
+
+    Args:
+        knowledge (`Knowledge`): of the notes that are learned from.
+        labels (`list[str]`): the codes that they have.
+    """
+
+    knowledge: Knowledge
+    labels: list[str]
+
+
+class Fusion:
+    """The training of one model.
+
+    Args:
+        model_args, data_args, args: of the run.
+        builder (`ICDBuilder`): of the data set.
+        notes (`datasets.Dataset`): to learn from.
+        private_dir (`Path`): where what holds notes is kept.
+    """
+
+    def __init__(
+        self,
+        model_args: FusionArguments,
+        data_args: DataArguments,
+        args: ICDTrainingArguments,
+        builder: ICDBuilder,
+        notes: datasets.Dataset,
+        private_dir: Path,
+    ):
+        self.model_args, self.data_args, self.args, self.builder = model_args, data_args, args, builder
+        if len(notes) < model_args.num_folds:
+            raise ValueError(
+                f"{counted(len(notes), 'note')} cannot be divided into {model_args.num_folds} folds: give fewer."
+            )
+        self.has_head = "head" in model_args.parts
+        if not self.has_head:
+            model_args.hidden_layer = 0  # of the backbone, its words alone
+        self.backbone = find_backbone(model_args, args, lambda: iter(()), private_dir)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.backbone)
+        self.token_parts = token_bytes(self.tokenizer)
+        self.heads = HeadTraining(model_args, data_args, args, self.backbone, self.tokenizer, private_dir, notes)
+        texts, codes = texts_of_notes(notes), codes_of_notes(notes)
+        spans = marked_phrases(notes, builder) if "phrases" in model_args.parts else [[] for _ in texts]
+        self.aligned: list | None = None
+        if model_args.other_language is not None:
+            spans = self._use_other_language(notes, texts, spans, private_dir)
+        phrases = [
+            [(code, span if isinstance(span, str) else " ".join(text[a:b] for a, b in span)) for code, span in of_note]
+            for text, of_note in zip(texts, spans, strict=True)
+        ]
+        self.notes = Notes(texts, codes, phrases)
+        names = builder.info.features["codes"].feature.names
+        own = {code for of_note in codes for code in of_note}
+        self.titles: list[TitleTerm] = []
+        self.title_texts: dict[str, str] = {}
+        self.aligned_titles: list[tuple[list[str], list[str]]] = []
+        if "titles" in model_args.parts:
+            others = spanish_titles() if model_args.title_language else {}
+            self.titles, self.title_texts = title_terms(
+                [code for code in names if code in own], model_args.new_codes, others
+            )
+            self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
+        order = np.random.default_rng(args.seed).permutation(np.arange(len(texts)) % model_args.num_folds)
+        self.folds = [np.flatnonzero(order == fold).tolist() for fold in range(model_args.num_folds)]
+        self.order = {code: i for i, code in enumerate(names)}
+        self.reader = StemReader()
+
+    def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
+        """Learn what words mean; or, where no evidence is marked, bring over that of the other language. Returns the evidence."""
+        data_args = DataArguments(
+            dataset=self.data_args.dataset,
+            data_dir=self.data_args.data_dir,
+            dataset_config=self.model_args.other_language,
+            data_cache_dir=self.data_args.data_cache_dir,
+        )
+        builder = build_dataset(data_args, private_dir / "cache")
+        other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
+        rows = {hadm_id: row for row, hadm_id in enumerate(other["hadm_id"])}
+        other = other.select([rows[hadm_id] for hadm_id in notes["hadm_id"]])
+        other_texts, small = texts_of_notes(other), small_stems()
+        if any(spans):
+            self.aligned = align_notes(texts, other_texts, small)
+            return spans
+        translations = learn_translations(align_notes(other_texts, texts, small))
+        reader, brought, total, found = StemReader(), [], 0, 0
+        for own, theirs, of_note in zip(texts, other_texts, marked_phrases(other, builder), strict=True):
+            passages = aligned_passages(theirs, own, reader)
+            projected = []
+            for code, places in of_note:
+                span = min(start for start, _ in places), max(end for _, end in places)
+                phrase = project_phrase(span, theirs, own, passages, translations, reader)
+                total += 1
+                if phrase is not None:
+                    found += 1
+                    projected.append((code, phrase))
+            brought.append(projected)
+        print(f"{found:,} of {total:,} marked places are found again in the other language.")
+        return brought
+
+    def say_costs(self) -> None:
+        """Print what is to be done."""
+        heads = f"{self.model_args.num_folds + 1} trainings of the head" if self.has_head else "no head"
+        print(
+            f"{counted(len(self.notes.texts), 'note')} in {self.model_args.num_folds} folds, {heads}, joined of "
+            f"{', '.join(self.model_args.parts)}. A fold that is done is kept in {self.heads.folder}, and not done again."
+        )
+
+    def materials(self, learned: Sequence[int]) -> Materials:
+        """The tables of some notes."""
+        notes = self.notes.take(learned)
+        labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
+        translations = None
+        if self.aligned is not None and self.titles:
+            translations = learn_translations([*(self.aligned[row] for row in learned), self.aligned_titles])
+        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
+
+    def features(self, materials: Materials, texts: Sequence[str], head_logits: torch.Tensor | None) -> list[Scored]:
+        """The features of notes, by the tables of others."""
+        knowledge = materials.knowledge
+        maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, self.model_args.parts)
+        return [
+            maker.make(self.reader.read(text).stems, None if head_logits is None else head_logits[row])
+            for row, text in enumerate(texts)
+        ]
+
+    def fold_features(self) -> tuple[list[list[Scored]], list[Knowledge]]:
+        """The features of each fold's notes, by the tables and the head of the others."""
+        scored, known = [], []
+        for fold, rows in enumerate(self.folds):
+            started = time.monotonic()
+            learned = [row for row in range(len(self.notes.texts)) if row not in set(rows)]
+            head_logits = self.heads.scores(fold, learned, rows) if self.has_head else None
+            materials = self.materials(learned)
+            scored.append(self.features(materials, [self.notes.texts[row] for row in rows], head_logits))
+            known.append(materials.knowledge)
+            print(
+                f"Fold {fold + 1} of {len(self.folds)}: {counted(len(rows), 'note')}, {time.monotonic() - started:.0f} s.",
+                file=sys.stderr,
+            )
+        return scored, known
+
+    def fit(self, training_data: dict[str, Any]) -> FusionForICD:
+        """The model, with its decision fitted on the folds."""
+        scored, known = self.fold_features()
+        gold = [
+            [{knowledge.ids[code] for code in self.notes.codes[row] if code in knowledge.ids} for row in rows]
+            for knowledge, rows in zip(known, self.folds, strict=True)
+        ]
+        parts = [rows_of(of_fold, own) for of_fold, own in zip(scored, gold, strict=True)]
+        every = self.materials(range(len(self.notes.texts)))
+        final = every.knowledge
+        labels = {code: i for i, code in enumerate(final.labels)}
+        trees = fit_trees(parts, self.model_args.num_fits, self.args.seed)
+        model = self.make_model(final, trees, training_data)
+        decision = self.decide(model, scored, known, parts, labels, training_data)
+        model.config.update(decision)
+        model.config.training_data = {**training_data, "seed": self.args.seed}
+        return model
+
+    def decide(
+        self,
+        model: FusionForICD,
+        scored: list[list[Scored]],
+        known: list[Knowledge],
+        parts: list[Rows],
+        labels: Mapping[str, int],
+        training_data: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """How scores become codes, chosen on the notes of each fold as trees of the other folds score them."""
+        head: Any = model.score
+        logits = np.tile(head.untold().numpy(), (len(self.notes.texts), 1))
+        for fold, rows in enumerate(self.folds):
+            trees = fit_trees(
+                [p for other, p in enumerate(parts) if other != fold], self.model_args.num_fits, self.args.seed
+            )
+            column = torch.tensor([labels.get(code, -1) for code in known[fold].labels])
+            for row, each in zip(rows, scored[fold], strict=True):
+                columns = column[each.codes]
+                logits[row, columns[columns >= 0].numpy()] = (
+                    tree_sums(trees, each.features).float()[columns >= 0].numpy()
+                )
+        gold = [[labels[code] for code in codes] for codes in self.notes.codes]
+        check_notes(gold, self.args, [0] * len(gold))
+        counts = [training_data["code_counts"].get(code, 0) for code in labels]
+        return fit_decision(logits.astype(np.float32), gold, self.args, training_counts=counts)
+
+    def make_model(
+        self, final: Knowledge, trees: dict[str, torch.Tensor], training_data: dict[str, Any]
+    ) -> FusionForICD:
+        """A model with these tables and trees, and with a head that has learned from all notes."""
+        buffers = buffers_of(final.tables, pack(self.token_parts), trees, pack)
+        given = configuration_fields(self.model_args, load_config(self.backbone))
+        head = given.pop("pooling", None) or "multirescnn"
+        options = {name: given.pop(name) for name in list(given) if not hasattr(FusionConfig, name)}
+        config = FusionConfig.from_backbone(
+            load_config(self.backbone),
+            id2label=dict(enumerate(final.labels)),
+            label2id={code: i for i, code in enumerate(final.labels)},
+            code_descriptions={code: self.titles_of(code) for code in final.labels if self.titles_of(code)},
+            training_data=training_data,
+            head=head,
+            head_options=options,
+            num_known=final.num_known,
+            parts=list(self.model_args.parts),
+            tables={name: list(tensor.shape) for name, tensor in buffers.items()},
+            finder=[len(final.stems), *final.finder.words.shape],
+            **given,
+        )
+        weights = self.heads.weights() if self.has_head else {}
+        with without_load_report():
+            model = FusionForICD.from_pretrained(self.backbone, config=config, dtype="float32").eval()
+        missing = model.score.load_state_dict(
+            {
+                **buffers,
+                **{f"finder.{name}": tensor for name, tensor in final.finder.state_dict().items()},
+                **{f"states.{name}": tensor for name, tensor in weights.items()},
+            },
+            strict=False,
+        )
+        assert not missing.unexpected_keys
+        model.head_is_new = False
+        model.save_head_only()
+        return model
+
+    def titles_of(self, code: str) -> str | None:
+        return self.title_texts.get(code) or self.builder.code_descriptions.get(code)

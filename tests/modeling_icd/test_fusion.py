@@ -1,0 +1,269 @@
+"""A fused model: what it reads of a note, what its features may know, its folder, and its training from the command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from modeling_icd import FusionForICD, ICDCodingPipeline
+from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
+from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
+from modeling_icd.fusion_text_icd import Alike, StemReader, TokenText, cognate_of
+from modeling_icd.inference.loop import logits_of_notes
+from modeling_icd.knowledge.fusion_tables import Knowledge, Notes, TitleTerm, token_bytes
+from modeling_icd.knowledge.translations import (
+    Translations,
+    align_notes,
+    aligned_passages,
+    learn_translations,
+    project_phrase,
+)
+from modeling_icd.training.fusion_trees import Rows, fit_trees
+from modeling_icd.training.run import main as train_main
+
+
+TEXTS = [
+    "Dolor abdominal desde ayer. Fiebre alta. Niega disnea.",
+    "Acude por fiebre. Fractura de tibia derecha.",
+    "Fractura antigua de la tibia izquierda, sin fiebre.",
+    "Dolor abdominal intenso y disnea.",
+]
+CODES = [["R10.9", "R50.9", "R06.00"], ["R50.9", "S82.20"], ["S82.20"], ["R10.9", "R06.00"]]
+PHRASES = [
+    [("R10.9", "Dolor abdominal"), ("R50.9", "Fiebre alta"), ("R06.00", "disnea")],
+    [("R50.9", "fiebre"), ("S82.20", "Fractura de tibia")],
+    [("S82.20", "Fractura tibia")],
+    [("R10.9", "Dolor abdominal"), ("R06.00", "disnea")],
+]
+LABELS = ["R06.00", "R10.9", "R50.9", "S82.20"]
+TITLES = [TitleTerm("J18.9", frozenset({"pneumoni"}), 0), TitleTerm("R50.9", frozenset({"fever"}), 0)]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> str:
+    """A Llama of width 8 whose tokens are bytes."""
+    folder = tmp_path_factory.mktemp("bytes")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<pad>", *letters])}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=257, pad_token_id=0, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def knowledge() -> Knowledge:
+    shares = Translations({"fiebr": {"fever": 0.9}})
+    return Knowledge(Notes(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
+
+
+def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> dict[str, torch.Tensor]:
+    maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, parts)
+    found = maker.make(StemReader().read(text).stems, head_logits)
+    return {knowledge.labels[code]: row for code, row in zip(found.codes.tolist(), found.features, strict=True)}
+
+
+def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD:
+    """A model whose one tree looks at the precision of the terms, the titles and the head."""
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    torch.manual_seed(1)
+    data = torch.rand(400, len(FEATURES))
+    is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0)
+    buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), trees, pack)
+    config = FusionConfig.from_backbone(
+        LlamaConfig.from_pretrained(backbone),
+        id2label=dict(enumerate(knowledge.labels)),
+        head="label_attention",
+        num_known=knowledge.num_known,
+        parts=list(parts),
+        tables={name: list(tensor.shape) for name, tensor in buffers.items()},
+        finder=[len(knowledge.stems), *knowledge.finder.words.shape],
+        freeze_backbone=True,
+        window_size=64,
+        threshold=0.3,
+    )
+    model = FusionForICD.from_pretrained(backbone, config=config, dtype=torch.float32).eval()
+    finder = {f"finder.{name}": tensor for name, tensor in knowledge.finder.state_dict().items()}
+    assert not model.score.load_state_dict({**buffers, **finder}, strict=False).unexpected_keys
+    return model
+
+
+def test_stems_leave_out_case_accents_and_endings():
+    text = "Crohn's disease, ANEMIAS; tumour of the left oesophagus. Fracturas de tibia Ⅱ y biopsia\n\n- úlcera II"
+    words = StemReader().read(text)
+    expected = "crohn diseas anemi tumor of the left esophagu fractur de tibi ⅱ y biopsi ulcer 2"
+    assert " ".join(stem for stem in words.stems if stem.isalnum()) == expected
+    start, end = words.spans[words.stems.index("ulcer")]
+    assert text[start:end] == "úlcera"
+
+
+def test_the_text_and_the_places_of_tokens_come_back(backbone):
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    note = "Úlcera péptica, 40 °C\n\nfin"
+    text, token_of = TokenText(token_bytes(tokenizer)).read(tokenizer(note)["input_ids"])
+    assert text == note
+    assert token_of[:3].tolist() == [0, 2, 3]  # the first letter is of two bytes
+
+
+def test_a_backbone_without_bytes_is_refused(tmp_path):
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"fiebre Ω": 0}, "fiebre Ω")))
+    with pytest.raises(ValueError, match="byte-level"):
+        token_bytes(words)
+
+
+def test_features_of_terms_by_hand(knowledge):
+    row = features(knowledge, "Refiere dolor abdominal y niega fiebre alta")["R10.9"]
+    # Two notes have the words, and mark them; one of them is not counted as a trial: 1 of 1, with two more of the prior.
+    assert row[AT["log_tried"]] == pytest.approx(torch.log(torch.tensor(2.0)).item())
+    assert (row[AT["right"]], row[AT["marked"]], row[AT["share"]], row[AT["words"]]) == (1, 2, 1, 2)
+    assert 0.5 < row[AT["precision"]] < 1
+    assert row[AT["denied"]] == 0
+    fever = features(knowledge, "Refiere dolor abdominal y niega fiebre alta")["R50.9"]
+    assert fever[AT["denied"]] == 1
+    assert fever[AT["covered_share"]] == 0.5  # `fiebre` stands within `fiebre alta`
+    assert features(knowledge, "Fiebre")["R50.9"][AT["covered"]] == 0
+
+
+def test_a_phrase_of_the_note_alone_is_no_feature():
+    """What a fold looks up is of the others: a phrase that no other note has gives nothing."""
+    others = Knowledge(Notes(TEXTS[:3], CODES[:3], PHRASES[:3]), LABELS)
+    text = "Epistaxis franca"
+    assert features(others, text).get("R50.9", torch.zeros(len(FEATURES)))[AT["precision"]] == 0
+    own = [*PHRASES[:2], [("R50.9", "epistaxis franca")]]
+    with_it = Knowledge(Notes([*TEXTS[:2], text], [*CODES[:2], ["R50.9"]], own), LABELS)
+    assert features(with_it, text)["R50.9"][AT["precision"]] > 0
+
+
+def test_titles_are_found_by_translation_and_by_cognates(knowledge):
+    found = features(knowledge, "Neumonía y fiebre")
+    assert cognate_of("neumoni") == cognate_of("pneumoni")
+    assert found["J18.9"][AT["title"]] == pytest.approx(0.9)  # no training note has the code
+    assert found["J18.9"][AT["is_known"]] == 0
+    assert found["R50.9"][AT["title"]] > 0.6
+
+
+def test_each_part_can_be_left_out(knowledge):
+    logits = torch.tensor([0.5, -1.0, 2.0, 0.1])
+    of_part = {"phrases": "precision", "titles": "title", "neighbours": "nearest_10", "head": "head_logit"}
+    text = "Fiebre alta. Dolor abdominal"
+    whole = features(knowledge, text, PARTS, logits)["R50.9"]
+    assert all(whole[AT[name]] != 0 for name in of_part.values())
+    for part, name in of_part.items():
+        without = features(knowledge, text, [other for other in PARTS if other != part], logits)
+        assert without["R50.9"][AT[name]] == 0
+        others = [other for other in of_part.values() if other != name]
+        assert all(without["R50.9"][AT[other]] != 0 for other in others)
+
+
+def test_the_best_sibling_is_another_code():
+    values, category = torch.tensor([0.9, 0.4, 0.7]), torch.tensor([0, 0, 1])
+    assert best_sibling(values, category).tolist() == pytest.approx([0.4, 0.9, 0.0])
+
+
+def test_stems_that_are_alike():
+    found = Alike(["hipercolesterolemia", "fractura", ""], 0.5).find("hipercolesterolemic")
+    assert list(found) == [0]
+
+
+def test_trees_as_tensors_give_what_the_library_gives():
+    torch.manual_seed(0)
+    data = torch.rand(300, len(FEATURES))
+    is_right = (data[:, 0] > 0.6) & (data[:, 5] > 0.3)
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0)
+    sums = tree_sums(trees, data)
+    assert ((sums > 0) == is_right).float().mean() > 0.95
+    assert tree_sums(trees, data[:1]) == sums[:1]
+
+
+def test_a_note_gets_the_same_alone_and_in_a_batch(backbone, knowledge):
+    model, tokenizer = make_model(backbone, knowledge), AutoTokenizer.from_pretrained(backbone)
+    alone = torch.from_numpy(logits_of_notes(model, tokenizer, TEXTS, batch_size=1))
+    together = torch.from_numpy(logits_of_notes(model, tokenizer, TEXTS, batch_size=4))
+    torch.testing.assert_close(alone, together, atol=1e-4, rtol=0)
+    ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
+    left = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], dim=1)
+    mask = torch.cat([torch.zeros(1, 5, dtype=torch.long), torch.ones_like(ids)], dim=1)
+    torch.testing.assert_close(model(left, mask).logits, alone[:1], atol=1e-4, rtol=0)
+
+
+def test_evidence_joins_terms_and_attention(backbone, knowledge):
+    coder = ICDCodingPipeline(model=make_model(backbone, knowledge), tokenizer=AutoTokenizer.from_pretrained(backbone))
+    note = "Paciente con dolor abdominal."
+    found = {code["code"]: code for code in coder(note, top_k=len(LABELS))}
+    assert found["R10.9"]["evidence"][0]["text"].startswith("dolor abdominal")
+    alone = make_model(backbone, knowledge, ["phrases", "titles", "neighbours"])
+    coder = ICDCodingPipeline(model=alone, tokenizer=AutoTokenizer.from_pretrained(backbone))
+    (spans,) = [code["evidence"] for code in coder(note, top_k=4) if code["code"] == "R10.9"]
+    assert [span["text"] for span in spans] == ["dolor abdominal."]
+
+
+LOAD = """
+import sys, torch
+from transformers import AutoModel, AutoTokenizer
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+ids = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)(sys.argv[2], return_tensors="pt")
+print(type(model).__name__, *model(**ids).logits[0].tolist())
+"""
+
+
+@pytest.mark.parametrize("head_only", [True, False])
+def test_the_folder_gives_the_same_in_a_new_process(backbone, knowledge, tmp_path, head_only):
+    model, tokenizer = make_model(backbone, knowledge), AutoTokenizer.from_pretrained(backbone)
+    model.save_pretrained(tmp_path / "model", head_only=head_only)
+    tokenizer.save_pretrained(tmp_path / "model")
+    again = AutoModel.from_pretrained(tmp_path / "model", dtype=torch.float16)  # what is looked up is not rounded
+    assert torch.equal(again.score.tables.pairs, model.score.tables.pairs)
+    if not head_only:
+        return
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "model"), TEXTS[0]], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    name, *logits = run.stdout.splitlines()[-1].split()
+    assert name == "FusionForICD"
+    own = model(**tokenizer(TEXTS[0], return_tensors="pt")).logits[0]
+    torch.testing.assert_close(torch.tensor([*map(float, logits)]), own, atol=1e-4, rtol=0)
+
+
+def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over():
+    spanish = ["Dolor de cabeza. Fiebre alta.", "Fiebre y tos.", "Dolor de rodilla."] * 3
+    english = ["Headache pain. High fever.", "Fever and cough.", "Knee pain."] * 3
+    small = frozenset({"de", "i", "and"})
+    words = learn_translations(align_notes(spanish, english, small, show_progress=False))
+    assert max(words.shares["fiebr"], key=words.shares["fiebr"].get) == "fever"
+    assert max(words.shares["dolor"], key=words.shares["dolor"].get) == "pain"
+    reader = StemReader()
+    passages = aligned_passages(spanish[0], english[0], reader)
+    start = spanish[0].index("Fiebre")
+    assert project_phrase((start, start + 6), spanish[0], english[0], passages, words, reader) == "fever"
+
+
+def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
+    config = tmp_path / "fusion.yaml"
+    config.write_text(
+        f"model: fusion\nhead_model: direct\npooling: label_attention\nbackbone: {backbone}\nfreeze_backbone: true\n"
+        "window_size: 128\nhead_start: prior\nnum_folds: 2\nnum_fits: 1\ndataset: mimic3\ndataset_config: top50\n"
+        "num_train_epochs: 1\nsave_strategy: 'no'\nload_best_model_at_end: false\ndisable_tqdm: true\n"
+    )
+    output = tmp_path / "model"
+    common = ["--data_dir", str(corpus)]
+    command = [sys.executable, "-m", "modeling_icd"]
+    train = [*command, "train", str(config), *common, "--output_dir", str(output)]
+    run = subprocess.run(train, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "3 trainings of the head" in run.stdout
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()}
+    assert len(kept) == 3
+    assert train_main(train[4:]) == 0  # what is done is not done again
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()} == kept
+    assert evaluate_main([str(output), *common]) == 0
+    results = json.loads((output / "evaluation/test/results.json").read_text())
+    assert results["metrics"]["f1_micro"] > 0.1
