@@ -30,7 +30,7 @@ SHOWN = {
     "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
     "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
     "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`",
-    "model": "`direct`, `multirescnn`, `generic` (any `head`), `generative` (a language model), or of words: "
+    "model": "`direct`, `multirescnn`, `generic` (any `head`), `generative`, or of words: "
     "`word_multirescnn`, `caml`, `laat`, `cnn`, `gru`",
     **dict.fromkeys(("freeze_backbone", "lora_r")),
     "num_train_epochs": "how often all notes are read",

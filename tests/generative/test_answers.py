@@ -22,7 +22,7 @@ def grammar_of(codes, max_codes=3) -> AnswerGrammar:
     return AnswerGrammar([tokens(code) for code in codes], [tokens(f"; {code}") for code in codes], [END], max_codes)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.lists(st.from_regex(r"[0-9V]{1,3}(\.[0-9]{1,2})?", fullmatch=True), min_size=1, max_size=8, unique=True),
     st.integers(0, 2**32),

@@ -11,6 +11,7 @@ import pytest
 from dataset_scripts.files import read_json
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.inference.predict import main as predict
+from modeling_icd.publishing.cli import main as publish
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,12 @@ def trained(language_model, notes_dir, tmp_path_factory):
         "dataset_options": ["code_system=icd9cm"],
         "max_steps": 8,
     }
-    given |= {"output_dir": str(folder / "run"), "learning_rate": 0.01, "disable_tqdm": True, "use_cpu": True}
+    given |= {
+        "output_dir": str(folder / "run"),
+        "learning_rate": 0.01,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
     config.write_text(json.dumps(given))
     command = [sys.executable, "-m", "modeling_icd", "train", str(config), "--per_device_train_batch_size", "4"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -63,9 +69,9 @@ def test_it_is_a_language_model_and_a_coder_in_a_clean_process(trained, tmp_path
     assert [[code["code"] for code in line["codes"]] for line in lines] == [codes[0], codes[2]]
 
 
-def test_it_is_evaluated_as_any_model(trained, notes_dir, tmp_path, capsys):
-    assert evaluate([str(trained), "--data_dir", str(notes_dir), "--output_dir", str(tmp_path)]) == 0
-    results = read_json(tmp_path / "results.json", "")
+def test_it_is_evaluated_as_any_model_and_of_restricted_notes_no_weights_go_out(trained, notes_dir, capsys):
+    assert evaluate([str(trained), "--data_dir", str(notes_dir)]) == 0
+    results = read_json(trained / "evaluation/test/results.json", "")
     assert {"f1_micro", "auc_micro", "precision_at_5", "map", "ece"} <= results["metrics"].keys()
     generation = results["generation"]
     assert (generation["notes"], generation["invalid_rate"], generation["repeated_rate"]) == (4, 0.0, 0.0)
@@ -73,3 +79,7 @@ def test_it_is_evaluated_as_any_model(trained, notes_dir, tmp_path, capsys):
     assert results["threshold_rule"] == "fixed"
     predicted = sum(results["per_code"]["predicted"])
     assert predicted == generation["codes"]  # just what was generated
+    options = ["--base_model", "someone/tiny-chat", "--data_dir", str(notes_dir), "--min_notes_of_word", "1"]
+    publish([str(trained), "--repo_id", "someone/coder", "--dry_run", *options])
+    listed = capsys.readouterr().out.partition("README.md:")[0]
+    assert "weights: no" in listed and "safetensors" not in listed

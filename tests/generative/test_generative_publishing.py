@@ -1,7 +1,5 @@
 """Publishing a generative coder: what goes out, and the probe for notes that it recites."""
 
-import json
-
 import pytest
 import torch
 
@@ -91,28 +89,6 @@ def test_a_coder_of_open_notes_goes_out_as_a_language_model_unless_it_recites(
     ended = capsys.readouterr()
     assert "a number hidden in a training note, learned by heart (2)" in ended.err
     assert "BLOCKED" in ended.out
-
-
-def test_of_restricted_notes_no_weights_go_out(arguments, notes_dir, tmp_path, capsys):
-    assert train(arguments("prompt", base_model="someone/tiny-chat")) == 0
-    folder = tmp_path / "run"
-    assert evaluate([str(folder), "--data_dir", str(notes_dir)]) == 0
-    capsys.readouterr()
-    publish(
-        [
-            str(folder),
-            "--repo_id",
-            "someone/coder",
-            "--data_dir",
-            str(notes_dir),
-            "--dry_run",
-            "--min_notes_of_word",
-            "1",
-        ]
-    )
-    listed = capsys.readouterr().out.partition("README.md:")[0]
-    assert "weights: no" in listed and "safetensors" not in listed
-    assert json.loads((folder / "config.json").read_text())["training_data"]["open"] is False
 
 
 def test_a_coder_of_unknown_notes_pushes_neither_itself_nor_its_language_model(make_coder, tmp_path):
