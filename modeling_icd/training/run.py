@@ -382,16 +382,7 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         raise ValueError("Give a configuration: `modeling-icd train files_direct --data_dir DIR`, or see `--help`.")
     if (train_other := trainer_of(arguments)) is not None:
         return train_other(arguments)
-    try:
-        model_args, data_args, args = parser.parse_args_and_config(arguments)
-    except ValueError as error:
-        unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
-        if not unknown:
-            raise
-        raise ValueError(
-            f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
-            "`code_system`, are given as `--dataset_options NAME=VALUE`."
-        ) from None
+    model_args, data_args, args = parse_options(parser, arguments)
     after_training = None if plan_push is None else plan_push(model_args, data_args, args)
     try:
         output_dir = train(model_args, data_args, args)
@@ -413,6 +404,24 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         return 0
     print(output_dir)
     return 0 if after_training is None else after_training(output_dir)
+
+
+def parse_options(parser: TrlParser, arguments: list[str]) -> Any:
+    """The argument classes of a parser, filled from a configuration file and the command line.
+
+    Raises:
+        ValueError: where an option is unknown; the message names it.
+    """
+    try:
+        return parser.parse_args_and_config(arguments)
+    except ValueError as error:
+        unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
+        if not unknown:
+            raise
+        raise ValueError(
+            f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
+            "`code_system`, are given as `--dataset_options NAME=VALUE`."
+        ) from None
 
 
 if __name__ == "__main__":
