@@ -26,6 +26,7 @@ from benchmarks.runs import print_summary
 from dataset_scripts.command import run_command
 from dataset_scripts.files import make_folder, write_text
 from modeling_icd.evaluation import ICDMetricsAccumulator, tune_bagged_threshold
+from modeling_icd.inference.tokens import texts_of_notes
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.collator import ICDCollator, multi_hot
 from modeling_icd.training.models import build_model
@@ -78,7 +79,7 @@ class Setting:
         splits = [self.reports.select(rows) for rows in (learned, held_out)]
         training_data = describe_training_data(self.data_args, self.builder, splits[:1])
         codes = list(training_data["code_counts"])
-        backbone = find_backbone(self.model_args, self.args)
+        backbone = find_backbone(self.model_args, self.args, lambda: texts_of_notes(splits[0]), self.folder)
         tokenizer = AutoTokenizer.from_pretrained(backbone)
         model = build_model(self.model_args, backbone, codes, self.builder.code_descriptions, training_data)
         parts = [readable_notes(split, tokenizer, model.config.label2id, "CMC") for split in splits]

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -25,12 +26,17 @@ from modeling_icd.publishing.release import Release, as_json, outgoing_files
 
 
 # Of each coder: the configuration, the data set's configuration, and what differs from the former.
-CODERS: dict[str, tuple[str, str, dict[str, object]]] = {
+CODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "codiesp-en": ("codiesp_all_direct", "diagnoses_en", {"evidence_weight": 0}),
     "codiesp-en-top50": ("codiesp_direct", "diagnoses_en_top50", {}),
     "codiesp-es": ("codiesp_all_direct", "diagnoses_es", {}),
 }
-COMMON = {"head_only": True, "refit_on_validation": True, "calibration": "platt", "review_precision": 0.8}
+COMMON: dict[str, Any] = {
+    "head_only": True,
+    "refit_on_validation": True,
+    "calibration": "platt",
+    "review_precision": 0.8,
+}
 TOLERANCE = 1e-4
 # In place of what the card of a repository says of its use.
 USE = """## How to use it

@@ -119,11 +119,11 @@ def csv_pipeline(corpus: Path, work: Path) -> dict[str, Any]:
     codes: dict[int, list[str]] = {}
     for table, digits in (("DIAGNOSES_ICD", 3), ("PROCEDURES_ICD", 2)):
         with gzip.open(corpus / f"{table}.csv.gz", "rt", newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                code = row["ICD9_CODE"]
+            for fields in csv.DictReader(file):
+                code = fields["ICD9_CODE"]
                 place = 4 if code.startswith("E") else digits
                 dotted = f"{code[:place]}.{code[place:]}" if len(code) > place else code
-                codes.setdefault(int(row["HADM_ID"]), []).append(dotted)
+                codes.setdefault(int(fields["HADM_ID"]), []).append(dotted)
     split_of = {
         int(line): split
         for split in ("train", "dev", "test")
@@ -296,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.work_dir.mkdir(parents=True, exist_ok=True)
     results = {}
     for fraction in sorted(args.fractions):
-        steps = AT_EACH_FRACTION
+        steps: tuple[str, ...] = AT_EACH_FRACTION
         if fraction == max(args.fractions):
             steps += AT_THE_LARGEST
         try:

@@ -23,10 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     if args.child:
         name, *numbers = args.child
-        print(json.dumps({"fill": fill_cheaply, "forward": read_long, "cache": keep_long}[name](*map(int, numbers))))
+        children: dict[str, Callable[..., dict[str, float]]]
+        children = {"fill": fill_cheaply, "forward": read_long, "cache": keep_long}
+        print(json.dumps(children[name](*map(int, numbers))))
         return 0
     known = json.loads(args.output.read_text()) if args.output and args.output.exists() else {}
     figures = known | measure(args)
@@ -106,17 +110,17 @@ def peak_mb() -> float:
     return peak() / 1e6
 
 
-class Notes:
+class Notes(Sequence[list[int]]):
     """Invented notes that are made when they are asked for, as those of a data set on disk are read."""
 
     def __init__(self, count: int, length: int = 40):
-        self.count, self.length = count, length
+        self.number, self.length = count, length
 
     def __len__(self) -> int:
-        return self.count
+        return self.number
 
-    def __getitem__(self, row: int) -> list[int]:
-        if row >= self.count:
+    def __getitem__(self, row):
+        if row >= self.number:
             raise IndexError(row)
         return [row, *range(self.length - row % 17)]
 
@@ -141,7 +145,8 @@ def fill_cheaply(count: int) -> dict[str, float]:
     """Fill a cache with notes, open it again, and read from it."""
     before = peak_mb()
     with tempfile.TemporaryDirectory() as folder:
-        notes, model = Notes(count), CheapBackbone()
+        notes: Sequence[list[int]] = Notes(count)
+        model: Any = CheapBackbone()
         began = time.process_time()
         HiddenStates(Path(folder), model, "float16").fill(notes)
         store = HiddenStates(Path(folder), model, "float16")
@@ -162,7 +167,7 @@ def measure_keys(args: argparse.Namespace) -> dict[str, float]:
 
 
 def smollm2(layers: int | None, window: int, attention: str = "sdpa") -> LlamaForICDCoding:
-    settings = {"hidden_layer": layers, "window_size": window, "window_stride": window * 3 // 4}
+    settings: dict[str, Any] = {"hidden_layer": layers, "window_size": window, "window_stride": window * 3 // 4}
     settings |= {"pooling": "label_attention", "freeze_backbone": True, "normalize_hidden_states": True}
     return LlamaForICDCoding.from_pretrained(
         str(convert_smollm2()), num_labels=50, attn_implementation=attention, **settings
@@ -186,7 +191,7 @@ def tokens_of(builder, count: int) -> list[list[int]]:
 def measure_pass(args: argparse.Namespace) -> dict[str, float]:
     size, stride = args.window, args.window * 3 // 4
     model, plain = smollm2(args.layers, size), smollm2(args.layers, 8192, "eager")
-    figures = {}
+    figures: dict[str, float] = {}
     for corpus in ("default", "long"):
         notes = synthetic_notes(args.notes if corpus == "default" else args.notes // 3, corpus)
         lengths = [len(ids) for ids in notes]
@@ -278,7 +283,9 @@ def measure_epochs(args: argparse.Namespace) -> dict[str, float]:
     return figures
 
 
-def learn(model: nn.Module, notes: Sequence[list[int]], batches: list[list[int]], store: HiddenStates | None) -> None:
+def learn(
+    model: LlamaForICDCoding, notes: Sequence[list[int]], batches: list[list[int]], store: HiddenStates | None
+) -> None:
     """One epoch of training steps."""
     optimizer = torch.optim.AdamW(model.score.parameters(), fused=True)
     for rows in batches:
@@ -300,8 +307,8 @@ def measure_decode(args: argparse.Namespace) -> dict[str, float]:
             store.fit(notes)
             store.fill(notes)
 
-        def read(store: HiddenStates) -> Callable[[], None]:
-            return lambda: [store.read_padded(batch) for batch in batches for _ in range(5)] and None
+        def read(store: HiddenStates) -> Callable[[], object]:
+            return lambda: deque((store.read_padded(batch) for batch in batches for _ in range(5)), maxlen=0)
 
         rounds = seconds_of({name: read(store) for name, store in stores.items()}, args.rounds)
     tokens = 5 * sum(map(len, notes))

@@ -96,6 +96,8 @@ class Road:
     def layer_bytes(self, config: LlamaConfig, tokens: int) -> dict[str, float]:
         """Bytes that one more layer takes, by what they are for; `tokens` are those of all windows of a step, with padding."""
         linear, norms = layer_weights(config)
+        weights: float
+        learned: float
         if self.trains == "all":
             weights = self.type_bytes * (linear + norms)
             learned = (self.trained_bytes - 4) * (linear + norms)
@@ -172,7 +174,7 @@ def table(config: LlamaConfig) -> list[list[str]]:
         total = (weights + learned) / num_cards + kept + recomputed
         card = "RTX 4090, 24 GB" if settings.get("load_in_4bit") else cards[road.trains]
         seconds = NUM_NOTES * tokens * road.flops_per_token(config) / (FLOPS[card] * UTILISATION)
-        checkpoint = 12 * head + (
+        checkpoint: float = 12 * head + (
             0
             if road.trains == "head"
             else 12 * config.num_hidden_layers * lora_weights(config, settings.get("lora_r", 0))

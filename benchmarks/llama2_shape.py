@@ -156,8 +156,8 @@ def states_of(backbone: Path, work: Path, kind: str) -> dict[str, float]:
     mask = torch.ones_like(note)
     if kind == "batch":  # beside a shorter and a longer note, padded in front
         others = [a_note(700), a_note(3100)]
-        longest = max(len(row) for row in (*others, note[0]))
         rows = [note[0].tolist(), *others]
+        longest = max(map(len, rows))
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         note = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     if kind == "passes":  # one window at a time

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def scikit_learn(scores, labels):
 
     started = time.perf_counter()
     predicted = (scores > 0.5).astype(np.uint8)
-    results = {}
+    results: dict[str, float] = {}
     for name, average in (("micro", "micro"), ("macro", "macro"), ("instance", "samples")):
         precision, recall, f1, _ = sk.precision_recall_fscore_support(
             labels, predicted, average=average, zero_division=0
@@ -180,7 +181,8 @@ def main() -> None:
         print(json.dumps(measure(args.only, args.notes, args.codes)))
         return
 
-    rows, exact = {}, None
+    rows: dict[str, dict[str, Any]] = {}
+    exact: dict[str, float] = {}
     for way in dict.fromkeys([BASELINE, *args.ways]):
         share = args.part if way in SLOW and not args.full else 1.0
         command = [sys.executable, __file__, "--only", way]

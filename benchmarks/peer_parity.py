@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,7 +77,7 @@ def _states(width: int) -> WordReaderConfig:
 
 def make_caml(weights: Tensors, metadata: Mapping[str, str]) -> CAMLForICD:
     maps, _, filter_size = weights["conv.weight"].shape
-    options = {"num_filter_maps": maps, "filter_size": filter_size}
+    options: dict[str, float] = {"num_filter_maps": maps, "filter_size": filter_size}
     if "desc_embedding.weight" in weights:
         options |= {"description_weight": float(metadata["lambda"])}
         options |= {"description_words": weights["desc_embedding.weight"].shape[0]}
@@ -279,13 +279,14 @@ def differences(model: ModelForICDCoding, given: Tensors) -> dict[str, float]:
     )
     loss = loss_with_titles(model, given) if has_titles else output.loss
     ours = {"logits": output.logits, "loss": loss, "attention": output.label_attentions}
+    head: Any = model.score
     if "attention" in given and given["attention"].shape[-1] > mask.shape[1]:  # the place behind the note's end
-        states = model.score.features(model.read_hidden_states(given["input_ids"], mask), mask)
-        ours["attention"] = model.score.queries(states, model.score.places(mask))[1]
+        states = head.features(model.read_hidden_states(given["input_ids"], mask), mask)
+        ours["attention"] = head.queries(states, head.places(mask))[1]
     if "logits_masked" in given:
         ours["logits_masked"] = model(**inputs, attention_mask=given["attention_mask"]).logits
     if "logits_coarse" in given:
-        ours["logits_coarse"] = model.score.upper(notes, mask)[0]
+        ours["logits_coarse"] = head.upper(notes, mask)[0]
     return {
         name: float((value.reshape(given[name].shape) - given[name]).abs().max())
         for name, value in ours.items()

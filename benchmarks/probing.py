@@ -144,11 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
             store.fit(train.input_ids)
             for notes in (train, validation):
                 store.fill(notes.input_ids)
-            samples = [
-                token_sample(notes, store, size, seed=0)
-                for notes, size in ((train, args.tokens), (validation, args.tokens // 3))
-            ]
-            found = {probe_name: probe(*samples, probe_name) for probe_name in PROBES[:-1]}
+            learned = token_sample(train, store, args.tokens, seed=0)
+            held_out = token_sample(validation, store, args.tokens // 3, seed=0)
+            found = {probe_name: probe(learned, held_out, probe_name) for probe_name in PROBES[:-1]}
             rows[name] = {
                 "bytes": store.token_bytes,
                 **found,

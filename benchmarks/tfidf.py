@@ -1,6 +1,8 @@
 """The honest yardsticks of the benchmarks: TF-IDF and one linear classifier per code, the plain one or the strong one; the coder by
 terms, which needs no training; and a table of the codes' training frequencies, which is the same for every note."""
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit
 
@@ -36,7 +38,7 @@ def evaluate_tfidf(builder: ICDBuilder, tune_threshold: bool, strong: bool = Fal
     return figures(test, labels["test"], threshold)
 
 
-def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, read_denials: bool = True) -> dict[str, float]:
+def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, **fields: Any) -> dict[str, float]:
     """Figures of the coder by terms on the test split.
 
     Args:
@@ -44,11 +46,11 @@ def evaluate_terms(builder: ICDBuilder, use_notes: bool = True, read_denials: bo
         use_notes (`bool`):
             True: marked evidence of train is among its terms, all are weighed on train, and its threshold is chosen on validation.
             False: it has the titles and inclusion terms alone, weights and threshold as they were set by hand.
-        read_denials (`bool`): whether what a note denies counts for nothing.
+        fields: of its configuration, as `build_coder` takes them.
     """
     notes, labels = notes_and_labels(builder)
     systems = system_of(builder.info.features["codes"].feature.names)
-    coder = build_coder(systems, builder=builder, use_notes=use_notes, read_denials=read_denials)
+    coder = build_coder(systems, builder=builder, use_notes=use_notes, **fields)
     scores = {name: score_notes(coder.model, coder.tokenizer, notes[name]) for name in ("validation", "test")}
     threshold = tune_bagged_threshold(scores["validation"], labels["validation"]) if use_notes else 0.5
     return figures(scores["test"], labels["test"], threshold)

@@ -52,9 +52,11 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.blocks + 1):
         for name, process in processes.items():
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            for line in process.stdout:  # beside what the Trainer prints
+            given, printed = process.stdin, process.stdout
+            assert given is not None and printed is not None  # both are pipes
+            given.write("go\n")
+            given.flush()
+            for line in printed:  # beside what the Trainer prints
                 if line.startswith("block "):
                     seconds[name].append(float(line.split()[1]) / args.block)
                     break
@@ -79,9 +81,9 @@ def start(name: str, root: Path, args: argparse.Namespace) -> subprocess.Popen:
     command += ["--folder", str((args.folder / name).resolve()), "--block", str(args.block)]
     command += ["--blocks", str(args.blocks), "--options", *(args.options if name == "now" else [])]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipe = subprocess.PIPE
     with open(args.folder / f"{name}.log", "w") as log:  # the process keeps it open
-        return subprocess.Popen(command, cwd=root, env=environment, text=True, stderr=log, **pipes)
+        return subprocess.Popen(command, cwd=root, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=log)
 
 
 def train(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ The builders copy them into their `DatasetInfo`; model cards and releases use th
 add a data set, write its builder, a row here and a row of `BUILDERS` in `dataset_scripts/__init__.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 
@@ -49,9 +49,11 @@ class Facts(NamedTuple):
     is_open: bool = False
     marks_evidence: bool = False
 
-    def of_config(self, config: object) -> "Facts":
-        """The same with the code system of one of its configurations."""
+    def of_config(self, config: object, options: Collection[str] = ()) -> "Facts":
+        """The same with the code system of one of its configurations, and of its options (`NAME=VALUE`)."""
         systems = [system for start, system in self.code_systems.items() if str(config).startswith(start)]
+        if "to_icd10=true" in options:
+            systems = ["ICD-10-CM"]
         return self._replace(code_system=systems[0]) if systems else self
 
     @property

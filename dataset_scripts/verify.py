@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from .builders.admissions import MIN_COUNT
 from .builders.caml_splits import SPLIT_LISTS, is_official, read_split_list
 from .builders.edin_splits import EDIN_DATA, is_edin, read_edin_list
-from .builders.mimic import MIN_COUNT
 from .builders.mimic3 import CODE_TABLES, MIMIC3, read_codes
 from .builders.mimic4 import MIMIC4
 

@@ -192,7 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
     rows = {
         run.row: run
         for run in reversed(list(results))
-        if plan.rows[run.row].mean_of is None and plan.rows[run.row].yardstick != "frequencies"
+        if plan.rows[run.row].mean_of is None
+        and (plan.rows[run.row].yardstick or "tfidf").startswith("tfidf")  # the others cost next to nothing
     }
     if not rows:
         raise ValueError(

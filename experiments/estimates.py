@@ -75,14 +75,17 @@ def estimate(config: str, options: dict[str, Any], num_codes: int, num_notes: in
         model = model_class(model_class.config_class.from_backbone(reader, num_labels=num_codes, **given))
     # Of words, operations grow with a note's length alone, and a recurrent network is counted word by word.
     found, length = describe_model(model, min(num_tokens, WORDS_COUNTED) if args.backbone == WORDS else num_tokens)
-    flops = found["all"]["flops_per_note"] * num_tokens / length
+    flops: float = found["all"]["flops_per_note"] * num_tokens / length
     weights = found["all"]["parameters"]
     head = sum(weight.numel() for weight in model.score.parameters())
-    of_head = sum(
+    of_head: float = sum(
         figures["flops_per_note"] for part, figures in found.items() if part not in ("all", "embeddings", "backbone")
     )
     of_head = of_head * num_tokens / length
     size = 0.52 if args.load_in_4bit else BYTES.get(args.dtype or "float32", 4)
+    memory: float
+    once: float
+    epoch: float
     if args.freeze_backbone:
         memory, once, epoch = size * (weights - head) + 16 * head, num_notes * flops, 3 * num_notes * of_head
         learned = head

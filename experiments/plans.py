@@ -32,7 +32,11 @@ import yaml
 FOLDER = Path(__file__).resolve().parent
 CONFIGS = FOLDER.parent / "configs"
 # `refitted`: on train and validation, and LinearSVC decides itself; else the threshold is chosen on validation, as a model's is.
-YARDSTICKS = ("frequencies", "tfidf", "tfidf_refitted", "tfidf_strong", "tfidf_strong_refitted")
+# `terms`: the coder by terms that has read no note; `terms_weighed`: its terms weighed on train, with the evidence marked there.
+YARDSTICKS = (
+    *("frequencies", "tfidf", "tfidf_refitted", "tfidf_strong", "tfidf_strong_refitted"),
+    *("terms", "terms_weighed"),
+)
 
 
 class Task(NamedTuple):

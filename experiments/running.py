@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import safe_open
 
 from benchmarks.runs import score_ensemble, train_and_score
-from benchmarks.tfidf import evaluate_frequencies, evaluate_tfidf
+from benchmarks.tfidf import evaluate_frequencies, evaluate_terms, evaluate_tfidf
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.files import make_folder, write_text
 from dataset_scripts.synthetic import write_corpus
@@ -79,6 +79,8 @@ def yardstick_metrics(row: Row, task: Task, part: str, data_dir: str, cache_dir:
     if row.yardstick == "frequencies":
         return evaluate_frequencies(builder)
     kind = str(row.yardstick)
+    if kind.startswith("terms"):
+        return evaluate_terms(builder, use_notes=kind == "terms_weighed")
     return evaluate_tfidf(builder, tune_threshold=not kind.endswith("refitted"), strong="strong" in kind)
 
 

@@ -19,6 +19,7 @@ from .configuration_icd import (
     MultiResCNNConfig,
 )
 from .fusion_icd import FusionConfig, FusionForICD
+from .generative_icd import GenerativeConfig, GenerativeForICD
 from .heads import HeadRow, Option, register_head
 from .modeling_icd import (
     MODELS,
@@ -64,6 +65,8 @@ __all__ = [
     "FusionForICD",
     "GRUConfig",
     "GRUForICD",
+    "GenerativeConfig",
+    "GenerativeForICD",
     "HeadRow",
     "ICDCodingOutput",
     "ICDCodingPipeline",

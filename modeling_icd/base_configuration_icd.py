@@ -21,6 +21,7 @@ from .versions_icd import VERSION, check_version, with_older_meaning
 logger = logging.get_logger(__name__)
 
 FLAT_FILES = (
+    "answers_icd.py",
     "attention_icd.py",
     "backbone_icd.py",
     "base_configuration_icd.py",
@@ -32,6 +33,7 @@ FLAT_FILES = (
     "fusion_features_icd.py",
     "fusion_icd.py",
     "fusion_text_icd.py",
+    "generative_icd.py",
     "graph_icd.py",
     "heads.py",
     "labels_icd.py",

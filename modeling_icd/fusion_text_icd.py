@@ -1,7 +1,8 @@
 """Reads the text of a note for a fused model: from tokens to words, and from words to stems, each with its place.
 
 A fused model is given the tokens of its backbone, and looks for terms in words. So it knows the bytes of each token, joins them
-to the text that they were made of, and makes stems of its words as a coder by terms does (modeling_icd/knowledge/stems.py).
+to the text that they were made of, and makes stems of its words, by fewer steps than a coder by terms takes (knowledge/stems.py):
+what English and Spanish write differently is here told apart first, and compared by [`cognate_of`].
 """
 
 import re
@@ -11,13 +12,13 @@ from typing import NamedTuple
 
 import torch
 
-from .terms_icd import END, LONGEST_SPREAD, SMALL, TermMatcher, TermsConfig, _near
+from .terms_icd import DENIES, END, FAMILY, LONGEST_SPREAD, SMALL, TermMatcher, TermsConfig, _near
 
 
 UNKNOWN = "<unk>"
 _PIECE = re.compile(r"\w+|[.;!?](?=\s|$)|\n(?=[ \t]*\n|\s*(?:[-*•]|\d+[.)])\s)")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
-# One after the other, on a word without accents, in lower case: the steps of the coder by terms.
+# One after the other, on a word without accents, in lower case.
 STEM_STEPS = tuple(
     (re.compile(pattern), stem)
     for pattern, stem in (
@@ -217,7 +218,8 @@ class TermFinder(TermMatcher):
             order.append(count)
             number += bool(role & END)
             count += not role & (SMALL | END)
-        denied, of_family = self._scopes(roles)
+        scopes = self._scopes(roles)
+        denied, of_family = ([bool(said & cue) for said in scopes] for cue in (DENIES, FAMILY))
         is_content = [not role & (SMALL | END) for role in roles]
         return NoteWords(stems, ids, sentences, order, is_content, denied, of_family)
 

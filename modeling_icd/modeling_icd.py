@@ -54,6 +54,7 @@ from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
 
 if TYPE_CHECKING:  # The models do not use these; but transformers saves and loads what this file names in this way.
     from .fusion_icd import FusionForICD  # noqa: F401
+    from .generative_icd import GenerativeForICD  # noqa: F401
     from .pipeline_icd import ICDCodingPipeline  # noqa: F401
     from .terms_icd import TermsForICD  # noqa: F401
 

@@ -5,6 +5,7 @@ what its head reads in place of hidden states. A term is a set of stems: it is f
 one sentence, in any order. Its terms are tensors of integers, saved with the weights.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from .sharing_icd import ModelPushGuard
 
 # What a stem is, bits of `TermMatcher.roles`; see modeling_icd/knowledge/cues.py for the words.
 SMALL, DENIES, DENIES_BEFORE, BUT, FAMILY, END = 1, 2, 4, 8, 16, 32
+UNCERTAIN, PAST, SUBJECT, MARK = 64, 128, 256, 512  # a mark: a comma
 NO_TERM_LOGIT = -8.0
 """Of a code none of whose terms is found: a score of 0.0003."""
 LONGEST_SPREAD = 2
@@ -35,6 +37,8 @@ class TermsConfig(ICDBaseConfig):
         num_terms (`int`): terms, each of one code; a term of two codes counts twice.
         max_words (`int`): stems of the longest term.
         read_denials (`bool`, defaults to `True`): whether a term that is denied, or said of a relative, counts for nothing.
+        read_uncertain (`bool`, defaults to `False`): whether one that is uncertain counts for nothing.
+        read_past (`bool`, defaults to `False`): whether one that was there before counts for nothing, but for terms that say so.
         denial_scope (`int`, defaults to 8): words that a denial reaches to the right, within its sentence.
         scope_before (`int`, defaults to 3): words that a denial such as "ruled out" reaches to the left.
     """
@@ -51,6 +55,8 @@ class TermsConfig(ICDBaseConfig):
     num_terms: int = 1
     max_words: int = 1
     read_denials: bool = True
+    read_uncertain: bool = False
+    read_past: bool = False
     denial_scope: int = 8
     scope_before: int = 3
 
@@ -67,12 +73,16 @@ class Match(NamedTuple):
         positions (`tuple[int, ...]`): its stems, as places among the note's tokens, in their order.
         spread (`float`): words from the first to the last, in lengths of the term; 1: none stands between.
         is_denied (`bool`): whether the note denies it, or says it of a relative.
+        is_uncertain (`bool`): whether the note says that it is possible, or to be ruled out.
+        is_past (`bool`): whether the note says that it was there before ("history of").
     """
 
     term: int
     positions: tuple[int, ...]
     spread: float
     is_denied: bool
+    is_uncertain: bool = False
+    is_past: bool = False
 
     def is_within(self, other: "Match") -> bool:
         """Whether another term takes all these words and more, and so says it more specifically."""
@@ -83,6 +93,7 @@ class _Tables(NamedTuple):
     """The tensors of a matcher on the CPU, those that are looked up one by one as lists."""
 
     roles: list[int]
+    stem_of: list[int]
     starts: list[int]
     words: torch.Tensor
     logits: list[float]
@@ -94,6 +105,7 @@ class TermMatcher(nn.Module):
 
     Tensors, V stems, T terms, K `max_words`:
         roles `(V,)`: what a stem is, bits as above.
+        stem_of `(V,)`: the stem that a misspelt one stands for; of all others the stem itself.
         starts `(V + 1,)`: which terms have a stem as their rarest one, so that they are looked for where it is seen.
         words `(T, K)`: the stems of each term, its rarest first, -1 behind the last.
         code_of_term `(T,)`: its code.
@@ -105,6 +117,7 @@ class TermMatcher(nn.Module):
     gives_codes_alone = True
 
     roles: torch.Tensor
+    stem_of: torch.Tensor
     starts: torch.Tensor
     words: torch.Tensor
     code_of_term: torch.Tensor
@@ -112,8 +125,10 @@ class TermMatcher(nn.Module):
     def __init__(self, config: TermsConfig):
         super().__init__()
         self.num_labels, self.read_denials = config.num_labels, config.read_denials
+        self.read_uncertain, self.read_past = config.read_uncertain, config.read_past
         self.denial_scope, self.scope_before = config.denial_scope, config.scope_before
-        self.register_buffer("roles", torch.zeros(config.vocab_size, dtype=torch.uint8))
+        self.register_buffer("roles", torch.zeros(config.vocab_size, dtype=torch.int16))
+        self.register_buffer("stem_of", torch.arange(config.vocab_size, dtype=torch.int32))
         self.register_buffer("starts", torch.zeros(config.vocab_size + 1, dtype=torch.int32))
         self.register_buffer("words", torch.zeros(config.num_terms, config.max_words, dtype=torch.int32))
         self.register_buffer("code_of_term", torch.zeros(config.num_terms, dtype=torch.int32))
@@ -139,7 +154,7 @@ class TermMatcher(nn.Module):
         logits = torch.zeros(len(ids), self.num_labels) + NO_TERM_LOGIT
         found = []
         for row, length in enumerate(attention_mask.sum(dim=1).tolist()):
-            matches = [match for match in self.find(ids[row, :length].tolist()) if not match.is_denied]
+            matches = [match for match in self.find(ids[row, :length].tolist()) if self.counts(match)]
             found.append(matches)
             for match in matches:
                 code, logit = self.tables.codes[match.term], self.logit_of(match)
@@ -148,6 +163,14 @@ class TermMatcher(nn.Module):
             return logits.to(device), None
         weights = torch.stack([self._weights(matches, only_codes.tolist(), ids.shape[1]) for matches in found])
         return logits.to(device)[:, only_codes], weights.to(device)
+
+    def counts(self, match: Match) -> bool:
+        """Whether a match speaks for its code."""
+        return not (
+            (self.read_denials and match.is_denied)
+            or (self.read_uncertain and match.is_uncertain)
+            or (self.read_past and match.is_past)
+        )
 
     def logit_of(self, match: Match) -> float:
         return self.tables.logits[match.term] - SPREAD_COST * (match.spread - 1)
@@ -172,6 +195,7 @@ class TermMatcher(nn.Module):
         if self._tables is None:
             self._tables = _Tables(
                 self.roles.tolist(),
+                self.stem_of.tolist(),
                 self.starts.tolist(),
                 self.words.long().cpu(),
                 self.logit_of_term.detach().float().tolist(),
@@ -189,23 +213,20 @@ class TermMatcher(nn.Module):
         Args:
             ids (`list[int]`): the stems of the note.
         """
+        ids = [self.tables.stem_of[i] for i in ids]
         roles = [self.tables.roles[i] for i in ids]
-        sentence, order, count, number = (
-            [],
-            [],
-            0,
-            0,
-        )  # of each token: its sentence, and its place among all but small words
+        # Of each token: its sentence, and its place among all but small words and marks.
+        sentence, order, count, number = [], [], 0, 0
         for role in roles:
             sentence.append(number)
             order.append(count)
             number += bool(role & END)
-            count += not role & (SMALL | END)
+            count += not role & (SMALL | END | MARK)
         places: dict[int, list[int]] = {}
         for position, stem in enumerate(ids):
-            if not roles[position] & (SMALL | END):
+            if not roles[position] & (SMALL | END | MARK):
                 places.setdefault(stem, []).append(position)
-        denied, of_family = self._scopes(roles)
+        scopes = self._scopes(roles)
         found: dict[int, list[Match]] = {}
         for term in self._candidates(list(places)):
             stems = [stem for stem in self.tables.words[term].tolist() if stem >= 0]
@@ -216,12 +237,7 @@ class TermMatcher(nn.Module):
                 spread = (order[positions[-1]] - order[positions[0]] + 1) / len(stems)
                 if spread > LONGEST_SPREAD:
                     continue
-                own = 0
-                for position in positions:
-                    own |= roles[position]
-                is_denied = not own & (DENIES | DENIES_BEFORE) and any(denied[i] for i in positions)
-                is_of_family = not own & FAMILY and any(of_family[i] for i in positions)
-                match = Match(term, positions, spread, self.read_denials and (is_denied or is_of_family))
+                match = Match(term, positions, spread, *self._said(positions, roles, scopes))
                 found.setdefault(sentence[anchor], []).append(match)
         kept = []
         for matches in found.values():
@@ -240,30 +256,44 @@ class TermMatcher(nn.Module):
         rows = torch.cat(ranges)
         return rows[is_there[words[rows]].all(dim=1)].tolist()
 
-    def _scopes(self, roles: list[int]) -> tuple[list[bool], list[bool]]:
-        """Of each token whether it is denied, and whether it is said of a relative."""
-        denied, of_family = [False] * len(roles), [False] * len(roles)
-        left, is_family, start = (
-            0,
-            False,
-            0,
-        )  # words that a denial still reaches; where the reach of one behind them begins
+    def _said(self, positions: Sequence[int], roles: list[int], scopes: list[int]) -> tuple[bool, bool, bool]:
+        """Whether a term is denied or of a relative, uncertain, or past, unless it says so itself."""
+        own = within = 0
+        for position in positions:
+            own |= roles[position]
+            within |= scopes[position]
+        is_denied = within & DENIES and not own & (DENIES | DENIES_BEFORE)
+        is_of_family = within & FAMILY and not own & FAMILY
+        return (
+            bool(is_denied or is_of_family),
+            bool(within & UNCERTAIN and not own & UNCERTAIN),
+            bool(within & PAST and not own & PAST),
+        )
+
+    def _scopes(self, roles: list[int]) -> list[int]:
+        """Of each token what is said of it, as bits: `DENIES`, `UNCERTAIN`, `PAST`, and `FAMILY`, of a relative."""
+        scopes = [0] * len(roles)
+        left = dict.fromkeys((DENIES, UNCERTAIN, PAST), 0)  # words that each still reaches
+        is_family = behind_mark = False
+        start = 0  # where the reach of a denial behind it begins
         for position, role in enumerate(roles):
+            if role & END or role & BUT:
+                left, is_family, start = dict.fromkeys(left, 0), False, position + 1
             if role & END:
-                left, is_family, start = 0, False, position + 1
                 continue
-            if role & BUT:
-                left, start = 0, position + 1
-            denied[position], of_family[position] = left > 0, is_family
-            left = max(left - 1, 0)
-            if role & DENIES:
-                left = self.denial_scope
+            behind_mark = bool(role & MARK) or (behind_mark and bool(role & (SMALL | SUBJECT)))
+            if role & SUBJECT and behind_mark:
+                is_family = False
+            for cue, words in left.items():
+                scopes[position] |= cue if words else 0
+                left[cue] = self.denial_scope if role & cue else max(words - (not role & MARK), 0)
+            scopes[position] |= FAMILY if is_family else 0
             if role & DENIES_BEFORE:
-                before = [i for i in range(start, position) if not roles[i] & SMALL]
+                before = [i for i in range(start, position) if not roles[i] & (SMALL | MARK)]
                 for i in before[-self.scope_before :]:
-                    denied[i] = True
+                    scopes[i] |= DENIES
             is_family = is_family or bool(role & FAMILY)
-        return denied, of_family
+        return scopes
 
 
 def _near(anchor: int, others: list[list[int]], sentence: list[int]) -> tuple[int, ...] | None:
@@ -309,10 +339,17 @@ class TermsForICD(ModelPushGuard, PreTrainedModel):
         self.config.custom_pipelines = CUSTOM_PIPELINES
         super().save_pretrained(save_directory, *args, **kwargs)
 
+    def read_hidden_states(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.LongTensor:
+        """What the head reads of notes: their stems themselves, `(B, L, 1)`."""
+        return input_ids[..., None]  # type: ignore[return-value]
+
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        hidden_states: torch.LongTensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -322,20 +359,22 @@ class TermsForICD(ModelPushGuard, PreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(B, L)`): stems of whole notes, of any length, padded at the end.
             attention_mask (`torch.LongTensor` of shape `(B, L)`, *optional*): 1 for a real one; by default all are.
+            hidden_states (`torch.LongTensor` of shape `(B, L, 1)`, *optional*): what [`read_hidden_states`] gave, in place of
+                `input_ids`.
             output_hidden_states (`bool`, *optional*): whether to return `hidden_states` `(B, L, 1)`, the stems again, which the
                 head reads once more where evidence is asked for.
             kwargs: other arguments of `forward` of a trained model; `labels` among them is refused.
 
         Raises:
-            ValueError: where there are no `input_ids`, or something is to be learned.
+            ValueError: where there is no note, or something is to be learned.
         """
-        if input_ids is None:
+        if hidden_states is None and input_ids is None:
             raise ValueError("Give `input_ids`: a coder by terms reads nothing else.")
         if kwargs.get("labels") is not None:
             raise ValueError("A coder by terms has nothing to learn: leave `labels` out, or train another model.")
+        states = self.read_hidden_states(input_ids) if hidden_states is None else hidden_states  # type: ignore[arg-type]
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        states = input_ids[..., None]
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         logits, _ = self.score(states, attention_mask)
         output = ICDCodingOutput(logits=logits, hidden_states=states if output_hidden_states else None)
         return output if return_dict is not False else output.to_tuple()

@@ -20,6 +20,7 @@ PARTS = {
     # `train` and `evaluate` offer a side feature each as an option, and import it where it is asked for; no module
     # of theirs imports one at its top (tests/extras/test_apart.py).
     "training": {"flat", "inference", "knowledge", "evaluation", "extras", "dataset_scripts"},
+    "generative": {"flat", "inference", "evaluation", "training", "dataset_scripts"},
     "evaluation": {"flat", "inference", "knowledge", "extras", "dataset_scripts"},
     "publishing": {"flat", "inference", "evaluation", "dataset_scripts"},
     "extras": {"flat", "inference", "evaluation", "publishing", "dataset_scripts"},

@@ -4,7 +4,7 @@ They are in github.com/jamesmullenbach/caml-mimic, folder mimicdata/mimic3 (MIT)
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..codes.icd9 import kind_of
@@ -100,12 +100,12 @@ def read_split_list(path: Path) -> list[int]:
     return [int(value) for value in values]
 
 
-def read_code_list(path: Path) -> set[str]:
-    """Read one list of dotted codes."""
+def read_code_list(path: Path, check: Callable[[str], object] = kind_of) -> set[str]:
+    """Read one list of dotted codes, or of what `check` takes; it raises a `ValueError` where it does not."""
     codes = read_list(path)
     for code in codes:
         try:
-            kind_of(code)
+            check(code)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     return set(codes)

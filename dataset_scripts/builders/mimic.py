@@ -4,35 +4,28 @@ What belongs to one release only (names of tables and columns, which rows count,
 `mimic4.py`.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import datasets
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..codes.classification import ICD9, ICD10, Classification
-from ..codes.grouping import GRANULARITIES, CodeChange
+from ..codes.grouping import GRANULARITIES, CodeChange, check_group
 from ..codes.icd9 import Kind
 from ..marker import MARKER_FILE
-from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edin
-from .note_text import RULES, is_blank, join_texts, joint_of, prepare_texts, replace_marks
-from .published_lists import check_admissions, check_subjects
-from .records import ICDBuilder, ICDConfig, check_positive, most_frequent, record_features
+from .admissions import MIN_COUNT, DischargeSummaries, divide_by_lists, stratify_by_subject
+from .edin_splits import EDIN_DATA, EdinData, EdinLists, find_edin_lists, is_edin, name_splits
+from .note_text import RULES, join_texts, joint_of, prepare_texts, replace_marks
+from .records import ICDBuilder, ICDConfig, check_positive, record_features
 from .sections import SectionFilter, check_sections, describe_sections
 from .sources import absolute_path
-from .stratify import stratify_groups
 
 
 TOP_CODES = 50
-MIN_COUNT = 10
-OWN_FRACTIONS = {"train": 0.75, "validation": 0.10, "test": 0.15}
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DIVISIONS = ("edin", "stratified")
 
@@ -142,10 +135,22 @@ class MIMICConfig(ICDConfig):
             )
         if self.granularity is not None and self.code_kinds:
             raise ValueError("`code_kinds` says what a code is, which groups of codes (`granularity`) are not.")
+        if self.to_icd10 and self.descriptions_file is not None:
+            raise ValueError(
+                "`descriptions_file` has titles of ICD-9-CM, and with `to_icd10` the codes are of ICD-10-CM, some of which are spelled "
+                "alike (V45.0). Leave it out: the package simple-icd-10-cm has their titles."
+            )
         if self.codes is not None:
-            for code in self.codes if self.granularity is None else ():
-                self.classification.kind_of(code)
+            for code in self.codes:
+                self.check_code(code)
             self.codes = sorted(set(self.codes))
+
+    def check_code(self, code: str) -> None:
+        """Raise a `ValueError` where a class of the data set cannot be called so: a code, or a group where codes are grouped."""
+        if self.granularity is None:
+            self.classification.kind_of(code)
+        else:
+            check_group(code, self.granularity, self.classification)
 
     @property
     def categories(self) -> list[str]:
@@ -189,7 +194,8 @@ class MIMICConfig(ICDConfig):
         """Where the splits come from, and which codes count."""
         min_count = self.min_count or MIN_COUNT
         if self.unsplit:
-            return f"`min_count` is {min_count}."
+            kept = " Records are made as for the splits of Edin et al. (arXiv 2304.10909); with `splits=stratified` they are made as for those of our own."
+            return f"`min_count` is {min_count}.{kept if self.follows_edin else ''}"
         if self.division == "stratified":
             return f"The splits are stratified ones of our own: `min_count` is {min_count}, `seed` {self.seed or 0}."
         others = "" if min_count == MIN_COUNT else f", where Edin et al. have {MIN_COUNT}"
@@ -211,7 +217,7 @@ class MIMICBuilder(ICDBuilder):
         """Forget what was counted when the tables were last read: a data set may be built, and looked at without a build."""
         self.code_change.counts.clear()
         if self.section_filter is not None:
-            self.section_filter.counts.clear()
+            self.section_filter.count_anew()
 
     def _find_edin_lists(self, config: MIMICConfig) -> list[Path]:
         """Find Edin et al.'s lists, where the configuration asks for them, and remember them."""
@@ -250,6 +256,36 @@ class MIMICBuilder(ICDBuilder):
     def code_change(self) -> CodeChange:
         return CodeChange(self.config.table_classification, self.config.to_icd10, self.config.granularity)
 
+    @property
+    def _lists_may_share_subjects(self) -> bool:
+        return False
+
+    def _name_lists(self) -> Mapping[str, object]:
+        """What to call the list of each split in messages; empty where no list is read."""
+        return name_splits(self.edin_lists.files[-1]) if self.edin_lists else {}
+
+    def _divide(
+        self,
+        notes: DischargeSummaries,
+        coded: Mapping[int, Collection[str]],
+        kept: Collection[int],
+        lists: Mapping[str, list[int]],
+    ) -> dict[str, list[int]]:
+        """Give each split its admissions that make a record; which split that is depends on no choice of codes.
+
+        Args:
+            notes (`DischargeSummaries`): Whose admissions to split.
+            coded (`Mapping[int, Collection[str]]`): The codes of each as the tables have them.
+            kept (`Collection[int]`): Admissions with a code of the data set.
+            lists (`Mapping[str, list[int]]`): Admissions of each split; empty where the splits are our own.
+        """
+        if self.config.unsplit:
+            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
+        if lists:
+            return divide_by_lists(notes, kept, lists, self._name_lists(), self._lists_may_share_subjects)
+        splits = stratify_by_subject(notes, coded, self.config.seed)
+        return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in splits.items()}
+
     def _describe_own_options(self) -> list[str]:
         """Say in sentences what the options make that are the release's own."""
         raise NotImplementedError
@@ -280,7 +316,7 @@ class MIMICBuilder(ICDBuilder):
             self.info.features["code_kinds"] = datasets.List(datasets.ClassLabel(names=list(KINDS)))
 
     def _make_generators(
-        self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], splits: Mapping[str, list[int]]
+        self, notes: DischargeSummaries, codes: Mapping[int, set[str]], splits: Mapping[str, list[int]]
     ) -> list[datasets.SplitGenerator]:
         """Make a generator of each split, given its admissions; one without any is refused."""
         for name, hadm_ids in splits.items():
@@ -299,7 +335,7 @@ class MIMICBuilder(ICDBuilder):
         ]
 
     def _generate_examples(
-        self, notes: "DischargeSummaries", codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
+        self, notes: DischargeSummaries, codes: Mapping[int, set[str]], hadm_ids: Sequence[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         kinds = []
         if self.config.code_kinds:
@@ -334,236 +370,3 @@ class MIMICBuilder(ICDBuilder):
 
     def _replace_marks(self, texts: pa.StringArray, token: str) -> pa.StringArray:
         return replace_marks(texts, self.DEID_MARK, token)
-
-
-@dataclass
-class DischargeSummaries:
-    """The discharge summary rows of a table of notes, by admission; shown without text.
-
-    Args:
-        path (`Path`): The table.
-        texts (`pa.ChunkedArray`): Texts of the rows, made ready, in the order of the file.
-        rows (`dict[int, list[int]]`): Numbers of each admission's rows, in the order in which its text has them.
-        subject_ids (`dict[int, int]`): Subject of each admission.
-        left_out (`Counter[str]`): How many rows were left out, by reason.
-        row_ids (`pa.ChunkedArray`): Ids of the rows in the table, in the order of `texts`; null where it gives none.
-    """
-
-    path: Path
-    texts: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()), repr=False)
-    rows: dict[int, list[int]] = field(default_factory=dict)
-    subject_ids: dict[int, int] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    row_ids: pa.ChunkedArray = field(default_factory=lambda: pa.chunked_array([], type=pa.string()))
-
-    def leave_out(self, reason: str, rows: pa.Array) -> None:
-        """Count rows, given as booleans, that are left out."""
-        self.left_out[f"left out, {reason}"] += pc.sum(rows).as_py() or 0
-
-    def texts_of(self, hadm_id: int) -> list[str]:
-        return [self.texts[row].as_py() for row in self.rows[hadm_id]]
-
-    def count_repeated_texts(self) -> int:
-        """How many rows have the text of an earlier row of their admission."""
-        several = {hadm_id: rows for hadm_id, rows in self.rows.items() if len(rows) > 1}
-        return sum(len(rows) - len(set(self.texts_of(hadm_id))) for hadm_id, rows in several.items())
-
-    def count_other_subjects(self, rows: Iterable[tuple[pa.Array, pa.Array]]) -> int:
-        """How many rows of other tables, given by admission and subject, have another subject than the admission's notes."""
-        hadm_ids, subject_ids = (
-            pa.array(list(ids), type=pa.int64()) for ids in zip(*self.subject_ids.items(), strict=True)
-        )
-        return sum(
-            pc.sum(pc.not_equal(subjects, subject_ids.take(pc.index_in(admissions, hadm_ids)))).as_py() or 0
-            for admissions, subjects in rows
-        )
-
-    def leave_out_subjects(self, subjects: Collection[int], reason: str) -> set[int]:
-        """Leave the admissions of other subjects out, count and return them."""
-        others = {hadm_id for hadm_id in self.rows if self.subject_ids[hadm_id] not in subjects}
-        self.left_out[f"left out, {reason}"] += len(others)
-        self.rows = {hadm_id: rows for hadm_id, rows in self.rows.items() if hadm_id not in others}
-        return others
-
-    def leave_out_blank(self, splits: Mapping[str, Sequence[int]], rule: str) -> dict[str, list[int]]:
-        """Take the admissions out of the splits of whose text `rule` leaves nothing, and count them."""
-        blank = set(np.flatnonzero(is_blank(self.texts, rule).to_numpy()).tolist())
-        kept = {
-            name: [hadm_id for hadm_id in hadm_ids if not blank.issuperset(self.rows[hadm_id])]
-            for name, hadm_ids in splits.items()
-        }
-        self.left_out["left out, admissions without a text"] += sum(map(len, splits.values())) - sum(
-            map(len, kept.values())
-        )
-        return kept
-
-
-@dataclass
-class Codings:
-    """The codes of admissions, gathered from the rows of the tables of codes.
-
-    Args:
-        codes (`dict[int, set[str]]`): Dotted codes of each admission that has any.
-        in_table (`dict[str, set[int]]`): Admissions with a code, by table.
-        subjects (`list[tuple[pa.Array, pa.Array]]`): Admission and subject of all rows, batch by batch.
-        num_rows (`int`): Rows with a code.
-        rows_without_code (`int`): Rows whose code is empty.
-        unreadable (`int`): Rows whose code cannot be one.
-    """
-
-    codes: dict[int, set[str]] = field(default_factory=dict)
-    in_table: dict[str, set[int]] = field(default_factory=dict)
-    subjects: list[tuple[pa.Array, pa.Array]] = field(default_factory=list)
-    num_rows: int = 0
-    rows_without_code: int = 0
-    unreadable: int = 0
-
-    def add(self, table: str, hadm_ids: pa.Array, subject_ids: pa.Array, dotted: pa.Array, is_empty: pa.Array) -> None:
-        """Take over rows of a table; those whose dotted code is null have none that counts."""
-        self.subjects.append((hadm_ids, subject_ids))
-        self.rows_without_code += pc.sum(is_empty).as_py() or 0
-        has_code = pc.is_valid(dotted)
-        coded = hadm_ids.filter(has_code).to_pylist()
-        self.num_rows += len(coded)
-        self.in_table.setdefault(table, set()).update(coded)
-        encoded = dotted.filter(has_code).dictionary_encode()
-        codes = encoded.dictionary.to_pylist()  # one string for all rows that have the code
-        for hadm_id, i in zip(coded, encoded.indices.to_pylist(), strict=True):
-            self.codes.setdefault(hadm_id, set()).add(codes[i])
-
-    def count_rows(self) -> dict[str, int]:
-        """Count the rows that add nothing."""
-        return {
-            "left out, code rows without a code": self.rows_without_code,
-            "left out, code rows whose code cannot be read": self.unreadable,
-            "left out, code rows that repeat another one": self.num_rows - sum(map(len, self.codes.values())),
-        }
-
-    def count_missing(self, hadm_ids: Set[int]) -> dict[str, int]:
-        """Count the admissions, of those given, that a table has no code of."""
-        return {
-            f"coded admissions without a row in {table}": len(hadm_ids - inside)
-            for table, inside in self.in_table.items()
-        }
-
-
-class Gathering:
-    """Gathers rows of a table into `notes`, whose texts are complete once the block is left.
-
-    Args:
-        path (`Path`): The table.
-        prepare (`Callable`): Makes some rows' texts ready, in a second thread while the table is unpacked and read.
-    """
-
-    def __init__(self, path: Path, prepare: Callable[[pa.StringArray], pa.StringArray]):
-        self.notes = DischargeSummaries(path)
-        self.prepare = prepare
-        self.worker = ThreadPoolExecutor(max_workers=1)
-        self.chunks: list[Future[pa.StringArray]] = []
-        self.num_rows = 0
-
-    def __enter__(self) -> "Gathering":
-        return self
-
-    def __exit__(self, *fault: Any) -> None:
-        self.worker.shutdown(cancel_futures=fault[0] is not None)
-        if fault[0] is None:
-            self.notes.texts = pa.chunked_array([chunk.result() for chunk in self.chunks], type=pa.string())
-
-    def add(self, hadm_ids: pa.Array, subject_ids: pa.Array, texts: pa.Array) -> None:
-        """Take over rows of the table, all of them with an admission."""
-        self.chunks.append(self.worker.submit(self.prepare, texts))
-        ids = zip(hadm_ids.to_pylist(), subject_ids.to_pylist(), strict=True)
-        for row, (hadm_id, subject_id) in enumerate(ids, start=self.num_rows):
-            if self.notes.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
-                raise ValueError(
-                    f"{self.notes.path}: HADM_ID {hadm_id} has two SUBJECT_IDs. Restore the original table."
-                )
-            self.notes.rows.setdefault(hadm_id, []).append(row)
-        self.num_rows += len(texts)
-
-
-def stratify_by_subject(
-    notes: DischargeSummaries, codes: Mapping[int, Collection[str]], seed: int | None
-) -> dict[str, list[int]]:
-    """Give each subject a split, and each split the admissions of its subjects in the order of the file.
-
-    After Edin et al. (arXiv 2304.10909): subjects, not admissions, are given to the splits by iterative stratification;
-    see [`stratify_groups`].
-
-    Args:
-        notes (`DischargeSummaries`): Whose admissions to split.
-        codes (`Mapping[int, Collection[str]]`): Codes of each admission; one that is not in it gets no split.
-        seed (`int`, *optional*): Makes the splits; 0 if left out.
-    """
-    admissions: dict[int, list[Collection[str]]] = {}
-    for hadm_id, of_admission in codes.items():
-        admissions.setdefault(notes.subject_ids[hadm_id], []).append(of_admission)
-    split_of = stratify_groups(admissions, OWN_FRACTIONS, seed or 0)
-    splits: dict[str, list[int]] = {name: [] for name in OWN_FRACTIONS}
-    for hadm_id in notes.rows:
-        if hadm_id in codes:
-            splits[split_of[notes.subject_ids[hadm_id]]].append(hadm_id)
-    check_subjects(
-        {name: {notes.subject_ids[hadm_id] for hadm_id in hadm_ids} for name, hadm_ids in splits.items()},
-        {name: f"split {name!r}" for name in splits},
-    )
-    return splits
-
-
-def divide_by_lists(
-    notes: DischargeSummaries,
-    kept: Collection[int],
-    lists: Mapping[str, list[int]],
-    names: Mapping[str, object],
-    may_share_subjects: bool = False,
-) -> dict[str, list[int]]:
-    """Give each split its listed admissions that make a record, in the order of its list.
-
-    Args:
-        notes (`DischargeSummaries`): Whose admissions to split.
-        kept (`Collection[int]`): Admissions that make a record.
-        lists (`Mapping[str, list[int]]`): Admissions of each split.
-        names (`Mapping[str, object]`): What to call each list in messages, such as its path.
-        may_share_subjects (`bool`): Whether a subject may be in two lists.
-
-    Raises:
-        ValueError: where two lists share an admission, or a subject and must not, or no admission of one has a note.
-    """
-    check_admissions({name: set(hadm_ids) for name, hadm_ids in lists.items()}, names)
-    subjects = {}
-    for name, hadm_ids in lists.items():
-        subjects[name] = {notes.subject_ids[hadm_id] for hadm_id in hadm_ids if hadm_id in notes.rows}
-        if not subjects[name]:
-            raise ValueError(
-                f"{names[name]}: none of its {len(hadm_ids):,} admissions has a discharge summary in {notes.path}. Give "
-                "`splits_dir` the lists that belong to this folder."
-            )
-    if not may_share_subjects:
-        check_subjects(subjects, names)
-    return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in lists.items()}
-
-
-def count_codes(coded: Mapping[int, Collection[str]], listed: Collection[int] | None = None) -> Counter[str]:
-    """In how many admissions each code occurs: of all, or of those that are listed.
-
-    Of MIMIC-III v1.4 and MIMIC-IV v2.2, which Edin et al.'s lists were made from, both give the same frequent codes, since
-    every admission with one is listed; of another release only the second gives theirs.
-    """
-    admissions = coded if listed is None else (hadm_id for hadm_id in listed if hadm_id in coded)
-    return Counter(code for hadm_id in admissions for code in coded[hadm_id])
-
-
-def choose_most_frequent(counts: Mapping[str, int], num_codes: int, remedy: str) -> set[str]:
-    """Choose the codes of most admissions; of two equally frequent ones the one that sorts first."""
-    if len(counts) < num_codes:
-        raise ValueError(
-            f"The admissions with a discharge summary have {len(counts)} codes, fewer than the {num_codes} asked for: "
-            f"{remedy}."
-        )
-    return set(most_frequent(counts, num_codes))
-
-
-def choose_frequent(counts: Mapping[str, int], min_count: int) -> set[str]:
-    """Choose the codes of at least `min_count` admissions."""
-    return {code for code, count in counts.items() if count >= min_count}

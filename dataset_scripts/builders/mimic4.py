@@ -24,21 +24,17 @@ from ..codes import icd9_hierarchy, icd10_hierarchy
 from ..codes.classification import ICD9, ICD10, Classification
 from ..codes.icd9 import Kind
 from ..facts import FACTS
-from .edin_splits import name_splits, read_edin_lists
-from .mimic import (
+from .admissions import (
     MIN_COUNT,
-    TOP_CODES,
     Codings,
     DischargeSummaries,
     Gathering,
-    MIMICBuilder,
-    MIMICConfig,
     choose_frequent,
     choose_most_frequent,
     count_codes,
-    divide_by_lists,
-    stratify_by_subject,
 )
+from .edin_splits import read_edin_lists
+from .mimic import TOP_CODES, MIMICBuilder, MIMICConfig
 from .records import find_given_file
 from .releases import RELEASES, find_release
 from .sources import has_text, read_choices, read_dotted_codes, read_ids, read_table
@@ -117,8 +113,8 @@ class MIMIC4(MIMICBuilder):
 
     **Splits.** Those of Edin et al. (files/data/mimiciv_icd10 and mimiciv_icd9 of their repository), or, with
     `splits="stratified"`, our own: subjects, not admissions, are given to 75 / 10 / 15 % of the admissions by iterative
-    stratification; see [`stratify_by_subject`]. Our own depend on the edition, `min_count` and `seed` alone. No admission
-    changes its split between `icd10` and `icd10_top50`, or with other `codes`. The splits of the two editions are not one:
+    stratification; see [`stratify_by_subject`]. Our own depend on the edition, the admissions with a note and `seed` alone. No
+    admission changes its split between `icd10` and `icd10_top50`, or with other `codes`, groups of codes or another `min_count`. The splits of the two editions are not one:
     a subject may be in train of `icd9` and in test of `icd10`.
 
     See [`ICDBuilder`] for the arguments and [`MIMICConfig`] for the options.
@@ -151,13 +147,16 @@ class MIMIC4(MIMICBuilder):
         """Titles by dotted code, category, block and chapter of the edition: the long titles of the d_icd tables, then
         those of `descriptions_file` (ICD-9-CM), then those that the installed packages bring.
         """
+        others = self.code_change.load_titles()
+        if self.config.to_icd10:  # some of whose codes are spelled as others of ICD-9-CM
+            return others
         if self.config.edition == 10:
             titles = icd10_hierarchy.load_titles()
         else:
             titles = icd9_hierarchy.load_titles(descriptions_file=self.config.descriptions_file)
         for table, kind in TITLE_TABLES.items():
             titles.update(read_titles(self.tables[table], kind, self.config.edition))
-        return {**self.code_change.load_titles(), **titles}
+        return {**others, **titles}
 
     def _describe_own_options(self) -> list[str]:
         known = f"MIMIC-IV v{self.release}" if self.release else "a release that neither `release` nor a folder names"
@@ -181,11 +180,10 @@ class MIMIC4(MIMICBuilder):
         whole, lists = read_edin_lists(self.edin_lists) if self.edin_lists else ({}, {})
         listed = {hadm_id for hadm_ids in whole.values() for hadm_id in hadm_ids} if whole else set(coded)
         min_count = self.config.min_count or MIN_COUNT
-        frequent = choose_frequent(count_codes(coded, listed), min_count)
         counts = count_codes(changed, listed)
         chosen = self._choose_codes(counts, choose_frequent(counts, min_count))
         kept = {hadm_id: codes & chosen for hadm_id, codes in changed.items() if codes & chosen}
-        splits = notes.leave_out_blank(self._split(notes, coded, frequent, kept, lists), self.config.text)
+        splits = notes.leave_out_blank(self._divide(notes, coded, kept, lists), self.config.text)
         self._set_features(chosen)
         mixed_are = "kept" if self.config.follows_edin else "left out"
         self._report(
@@ -209,7 +207,7 @@ class MIMIC4(MIMICBuilder):
                 "admissions of several notes, which are one record here and one for each note in Edin et al.": sum(
                     len(rows) > 1 for rows in notes.rows.values()
                 )
-                if self.edin_lists
+                if self.config.follows_edin
                 else 0,
                 "codes that no admission has": len(chosen - counts.keys()),
             },
@@ -229,24 +227,6 @@ class MIMIC4(MIMICBuilder):
                 f"asks for; the most frequent one is in {max(counts.values(), default=0)}. Lower `min_count`."
             )
         return frequent
-
-    def _split(
-        self,
-        notes: DischargeSummaries,
-        coded: Mapping[int, set[str]],
-        frequent: set[str],
-        kept: Mapping[int, set[str]],
-        lists: Mapping[str, list[int]],
-    ) -> dict[str, list[int]]:
-        """Give each split its admissions that make a record; which split that is depends on the frequent codes alone."""
-        if self.config.unsplit:
-            return {"unsplit": [hadm_id for hadm_id in notes.rows if hadm_id in kept]}
-        if self.edin_lists is not None:
-            return divide_by_lists(notes, kept, lists, name_splits(self.edin_lists.files[-1]))
-        splits = stratify_by_subject(
-            notes, {hadm_id: codes & frequent for hadm_id, codes in coded.items()}, self.config.seed
-        )
-        return {name: [hadm_id for hadm_id in hadm_ids if hadm_id in kept] for name, hadm_ids in splits.items()}
 
 
 def read_codes(tables: Mapping[str, Path], edition: int) -> tuple[Codings, set[int]]:
@@ -365,12 +345,12 @@ def choose_types(
 
 
 def order_rows(notes: DischargeSummaries, places: Sequence[tuple[int, int]]) -> None:
-    """Put the rows of each admission in the order of their places, type before number, and leave out repeated texts."""
+    """Put the rows of each admission in the order of their places, type before number, and leave out those whose text the table has before."""
     for hadm_id, rows in notes.rows.items():
         if len(rows) > 1:
-            first_with: dict[str, int] = {}
+            first_with: dict[bytes, int] = {}
             for row in sorted(rows, key=places.__getitem__):
-                first_with.setdefault(notes.texts[row].as_py(), row)
+                first_with.setdefault(notes.digests[row], row)
             different = list(first_with.values())
             if len({places[row] for row in different}) < len(different):
                 raise ValueError(

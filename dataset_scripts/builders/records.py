@@ -30,6 +30,7 @@ SHARED_CODE = [
     *(
         BUILDERS_FOLDER / name
         for name in (
+            "admissions.py",
             "caml_splits.py",
             "edin_splits.py",
             "mdace.py",

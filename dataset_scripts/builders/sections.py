@@ -76,13 +76,19 @@ class SectionFilter:
 
     def __init__(self, sections: Sequence[str]):
         self.leaves_out = sections[0].startswith("-")
-        names = [name.strip("- ") for name in sections]
+        names = names_of(sections)
         self.chosen = set(names)
         self.name_of = {heading: name for name, headings in HEADINGS.items() for heading in headings}
         self.name_of.update((name, name) for name in names if name not in HEADINGS and name != PREAMBLE)
         longest_first = sorted(map(re.escape, self.name_of), key=len, reverse=True)
         self.heading = re.compile(rf"^[ \t]*({'|'.join(longest_first)})[ \t]*:", re.IGNORECASE | re.MULTILINE)
         self.counts: Counter[str] = Counter()
+        self.rows_with: Counter[str] = Counter()  # rows that have a section, by its name
+
+    def count_anew(self) -> None:
+        """Forget what was counted."""
+        self.counts.clear()
+        self.rows_with.clear()
 
     def __call__(self, texts: pa.StringArray) -> pa.StringArray:
         """Cut the rows of a table of notes."""
@@ -90,9 +96,12 @@ class SectionFilter:
 
     def cut(self, text: str) -> str:
         """Keep of a text what was asked for; nothing is put between sections that were apart."""
-        kept = "".join(part for name, part in self.divide(text) if (name in self.chosen) != self.leaves_out)
+        parts = list(self.divide(text))
+        kept = "".join(part for name, part in parts if (name in self.chosen) != self.leaves_out)
+        self.counts["rows"] += 1
         self.counts["characters"] += len(text)
         self.counts["kept"] += len(kept)
+        self.rows_with.update({name for name, part in parts if part})
         return kept
 
     def divide(self, text: str) -> Iterator[tuple[str, str]]:
@@ -105,19 +114,35 @@ class SectionFilter:
             yield self.name_of[match[1].lower()], text[match.start() : end]
 
     def report(self) -> dict[str, int]:
-        """Count what went, with its share of the text."""
+        """Count what went, with its share of the text, and the rows that lack a section which none of them has.
+
+        Raises:
+            ValueError: where no row has any of the sections.
+        """
+        num_rows, absent = self.counts["rows"], sorted(self.chosen - self.rows_with.keys())
+        by_number = sorted(self.rows_with.items(), key=lambda item: (-item[1], item[0]))
+        there = ", ".join(f"{name} {number:,}" for name, number in by_number)
+        if num_rows and len(absent) == len(self.chosen):
+            raise ValueError(
+                f"`sections`: no note has {' or '.join(map(repr, absent))}. The sections that the {num_rows:,} rows of notes "
+                f"have, and in how many: {there}. Spell the names so, or as the heading in the notes."
+            )
+        nowhere = f"so all of them (the sections that they have: {there})"
         gone = self.counts["characters"] - self.counts["kept"]
         share = gone / max(self.counts["characters"], 1)
         return {
             f"left out, characters of other sections ({share:.1%} of the text)": gone,
             "note rows in which no section has a known heading": self.counts["rows without a heading"],
+            **{f"note rows without a section {name!r}, {nowhere}": num_rows for name in absent},
         }
+
+
+def names_of(sections: Sequence[str]) -> list[str]:
+    """The names of the sections, without the dashes."""
+    return [name.strip("- ") for name in sections]
 
 
 def describe_sections(sections: Sequence[str]) -> str:
     """Say what the option `sections` makes."""
-    names = [name.strip("- ") for name in sections]
-    left_out = sections[0].startswith("-")
-    return (
-        f"Of the sections of a note these are {'left out' if left_out else 'kept, and no other'}: {', '.join(names)}."
-    )
+    done = "left out" if sections[0].startswith("-") else "kept, and no other"
+    return f"Of the sections of a note these are {done}: {', '.join(names_of(sections))}."

@@ -13,6 +13,7 @@ PATTERNS: dict[Kind, re.Pattern[str]] = {  # with the dot
     "diagnosis": re.compile(r"[A-Z][0-9A][0-9A-Z](\.[0-9A-Z]{1,4})?"),
     "procedure": re.compile(r"[0-9A-HJ-NP-Z]{4}([0-9A-HJ-NP-Z]{3})?"),
 }
+TABLE = re.compile(r"[0-9A-HJ-NP-Z]{3}-")
 EXAMPLES: dict[Kind, str] = {
     "diagnosis": "ICD-10-CM diagnosis code such as E119, I10 or S72141A",
     "procedure": "ICD-10-PCS procedure code such as 0BH17EZ",
@@ -49,3 +50,8 @@ def kind_of(code: str) -> Kind:
     raise ValueError(
         f"{quote_code(code)} is not a dotted ICD-10 code such as E11.9, I10 (diagnoses) or 0BH17EZ (procedure)."
     )
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table of ICD-10-PCS, such as `0BH-`; see `icd10_hierarchy.py`."""
+    return TABLE.fullmatch(name) is not None

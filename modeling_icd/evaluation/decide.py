@@ -26,14 +26,14 @@ from ..decision_icd import RULES, threshold_value
 from ..inference.hidden_states import HiddenStates
 from ..inference.learned_notes import check_overlap, warn_of_learned
 from ..inference.loading import ReaderArguments, load_coder_config, load_model, reader_arguments
-from ..inference.loop import logits_of_notes
+from ..inference.loop import check_tokens, logits_of_tokens
 from ..inference.model_folder import RUN_FILE, read_run
 from ..inference.processes import first_process_first, run_in_processes, this_process
-from ..inference.tokens import empty_notes, texts_of_notes
+from ..inference.tokens import texts_of_notes, tokenize_notes
 from .decisions import DecisionArguments, check_notes, fit_decision
 from .icd_metrics.inputs import ClassIds
 from .model_data import builder_for, private_cache
-from .scoring import add_shared_options, gold_columns
+from .scoring import add_shared_options, count_empty, gold_columns
 
 
 def refit_decision(
@@ -83,11 +83,11 @@ def refit_decision(
         lambda: builder_for(config, trained_on["dataset"], data_dir, "validation", None, options, cache_dir)
     )
     records = builder.as_dataset(split="validation")
-    notes = notes_to_decide_on(records, config.label2id, args)  # now, not after scoring
     about = {"dataset": trained_on["dataset"], "config": builder.config.name, "split": "validation"}
     if not check_overlap(folder, records, **about, is_synthetic=is_invented(builder), allow=True):
-        warn_of_learned(folder, notes.texts)
+        warn_of_learned(folder, texts_of_notes(records))
     model, tokenizer = load_model(folder, reader=reader)
+    notes = notes_to_decide_on(records, tokenizer, config.label2id, args)  # now, not after scoring
     store = make_store(model) if make_store is not None and config.has_fixed_states else None
     decision = fit_decision_on(model, tokenizer, notes, args, batch_size=batch_size, store=store)
     if this_process()[0] > 0:  # the first one writes
@@ -100,38 +100,42 @@ def refit_decision(
 
 
 class NotesToDecideOn(NamedTuple):
-    """Validation notes that have text, as [`notes_to_decide_on`] finds them fit for a decision."""
+    """Validation notes that have a token, as [`notes_to_decide_on`] finds them fit for a decision."""
 
-    texts: list[str]
+    input_ids: list[list[int]]
     gold: ClassIds  # codes of each note that the model knows
     num_unknown: list[int]  # codes of each note that it does not know
 
 
-def notes_to_decide_on(notes: datasets.Dataset, label2id: dict[str, int], args: DecisionArguments) -> NotesToDecideOn:
-    """Choose the notes that have text, and see that a decision can be fitted on them.
+def notes_to_decide_on(
+    notes: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, label2id: dict[str, int], args: DecisionArguments
+) -> NotesToDecideOn:
+    """Choose the notes that a model can read, and see that a decision can be fitted on them.
 
-    Of notes without text a model knows nothing, and a decision must not be fitted to that.
+    Of notes without text, or without a word that a word model knows, a model knows nothing, and a decision must not be fitted to
+    that.
 
     Args:
         notes (`datasets.Dataset`): with `text`, and `codes` as strings or ids; see
             [`~modeling_icd.inference.tokens.code_reader`].
 
     Raises:
-        ValueError: where no note has text, no code is one that the model knows, or the rule promises what these notes cannot
-            show.
+        ValueError: where no note has a token, or the tokenizer is another model's; where no code is one that the model knows, or
+            the rule promises what these notes cannot show.
     """
     texts = texts_of_notes(notes)
-    is_empty = empty_notes(texts)
-    num_empty = int(is_empty.sum())
-    check_readable(num_empty, len(texts), args)
-    if num_empty:
-        print(f"{num_empty} of {len(texts)} validation notes are empty; the decision is fitted without them.")
+    input_ids = tokenize_notes(tokenizer, texts)
+    check_tokens(input_ids, texts, may_lack=True)
+    is_empty = np.array([not ids for ids in input_ids], bool)
+    check_readable(int(is_empty.sum()), len(texts), args)
+    if is_empty.any():
+        print(f"Validation: {count_empty(is_empty, texts)}; the decision is fitted without them.")
     rows = np.flatnonzero(~is_empty)
     columns, _ = gold_columns(notes.select(rows), label2id)
     gold = ClassIds([column for column in of_note if column < len(label2id)] for of_note in columns)
     num_unknown = [len(of_note) - len(known) for of_note, known in zip(columns, gold, strict=True)]
     check_notes(gold, args, num_unknown)
-    return NotesToDecideOn([texts[row] for row in rows], gold, num_unknown)
+    return NotesToDecideOn([input_ids[row] for row in rows], gold, num_unknown)
 
 
 def check_readable(num_empty: int, num_notes: int, args: DecisionArguments) -> None:
@@ -167,9 +171,9 @@ def fit_decision_on(
     """
     args = DecisionArguments() if args is None else args
     if not isinstance(notes, NotesToDecideOn):
-        notes = notes_to_decide_on(notes, model.config.label2id, args)
+        notes = notes_to_decide_on(notes, tokenizer, model.config.label2id, args)
     decision = fit_decision(
-        logits_of_notes(model, tokenizer, notes.texts, batch_size, store),
+        logits_of_tokens(model, notes.input_ids, batch_size, store),
         notes.gold,
         args,
         training_counts=training_counts(model.config),

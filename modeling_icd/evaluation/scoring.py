@@ -1,6 +1,7 @@
 """Scores a split of a data set with a model, and collects scores, gold codes and facts about codes for `summarize`."""
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataset_scripts.codes.icd9 import quote_code
 from dataset_scripts.counts import counted
 
 from ..decision_icd import calibrated_scores, decision_fields
+from ..generative_icd import is_generative
 from ..inference.hidden_states import HiddenStates
 from ..inference.learned_notes import HOLD_LEARNED, check_overlap, warn_of_learned
 from ..inference.loading import ReaderArguments, add_reader_options, describe_reader, load_model
@@ -124,14 +126,20 @@ def score_split(
     check_tokens(input_ids, notes, may_lack=True)
     is_empty = np.array([not ids for ids in input_ids], bool)
     if is_empty.any():
-        wordless = int((is_empty & ~empty_notes(notes)).sum())
-        why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
-        print(
-            f"{counted(int(is_empty.sum()), f'of {len(notes):,} notes is', f'of {len(notes):,} notes are')} empty{why}; each scores 0 "
-            "for every code, and its gold codes are missed."
-        )
+        print(f"{count_empty(is_empty, notes)}; each scores 0 for every code, and its gold codes are missed.")
+    started = time.monotonic()
     logits = logits_of_tokens(model, input_ids, batch_size, store)
+    if is_generative(model.config):
+        about["generation"] = model.say_counts(time.monotonic() - started)
     return scored_split(model.config, records, logits, is_empty, about, threshold)
+
+
+def count_empty(is_empty: np.ndarray, notes: Sequence[str]) -> str:
+    """Say in words how many notes, `(N,)`, have no token, and how many of these have text: a word model knows none of its words."""
+    wordless = int((is_empty & ~empty_notes(notes)).sum())
+    why = f" ({wordless:,} of them with text, but without a word that the model knows)" if wordless else ""
+    of_all = f"of {len(notes):,} notes"
+    return f"{counted(int(is_empty.sum()), f'{of_all} is', f'{of_all} are')} empty{why}"
 
 
 def scored_split(

@@ -194,10 +194,9 @@ def methods_of(config) -> list[str]:
             f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
         )
     if config.head not in HEADS:
-        raise ValueError(
-            "A coder by terms gives the places where it found them, and no weights of words: this command judges other models."
-        )
-    methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
+        methods = ["attention"]  # a coder by terms: the words of the terms that it found
+    else:
+        methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
     return [*methods, *([TITLES] if config.code_descriptions else [])]
 
 

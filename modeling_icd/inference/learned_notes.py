@@ -69,12 +69,14 @@ def write_learned(texts: Iterable[str], private_dir: Path, admissions: Iterable[
 
 
 def warn_of_learned(model_id: str | Path, texts: Iterable[str]) -> int:
-    """Count the notes that a model learned from, and warn where there are some; 0 where nothing was remembered."""
+    """Count the notes that a model learned from, and warn where there are some; 0 where nothing was remembered.
+
+    A note without text is none that it learned from: all of them are alike."""
     path = _private_dir(model_id) / FILE
     if not path.is_file():
         return 0
     learned = set(path.read_text(encoding="utf-8").split())
-    is_learned = [_digest(text) in learned for text in texts]
+    is_learned = [bool(text.strip()) and _digest(text) in learned for text in texts]
     if any(is_learned):
         print(
             f"warning: the model learned from {sum(is_learned):,} of these {len(is_learned):,} notes, or from notes of the same "

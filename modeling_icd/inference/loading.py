@@ -25,10 +25,19 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataset_scripts.counts import counted
 
+from ..generative_icd import GenerativeForICD, is_generative
 from .on_hub import check_on_hub
 
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_texts(arguments: Any) -> None:
+    """Raise a `ValueError` where a YAML file gives a list, a number or the like for an argument that is a text."""
+    for option in fields(arguments):
+        value = getattr(arguments, option.name)
+        if option.type in (str, str | None) and not isinstance(value, str | None):
+            raise ValueError(f"`{option.name}` must be a text, got {value!r}: write it in quotes.")
 
 
 @dataclass(kw_only=True)
@@ -51,6 +60,7 @@ class ReaderArguments:
     load_in_8bit: bool = field(default=False, metadata={"help": "The same to 8 bits."})
 
     def __post_init__(self):
+        check_texts(self)
         if self.dtype not in (None, *DTYPES):
             raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
@@ -194,7 +204,7 @@ def load_model(
     prepare_backbone(config)
     options = {} if reader is None else reader.options()
     with _readable(model_id, "weights"):
-        model, info = _load_weights(model_id, {"trust_remote_code": trust_remote_code, **options})
+        model, info = _load_weights(model_id, config, {"trust_remote_code": trust_remote_code, **options})
     check_loaded(info, model_id)
     with _readable(model_id, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=trust_remote_code)
@@ -209,8 +219,12 @@ def prepare_backbone(config: PretrainedConfig) -> None:
         convert_smollm2()
 
 
-def _load_weights(model_id: str | Path, options: dict[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load_weights(
+    model_id: str | Path, config: PretrainedConfig, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     options = {**options, "output_loading_info": True}
+    if is_generative(config):  # whose folder is one of a language model, for which the library has a class of its own
+        return GenerativeForICD.from_pretrained(model_id, **options)
     # Weights that do not fit are named by `check_loaded`, those of any model in the same words.
     return AutoModelForSequenceClassification.from_pretrained(model_id, ignore_mismatched_sizes=True, **options)
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dataset_scripts.counts import counted
 
+from ..generative_icd import is_generative
 from ..words_icd import WordReaderConfig
 from .batches import batches_by_length, padded_inputs
 from .hidden_states import HiddenStates
@@ -68,6 +69,8 @@ def logits_of_tokens(
     process, num_processes = this_process()
     if process == 0:
         say_cut(model.config, input_ids)
+    if is_generative(model.config):  # before any note is read, since the longest ones come last
+        model.check_lengths([len(ids) for ids in input_ids if ids])
     if states is not None:
         states.fill([ids for ids in input_ids if ids], process, num_processes)
         if num_processes > 1:

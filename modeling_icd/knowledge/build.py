@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,23 @@ from dataset_scripts.files import whole_folder, write_csv
 from ..inference.model_folder import weights_digest
 from ..inference.tokens import tokenize_notes
 from ..sharing_icd import seal_training_data
-from ..terms_icd import BUT, DENIES, DENIES_BEFORE, END, FAMILY, SMALL, TermsConfig, TermsForICD
+from ..terms_icd import (
+    BUT,
+    DENIES,
+    DENIES_BEFORE,
+    END,
+    FAMILY,
+    MARK,
+    PAST,
+    SMALL,
+    SUBJECT,
+    UNCERTAIN,
+    TermsConfig,
+    TermsForICD,
+)
 from . import cues
-from .sources import EVIDENCE, INCLUSION, OFFICIAL, PART_OF_TITLE, SHORT_TITLE, SYNONYM, TITLE, Term
-from .stems import SENTENCE_ENDS, stems_of, term_tokenizer
+from .sources import EVIDENCE, INCLUSION, MAPPED, OFFICIAL, PART_OF_TITLE, SHORT_TITLE, SYNONYM, TITLE, Term
+from .stems import COMMA, SENTENCE_ENDS, misspellings, stems_of, term_tokenizer
 
 
 TERMS_FILE = "terms.csv"
@@ -28,7 +41,7 @@ COLUMNS = ("code", "term", "source", "score", "notes", "right")
 MAX_WORDS = 12
 """Stems of a term at most: titles of external causes are longer, and no note says them so."""
 ABBREVIATIONS = Path(__file__).with_name("abbreviations.csv")
-PRIORS = {TITLE: 0.7, INCLUSION: 0.7, PART_OF_TITLE: 0.6, SHORT_TITLE: 0.6, SYNONYM: 0.9, EVIDENCE: 0.6}
+PRIORS = {TITLE: 0.7, INCLUSION: 0.7, PART_OF_TITLE: 0.6, SHORT_TITLE: 0.6, MAPPED: 0.6, SYNONYM: 0.9, EVIDENCE: 0.6}
 """How often a note that says a term is taken to have its code, before any note is seen; chosen by hand."""
 PRIOR_NOTES = 2.0
 """How many notes that is worth."""
@@ -38,6 +51,9 @@ ROLES = {
     DENIES_BEFORE: cues.DENIALS_BEHIND,
     BUT: cues.BUT,
     FAMILY: cues.FAMILY,
+    UNCERTAIN: cues.UNCERTAIN,
+    PAST: cues.PAST,
+    SUBJECT: cues.SUBJECTS,
 }
 
 
@@ -88,7 +104,7 @@ def rows_of(terms: Sequence[Term]) -> tuple[list[Row], int]:
     return [*rows, *others.values()], num_long
 
 
-OFFICIAL_RANK = {TITLE: 0, INCLUSION: 1, SHORT_TITLE: 2, PART_OF_TITLE: 3}
+OFFICIAL_RANK = {TITLE: 0, INCLUSION: 1, SHORT_TITLE: 2, PART_OF_TITLE: 3, MAPPED: 4}
 
 
 def with_abbreviations(rows: Sequence[Row]) -> list[Row]:
@@ -120,20 +136,28 @@ def with_abbreviations(rows: Sequence[Row]) -> list[Row]:
 
 
 def make_coder(
-    labels: Sequence[str], titles: Mapping[str, str], rows: Sequence[Row], **fields: Any
+    labels: Sequence[str],
+    titles: Mapping[str, str],
+    rows: Sequence[Row],
+    misspelt_unless: Collection[str] | None = None,
+    **fields: Any,
 ) -> tuple[TermsForICD, PreTrainedTokenizerBase, list[Row]]:
     """A coder of these rows, its tokenizer, and the rows in the order that it has them.
 
     Args:
         labels (`Sequence[str]`): the codes, in the order of the scores.
         titles (`Mapping[str, str]`): of those that have one.
+        misspelt_unless (`Collection[str]`, *optional*): stems of words that are no misspelt ones of others; by default no word is
+            taken for a misspelt one.
         fields: of the configuration.
     """
     if not rows:
         raise ValueError("There is no term for any of these codes: are they of this code system?")
     frequency = Counter(stem for row in rows for stem in row.stems)
     cue_words = {stem for stems in _cue_stems().values() for stem in stems}
-    tokenizer = term_tokenizer([*sorted(cue_words), *sorted(frequency.keys() - cue_words)])
+    known = [*sorted(cue_words), *sorted(frequency.keys() - cue_words)]
+    misspelt = {} if misspelt_unless is None else misspellings(frequency, {*known, *misspelt_unless})
+    tokenizer = term_tokenizer([*known, *misspelt])
     ids = tokenizer.get_vocab()
     rows = [row._replace(stems=tuple(sorted(row.stems, key=lambda stem: (frequency[stem], stem)))) for row in rows]
     rows.sort(key=lambda row: (ids[row.stems[0]], row.term.code, row.stems))
@@ -151,9 +175,11 @@ def make_coder(
     )
     model = TermsForICD(config).eval()
     matcher = model.score
-    for role, stems in {**_cue_stems(), END: frozenset(SENTENCE_ENDS)}.items():
+    for role, stems in {**_cue_stems(), END: frozenset(SENTENCE_ENDS), MARK: frozenset([COMMA])}.items():
         for stem in stems:
             matcher.roles[ids[stem]] |= role
+    for word, stem in misspelt.items():
+        matcher.stem_of[ids[word]] = ids[stem]
     anchors = torch.tensor([ids[row.stems[0]] for row in rows])
     matcher.starts.copy_(torch.searchsorted(anchors, torch.arange(len(ids) + 1)))
     padded = [[ids[stem] for stem in row.stems] + [-1] * (config.max_words - len(row.stems)) for row in rows]
@@ -170,10 +196,44 @@ def set_scores(model: TermsForICD, scores: Sequence[float]) -> None:
 
 
 class Seen(NamedTuple):
-    """In how many training notes each term was found and not denied, and how many of these have its code."""
+    """In how many training notes each term was found and counted, and how many of these have its code."""
 
     notes: list[int]
     right: list[int]
+
+
+def common_stems(notes: Sequence[str]) -> set[str]:
+    """The stems that at least two notes have."""
+    in_notes = Counter(stem for stems in stems_of(notes) for stem in set(stems))
+    return {stem for stem, number in in_notes.items() if number > 1}
+
+
+CUES = {"denials": "read_denials", "uncertain": "read_uncertain", "past": "read_past"}
+"""What a note may say of a term, by its name on the command line, and the field of the configuration that has it count."""
+CUE_NOTES = 1000
+"""Training notes at most that decide which cues are read."""
+
+
+def cues_to_read(
+    model: TermsForICD, tokenizer: PreTrainedTokenizerBase, notes: Sequence[str], codes: Iterable[Iterable[str]]
+) -> dict[str, bool]:
+    """Which of the fields in `CUES` to set: those of a cue under which less than half of the codes are right that training notes
+    say under it alone; where they say none, as it was."""
+    said, right = Counter[str](), Counter[str]()
+    of_term, id2label = model.score.tables.codes, model.config.id2label
+    some = tokenize_notes(tokenizer, notes[:CUE_NOTES])
+    for ids, own in zip(some, map(set, codes), strict=False):
+        under: dict[str, list[set[str]]] = {}
+        for match in model.score.find(ids):
+            flags = {"denials": match.is_denied, "uncertain": match.is_uncertain, "past": match.is_past}
+            under.setdefault(id2label[of_term[match.term]], []).append({cue for cue, is_so in flags.items() if is_so})
+        for code, of_code in under.items():
+            for cue in set.intersection(*of_code):
+                said[cue] += 1
+                right[cue] += code in own
+    return {
+        field: 2 * right[cue] < said[cue] if said[cue] else getattr(model.config, field) for cue, field in CUES.items()
+    }
 
 
 def count_terms(
@@ -185,7 +245,7 @@ def count_terms(
     for ids, own in zip(
         tqdm(tokenize_notes(tokenizer, notes), desc="Reading", unit="note", delay=5), map(set, codes), strict=True
     ):
-        for term in {match.term for match in model.score.find(ids) if not match.is_denied}:
+        for term in {match.term for match in model.score.find(ids) if model.score.counts(match)}:
             found[term] += 1
             right[term] += id2label[of_term[term]] in own
     return Seen(found, right)

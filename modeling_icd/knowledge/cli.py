@@ -28,7 +28,7 @@ from dataset_scripts.tables import BadRow, read_table
 
 from ..inference.learned_notes import admissions_of, write_learned
 from ..inference.tokens import texts_of_notes
-from .build import COLUMNS, TERMS_FILE, save_coder
+from .build import COLUMNS, CUES, TERMS_FILE, save_coder
 from .coder import build_coder, record_of, system_of
 from .stems import stems_of
 
@@ -61,7 +61,19 @@ def make_build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, metavar="FILE", help="its codes alone: a table with the column code")
     parser.add_argument("--codes_only", action="store_true", help="of the data set take the codes, and no note")
     parser.add_argument(
-        "--ignore_denials", action="store_true", help="count what a note denies, too, for comparison alone"
+        "--all_codes",
+        action="store_true",
+        help="beside the data set's codes all that can be billed, seen in training or not",
+    )
+    parser.add_argument(
+        "--cues",
+        nargs="*",
+        choices=CUES,
+        metavar="CUE",
+        help=f"what has a term not count: of {', '.join(CUES)}; default: what training notes say, else denials",
+    )
+    parser.add_argument(
+        "--misspelt", action="store_true", help="find words with a letter left out, or with two exchanged, too"
     )
     parser.add_argument("--cache_dir", metavar="DIR", help="where the data set is built; default: DIR-private/cache")
     add_data_options(parser, list(BUILDERS))
@@ -91,8 +103,21 @@ def build(args: argparse.Namespace) -> int:
     labels = None if args.labels is None else read_labels(args.labels)
     systems = args.system or system_of(labels or codes_of(builder))
     uses_notes = builder is not None and not args.codes_only
+    if args.all_codes and builder is None and labels is None:
+        raise ValueError(
+            "`--all_codes` adds to the codes of a data set or of `--labels`: without either all are there."
+        )
+    fields = {} if args.cues is None else {field: cue in args.cues for cue, field in CUES.items()}
     coder = build_coder(
-        systems, labels, args.synonyms, builder, uses_notes, say=True, read_denials=not args.ignore_denials
+        systems,
+        labels,
+        args.synonyms,
+        builder,
+        uses_notes,
+        say=True,
+        all_codes=args.all_codes,
+        misspelt=args.misspelt,
+        **fields,
     )
     record = record_of(builder if uses_notes else None, coder.code_counts, options, args.synonyms is not None)
     save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir)

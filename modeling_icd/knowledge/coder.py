@@ -15,8 +15,21 @@ from dataset_scripts.evidence import gold_evidence, marked_places
 
 from ..inference.tokens import codes_of_notes, texts_of_notes
 from ..terms_icd import TermsForICD
-from .build import Row, Seen, count_terms, make_coder, rows_of, say_terms, scores_of, set_scores, with_abbreviations
-from .sources import Term, evidence_terms, official_terms, read_synonyms
+from .build import (
+    CUES,
+    Row,
+    Seen,
+    common_stems,
+    count_terms,
+    cues_to_read,
+    make_coder,
+    rows_of,
+    say_terms,
+    scores_of,
+    set_scores,
+    with_abbreviations,
+)
+from .sources import Term, evidence_terms, further_codes, official_terms, read_synonyms
 
 
 class Coder(NamedTuple):
@@ -43,6 +56,8 @@ def build_coder(
     builder: ICDBuilder | None = None,
     use_notes: bool = True,
     say: bool = False,
+    all_codes: bool = False,
+    misspelt: bool = False,
     **fields: Any,
 ) -> Coder:
     """Build a coder of terms.
@@ -55,13 +70,20 @@ def build_coder(
         use_notes (`bool`): whether to take marked evidence of the training notes as terms, and to weigh all terms by how often
             they are right there; else of the data set the codes alone are taken.
         say (`bool`): whether to print how many terms there are, and what was left out.
-        fields: of the configuration.
+        all_codes (`bool`): whether all other codes of the systems that can be billed are labels, too, behind those of the data set.
+        misspelt (`bool`): whether a word with a letter left out, or with two exchanged, is taken for the one of a term, unless it
+            is a word of several training notes itself.
+        fields: of the configuration. Where none says what is read of denials, uncertainty and the past, the training notes
+            decide; without them denials alone are read.
 
     Raises:
         ValueError: where there are no titles, or no term for any code; where the file of synonyms is wrong.
     """
     if labels is None and builder is not None:
         labels = builder.info.features["codes"].feature.names
+    own_codes = frozenset(labels or ())
+    if all_codes and labels is not None:
+        labels = [*labels, *(code for system in systems for code in further_codes(system, labels))]
     titles: dict[str, str] = {}
     terms: list[Term] = []
     for system in systems:
@@ -78,15 +100,25 @@ def build_coder(
         texts = texts_of_notes(train)
         terms += [term for term in evidence_terms(texts, marked_phrases(train, builder)) if term.code in set(labels)]
     short, num_long = rows_of(terms)
-    if is_whole:  # a code without a term is never found, and a whole system has many
-        named = {row.term.code for row in short}
+    if is_whole or all_codes:  # a code without a term is never found, and a whole system has many
+        named = {row.term.code for row in short} | own_codes
         labels = [code for code in labels if code in named]
-    model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), **fields)
+    unless = None if not misspelt else set() if train is None else common_stems(texts)
+    model, tokenizer, rows = make_coder(labels, titles, with_abbreviations(short), unless, **fields)
     if say:
         say_terms(rows, len(labels), num_long)
     if train is None:
         return Coder(model, tokenizer, rows, None, {})
     codes = codes_of_notes(train)
+    if not any(name in fields for name in CUES.values()):
+        read = cues_to_read(model, tokenizer, texts, codes)
+        for name, is_read in read.items():
+            setattr(model.config, name, is_read)
+            setattr(model.score, name, is_read)
+        if say:
+            print(
+                f"Of what changes what is said these count: {', '.join(cue for cue in CUES if read[CUES[cue]]) or 'none'}."
+            )
     seen = count_terms(model, tokenizer, texts, codes)
     set_scores(model, scores_of(rows, seen))
     counts = Counter(code for of_note in codes for code in of_note)

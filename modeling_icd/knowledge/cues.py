@@ -37,6 +37,18 @@ FAMILY = frozenset(
         *("familiar", "familiares", "madre", "padre", "hermano", "hermana", "abuelo", "abuela"),
     )
 )
+# What says that a condition is not known for sure, up to the end of the sentence or one of `BUT`, at most `SCOPE` words.
+UNCERTAIN = frozenset(
+    (
+        *("possible", "possibly", "probable", "probably", "suspected", "suspicious", "suspicion", "questionable"),
+        *("may", "might", "could", "likely", "versus", "vs", "evaluate", "rule_out", "concern", "presumed"),
+        *("posible", "posiblemente", "probablemente", "sospecha", "sospechoso", "dudoso", "presunto"),
+    )
+)
+# What says that a condition was there before, up to where an uncertain one ends.
+PAST = frozenset(("history_of", "status_post", "previous", "prior", "antecedente_de", "previo"))
+# Who is spoken of once more after a comma, where a sentence began with a relative.
+SUBJECTS = frozenset(("patient", "he", "she", "child", "boy", "girl", "paciente", "nino", "nina"))
 # Words that no term needs.
 SMALL_WORDS = frozenset(
     (

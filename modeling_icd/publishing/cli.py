@@ -24,6 +24,7 @@ from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
 from .folder import ModelFolder, check_repo_id, read_content, real_datasets
 from .hub import PushError, push
+from .memorisation import probe
 from .notes import TrainingNotes, load_notes, notes_of_model
 from .privacy import MIN_NOTES_OF_WORD, Finding, check_files, local_names
 from .release import GATES, Release, left_out, outgoing_files, plan_release
@@ -272,7 +273,10 @@ def check(
 ) -> list[Finding]:
     """Run the privacy check and print its findings; nothing may be written or pushed unless the result is empty."""
     names = local_names(folder, public=release.target)
-    return report_findings(check_files(files, names, notes, min_notes_of_word, release.base_model), len(files))
+    findings = check_files(files, names, notes, min_notes_of_word, release.base_model)
+    if release.with_weights and "generative" in folder.config:
+        findings += probe(folder.path, notes)
+    return report_findings(findings, len(files))
 
 
 def report_findings(findings: list[Finding], num_files: int) -> list[Finding]:

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 from peft import LoraConfig
 
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 
 from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 from ..evaluation.yardsticks import COMPARED, WARNING
+from ..generative_icd import KEPT_FIELDS, SETTINGS
 from ..graph_icd import GRAPH_SOURCES
 from ..heads import HEADS
 from ..modeling_icd import MODELS
@@ -114,12 +116,21 @@ YARDSTICKS = record_of(
 # A value may be the name of a column of the user's own files, or what stands between two codes.
 OPTION = text(r"\w{1,60}=[\w .,:;|&()#+-]{0,500}", "NAME=VALUE")
 LICENSE_ID = text(r"[a-z0-9.-]{1,60}", "the id of a license")
+
+
+def _counts_codes(value: Any) -> bool:
+    """Whole numbers by code, or by group of codes; of names with a dash, such as a date, groups alone."""
+    return map_of(WHOLE, key=r"[A-Z0-9.-]{1,10}").accepts(value) and all(
+        "-" not in name or grouping_of([name]) is not None for name in value
+    )
+
+
 TRAINING_DATA_FIELDS = {
     **dict.fromkeys(("dataset", "config"), NAME),
     "options": list_of(OPTION),
     **dict.fromkeys(("synthetic", "open"), FLAG),
     "license": LICENSE_ID,
-    "code_counts": map_of(WHOLE, key=r"[A-Z0-9.]{1,10}"),
+    "code_counts": Kind("an object, each code or group of codes with a whole number", _counts_codes),
     "seed": optional(WHOLE),
     "yardsticks": YARDSTICKS,
     **dict.fromkeys(("weights", "adapter", "seal"), DIGEST),
@@ -130,16 +141,25 @@ TRAINING_DATA: Kind = optional(record_of(TRAINING_DATA_FIELDS)).called(
 )
 
 
+def granularity_of(training_data: Mapping[str, Any] | None) -> str | None:
+    """What the codes of a model are grouped to, as its record says; `None` where they are not."""
+    options = dict(pair.split("=", 1) for pair in (training_data or {}).get("options") or ())
+    return options["granularity"] if options.get("granularity") in GROUP_NAMES else None
+
+
 def _is_code_table(value: Any) -> bool:
-    """Class ids from 0 on, each with a code of ICD; all of one edition."""
+    """Class ids from 0 on, each with a code of ICD or a group of such codes; all of one edition."""
     if not isinstance(value, dict) or set(value) != {str(i) for i in range(len(value))}:
         return False
     codes = list(value.values())
-    return all(isinstance(code, str) for code in codes) and classification_of(codes) is not None
+    if not all(isinstance(code, str) for code in codes):
+        return False
+    return classification_of(codes) is not None or grouping_of(codes) is not None
 
 
 ID2LABEL = Kind(
-    "the codes of the model, dotted and all of one edition of ICD, by their class ids from 0 on", _is_code_table
+    "the codes of the model, dotted and all of one edition of ICD, or groups of such codes, by their class ids from 0 on",
+    _is_code_table,
 )
 ARCHITECTURES = tuple(model.__name__ for model in MODELS.values())
 _CLASSES = one_of(*(f"modeling_icd.{name}" for name in ARCHITECTURES))
@@ -183,6 +203,8 @@ ATTENTION = text(r"[\w./-]{1,60}", "the name of an attention or of a kernel")
 READER = record_of(
     {"dtype": WORD, "attn_implementation": optional(ATTENTION), "quantization": optional(WORD)}, others=NOTHING
 )
+# Beside its fields, a configuration holds where it was loaded from, which never goes out and is not worth a word.
+SILENTLY_DROPPED = {"_name_or_path", "_model_name_or_path"}
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
 DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
 # A folder of one machine says nothing to others: what goes out names the Hub id in its place; see `public_config`.
@@ -234,8 +256,30 @@ CONFIG: dict[str, Kind] = {
     **dict.fromkeys(("target_recall", "review_threshold", "review_precision"), FIGURE),
 }
 CONFIG_REQUIRED = ("architectures", "id2label")
-# Beside these, a configuration holds where it was loaded from, which never goes out and is not worth a word.
-SILENTLY_DROPPED = {"_name_or_path"}
+# Of a generative coder: how it is asked, in words of whoever trained it. Notes in its prompt are refused before; see folder.py.
+_GENERATIVE = {"instruction": STRING, "examples": Kind("no notes", lambda value: value == [])}
+GENERATIVE = record_of({**dict.fromkeys(SETTINGS, SCALAR), **_GENERATIVE}, others=NOTHING).called(
+    f"an object with some of {', '.join(SETTINGS)}, single words and numbers but for the instruction"
+)
+
+
+def config_kinds(config: Mapping[str, Any]) -> dict[str, Kind]:
+    """What each field of a `config.json` must be. A generative coder's is that of a language model, whichever, with ours beside."""
+    if "generative" not in config:
+        return CONFIG
+    of_language_model = Kind("numbers, switches and single words", _is_plain)
+    ours = {
+        name: CONFIG[name] for name in (*KEPT_FIELDS, "custom_pipelines", "modeling_icd_version") if name in CONFIG
+    }
+    return {
+        **dict.fromkeys((name for name in config if name not in SILENTLY_DROPPED), of_language_model),
+        **ours,
+        **BACKBONE,
+        "architectures": list_of(text(r"\w{1,60}ForCausalLM", "the class of a language model")),
+        "auto_map": whole({"AutoModelForSequenceClassification": one_of("generative_icd.GenerativeForICD")}, NOTHING),
+        "generative": GENERATIVE,
+    }
+
 
 # A file of vectors is named by its path, which never goes out.
 VECTORS_FILE = re.compile(r"vectors=(?!(?:word2vec|random)$)")
@@ -254,6 +298,7 @@ _MODEL_SETTINGS = {
     "lora_r": WHOLE,
     "label_graph": optional(list_of(one_of(*GRAPH_SOURCES))),
     "attn_implementation": either(_SETTING, ATTENTION),
+    "instruction": optional(STRING),
 }
 RUN: dict[str, Kind] = {
     "model": record_of(_MODEL_SETTINGS, ("backbone", "freeze_backbone", "lora_r"), others=_SETTING).called(
@@ -358,6 +403,13 @@ TOKENIZER_FILE: dict[str, Kind] = {
 WEIGHTS_INDEX: dict[str, Kind] = {
     "metadata": record_of({"total_size": NUMBER, "total_parameters": WHOLE}, others=NOTHING),
     "weight_map": map_of(text(r"model-\d{5}-of-\d{5}\.safetensors", "a file of weights"), key=r"[\w.]{1,200}"),
+}
+GENERATION: dict[str, Kind] = {
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), IDS),
+    **dict.fromkeys(
+        ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "use_cache"), SCALAR
+    ),
+    "transformers_version": optional(VERSION),
 }
 _MODULES = optional(either(text(r"[\w.|*()\\+\[\]^$?-]{1,2000}", "a pattern of names of modules"), list_of(WORD)))
 ADAPTER: dict[str, Kind] = {

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 from dataset_scripts.files import read_json
 
 from ..evaluation.results import MEMBERSHIP_FILE
@@ -30,14 +32,19 @@ from .fields import (
     RUN_REQUIRED,
     WORD_READER,
     check_fields,
+    config_kinds,
+    granularity_of,
     records_of,
 )
 
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OF_ICD = (
-    "a model of other codes is not published, since nothing tells its codes from words of a note. If they are of ICD, train it with "
-    "`--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them and puts their dots in."
+    "a model of other codes is not published, since nothing tells its codes from words or numbers of a note, and the privacy check "
+    "takes no code for an id. If they are of ICD, train it with `--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which "
+    "checks them and puts their dots in. If they are a hospital's own, or of more than one edition, put the code of one edition of ICD "
+    "that each stands for in its place in the table of codes, and train on that; without it the folder can be used, and handed on within "
+    "the house, as it is."
 )
 RESULTS_FILES = ("results.json", "evaluation/test/results.json")
 
@@ -56,6 +63,19 @@ def check_repo_id(repo_id: str) -> None:
     """Raise a `ValueError` where this is not the name of a repository."""
     if not REPO_ID.fullmatch(repo_id):
         raise ValueError(f"`--repo_id` must be OWNER/NAME, got {repo_id!r}.")
+
+
+def check_groups(config: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` where the classes of a model are called as groups of codes are, and its record does not say that they
+    are: a hospital's own codes may be `1`, `2` and `3`, as chapters of ICD-10-PCS."""
+    codes = list(config["id2label"].values())
+    grouping = None if classification_of(codes) is not None else grouping_of(codes)
+    if grouping is not None and granularity_of(config.get("training_data")) != grouping[0]:
+        granularity, classification = grouping
+        raise ValueError(
+            f"`id2label` of config.json looks like {GROUP_NAMES[granularity]} of {classification.name}, but the record of training has "
+            f"no `granularity={granularity}`: {OF_ICD}"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,11 +102,13 @@ class ModelFolder:
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         refuse_terms(config)
+        refuse_examples(config)
         refuse_fusion(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
-        check_fields("config.json", config, CONFIG, remedy, CONFIG_REQUIRED)
+        check_fields("config.json", config, config_kinds(config), remedy, CONFIG_REQUIRED)
+        check_groups(config)
         backbone = config.get("backbone_config", config)
         of_backbone = WORD_READER if reads_words(config) else BACKBONE
         check_fields("config.json", backbone, of_backbone, remedy, tuple(of_backbone))
@@ -155,6 +177,20 @@ def refuse_terms(config: Mapping[str, Any]) -> None:
         "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
         "its tokenizer's own `push_to_hub` upload it."
     )
+
+
+def refuse_examples(config: Mapping[str, Any]) -> None:
+    """Refuse a generative coder that has notes in its prompt.
+
+    Raises:
+        ValueError: where this is one.
+    """
+    settings = config.get("generative")
+    if isinstance(settings, Mapping) and settings.get("examples"):
+        raise ValueError(
+            "This coder has training notes in its prompt, which `config.json` holds word by word, so nothing of it is published: make "
+            "one with `shots` 0."
+        )
 
 
 def refuse_fusion(config: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from dataset_scripts.builders.cmc2007 import TITLES as CMC_TITLES
 from dataset_scripts.codes.classification import classification_of
+from dataset_scripts.codes.grouping import grouping_of, load_group_titles
 from dataset_scripts.facts import PHYSIONET_LICENSE, PHYSIONET_LICENSE_URL
 from dataset_scripts.files import read_json
 from dataset_scripts.marker import corpus_titles
@@ -22,13 +23,14 @@ from ..sharing_icd import is_sealed, names_a_folder, seal_training_data
 from .fields import (
     ADAPTER,
     ADAPTER_REQUIRED,
-    CONFIG,
+    GENERATION,
     SCALAR,
     SPECIAL_TOKENS,
     TOKENIZER,
     VECTORS_FILE,
     WEIGHTS_INDEX,
     check_fields,
+    config_kinds,
     public_fields,
     public_training_data,
     unknown_fields,
@@ -43,14 +45,18 @@ GATES = ("manual", "auto", "no")
 # is this package's, which the results were measured with and the tests have read: not what lies in the folder.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
-COPIED = re.compile(r"(tokenizer|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model")
+COPIED = re.compile(
+    r"(tokenizer|added_tokens|vocab)\.json|merges\.txt|vocab\.txt|tokenizer\.model|chat_template\.jinja"
+)
 ADAPTER_CONFIG = "adapter_config.json"
+GENERATION_CONFIG = "generation_config.json"  # of a language model
 # These go out by their known fields; see `fields.py`.
 BY_FIELD = {
     "tokenizer_config.json": TOKENIZER,
     "special_tokens_map.json": SPECIAL_TOKENS,
     WEIGHTS_INDEX_FILE: WEIGHTS_INDEX,
     ADAPTER_CONFIG: ADAPTER,
+    GENERATION_CONFIG: GENERATION,
 }
 PACKAGE = Path(__file__).resolve().parents[1]
 # For Inference Endpoints, where there are weights to run.
@@ -77,11 +83,14 @@ loss loss_options loss_reduction evidence_weight tree_smoothing category_weight 
 contrast_weight contrast_temperature contrast_codes head_start start_notes start_titles start_titles_up_to
 start_evidence guidelines guidelines_rare evidence_sentences
 lora_r lora_alpha lora_dropout lora_layers_from save_adapter
+stage instruction codes_in_prompt titles shots order max_note_tokens long_notes max_codes constrained num_beams num_samples
+sample_temperature tree_tokens canaries invalid_penalty
 """
 _PUBLIC_TRAINING = """
 seed num_train_epochs max_steps per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps
 learning_rate head_learning_rate weight_decay lr_scheduler_type warmup_steps max_grad_norm optim bf16 fp16
 early_stopping_patience refit_on_validation threshold_rule
+packing max_length num_generations beta temperature max_completion_length
 """
 PUBLIC_MODEL = _PUBLIC_MODEL.split()
 PUBLIC_TRAINING = (*_PUBLIC_TRAINING.split(), *rule_options(), "calibration", "review_precision")
@@ -292,7 +301,7 @@ def left_out(folder: ModelFolder, release: Release, titles: Collection[str] = ()
     """What the files of the folder hold beside their known fields, and so does not go out: one line for each file."""
     contents = _read_by_field(folder, release)
     unknown = {name: public_fields(content, BY_FIELD[name])[1] for name, content in contents.items()}
-    unknown["config.json"] = public_fields(folder.config, CONFIG)[1]
+    unknown["config.json"] = public_fields(folder.config, config_kinds(folder.config))[1]
     record = folder.config.get("training_data") or {}
     unknown["config.json"] += [f"training_data.{name}" for name in sorted(unknown_fields(record))]
     lines = [f"{name}: {', '.join(names)} (unknown fields)" for name, names in sorted(unknown.items()) if names]
@@ -314,6 +323,8 @@ def public_titles(
     known = {*titles, *corpus_titles(), *CMC_TITLES.values()}
     if (classification := classification_of(codes)) is not None:
         known.update(classification.load_titles().values())
+    if (grouping := grouping_of(codes)) is not None:
+        known.update(load_group_titles(*grouping).values())
     return {code: descriptions[code] for code in codes if descriptions.get(code) in known}
 
 
@@ -328,7 +339,7 @@ def with_public_backbone(config: dict[str, Any], release: Release) -> dict[str, 
 
 def public_config(folder: ModelFolder, release: Release, titles: Collection[str] = ()) -> dict[str, Any]:
     """The known fields of the configuration; without weights, none of them that was fitted on notes."""
-    public, _ = public_fields(with_public_backbone(folder.config, release), CONFIG)
+    public, _ = public_fields(with_public_backbone(folder.config, release), config_kinds(folder.config))
     public["label2id"] = {code: i for i, code in enumerate(folder.codes)}
     if public.get("code_descriptions"):
         public["code_descriptions"] = public_titles(folder.codes, public["code_descriptions"], titles)
@@ -371,7 +382,9 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
     texts = []
     for number, run in enumerate(folder.runs, start=1):
         model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
-        if not model.get("lora_r"):
+        if model["model"] == "generative":  # of which nothing is frozen, and LoRA the default
+            model.pop("freeze_backbone", None)
+        elif not model.get("lora_r"):
             model = {key: value for key, value in model.items() if not key.startswith("lora_")}
         if "reader_options" in model:
             model["reader_options"] = [

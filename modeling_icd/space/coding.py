@@ -14,12 +14,13 @@ import torch
 from ..decision_icd import calibrated_scores, flags_of, predicted, rule_in_force, threshold_value
 from ..evidence_icd import token_weights, word_weights
 from ..extras.audit import likely_missed, likely_unsupported
-from ..heads import HEADS, find_head
+from ..heads import HEADS
 from ..inference.linear import fast_linear_layers
 from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
 from ..pipeline_icd import encode_note, padded
 from ..sharing_icd import claimed_access
+from ..terms_icd import NO_TERM_LOGIT
 from ..windows_icd import window_starts
 from .line import Watch
 from .titles import Code, TitleSearch, classify, describe_code
@@ -48,7 +49,6 @@ class Coder:
 
     Raises:
         ValueError, FileNotFoundError: as `load_model` does.
-        ValueError: where it is a coder by terms, which has no hidden states for the page to look into.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ class Coder:
         self.key = key
         self.name = Path(model_id).resolve().name if Path(model_id).is_dir() else model_id
         self.model, self.config = self.pipeline.model, self.pipeline.model.config
-        if self.config.head not in HEADS:
+        if self.config.head == "generative":
             raise ValueError(
-                f"{model_id} is a coder by terms, which the page cannot show: code notes with `modeling-icd predict`."
+                f"{model_id} is a language model that answers with codes, and says of no words why: code notes with "
+                "`modeling-icd predict`."
             )
         self.names: list[str] = [self.config.id2label[i] for i in range(len(self.config.id2label))]
         descriptions = self.config.code_descriptions or {}
@@ -75,6 +76,8 @@ class Coder:
         self.titles: TitleSearch | None = None
         self.language = language_of(Path(model_id), self.config.training_data)
         self._id_of = ids_by_spelling(self.names)
+        # A coder by terms is in no table of heads: its one method takes no time.
+        self._attends = self.config.head in HEADS and HEADS[self.config.head].attends
         # What the head gives for states of nothing says whether it tells what a code was read from.
         nothing = torch.zeros(2, self.config.hidden_size, dtype=self.model.dtype, device=self.model.device)
         self.has_evidence = token_weights(self.model.score, nothing, [0]) is not None
@@ -145,7 +148,7 @@ class Coder:
             is_predicted = predicted(scores, self.config)
             audited = None
             if known or unknown:
-                missed = likely_missed(scores.numpy(), known)
+                missed = [i for i in likely_missed(scores.numpy(), known) if self._is_said(scores)[i]]
                 audited = {
                     "missed": missed,
                     "unsupported": likely_unsupported(scores.numpy(), known, is_predicted.numpy()),
@@ -212,11 +215,10 @@ class Coder:
             if mask is not None and mask.dim() == 2:
                 watch.done = min(watch.total, watch.done + int(mask.sum()))
 
-        hooks = [
-            part.register_forward_pre_hook(before, with_kwargs=True) for part in (self.model.model, self.model.score)
-        ]
+        backbone = self.model.base_model  # the model itself where it has none
+        hooks = [part.register_forward_pre_hook(before, with_kwargs=True) for part in (backbone, self.model.score)]
         if counts:
-            hooks.append(self.model.model.register_forward_hook(after, with_kwargs=True))
+            hooks.append(backbone.register_forward_hook(after, with_kwargs=True))
         try:
             yield
         finally:
@@ -227,9 +229,17 @@ class Coder:
         """Class ids by falling score: the best ones, all that are predicted, and further ones."""
         order = scores.argsort(descending=True, stable=True)
         wanted = is_predicted.clone()
-        wanted[order[:NUM_LISTED]] = True
+        best = order[:NUM_LISTED]
+        wanted[best] |= self._is_said(scores)[best]
         wanted[list(further)] = True
         return order[wanted[order]].tolist()
+
+    def _is_said(self, scores: torch.Tensor) -> torch.Tensor:
+        """Which codes anything in the note speaks for, bool `(C,)`: a coder by terms gives one lowest score to all others."""
+        if self.config.head in HEADS:
+            return torch.ones_like(scores, dtype=torch.bool)
+        nothing = torch.full((1, len(scores)), NO_TERM_LOGIT)
+        return scores > calibrated_scores(nothing, self.config.calibration)[0]
 
     def _evidence(
         self, encoded: dict[str, Any], states: torch.Tensor, listed: list[int], is_sure: torch.Tensor
@@ -240,10 +250,10 @@ class Coder:
         where the head attends, since a gradient for each would take seconds.
         """
         head = self.model.score
-        weights = token_weights(head, states, listed, "attention" if find_head(self.config.head).attends else None)
+        weights = token_weights(head, states, listed, "attention" if self._attends else None)
         if weights is None:
             return [[] for _ in listed]
-        if find_head(self.config.head).attends:
+        if self._attends:
             ids = [class_id for class_id, is_one in zip(listed, is_sure.tolist(), strict=True) if is_one]
             own = token_weights(head, states, ids)
             assert own is not None  # since there is attention

@@ -17,7 +17,7 @@ from ..evaluation.decisions import DecisionArguments
 from ..evaluation.icd_metrics.accumulator import SCORE_STORAGES
 from ..graph_icd import GRAPH_SOURCES, complete_label_graph
 from ..heads import ARCHITECTURES, HEADS, NORMS, find_head
-from ..inference.loading import ReaderArguments
+from ..inference.loading import ReaderArguments, check_texts
 from ..inference.model_folder import WORDS
 from ..inference.state_formats import FORMATS, StateFormat
 from ..loss_icd import LOSSES, REDUCTIONS
@@ -416,6 +416,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        check_texts(self)
         has_files = any(getattr(self, name) is not None for name in FILE_OPTIONS)
         self.dataset = self.dataset or ("files" if has_files else "")
         if not self.dataset:

@@ -19,7 +19,10 @@ from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 CHECKOUT = Path(__file__).parents[2] / "configs"
 PATTERNS = ("*.yaml", "heads/*.yaml", "peers/*.yaml")  # the others are for other programs
 # Models that have a training of their own: the value of `model` in a configuration, and the module whose `run(arguments)` trains it.
-OTHER_TRAININGS: dict[str, str] = {"fusion": "modeling_icd.training.fusion"}
+OTHER_TRAININGS: dict[str, str] = {
+    "fusion": "modeling_icd.training.fusion",
+    "generative": "modeling_icd.generative.training",
+}
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
@@ -27,7 +30,7 @@ SHOWN = {
     "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
     "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
     "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`",
-    "model": "`direct`, `multirescnn` (a Llama), `generic` (any backbone, any `head`), or of words: "
+    "model": "`direct`, `multirescnn`, `generic` (any `head`), `generative` (a language model), or of words: "
     "`word_multirescnn`, `caml`, `laat`, `cnn`, `gru`",
     **dict.fromkeys(("freeze_backbone", "lora_r")),
     "num_train_epochs": "how often all notes are read",
@@ -77,18 +80,33 @@ def trainer_of(arguments: list[str]) -> Callable[[list[str]], int] | None:
     Args:
         arguments (`list[str]`): of `train`, its configuration file found.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
-    parser.add_argument("--model")
-    given, _ = parser.parse_known_args(arguments)
-    model = given.model
-    if model is None and given.config is not None:
-        with suppress(OSError, yaml.YAMLError):  # of which the training itself tells
-            fields = yaml.safe_load(Path(given.config).read_text(encoding="utf-8"))
-            model = fields.get("model") if isinstance(fields, dict) else None
+    model = given_field(arguments, "model")
     if model not in OTHER_TRAININGS:
         return None
     return importlib.import_module(OTHER_TRAININGS[model]).run
+
+
+def given_field(arguments: list[str], name: str) -> str | None:
+    """The text that a command line, or else its configuration file, gives for a field; `None` where neither does. For a choice that
+    must be known before all fields are read.
+
+    Raises:
+        ValueError: where the file is not UTF-8.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parser.add_argument(f"--{name}")
+    given, _ = parser.parse_known_args(arguments)
+    value = getattr(given, name)
+    if value is None and given.config is not None:
+        try:
+            fields = yaml.safe_load(Path(given.config).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{given.config} is not UTF-8 text: save it as UTF-8.") from None
+        except (OSError, yaml.YAMLError):  # of which the training itself tells
+            return None
+        value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def by_folder(names: Iterable[str]) -> str:

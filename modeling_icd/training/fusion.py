@@ -48,7 +48,7 @@ from .fusion_trees import Rows, fit_trees, rows_of
 from .models import configuration_fields, without_load_report
 from .notes import build_dataset, describe_training_data, say_who_may_have, warn
 from .output_folder import check_output_dir, check_same_notes
-from .run import find_backbone, parse_options
+from .run import find_backbone, parse
 from .saving import save_run
 
 
@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
     parser = TrlParser(
         [FusionArguments, DataArguments, ICDTrainingArguments], prog=f"{PROGRAM} train", add_help=False, usage=USAGE
     )
-    print(train(*parse_options(parser, arguments)))
+    print(train(*parse(parser, arguments)))
     return 0
 
 

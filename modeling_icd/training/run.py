@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import datasets
 from datasets.exceptions import DatasetsError
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoTokenizer, TrainingArguments, set_seed
 from trl import TrlParser
 
 from dataset_scripts import ICDBuilder
@@ -58,7 +58,7 @@ from .output_folder import check_output_dir, check_same_notes, remove_checkpoint
 from .processes import end_processes, fill_states, is_lost_process
 from .saving import save_run
 from .sharding import whole_weights
-from .start import queries_per_code, start_head
+from .start import check_codes_to_start, queries_per_code, start_head
 from .trainer import make_trainer, predict_split
 from .word_reader import find_word_reader
 from .word_vectors import check_vectors
@@ -78,28 +78,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
 
     Several processes (`torchrun`) share training, hidden states and prediction; the first one alone writes the rest.
     """
-    if args.push_to_hub:
-        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
-    check_report_to(args)
-    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
-        raise ValueError(
-            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
-            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
-        )
-    if (words := model_args.parsed_reader_options()) is not None:
-        check_vectors(words.vectors)
+    check_arguments(model_args, args)
     run = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
-    output_dir = Path(args.output_dir)
-    # What can be turned back into notes never lies in the folder that is published.
-    private_dir = Path(f"{output_dir}-private")
-    for folder in (output_dir, private_dir):
-        check_writable(folder, is_folder=True)
-    first_process_only(lambda: check_output_dir(run, args))
+    output_dir, private_dir = open_folders(run, args)
     set_seed(args.seed)
     is_first = args.process_index == 0
     if not is_first:
         datasets.disable_progress_bars()
-    make_folder(output_dir)
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()
@@ -111,6 +96,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         for name, split in splits.items()
     )
     gold = list(validation.tokens["label_ids"])
+    if model_args.start_titles:
+        started_with = [training.tokens, *([validation.tokens] if args.refit_on_validation else [])]
+        label_ids = chain.from_iterable(notes["label_ids"] for notes in started_with)
+        check_codes_to_start(model, label_ids, model_args.start_titles_up_to)
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
@@ -125,9 +114,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         parts = [training.tokens, validation.tokens, *further]
         store = fill_store(folder, model, data_args.hidden_states_format, parts, args)
     collator = ICDCollator(len(codes), hidden_states=store)
-    resume = first_process_only(lambda: checkpoint_to_resume(args, model.config.training_data))
-    if resume is None:
-        first_process_only(lambda: remove_checkpoints(output_dir))
+    resume = find_checkpoint(args, model.config.training_data)
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
     trainer = make_trainer(
         model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold, further
@@ -162,6 +149,39 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
+
+
+def open_folders(run: dict[str, Any], args: ICDTrainingArguments) -> tuple[Path, Path]:
+    """The folder of the model, which is made, and the private one beside it: what can be turned back into notes never lies in the
+    folder that is published. Both are checked before anything is computed."""
+    output_dir = Path(args.output_dir)
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
+    first_process_only(lambda: check_output_dir(run, args))
+    return make_folder(output_dir), private_dir
+
+
+def find_checkpoint(args: ICDTrainingArguments, training_data: dict[str, Any]) -> str | None:
+    """The checkpoint to go on from, if that was asked for. Otherwise those of an earlier run are removed."""
+    resume = first_process_only(lambda: checkpoint_to_resume(args, training_data))
+    if resume is None:
+        first_process_only(lambda: remove_checkpoints(Path(args.output_dir)))
+    return resume
+
+
+def check_arguments(model_args: ModelArguments, args: ICDTrainingArguments) -> None:
+    """Raise a `ValueError` where arguments cannot be followed, which is to be known before anything is written."""
+    if args.push_to_hub:
+        raise ValueError("`train` uploads nothing: push the model with `modeling-icd publish`.")
+    check_report_to(args)
+    if model_args.contrast_weight and args.per_device_train_batch_size < 3:
+        raise ValueError(
+            "`contrast_weight` compares two notes that have a code with one that has it not, and a batch holds "
+            f"{args.per_device_train_batch_size} (`per_device_train_batch_size`): give at least 3, better many more."
+        )
+    if (words := model_args.parsed_reader_options()) is not None:
+        check_vectors(words.vectors)
 
 
 def say_sizes(training: datasets.Dataset, validation: datasets.Dataset, model: ModelForICDCoding) -> None:
@@ -205,23 +225,45 @@ def gather(
     model_args: ModelArguments, data_args: DataArguments, args: ICDTrainingArguments, private_dir: Path
 ) -> Materials:
     """Build the data set, find the backbone and its tokenizer, and say how the model is made of them."""
-    builder = first_process_first(lambda: build_dataset(data_args, private_dir / "cache"))
-    splits = learning_splits(builder, data_args)
-    learned_splits = [splits["training"], *([splits["validation"]] if args.refit_on_validation else [])]
-    training_data = describe_training_data(data_args, builder, learned_splits)
-    first_process_only(lambda: check_same_notes(training_data, args))
+    builder, splits, learned_splits, training_data = notes_to_learn(
+        data_args, args, private_dir, with_validation=args.refit_on_validation
+    )
     codes = list(training_data["code_counts"])
     if model_args.start_titles:
-        check_titles(model_args, training_data["code_counts"], builder.code_descriptions)
+        check_titles(codes, builder.code_descriptions)
 
     def texts() -> Iterator[str]:
         return (text for split in learned_splits for text in texts_of_notes(split))
 
-    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in learned_splits)
-    first_process_only(lambda: write_learned(texts(), private_dir, chain.from_iterable(named)))
+    remember_notes(learned_splits, data_args, training_data, private_dir)
     backbone = find_backbone(model_args, args, texts, private_dir)
     new_model = partial(build_model, model_args, backbone, codes, builder.code_descriptions, training_data)
     return Materials(splits, training_data, AutoTokenizer.from_pretrained(backbone), new_model)
+
+
+def notes_to_learn(
+    data_args: DataArguments, args: TrainingArguments, private_dir: Path, with_validation: bool = False
+) -> tuple[ICDBuilder, dict[str, datasets.Dataset], list[datasets.Dataset], dict[str, Any]]:
+    """Build the data set: its builder, its splits (see [`learning_splits`]), those of them that are learned from, and the record of
+    what is learned from."""
+    builder = first_process_first(lambda: build_dataset(data_args, private_dir / "cache"))
+    splits = learning_splits(builder, data_args)
+    learned_splits = [splits["training"], *([splits["validation"]] if with_validation else [])]
+    training_data = describe_training_data(data_args, builder, learned_splits)
+    first_process_only(lambda: check_same_notes(training_data, args))
+    return builder, splits, learned_splits, training_data
+
+
+def remember_notes(
+    learned_splits: Sequence[datasets.Dataset],
+    data_args: DataArguments,
+    training_data: Mapping[str, Any],
+    private_dir: Path,
+) -> None:
+    """Write down which notes and admissions are learned from; see learned_notes.py."""
+    texts = (text for split in learned_splits for text in texts_of_notes(split))
+    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in learned_splits)
+    first_process_only(lambda: write_learned(texts, private_dir, chain.from_iterable(named)))
 
 
 def learning_splits(builder: ICDBuilder, data_args: DataArguments) -> dict[str, datasets.Dataset]:
@@ -248,16 +290,10 @@ def find_backbone(
     return backbone
 
 
-def check_titles(model_args: ModelArguments, counts: Mapping[str, int], titles: Mapping[str, str]) -> None:
-    """Raise a `ValueError` where `start_titles` would start no code, of those with so many notes (`counts`)."""
-    titled = [count for code, count in counts.items() if code in titles]
-    if not titled:
+def check_titles(codes: Iterable[str], titles: Mapping[str, str]) -> None:
+    """Raise a `ValueError` where `start_titles` has no title to start from."""
+    if not any(code in titles for code in codes):
         raise nothing_to_start("this data set has none")
-    limit = model_args.start_titles_up_to
-    if limit is not None and min(titled) > limit:
-        raise nothing_to_start(
-            f"no code with a title has at most {limit} training notes (`start_titles_up_to`), the rarest has {min(titled)}"
-        )
 
 
 def check_can_start(model: ModelForICDCoding, backbone: str) -> None:
@@ -382,10 +418,35 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         raise ValueError("Give a configuration: `modeling-icd train files_direct --data_dir DIR`, or see `--help`.")
     if (train_other := trainer_of(arguments)) is not None:
         return train_other(arguments)
-    model_args, data_args, args = parse_options(parser, arguments)
+    model_args, data_args, args = parse(parser, arguments)
     after_training = None if plan_push is None else plan_push(model_args, data_args, args)
+    return train_to_end(lambda: train(model_args, data_args, args), args, after_training)
+
+
+def parse(parser: TrlParser, arguments: list[str]) -> tuple[Any, ...]:
+    """The arguments of a run, by their classes.
+
+    Raises:
+        ValueError: where there is no such option, or one is out of range.
+    """
     try:
-        output_dir = train(model_args, data_args, args)
+        return parser.parse_args_and_config(arguments)
+    except ValueError as error:
+        unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
+        if not unknown:
+            raise
+        raise ValueError(
+            f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
+            "`code_system`, are given as `--dataset_options NAME=VALUE`."
+        ) from None
+
+
+def train_to_end(
+    train_one: Callable[[], Path], args: TrainingArguments, after_training: AfterTraining | None = None
+) -> int:
+    """Train, and publish if that was asked for; a run that ends early says how to go on. See [`main`] for the exit status."""
+    try:
+        output_dir = train_one()
     except (KeyboardInterrupt, Ended) as end:
         by, status = ("Ctrl-C", 130) if isinstance(end, KeyboardInterrupt) else (str(end), 128 + end.number)
         if args.process_index == 0:
@@ -404,24 +465,6 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
         return 0
     print(output_dir)
     return 0 if after_training is None else after_training(output_dir)
-
-
-def parse_options(parser: TrlParser, arguments: list[str]) -> Any:
-    """The argument classes of a parser, filled from a configuration file and the command line.
-
-    Raises:
-        ValueError: where an option is unknown; the message names it.
-    """
-    try:
-        return parser.parse_args_and_config(arguments)
-    except ValueError as error:
-        unknown = re.findall(r"'(--[\w-]+)", str(error)) if "HfArgumentParser" in str(error) else []
-        if not unknown:
-            raise
-        raise ValueError(
-            f"`train` has no option {', '.join(unknown)}: `--help_all` lists all of them. Those of the data set, such as "
-            "`code_system`, are given as `--dataset_options NAME=VALUE`."
-        ) from None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ code gives it a gradient a few times an epoch. What the notes say is there at on
 So the weights of a code that one note has come from that note's words. They are as confidential as those of a trained head.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from ..attention_icd import AttendingHead, SeveralQueries
 from ..heads import members_of, start_at_prior
 from ..inference.tokens import is_raw, tokenize_split
+from .arguments import nothing_to_start
 from .notes import notes_per_code
 
 
@@ -333,7 +334,7 @@ def start_head(
         )
     read_by_backbone = backbone_reader(model)
     titles = {code: ids for code, ids in (titles or {}).items() if ids}
-    starting = [code for code in titles if titles_up_to is None or counts[code] <= titles_up_to]
+    starting = codes_to_start(titles, counts, titles_up_to)
     if not can_start or not max_notes:
         texts = {
             code: [ids, *(terms or {}).get(code, [])][: queries_per_code(members[0])] for code, ids in titles.items()
@@ -352,6 +353,27 @@ def start_head(
             order = np.random.default_rng([seed, number]).permutation(len(chosen))
             own = chosen.select(order[: max(1, round(ENSEMBLE_SHARE * len(chosen)))])
         HeadStarter(member, own, read or read_by_backbone, title_states, show_progress).run(prior)
+
+
+def codes_to_start(titled: Iterable[int], counts: Sequence[int], limit: int | None) -> list[int]:
+    """Of the codes with a title those that start from it: all of them, or those that at most `limit` of the notes have that the
+    head is started with; `counts` `(C,)` are of these notes."""
+    return [code for code in titled if limit is None or counts[code] <= limit]
+
+
+def check_codes_to_start(model, label_ids: Iterable[Sequence[int]], limit: int | None) -> None:
+    """Raise a `ValueError` where no code of a model would start from its title, since more than `limit` notes have each.
+
+    Args:
+        label_ids (`Iterable[Sequence[int]]`): of all notes that the head of the model that is saved is started with.
+    """
+    counts = notes_per_code(label_ids, model.config.num_labels).tolist()
+    titled = [model.config.label2id[code] for code in model.config.code_descriptions or {}]
+    if titled and not codes_to_start(titled, counts, limit):
+        raise nothing_to_start(
+            f"no code with a title has at most {limit} training notes (`start_titles_up_to`), the rarest has "
+            f"{min(counts[code] for code in titled)}"
+        )
 
 
 def backbone_reader(model) -> Read:

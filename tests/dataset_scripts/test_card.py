@@ -76,20 +76,31 @@ def test_fields_and_example(card, tmp_path):
 
 def test_every_configuration_names_its_paper_and_its_splits(card, tmp_path):
     """In its description, which `describe` prints; and the table of the card has a row for each."""
-    write_corpus(tmp_path / "mimic3", num_admissions=60, length="short", show_progress=False)
+    write_corpus(tmp_path / "mimic3", num_admissions=60, length="short", mdace_charts=20, show_progress=False)
     write_mimic4(tmp_path / "mimic4", num_admissions=60, length="short", show_progress=False)
-    papers = {"full": "Mullenbach et al.", "top50": "Mullenbach et al."}
+    papers = {"clean": "Edin et al.", "mdace": "Cheng et al.", "mdace_charts": "Cheng et al."}
     table = card.text.split("| configuration | paper that reports on it |")[1].split("\n\n")[0]
     for name, cls in (("mimic3", MIMIC3), ("mimic4", MIMIC4)):
         for config in cls.BUILDER_CONFIGS:
             assert f"| `{name}` `{config.name}` |" in table
-            if config.name in ("custom", "mdace", "mdace_charts"):  # which need more than the tables
-                continue
-            builder = cls(config.name, data_dir=tmp_path / name, cache_dir=tmp_path / "cache")
-            said = builder.info.description
-            assert re.search("CAML's .*splits|The splits are ", said)
-            if config.name != "top50_corrected":
-                assert papers.get(config.name, "Edin et al.") in said
+            options = {"evidence": tmp_path / name / "mdace"} if config.name.startswith("mdace") else {}
+            options |= {"num_codes": 3} if config.name == "custom" else {}
+            said = cls(config.name, data_dir=tmp_path / name, cache_dir=tmp_path / "cache", **options).info.description
+            assert re.search("(CAML|MDACE)'s .*splits|The splits are ", said)
+            assert papers.get(config.name, "Mullenbach et al." if name == "mimic3" else "Edin et al.") in said
+
+
+def test_the_table_has_the_small_data_sets_too(card, shared_dir, tmp_path):
+    """With the admissions and codes that they have."""
+    table = card.text.split("| configuration | paper that reports on it |")[1].split("\n\n")[0]
+    for name, config in (("cmc2007", "default"), ("cmc2007", "fold0"), ("codiesp", "diagnoses_en_top50")):
+        builder = load_builder(name, config, data_dir=shared_dir / "data" / name, cache_dir=tmp_path / "cache")
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{name}` `{config}`"))
+        splits = builder.as_dataset()
+        numbers = [f"{len(splits[split]):,}" for split in ("train", "validation", "test") if split in splits]
+        assert " / ".join(numbers) in row
+        assert re.search(rf"\b{len(builder.code2id):,}\b", row)
+    assert "| `files` |" in table
 
 
 def test_sizes_in_the_card_are_the_published_ones(card):

@@ -5,12 +5,22 @@ import csv
 import pytest
 import test_mimic4
 from mimic3_tables import FULL, codes_of
+from mimic3_tables import rewrite as rewrite_table3
 from test_mimic4 import path_of, rewrite
 
 from dataset_scripts import MIMIC3, MIMIC4, load_builder
 from dataset_scripts.codes import published_titles
 from dataset_scripts.codes.classification import ICD9, ICD10
-from dataset_scripts.codes.grouping import CodeChange, ccs_groups, ccsr_groups, group_of, icd10cm_equivalents
+from dataset_scripts.codes.grouping import (
+    CodeChange,
+    ccs_groups,
+    ccsr_groups,
+    group_of,
+    grouping_of,
+    icd10cm_equivalents,
+    load_group_titles,
+)
+from dataset_scripts.synthetic import write_corpus as write_corpus3
 from dataset_scripts.synthetic.mimic4 import write_corpus
 
 
@@ -94,6 +104,9 @@ def test_missing_package_is_named(build, monkeypatch):
         build(granularity="ccs")
     with pytest.raises(ImportError, match=r"`to_icd10`, need"):
         build(to_icd10=True)
+    assert (
+        load_group_titles("ccs", ICD9) == load_group_titles("ccsr", ICD10) == {}
+    )  # a model of them can go out all the same
 
 
 # ---- MIMIC-III
@@ -160,16 +173,154 @@ def test_groups_of_mimic4(build4, tables4):
     assert unsplit(build4(granularity="ccsr"))[102] == {"CIR007"}
 
 
-def test_groups_change_no_split(tmp_path):
+CHOICES = [
+    {"granularity": "chapter"}, {"codes": ["401.9", "428.0", "038.9"]}, {"min_count": 1}, {"min_count": 20},
+    pytest.param({"to_icd10": True}, marks=needs_package), pytest.param({"granularity": "ccs"}, marks=needs_package),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stratified(tmp_path_factory):
+    """Builds a data set of ICD-9-CM of an invented corpus, on splits of our own."""
+    folder = tmp_path_factory.mktemp("stratified")
+    write_corpus3(folder / "mimic3", num_admissions=120, length="short", show_progress=False)
+    write_corpus(folder / "mimic4", num_admissions=240, length="short", show_progress=False)
+    configs = {"mimic3": "clean", "mimic4": "icd9"}
+
+    def build(dataset, **options):
+        options = {"data_dir": folder / dataset, "cache_dir": folder / "cache", "splits": "stratified", **options}
+        builder = load_builder(dataset, configs[dataset], **options)
+        return {name: list(split["hadm_id"]) for name, split in builder.as_dataset().items()}
+
+    return build
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+@pytest.mark.parametrize("dataset", ["mimic3", "mimic4"])
+def test_no_choice_of_codes_moves_an_admission_to_another_split(stratified, dataset, choice):
+    """What has a code in both data sets is in the same split in both."""
+    split_of = {hadm_id: name for name, ids in stratified(dataset).items() for hadm_id in ids}
+    others = {hadm_id: name for name, ids in stratified(dataset, **choice).items() for hadm_id in ids}
+    shared = split_of.keys() & others.keys()
+    assert len(shared) > 40
+    assert {hadm_id: others[hadm_id] for hadm_id in shared} == {hadm_id: split_of[hadm_id] for hadm_id in shared}
+
+
+def test_groups_of_an_invented_corpus(tmp_path):
     write_corpus(tmp_path / "corpus", num_admissions=150, length="short", show_progress=False)
     options = {"data_dir": tmp_path / "corpus", "cache_dir": tmp_path / "cache", "min_count": 5}
-    codes = load_builder("mimic4", "icd9", **options).as_dataset()
-    chapters = load_builder("mimic4", "icd9", granularity="chapter", **options).as_dataset()
-    for name, split in codes.items():
-        assert set(split["hadm_id"]) <= set(chapters[name]["hadm_id"])
-    names = chapters["train"].features["codes"].feature.names
-    assert len(names) < len(codes["train"].features["codes"].feature.names)
+    names = load_builder("mimic4", "icd9", granularity="chapter", **options).info.features["codes"].feature.names
     assert set(names) <= ICD9.chapters.keys()
+
+
+# ---- what classes are called
+
+
+@needs_package
+def test_a_file_of_codes_is_of_what_the_codes_become(build, tmp_path):
+    path = tmp_path / "codes.csv"
+    for written, options, expected in (
+        ("I10\nZ95.1\n", {"to_icd10": True}, {"I10", "Z95.1"}),
+        ("401\nV45\n", {"granularity": "category"}, {"401", "V45"}),
+        ("390-459\n", {"granularity": "chapter"}, {"390-459"}),
+        ("CCS98\n", {"granularity": "ccs"}, {"CCS98"}),
+        ("CIR007\n", {"granularity": "ccsr", "to_icd10": True}, {"CIR007"}),
+        ("I10\n", {"granularity": "category", "to_icd10": True}, {"I10"}),
+    ):
+        path.write_text(written)
+        builder = build("custom", codes_file=path, unsplit=True, **options)
+        assert unsplit(builder)[101] == expected
+        assert ("codes without a description" in builder.info.description) == (written in ("401\nV45\n", "CIR007\n"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ({"to_icd10": True}, "401.9", "'401.9' is not a dotted ICD-10 code"),
+        ({"granularity": "category"}, "401.9", "'401.9' is none of the categories of ICD-9-CM, such as 401, which the codes"),
+        ({"granularity": "category", "to_icd10": True}, "401", "none of the categories of ICD-10, such as I10"),
+        ({"granularity": "chapter"}, "390", "'390' is none of the chapters of ICD-9-CM, such as 001-139"),
+        ({"granularity": "ccs"}, "98", "'98' is none of the CCS categories of ICD-9-CM, such as CCS98"),
+    ],
+)  # fmt: skip
+def test_wrong_class(build, folder, tmp_path, options, code, message):
+    path = tmp_path / "codes.csv"
+    path.write_text(f"{code}\n")
+    with pytest.raises(ValueError, match=f"codes.csv: .*{message}"):
+        build("custom", codes_file=path, **options)
+    with pytest.raises(ValueError, match=message):
+        MIMIC3("custom", data_dir=folder, codes=[code], **options)
+
+
+@needs_package
+def test_titles_of_groups():
+    """Those that the packages have; and of what a group consists, where that is at most three codes or levels."""
+    categories = load_group_titles("category", ICD9)
+    assert categories["486"] == "Pneumonia, organism unspecified"  # a code of its own
+    assert categories["042"] == "Human immunodeficiency virus [HIV] disease"
+    assert categories["513"] == "Abscess of lung; Abscess of mediastinum"
+    assert "250" not in categories  # twenty codes
+    assert load_group_titles("category", ICD10)["E11"] == "Type 2 diabetes mellitus"
+    ccsr = load_group_titles("ccsr", ICD10)
+    assert (ccsr["RSP009"], ccsr["NEO044"]) == (
+        "Asthma",
+        "Malignant neoplasm of renal pelvis; Malignant neoplasm of ureter",
+    )
+    assert len(load_group_titles("ccs", ICD9)) == 283
+    assert ICD9.chapters.items() <= load_group_titles("chapter", ICD9).items()
+
+
+def test_titles_of_categories_come_from_the_file_first(build, tmp_path):
+    path = tmp_path / "titles.txt"
+    path.write_text("401\tEssential hypertension\n486\tPneumonia of the file\n")
+    titles = build(granularity="category", descriptions_file=path).code_descriptions
+    assert (titles["401"], titles["486"]) == ("Essential hypertension", "Pneumonia of the file")
+
+
+PACEMAKER, ACCIDENT = (
+    "Cardiac pacemaker",
+    "Car driver injured in collision with railway train",
+)  # V45.0 of each edition
+
+
+@needs_package
+def test_titles_are_those_of_the_codes_that_are_learned(build, folder):
+    rewrite_table3(
+        folder / "D_ICD_DIAGNOSES.csv.gz",
+        lambda data: data.replace(b'"4019"', b'"V450"').replace(b'"Hypertension"', b'"Cardiac pacemaker"'),
+    )
+    assert build().code_descriptions["V45.0"] == PACEMAKER
+    titles = build(to_icd10=True).code_descriptions
+    assert titles["V45.0"].startswith(ACCIDENT) and "401.9" not in titles
+
+
+@needs_package
+def test_titles_of_mimic4_are_those_of_the_codes_that_are_learned(build4, tables4, tmp_path):
+    rewrite(
+        path_of(tables4, "d_icd_diagnoses"),
+        lambda data: data.replace(b"4019,9,Hypertension of 9", b"V450,9,Cardiac pacemaker"),
+    )
+    assert build4("icd9").code_descriptions["V45.0"] == PACEMAKER
+    titles = build4("icd9", to_icd10=True).code_descriptions
+    assert titles["V45.0"].startswith(ACCIDENT) and "401.9" not in titles
+
+
+@pytest.mark.parametrize(("builder", "config"), [(MIMIC3, "full"), (MIMIC4, "icd9")])
+def test_titles_of_another_edition_are_refused(tmp_path, builder, config):
+    with pytest.raises(ValueError, match=r"`descriptions_file` has titles of ICD-9-CM, and with `to_icd10`"):
+        builder(config, data_dir=tmp_path, to_icd10=True, descriptions_file=tmp_path / "titles.txt")
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["001-139", "00-00"], ("chapter", ICD9)), (["A00-B99", "0"], ("chapter", ICD10)), (["CCS2", "CCS98"], ("ccs", ICD9)),
+        (["CIR007", "INF002"], ("ccsr", ICD10)), (["038", "V45", "E885", "00"], ("category", ICD9)),
+        (["I10", "0BH-"], ("category", ICD10)), (["401.9", "038"], None), (["CCS2", "CIR007"], None), (["FEVER"], None), ([], None),
+    ],
+)  # fmt: skip
+def test_groups_are_told_by_their_names(classes, expected):
+    assert grouping_of(classes) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest
 
 from dataset_scripts import MIMIC3, kind_of
 from dataset_scripts.__main__ import main
+from dataset_scripts.builders.admissions import MIN_COUNT
 from dataset_scripts.builders.caml_splits import SPLITS_SHA256, find_split_lists, read_split_list
 from dataset_scripts.builders.edin_splits import read_edin_list
-from dataset_scripts.builders.mimic import MIN_COUNT
 from dataset_scripts.describe import Description, SplitDescription, describe, draw_description
 from dataset_scripts.synthetic import write_corpus
 from dataset_scripts.verify import PUBLISHED, Published, read_distribution

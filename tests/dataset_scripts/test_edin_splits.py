@@ -111,6 +111,29 @@ def test_clean_by_hand(build3):
     assert "kept, discharge summary rows flagged as errors: 1;" in said
 
 
+def check_unsplit(build, hadm_id, counted):
+    """Without splits the records are those of the splits, and so is what is counted; `splits=stratified` leaves out."""
+    theirs, whole = build(), build(unsplit=True)
+    in_splits = {record["hadm_id"]: record["text"] for split in theirs.as_dataset().values() for record in split}
+    unsplit = {record["hadm_id"]: record["text"] for record in whole.as_dataset(split="unsplit")}
+    assert in_splits.items() <= unsplit.items() and hadm_id in in_splits
+    for builder in (theirs, whole):
+        assert f"kept, {counted}" in builder.info.description
+    assert "Records are made as for the splits of Edin et al." in whole.info.description
+    ours = build(unsplit=True, splits="stratified")
+    assert f"left out, {counted}" in ours.info.description
+    texts = {record["hadm_id"]: record["text"] for record in ours.as_dataset(split="unsplit")}
+    assert texts.get(hadm_id) != unsplit[hadm_id]
+
+
+def test_unsplit_makes_the_records_of_the_splits(build3):
+    check_unsplit(build3, 102, "discharge summary rows flagged as errors: 1;")
+
+
+def test_unsplit_of_mimic4_makes_the_records_of_the_splits(build4):
+    check_unsplit(build4, 104, "admissions with codes of both ICD-9 and ICD-10: 1;")
+
+
 def test_codes_are_counted_over_listed_admissions(build3, folder):
     # 401.9 is in 101, 102 and 106; 106 is not listed here, and 103, with two codes of its own, keeps its split.
     write_list(folder / "mimiciii_clean_splits.feather", train=[101], val=[102], test=[103])

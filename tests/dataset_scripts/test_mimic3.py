@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mimic3_tables import FULL, NOTE_COLUMNS, TEXTS, codes_of, rewrite, write_table
 
 from dataset_scripts import MIMIC3, add_dot, load_builder, load_split
+from dataset_scripts.builders.admissions import MIN_COUNT, choose_most_frequent
 from dataset_scripts.builders.caml_splits import (
     CAML_TOP_50,
     SPLITS_SHA256,
@@ -25,7 +26,6 @@ from dataset_scripts.builders.caml_splits import (
     read_code_list,
     read_split_list,
 )
-from dataset_scripts.builders.mimic import MIN_COUNT, choose_most_frequent
 from dataset_scripts.builders.mimic3 import read_codes, read_titles
 from dataset_scripts.builders.note_text import caml_text, caml_texts, replace_marks
 from dataset_scripts.synthetic import write_corpus
@@ -171,7 +171,7 @@ def test_configurations_are_told_apart(build, folder):
         assert f"Configuration {name}: " in info.description
     described = build("custom", codes=["401.9", "038.9"], text="caml", deid_token="<*>").info.description
     assert described.split("Configuration custom: ")[1].split("\n")[0] == (
-        "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits. In place of its "
+        "The `num_codes` codes of most admissions, or those in `codes_file`; CAML's full splits (Mullenbach et al.). In place of its "
         "codes: 2 codes given by the caller. Of the split lists these are not CAML's, byte for byte: "
         "train_full_hadm_ids.csv, dev_full_hadm_ids.csv, test_full_hadm_ids.csv. The text is cut into CAML's words. "
         "De-identification marks are replaced by '<*>'."

@@ -9,7 +9,7 @@ from mimic3_tables import NOTE_COLUMNS, rewrite, write_table
 
 from dataset_scripts import MIMIC3, load_builder
 from dataset_scripts.__main__ import main
-from dataset_scripts.builders.mimic import choose_most_frequent
+from dataset_scripts.builders.admissions import choose_most_frequent
 from dataset_scripts.builders.published_lists import check_subjects
 from dataset_scripts.synthetic import write_corpus
 

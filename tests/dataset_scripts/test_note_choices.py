@@ -91,6 +91,21 @@ def test_share_of_the_text_that_goes(build, folder):
     assert builder.info.description == said  # counted anew
 
 
+def test_a_section_that_no_note_has_is_named(build, folder):
+    rewrite(folder / "NOTEEVENTS.csv.gz", lambda data: data.replace(b"In no split list.", b"Sex: F\nService: M\nStay"))
+    there = "preamble 5, service 1, sex 1"
+    absent = f"note rows without a section 'hospital corse', so all of them (the sections that they have: {there}): 6;"
+    assert absent in build(unsplit=True, sections=["-Sex", "-hospital corse"]).info.description
+    for section in ("hospital corse", "-hospital corse"):
+        with pytest.raises(
+            ValueError, match=f"`sections`: no note has 'hospital corse'. .* 6 rows .*: {there}. Spell"
+        ):
+            build(sections=[section])
+    kept = build(unsplit=True, sections=["sex", "service"])
+    assert "without a section" not in kept.info.description
+    assert texts_of(kept) == {106: "Sex: F\nService: M\nStay"}
+
+
 def test_sections_of_the_invented_corpora(tmp_path):
     """Nearly every note has its sections found, whatever the wording of their headings."""
     write_corpus(tmp_path / "corpus", num_admissions=60, length="short", show_progress=False)
@@ -103,6 +118,20 @@ def test_sections_of_the_invented_corpora(tmp_path):
     for full, rest in zip(whole["text"], without["text"], strict=True):
         assert len(rest) < len(full)
         assert not re.search("hospital course:", rest, re.IGNORECASE)
+
+
+def test_texts_that_differ_in_what_is_cut_are_not_one_twice(build4, tables4):
+    """In MIMIC-IV a row that repeats a text goes: what repeats it only once sections are cut stays, and is no fault."""
+    path = path_of(tables4, "discharge")
+    for number in (b"First", b"Second"):
+        cell = b'"Sex: F\nAllergies: ' + number + b'"'
+        rewrite(path, lambda data, number=number, cell=cell: data.replace(number + b" report.", cell))
+    builder = build4(sections=["sex"])
+    assert texts_of(builder)[102] == "Sex: F\n\n\nSex: F\n"
+    assert "left out, rows that repeat another one's text: 1;" in builder.info.description  # as without the option
+    rewrite(path, lambda data: data.replace(b"102,DS,2,", b"102,DS,1,"))
+    with pytest.raises(ValueError, match="two different texts of hadm_id 102 have one note_type"):
+        build4(sections=["sex"])
 
 
 # ---- addenda and categories

@@ -68,9 +68,10 @@ def test_another_seed_makes_other_splits(tmp_path, build_own, rows):
 
 def test_chosen_codes_change_no_split(tmp_path, build_own, rows):
     path = write_table(tmp_path / "a.csv", rows)
-    everything, few = ids_of(build_own(path)), ids_of(build_own(path, num_codes=3))
-    for split, ids in few.items():
-        assert set(ids) < set(everything[split])
+    everything = ids_of(build_own(path))
+    for choice in ({"num_codes": 3}, {"min_count": 60}, {"codes": ["C05", "C06", "C07"]}):
+        for split, ids in ids_of(build_own(path, **choice)).items():
+            assert set(ids) < set(everything[split])
 
 
 NOTES = st.lists(

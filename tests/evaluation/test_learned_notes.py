@@ -28,6 +28,10 @@ def test_notes_that_were_learned_from_are_counted_and_none_is_shown(tmp_path, ca
     assert "learned from 2 of these 3 notes" in said and "epsis" not in said
     assert warn_of_learned(tmp_path / "model", ["Pneumonia."]) == 0
     assert warn_of_learned(tmp_path / "another", ["Sepsis."]) == 0
+    write_learned(["Sepsis.", "", " "], tmp_path / "empty-private")
+    capsys.readouterr()
+    assert warn_of_learned(tmp_path / "empty", ["", " ", "Pneumonia."]) == 0
+    assert capsys.readouterr().err == ""
     assert capsys.readouterr().err == ""
 
 

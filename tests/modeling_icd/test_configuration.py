@@ -10,9 +10,10 @@ from trl import TrlParser
 
 import modeling_icd
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig, LlamaMultiResCNNConfig, LlamaMultiResCNNForICD
+from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
 from modeling_icd.training import models
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
-from modeling_icd.training.config_files import trainer_of
+from modeling_icd.training.config_files import given_field
 from modeling_icd.training.fusion import FusionArguments
 
 
@@ -233,8 +234,14 @@ def test_every_configuration_file_describes_a_model(file, monkeypatch):
                 return own_class(config)
 
         monkeypatch.setattr(model_class, "from_pretrained", on_meta)
-    is_fused = trainer_of(["--config", str(file)]) is not None
-    parser = TrlParser([FusionArguments if is_fused else ModelArguments, DataArguments, ICDTrainingArguments])
-    args, _, _ = parser.parse_args_and_config(["--config", str(file), "--data_dir", "x", "--use_cpu"])
+    given = ["--config", str(file), "--data_dir", "x", "--use_cpu"]
+    kind = given_field(given, "model")
+    if kind == "generative":  # a language model, and no head over it
+        training = ARGUMENTS[given_field(given, "stage")]
+        own, _, _ = TrlParser([GenerativeArguments, DataArguments, training]).parse_args_and_config(given)
+        assert own.max_note_tokens > 0
+        return
+    parser = TrlParser([FusionArguments if kind == "fusion" else ModelArguments, DataArguments, ICDTrainingArguments])
+    args, _, _ = parser.parse_args_and_config(given)
     model = models.build_model(args, "any", ["401.9", "428.0"], {}, None)
     assert model.config.hidden_layer == args.hidden_layer

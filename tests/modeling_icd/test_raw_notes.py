@@ -441,7 +441,7 @@ def test_a_decision_is_fitted_on_any_notes(model, trainer_of, tokenizer, capsys)
     assert len(decision["threshold"]) == 3 and decision["calibration"]["method"] == "platt"
     again = fit_decision_on(model, tokenizer, validation, args)
     assert again["threshold"] == pytest.approx(decision["threshold"], abs=1e-6)
-    assert "1 of 32 validation notes are empty" in capsys.readouterr().out
+    assert "Validation: 1 of 32 notes is empty; the decision is fitted without them." in capsys.readouterr().out
     assert trainer.fit_decision(notes(25, 2))["threshold_rule"] == "global"
     for learned in (train, datasets.Dataset.from_dict(train.to_dict(), features=LISTS), trainer.train_dataset):
         capsys.readouterr()

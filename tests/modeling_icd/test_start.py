@@ -1,5 +1,7 @@
 """Heads started from the training notes: in closed form they already know where a code stands."""
 
+from types import SimpleNamespace
+
 import datasets
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from modeling_icd import (
     LabelAttentionHead,
     LlamaForICDCoding,
+    LlamaICDConfig,
     LlamaMultiResCNNForICD,
     ModelForICDCoding,
     MultiResCNNHead,
@@ -16,7 +19,14 @@ from modeling_icd import (
 from modeling_icd.heads import HeadEnsemble, start_at_prior
 from modeling_icd.training import start
 from modeling_icd.training.arguments import ModelArguments
-from modeling_icd.training.start import Moments, choose_notes, log_odds, start_head, weights_of_tokens
+from modeling_icd.training.start import (
+    Moments,
+    check_codes_to_start,
+    choose_notes,
+    log_odds,
+    start_head,
+    weights_of_tokens,
+)
 
 
 D, CODES = 48, 4
@@ -281,3 +291,21 @@ def test_titles_are_refused_where_nothing_attends(backbone):
         ModelArguments("direct", backbone, pooling="label_attention", start_titles_up_to=5)
     with pytest.raises(ValueError, match="`start_titles_up_to` must be at least 0, got -1"):
         ModelArguments("direct", backbone, pooling="label_attention", start_titles=True, start_titles_up_to=-1)
+
+
+def test_titles_are_checked_with_the_notes_that_a_head_is_started_with():
+    """Of the codes with a title, 1 and 2, the notes that have text have two and three."""
+    config = LlamaICDConfig(
+        id2label={0: "486", 1: "401.9", 2: "428.0"},
+        code_descriptions={"401.9": "Hypertension", "428.0": "Heart failure"},
+    )
+    model = SimpleNamespace(config=config)
+    label_ids = [[1, 2], [0, 2], [1, 2]]
+    check_codes_to_start(model, label_ids, 2)
+    check_codes_to_start(model, label_ids, None)
+    with pytest.raises(ValueError, match=r"has at most 1 training notes \(`start_titles_up_to`\), the rarest has 2"):
+        check_codes_to_start(model, label_ids, 1)
+    with pytest.raises(
+        ValueError, match=r"at most 2 training notes .* the rarest has 3"
+    ):  # a validation note that is learned
+        check_codes_to_start(model, [*label_ids, [1]], 2)

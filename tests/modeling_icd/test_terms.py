@@ -4,28 +4,46 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import load_builder
+from dataset_scripts.codes.classification import ICD10
 from dataset_scripts.synthetic import write_corpus
+from experiments.plans import Row, Task
+from experiments.running import yardstick_metrics
 from modeling_icd import ICDCodingPipeline
-from modeling_icd.extras.evidence import main as evidence_main
+from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.inference.learned_notes import admissions_of, count_learned_admissions
+from modeling_icd.inference.loading import ReaderArguments
 from modeling_icd.inference.loop import logits_of_notes
+from modeling_icd.inference.predict_coder import load_pipeline
 from modeling_icd.knowledge import cli
+from modeling_icd.knowledge import coder as knowledge_coder
 from modeling_icd.knowledge.build import (
     PRIORS,
     count_terms,
+    cues_to_read,
     make_coder,
     rows_of,
     save_coder,
     scores_of,
     with_abbreviations,
 )
-from modeling_icd.knowledge.sources import Term, evidence_terms, read_synonyms, variants
+from modeling_icd.knowledge.sources import (
+    Term,
+    _LabelFinder,
+    evidence_terms,
+    further_codes,
+    official_terms,
+    read_synonyms,
+    titles_of,
+    variants,
+)
 from modeling_icd.knowledge.stems import stems_of
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.space.coding import Coder
@@ -94,6 +112,10 @@ def codes_in(coder, note: str) -> list[str]:
         ("Father had ischemic heart disease.", []),
         ("Family history of ischemic heart disease.", ["Z82.49"]),
         ("Ischemic heart disease.", ["I25.9"]),
+        ("Father had migraine, but hypertension of the patient is essential.", ["I10"]),
+        ("Father had migraine, the patient has essential hypertension.", ["I10"]),
+        ("Father had migraine, asthma, essential hypertension.", []),
+        ("Neumonía", ["J18.9"]),  # words from Greek and Latin are one in both languages
     ],
 )
 def test_a_note_gets_the_codes_that_it_says(coder, note, codes):
@@ -114,6 +136,73 @@ def test_evidence_is_where_the_term_stands(coder):
 def test_denials_can_be_ignored_for_comparison():
     model, tokenizer, _ = make(read_denials=False)
     assert codes_in(ICDCodingPipeline(model=model, tokenizer=tokenizer), "No pneumonia.") == ["J18.9"]
+
+
+def test_what_is_uncertain_or_past_counts_unless_it_is_told_not_to():
+    notes = {"Possible pneumonia.": "J18.9", "History of essential hypertension.": "I10"}
+    for field, silent in (("read_uncertain", {"J18.9"}), ("read_past", {"I10"})):
+        model, tokenizer, _ = make(**{field: True})
+        coder = ICDCodingPipeline(model=model, tokenizer=tokenizer)
+        for note, code in notes.items():
+            assert codes_in(coder, note) == ([] if code in silent else [code])
+    model, tokenizer, _ = make()
+    (match,) = model.score.find(tokenizer("Rule out pneumonia.")["input_ids"])
+    assert (match.is_uncertain, match.is_past, match.is_denied) == (True, False, False)
+    (match,) = model.score.find(
+        tokenizer("Family h/o ischemic heart disease.")["input_ids"]
+    )  # the term itself says so
+    assert not (match.is_past or match.is_denied)
+
+
+def test_training_notes_say_which_cues_count():
+    rows, _ = rows_of(terms())
+    model, tokenizer, _ = make_coder([*CODES, "I25.9"], TITLES, rows)
+    notes = ["No pneumonia.", "No pneumonia.", "Possible pneumonia.", "Possible pneumonia. Pneumonia."]
+    codes = [["J18.9"], [], [], []]
+    # Half of the denied ones are coded, and none of the uncertain ones but that which is also said outright; of the past nothing.
+    read = cues_to_read(model, tokenizer, notes, codes)
+    assert read == {"read_denials": False, "read_uncertain": True, "read_past": False}
+    assert cues_to_read(model, tokenizer, notes[1:], codes[1:])["read_denials"]
+
+
+def test_misspelt_words_are_found_if_asked_for(tmp_path):
+    rows, _ = rows_of(terms())
+    model, tokenizer, rows = make_coder([*CODES, "I25.9"], TITLES, rows, misspelt_unless=stems_of(["pneumona"])[0])
+    save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
+    coder = load_pipeline(str(tmp_path / "coder"), True, ReaderArguments())
+    assert codes_in(coder, "Essential hyprtension.") == ["I10"]  # a letter is missing
+    assert codes_in(coder, "Essential hypertnesion.") == ["I10"]  # two are exchanged
+    assert codes_in(coder, "pneumona") == []  # a word itself
+    model, tokenizer, _ = make()
+    assert codes_in(ICDCodingPipeline(model=model, tokenizer=tokenizer), "Essential hyprtension.") == []
+
+
+def test_terms_of_icd9_are_those_of_the_mapped_code_of_icd10():
+    titles, found = official_terms("icd9cm", ["780.2", "599.0", "486"])
+    by_code = {code: {term.text.lower() for term in found if term.code == code} for code in titles}
+    assert "fainting" in by_code["780.2"]  # an inclusion term of R55, by the General Equivalence Mappings
+    assert "urinary tract infection" in by_code["599.0"]  # and its site not specified
+    assert "pneumonia" in by_code["486"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "code"),
+    [("J18", "J18.9"), ("D49", "D49.9"), ("E11", "E11.9"), ("I50", "I50.9"), ("K46", "K46.9"), ("J10", None)],
+)
+def test_a_heading_is_its_code_for_unspecified(heading, code):
+    assert finder().label_of(heading) == code
+
+
+@cache
+def finder() -> _LabelFinder:
+    return _LabelFinder(ICD10, titles_of("icd10cm"), None)
+
+
+def test_further_codes_are_written_as_the_labels_are():
+    further = set(further_codes("icd10cm", ["I10", "T14.8"]))
+    assert {"I11.9", "S82.201"} <= further
+    assert not {"I10", "T14.8", "T14.8XXA", "S82.201A", "S82"} & further
+    assert "S82.201A" in further_codes("icd10cm", ["S82.202A"])
 
 
 def test_a_batch_gives_what_each_note_gets_alone(coder):
@@ -148,11 +237,31 @@ def test_terms_are_weighed_by_training_notes():
     assert scores["opacity"] == pytest.approx((1 + 2 * PRIORS["evidence"]) / 3)
 
 
+COGNATES = [
+    ("chronic", "crónica"),
+    ("insufficiency", "insuficiencia"),
+    ("asthma", "asma"),
+    ("infection", "infección"),
+    ("stenosis", "estenosis"),
+    ("hypothyroidism", "hipotiroidismo"),
+    ("leukocytes", "leucocitos"),
+    ("abscess", "absceso"),
+    ("h/o", "history of"),
+]
+
+
 def test_stems_of_english_and_spanish():
     pairs = [("Fracturas", "fractura"), ("biopsies", "biopsy"), ("anaemia", "anemia"), ("abscesses", "abscess")]
-    for one, other in [*pairs, ("type II", "Type 2"), ("lesiones", "lesión"), ("Alzheimer's", "alzheimer")]:
+    for one, other in [*pairs, ("type II", "Type 2"), ("lesiones", "lesión"), ("Alzheimer's", "alzheimer"), *COGNATES]:
         assert stems_of([one]) == stems_of([other])
-    assert stems_of(["renal"]) != stems_of(["real"])
+    for one, other in [
+        ("renal", "real"),
+        ("como", "coma"),
+        ("cada", "CAD"),
+        ("CKD", "CD"),
+        ("hepatitis A", "hepatitis"),
+    ]:
+        assert stems_of([one]) != stems_of([other])
 
 
 def test_marked_words_in_several_places_are_one_term():
@@ -196,12 +305,14 @@ def test_a_folder_is_loaded_in_another_process_with_its_own_code(tmp_path):
     torch.testing.assert_close(again(note).logits, model(note).logits)
 
 
-def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
+def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(knowledge_coder, "further_codes", lambda system, labels: ["J44.9", "A00.0X"])
     (tmp_path / "codes.csv").write_text("code\nI10\nJ18.9\n")
     (tmp_path / "more.csv").write_text("code,term\nI10,presión alta\n")
     folder = str(tmp_path / "coder")
     files = ["--labels", str(tmp_path / "codes.csv"), "--synonyms", str(tmp_path / "more.csv")]
-    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, *files]) == 0
+    options = ["--all_codes", "--cues", "past"]
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, *files, *options]) == 0
     capsys.readouterr()
     assert cli.main([folder, "--search", "Presion"]) == 0
     assert "presión alta" in capsys.readouterr().out
@@ -212,24 +323,66 @@ def test_the_command_builds_shows_and_says_what_is_wrong(tmp_path, capsys):
     assert cli.main(["build", "--system", "icd10cm", "--output_dir", str(tmp_path), *files]) == 2
     assert "holds other files, which would be lost" in capsys.readouterr().err
     assert (tmp_path / "codes.csv").is_file()
+    assert cli.main(["build", "--system", "icd10cm", "--output_dir", folder, "--all_codes"]) == 2
+    assert "adds to the codes of a data set or of `--labels`" in capsys.readouterr().err
     # Terms of the user's own may be phrases of notes.
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] is False
+    assert list(config["id2label"].values()) == ["I10", "J18.9", "J44.9"]  # a further code without a term is left out
+    assert (config["read_denials"], config["read_past"]) == (False, True)
     assert (tmp_path / "coder").stat().st_mode & 0o077 == 0
-    with pytest.raises(ValueError, match="which the page cannot show"):
-        Coder(folder, trust_remote_code=True)
-    assert evidence_main([folder, "--dataset", "codiesp", "--data_dir", "nowhere"]) == 2
 
 
-def test_a_coder_remembers_which_admissions_it_has_read(tmp_path):
-    write_corpus(tmp_path / "mimic", num_admissions=30, length="short", show_progress=False)
+def test_the_page_shows_where_a_term_was_found(tmp_path):
+    model, tokenizer, rows = make()
+    save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
+    coder = Coder(str(tmp_path / "coder"), trust_remote_code=True)
+    note = "\U0001f600 Known COPD. No pneumonia. Fracture of shaft of left tibia"
+    result = coder.code_note(note, ["I10", "J44.9"])
+    found = {code["code"]: code["evidence"] for code in result["codes"]}
+    # The browser counts the first character twice. I10 was assigned, and no other code is said.
+    assert found == {"J44.9": [[9, 14, 1.0]], "S82.202A": [[29, 37, 1.0], *found["S82.202A"][1:]], "I10": []}
+    assert found["S82.202A"][-1][:2] == [55, 60]
+    assert result["audit"] == {"missed": ["S82.202A"], "unsupported": ["I10"]}
+
+
+def test_evidence_is_judged_as_that_of_other_models():
+    model, tokenizer, _ = make()
+    notes = ["Seen today. Essential hypertension, and no pneumonia."]
+    gold = [{"I10": [[12, 34]], "J18.9": [[43, 52]]}]
+    rows = judge_evidence(model, tokenizer, notes, gold, num_spans=(1,))
+    figures = {(row["codes"], row["method"]): (row["pairs"], row["precision"], row["recall"]) for row in rows}
+    # Of the three gold words "pneumonia" is denied, so that nothing is given for it.
+    assert figures["gold", "attention"] == (2, 1.0, pytest.approx(2 / 3))
+    assert figures["found", "attention"] == (1, 1.0, 1.0)
+    with pytest.raises(ValueError, match="attingrad"):
+        judge_evidence(model, tokenizer, notes, gold, methods=["attingrad"])
+
+
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("mimic")
+    write_corpus(folder, num_admissions=30, length="short", show_progress=False)
+    return folder
+
+
+def test_a_coder_remembers_which_admissions_it_has_read(mimic, tmp_path):
     folder = tmp_path / "coder"
-    data = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(tmp_path / "mimic")]
+    data = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(mimic)]
     assert cli.main(["build", *data, "--output_dir", str(folder)]) == 0
-    builder = load_builder("mimic3", "top50", data_dir=str(tmp_path / "mimic"), cache_dir=str(tmp_path / "cache"))
+    builder = load_builder("mimic3", "top50", data_dir=str(mimic), cache_dir=str(tmp_path / "cache"))
     train, test = (builder.as_dataset(split=name) for name in ("train", "test"))
     assert count_learned_admissions(folder, admissions_of(train, "mimic3", True)) == len(train)
     assert count_learned_admissions(folder, admissions_of(test, "mimic3", True)) == 0
+
+
+def test_the_yardstick_weighs_terms_on_training_notes_alone(mimic, tmp_path):
+    task = Task("mimic3", ["top50"], [0], {}, {})
+    titles, weighed = (
+        yardstick_metrics(Row({}, {}, kind), task, "top50", str(mimic), tmp_path)
+        for kind in ("terms", "terms_weighed")
+    )
+    assert 0 < titles["f1_micro"] < weighed["f1_micro"] < 1  # the corpus marks its evidence
 
 
 @pytest.mark.parametrize("is_open", [True, False])

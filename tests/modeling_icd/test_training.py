@@ -18,6 +18,7 @@ from modeling_icd.evaluation.results_file import write_results
 from modeling_icd.evaluation.scoring import gold_columns, score_notes
 from modeling_icd.training.arguments import ICDTrainingArguments
 from modeling_icd.training.collator import ICDCollator
+from modeling_icd.training.run import main
 from modeling_icd.training.sampler import ShuffledLengthGroupedSampler
 from modeling_icd.training.trainer import make_trainer
 
@@ -151,6 +152,21 @@ def test_a_mistake_is_one_message(run, arguments, message, corpus, tmp_path):
     assert status == 2
     assert message in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"model: [direct, multirescnn]\nbackbone: x\ndataset: cmc2007\ndata_dir: .\n", "`model` must be a text"),
+        (b"model: direct\nbackbone: x\ndataset: cmc2007\ndata_dir: 2007\n", "`data_dir` must be a text"),
+        (b"model: caf\xe9\n", "is not UTF-8 text"),
+    ],
+)
+def test_a_configuration_of_other_things_than_text_is_one_message(text, message, tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(text)
+    assert main([str(file), f"--output_dir={tmp_path / 'model'}"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_undefined_figure_is_null_in_results_json(tmp_path):

@@ -17,6 +17,7 @@ from trl import TrlParser
 from dataset_scripts import load_split
 from dataset_scripts.builders.note_text import caml_text
 from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.evaluation.decide import main as decide_main
 from modeling_icd.modeling_icd import MODELS
 from modeling_icd.training import word_reader, word_vectors
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
@@ -413,7 +414,7 @@ def test_the_configurations_of_published_models_are_whole(name):
 
 
 def test_notes_without_a_word_in_files_of_the_users_own_are_counted(tmp_path, capsys):
-    """A number is no word of CAML's, and white space no text: neither ends training or evaluation."""
+    """A number is no word of CAML's, and white space no text: neither ends training, evaluation or a decision."""
     for name, size in (("train", 24), ("validation", 12), ("test", 10)):
         texts = ["12 / 80", " ", "140", *["fever and a cough", "no fever"] * size][:size]
         rows = [f'{name}{i},"{text}",{("486", "401.9")[i % 2]}\n' for i, text in enumerate(texts)]
@@ -436,6 +437,12 @@ def test_notes_without_a_word_in_files_of_the_users_own_are_counted(tmp_path, ca
     )
     results = json.loads((tmp_path / "model/evaluation/test/results.json").read_text())
     assert (results["num_notes"], results["num_empty_notes"]) == (9, 2)
+    files = [f"--{split}_file={tmp_path / split}.csv" for split in ("train", "validation")]
+    assert decide_main([str(tmp_path / "model"), *files]) == 0
+    said = "Validation: 2 of 11 notes are empty (2 of them with text, but without a word that the model knows); the decision is"
+    assert said in capsys.readouterr().out
+    assert decide_main([str(tmp_path / "model"), *files, "--threshold_rule=conformal", "--target_recall=0.5"]) == 2
+    assert "2 of 11 validation notes are empty, so no decision" in capsys.readouterr().err
     (tmp_path / "numbers.csv").write_text("id,text,codes\n" + "".join(f"n{i},{i},486\n" for i in range(5)))
     assert evaluate_main([str(tmp_path / "model"), f"--test_file={tmp_path / 'numbers.csv'}"]) == 2
     assert "gives no token for 5 of 5 notes that have text" in capsys.readouterr().err

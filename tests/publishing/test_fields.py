@@ -25,7 +25,7 @@ BROKEN = [
     *(("config.json", "custom_pipelines", value) for value in ([], "x", {"icd-coding": None}, {"other": {}})),
     *(
         ("config.json", "training_data", value)
-        for value in ([], "mimic3", 5, True, {"dataset": 3}, {"code_counts": []})
+        for value in ([], "mimic3", 5, True, {"dataset": 3}, {"code_counts": []}, {"code_counts": {"2101-01-01": 3}})
     ),
     *(
         ("config.json", "training_data", {"yardsticks": {"model": {"map": 0.5}, "frequencies": {"map": 0.5}} | broken})

@@ -30,6 +30,8 @@ PUBLISHED = {
     "backbone_icd.py",
     "heads.py",
     "windows_icd.py",
+    "answers_icd.py",
+    "generative_icd.py",
     "graph_icd.py",
     "terms_icd.py",
     "fusion_features_icd.py",
@@ -126,10 +128,12 @@ def test_a_model_of_other_codes_is_refused_with_what_to_do(model_dir, edit, hub,
     edit("config.json", id2label=codes, training_data={**record, "code_counts": dict.fromkeys(codes.values(), 3)})
     assert push(model_dir, "--dry_run") == 2
     assert capsys.readouterr().err == (
-        "error: `id2label` of config.json must be the codes of the model, dotted and all of one edition of ICD, by their class ids "
-        "from 0 on, got another object: a model of other codes is not published, since nothing tells its codes from words of a "
-        "note. If they are of ICD, train it with `--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them "
-        "and puts their dots in.\n"
+        "error: `id2label` of config.json must be the codes of the model, dotted and all of one edition of ICD, or groups of such "
+        "codes, by their class ids from 0 on, got another object: a model of other codes is not published, since nothing tells its "
+        "codes from words or numbers of a note, and the privacy check takes no code for an id. If they are of ICD, train it with "
+        "`--dataset_options code_system=icd9cm` (or icd10cm, icd10pcs), which checks them and puts their dots in. If they are a "
+        "hospital's own, or of more than one edition, put the code of one edition of ICD that each stands for in its place in the "
+        "table of codes, and train on that; without it the folder can be used, and handed on within the house, as it is.\n"
     )
 
 

@@ -152,7 +152,24 @@ ALLOWED_TO_DESCRIBE = {
     *("copy.deepcopy", "torch.device", "torch.ones_like"),
     "torch.utils.flop_counter.FlopCounterMode",
 }
+# A language model and its tokenizer are loaded as the library's own Auto classes load them; answers may be drawn by a seed.
+ALLOWED_TO_GENERATE = {
+    *("transformers.AutoModelForCausalLM", "transformers.AutoModelForCausalLM.from_pretrained"),
+    *("transformers.AutoTokenizer", "transformers.AutoTokenizer.from_pretrained", "transformers.LogitsProcessorList"),
+    *("torch.full", "torch.manual_seed", "torch.random", "torch.random.fork_rng", "vars"),
+}
 ALLOWED_BY_FILE = {
+    "answers_icd.py": {
+        *(
+            "torch.full",
+            "torch.full_like",
+            "torch.inf",
+            "torch.isin",
+            "transformers.LogitsProcessor",
+            "typing.NamedTuple",
+        ),
+    },
+    "generative_icd.py": ALLOWED_TO_GENERATE,
     "describe_icd.py": ALLOWED_TO_DESCRIBE,
     # A model whose weights FSDP divides is saved as of the class that FSDP made its own of.
     "modeling_icd.py": {"__class__", "__mro__"},

@@ -1,0 +1,309 @@
+"""Trains a generative coder: notes -> prompts and answers -> trl -> a folder of a plain language model that codes notes.
+
+modeling-icd train generative_prompt --data_dir DIR     nothing is learned: the language model is asked
+modeling-icd train generative_sft --data_dir DIR        it learns answers from notes (`SFTTrainer`)
+modeling-icd train generative_grpo --data_dir DIR       then from rewards for its own answers (`GRPOTrainer`)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from trl import GRPOTrainer, SFTTrainer, TrlParser
+
+from dataset_scripts.arguments import PROGRAM
+from dataset_scripts.counts import counted
+from dataset_scripts.files import check_writable, make_folder, read_json, write_json
+
+from ..answers_icd import read_codes
+from ..evaluation.decisions import check_notes, fit_decision
+from ..generative_icd import GenerativeConfig, GenerativeForICD, is_generative, plain_fields
+from ..inference.gguf import convert_smollm2
+from ..inference.loading import describe_reader, first_line, load_config, to_device
+from ..inference.loop import logits_of_tokens
+from ..inference.model_folder import RUN_FILE
+from ..inference.processes import first_process_first, first_process_only
+from ..training.arguments import DataArguments, check_report_to
+from ..training.checkpoints import checkpoint_to_resume, clear_write_errors, whole_checkpoint
+from ..training.config_files import USAGE, given_field
+from ..training.models import known_training_data
+from ..training.notes import readable_notes, say_who_may_have, warn_of_empty_notes
+from ..training.output_folder import check_output_dir, remove_checkpoints
+from ..training.run import notes_to_learn, parse, remember_notes, train_to_end
+from ..training.saving import save
+from .arguments import ARGUMENTS, STAGES, GenerativeArguments
+from .examples import (
+    about_examples,
+    draw_shots,
+    learning_examples,
+    marked,
+    reward_of,
+    rewarded_examples,
+    with_canaries,
+)
+
+
+CANARIES_FILE = "canaries.json"  # `modeling-icd publish` looks for it in OUTPUT_DIR-private
+
+
+def run(arguments: list[str]) -> int:
+    """Parse the arguments of `modeling-icd train` and train; returns the exit status."""
+    stage = given_field(arguments, "stage")
+    if stage not in STAGES:
+        given = "" if stage is None else f", got {stage!r}"
+        raise ValueError(f"`stage` of a generative coder must be one of {', '.join(STAGES)}{given}.")
+    classes = [GenerativeArguments, DataArguments, ARGUMENTS[stage]]
+    parser = TrlParser(classes, prog=f"{PROGRAM} train", add_help=False, usage=USAGE)
+    own, data_args, args = parse(parser, arguments)
+    return train_to_end(lambda: train(own, data_args, args), args)
+
+
+class Materials(NamedTuple):
+    """What a run is made from.
+
+    Args:
+        coder (`GenerativeForICD`): before it learns.
+        tokenizer: its own.
+        splits (`dict[str, datasets.Dataset]`): `training` and `validation`.
+        counts (`dict[str, int]`): training notes of each code.
+    """
+
+    coder: GenerativeForICD
+    tokenizer: Any
+    splits: dict[str, datasets.Dataset]
+    counts: dict[str, int]
+
+
+def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path:
+    """Makes one generative coder and writes it, its tokenizer and `run.json` to `args.output_dir`."""
+    check_report_to(args)
+    # Of the backbone nothing is frozen; publishing asks every run for that.
+    run = {"model": {**asdict(own), "freeze_backbone": False}, "data": asdict(data_args), "training": args.to_dict()}
+    output_dir = Path(args.output_dir)
+    private_dir = Path(f"{output_dir}-private")
+    for folder in (output_dir, private_dir):
+        check_writable(folder, is_folder=True)
+    first_process_only(lambda: check_output_dir(run, args))
+    set_seed(args.seed)
+    make_folder(output_dir, private=bool(own.shots))
+    materials = gather(own, data_args, args, private_dir)
+    coder, is_first = materials.coder, args.process_index == 0
+    validation = readable_notes(
+        materials.splits["validation"], materials.tokenizer, coder.config.label2id or {}, "validation"
+    )
+    gold = list(validation.tokens["label_ids"])
+    check_notes(gold, args, validation.num_unknown)  # before training
+    if is_first:
+        say_who_may_have(data_args)
+    log: list[dict[str, Any]] = []
+    if own.canaries:
+        plant(materials.splits, own.canaries, args.seed, private_dir)
+    if own.stage == "prompt":
+        log = [{"train_runtime": 0.0, "epoch": 0.0, "step": 0}]
+    else:
+        trainer = make_trainer(own, data_args, args, materials)
+        resume = first_process_only(lambda: checkpoint_to_resume(args, coder.config.training_data or {}))
+        if resume is None:
+            first_process_only(lambda: remove_checkpoints(output_dir))
+        trainer.train(resume_from_checkpoint=resume)
+        log = trainer.state.log_history
+        coder.model = merged(trainer.accelerator.unwrap_model(trainer.model))
+    if is_fitted(args):
+        to_device(coder, args.device)
+        logits = logits_of_tokens(coder.eval(), validation.tokens["input_ids"], args.per_device_eval_batch_size)
+        counts = list(materials.counts.values())
+        decision = fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
+        coder.config.update(decision)
+    coder.config.training_data = {**(coder.config.training_data or {}), "seed": args.seed}
+    first_process_only(lambda: save_coder(coder, materials.tokenizer, {**run, "log": log}, output_dir))
+    return output_dir
+
+
+def plant(splits: dict[str, datasets.Dataset], number: int, seed: int, private_dir: Path) -> None:
+    """Hide numbers in training notes, and write down which; see [`with_canaries`]."""
+    splits["training"], canaries = with_canaries(splits["training"], number, seed)
+    first_process_only(lambda: write_json({"canaries": canaries}, private_dir / CANARIES_FILE, private=True))
+
+
+def is_fitted(args: Any) -> bool:
+    """Whether how codes are decided on is fitted on validation notes, for which all of them are read."""
+    return args.threshold_rule != "fixed" or args.calibration != "none" or args.review_precision is not None
+
+
+def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, private_dir: Path) -> Materials:
+    """Build the data set, load the language model, and make the coder of them."""
+    builder, splits, learned_splits, training_data = notes_to_learn(data_args, args, private_dir)
+    remember_notes(learned_splits, data_args, training_data, private_dir)
+    counts = dict(training_data["code_counts"])
+    backbone = own.backbone
+    if backbone == "smollm2":
+        backbone = first_process_first(lambda: str(convert_smollm2()))
+    causal_config = load_config(backbone)
+    earlier = dict(causal_config.generative) if is_generative(causal_config) else {}
+    if hasattr(causal_config, "training_data"):
+        training_data = {**training_data, "earlier": known_training_data(causal_config, backbone)}
+    codes, titles = list(counts), builder.code_descriptions
+    try:
+        model = AutoModelForCausalLM.from_pretrained(backbone, **{"dtype": "float32", **own.options()})
+    except (ValueError, ImportError) as error:  # no language model, or a package that the attention needs
+        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    settings = own.settings(earlier) | {"seed": args.seed}
+    config = GenerativeConfig(
+        id2label=dict(enumerate(codes)),
+        label2id={code: i for i, code in enumerate(codes)},
+        code_descriptions={code: titles[code] for code in codes if code in titles},
+        training_data=training_data,
+        causal_config=plain_fields(model),
+        generative=settings,
+    )
+    check_context(settings, model)
+    coder = GenerativeForICD(config, model, tokenizer)
+    if own.shots:
+        evidence = marked(splits["training"], data_args.data_dir, own.order)
+        shots = draw_shots(splits["training"], coder.prompter, counts, evidence, own.shots, args.seed)
+        config.generative = {**settings, "examples": shots}
+        print(
+            f"The prompt holds {counted(own.shots, 'training note')}: the model's folder is as confidential as they are."
+        )
+        coder = GenerativeForICD(config, model, tokenizer)
+    return Materials(coder, tokenizer, splits, counts)
+
+
+def check_context(settings: Mapping[str, Any], model: PreTrainedModel) -> None:
+    """Raise a `ValueError` where notes may be longer than the language model reads."""
+    context, limit = getattr(model.config, "max_position_embeddings", None), settings["max_note_tokens"]
+    if context is not None and limit >= context:
+        raise ValueError(
+            f"`max_note_tokens` ({limit}) leaves no room for the prompt and the answer: the language model reads {context} tokens."
+        )
+
+
+class _WholeCheckpoints:
+    """What this project's checkpoints need, for a Trainer of trl: the record of the data, no half of a checkpoint, no card of trl,
+    which would name folders, and nothing that is sent anywhere."""
+
+    training_data: Mapping[str, Any]
+
+    def create_model_card(self, *args, **kwargs):
+        """No card: `modeling-icd publish` writes one."""
+
+    def _send_telemetry(self):
+        pass
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        path = Path(output_dir or self.args.output_dir) / "config.json"  # type: ignore[attr-defined]
+        fields = read_json(path, "train again.") if path.is_file() else {}
+        write_json({**fields, "training_data": self.training_data}, path)
+
+    def _save_checkpoint(self, model, trial):
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"  # type: ignore[attr-defined]
+        with whole_checkpoint(folder, self.args.should_save):  # type: ignore[attr-defined]
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+
+class CoderSFTTrainer(_WholeCheckpoints, SFTTrainer):
+    pass
+
+
+class CoderGRPOTrainer(_WholeCheckpoints, GRPOTrainer):
+    pass
+
+
+def make_trainer(own: GenerativeArguments, data_args: DataArguments, args: Any, materials: Materials) -> Any:
+    """The Trainer of trl, for either stage that learns."""
+    coder, tokenizer, splits, counts = materials
+    shared: dict[str, Any] = {"args": args, "processing_class": tokenizer, "peft_config": lora(own)}
+    validates = args.eval_strategy != "no"
+    if own.stage == "sft":
+
+        def examples(name: str) -> datasets.Dataset:
+            evidence = marked(splits[name], data_args.data_dir, own.order)
+            return learning_examples(splits[name], coder.prompter, coder.grammar, counts, evidence, coder.line_ends)
+
+        learned = examples("training")
+        check_packs(learned["length"], args.max_length)
+        if args.process_index == 0:
+            print(about_examples(learned))
+        trainer: Any = CoderSFTTrainer(
+            coder.model, train_dataset=learned, eval_dataset=examples("validation") if validates else None, **shared
+        )
+    else:
+        args.max_completion_length = min(args.max_completion_length, coder.grammar.max_tokens)
+        args.chat_template_kwargs = {"enable_thinking": False, **(args.chat_template_kwargs or {})}
+        sets = {name: rewarded_examples(split, coder.prompter, counts) for name, split in splits.items()}
+        trainer = CoderGRPOTrainer(
+            coder.model,
+            reward_funcs=reward_function(coder, own.invalid_penalty),
+            train_dataset=sets["training"],
+            eval_dataset=sets["validation"] if validates else None,
+            **shared,
+        )
+    trainer.training_data = coder.config.training_data
+    num_empty = sum(not text.strip() for text in splits["training"]["text"])
+    if args.process_index == 0:
+        warn_of_empty_notes(num_empty, 0)
+    return trainer
+
+
+def check_packs(lengths: Sequence[int], max_length: int | None) -> None:
+    """Raise a `ValueError` where an example is longer than a pack, which would be cut."""
+    too_long = sum(length > (max_length or length) for length in lengths)
+    if too_long:
+        raise ValueError(
+            f"{too_long} of {len(lengths)} examples are longer than a pack (`max_length` {max_length}), the longest {max(lengths)} tokens, "
+            "and none is cut: raise `max_length`, or leave `packing` out."
+        )
+
+
+def lora(own: GenerativeArguments) -> LoraConfig | None:
+    """LoRA on all linear layers but the last one, if that is asked for."""
+    if not own.lora_r:
+        return None
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=own.lora_r,
+        lora_alpha=own.lora_alpha,
+        lora_dropout=own.lora_dropout,
+        target_modules="all-linear",
+    )
+
+
+def reward_function(coder: GenerativeForICD, penalty: float) -> Any:
+    """What `GRPOTrainer` asks for the rewards of answers; see [`reward_of`]. The curve is in the log, as `reward`."""
+    label2id = coder.config.label2id or {}
+
+    def f1_of_note(completions, gold, log_metric=None, **unused) -> list[float]:
+        found = [read_codes(turns[0]["content"], label2id) for turns in completions]
+        if log_metric is not None:
+            log_metric("invalid_codes", sum(one.num_invalid for one in found) / len(found))
+        return [
+            reward_of(one.class_ids, one.num_invalid, [label2id[code] for code in right], penalty)
+            for one, right in zip(found, gold, strict=True)
+        ]
+
+    return f1_of_note
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """A trained language model with LoRA in its weights, and without what trl put in front of its `forward`."""
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    vars(model).pop("forward", None)
+    return model.eval()
+
+
+def save_coder(coder: GenerativeForICD, tokenizer: Any, run: dict[str, Any], output_dir: Path) -> None:
+    """Write the coder, its tokenizer and `run.json`.
+
+    Raises:
+        OSError: where they cannot be written; the checkpoints are left as they are.
+    """
+    with clear_write_errors(output_dir):
+        save(coder, tokenizer, output_dir)
+        write_json({**run, "reader": describe_reader(coder)}, output_dir / RUN_FILE)

@@ -1,0 +1,75 @@
+"""The folder of a generative coder in clean processes: as a language model, in the pipeline, and in every command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset_scripts.files import read_json
+from modeling_icd.evaluation.cli import main as evaluate
+from modeling_icd.inference.predict import main as predict
+
+
+ROOT = Path(__file__).resolve().parents[2]
+LOAD = """
+import json, sys
+from transformers import AutoModelForCausalLM, pipeline
+folder, notes = sys.argv[1], json.loads(sys.argv[2])
+language_model = AutoModelForCausalLM.from_pretrained(folder)
+coder = pipeline("icd-coding", folder, trust_remote_code=True)
+coded = coder(notes, batch_size=2)
+print(json.dumps([type(language_model).__name__, [[code["code"] for code in note] for note in coded], coded[0]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(language_model, notes_dir, tmp_path_factory):
+    """What `modeling-icd train` of this project writes, run as a user runs it."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = folder / "generative_sft.yaml"
+    given = {"model": "generative", "stage": "sft", "backbone": language_model, "max_note_tokens": 100, "max_codes": 3}
+    given |= {
+        "dataset": "files",
+        "data_dir": str(notes_dir),
+        "dataset_options": ["code_system=icd9cm"],
+        "max_steps": 8,
+    }
+    given |= {"output_dir": str(folder / "run"), "learning_rate": 0.01, "disable_tqdm": True, "use_cpu": True}
+    config.write_text(json.dumps(given))
+    command = [sys.executable, "-m", "modeling_icd", "train", str(config), "--per_device_train_batch_size", "4"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return folder / "run"
+
+
+def test_it_is_a_language_model_and_a_coder_in_a_clean_process(trained, tmp_path):
+    notes = ["test visit 1: weak heart", "", "lung infection and high blood pressure"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", LOAD, str(trained), json.dumps(notes)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    name, codes, first = json.loads(run.stdout.splitlines()[-1])
+    assert name == "LlamaForCausalLM"
+    assert codes[1] == [] and set(codes[0]) | set(codes[2]) <= {"401.9", "428.0", "486"}
+    for code in first:
+        assert code["score"] > 0.5 and code["evidence"] is None
+    table = tmp_path / "notes.csv"
+    table.write_text("text\n" + "\n".join(f'"{note}"' for note in notes if note) + "\n")
+    assert predict([str(trained), str(table), "-o", str(tmp_path / "codes.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "codes.jsonl").read_text().splitlines()]
+    assert [[code["code"] for code in line["codes"]] for line in lines] == [codes[0], codes[2]]
+
+
+def test_it_is_evaluated_as_any_model(trained, notes_dir, tmp_path, capsys):
+    assert evaluate([str(trained), "--data_dir", str(notes_dir), "--output_dir", str(tmp_path)]) == 0
+    results = read_json(tmp_path / "results.json", "")
+    assert {"f1_micro", "auc_micro", "precision_at_5", "map", "ece"} <= results["metrics"].keys()
+    generation = results["generation"]
+    assert (generation["notes"], generation["invalid_rate"], generation["repeated_rate"]) == (4, 0.0, 0.0)
+    assert "0.0% are not in the set" in capsys.readouterr().out
+    assert results["threshold_rule"] == "fixed"
+    predicted = sum(results["per_code"]["predicted"])
+    assert predicted == generation["codes"]  # just what was generated
