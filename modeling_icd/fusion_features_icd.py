@@ -157,7 +157,7 @@ class FeatureMaker:
         self.pair_starts, self.pair_codes, self.pairs = (
             tensor.tolist() for tensor in (tables.pair_starts, tables.pair_codes, tables.pairs)
         )
-        self.titles = _Titles(tables) if "titles" in parts and len(tables.title_codes) else None
+        self.titles = TitleFinder(tables) if "titles" in parts and len(tables.title_codes) else None
 
     def make(self, stems: list[str], head_logits: torch.Tensor | None = None) -> Scored:
         """The features of a note.
@@ -400,7 +400,7 @@ def _worth(pair: _Pair) -> tuple[float, float]:
     return pair.precision * of_place / (0.8 + 0.2 * pair.match.spread), -pair.match.spread
 
 
-class _Titles:
+class TitleFinder:
     """Looks for titles: in windows of a sentence, each the stems of titles that its words mean."""
 
     def __init__(self, tables: Tables):

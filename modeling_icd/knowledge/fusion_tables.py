@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset_scripts.codes.classification import ICD9, Classification, classification_of
 
-from ..fusion_features_icd import Tables, row_starts
+from ..fusion_features_icd import Tables, TitleFinder, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
 from ..terms_icd import END, SMALL
 from .build import MAX_WORDS, ROLES
@@ -257,9 +257,7 @@ class Knowledge:
 
     def _rarity_of_titles(self, tables: Tables) -> np.ndarray:
         """How rare each stem of titles is in what the training notes mean."""
-        from ..fusion_features_icd import _Titles
-
-        titles = _Titles(tables)
+        titles = TitleFinder(tables)
         counts = np.zeros(len(tables.title_stems))
         for stems in self.stems_of_notes:
             meant = {

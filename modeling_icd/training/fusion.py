@@ -48,7 +48,7 @@ from .fusion_trees import Rows, fit_trees, rows_of
 from .models import configuration_fields, without_load_report
 from .notes import build_dataset, describe_training_data, say_who_may_have, warn
 from .output_folder import check_output_dir, check_same_notes
-from .run import find_backbone
+from .run import find_backbone, parse
 from .saving import save_run
 
 
@@ -63,7 +63,7 @@ class FusionArguments(ModelArguments):
     num_folds: int = field(
         default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
     )
-    num_fits: int = field(default=3, metadata={"help": "How often the trees are fitted; their mean is taken."})
+    num_fits: int = field(default=1, metadata={"help": "How often the trees are fitted; their mean is taken."})
     new_codes: bool = field(
         default=False,
         metadata={"help": "Also give codes that no training note has, where a note says their titles."},
@@ -100,12 +100,13 @@ def run(arguments: list[str]) -> int:
     parser = TrlParser(
         [FusionArguments, DataArguments, ICDTrainingArguments], prog=f"{PROGRAM} train", add_help=False, usage=USAGE
     )
-    print(train(*parser.parse_args_and_config(arguments)))
+    print(train(*parse(parser, arguments)))
     return 0
 
 
 def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
     """Trains a fused model and writes it, its tokenizer and `run.json` to `args.output_dir`."""
+    check_options(args)
     output_dir = Path(args.output_dir)
     private_dir = Path(f"{output_dir}-private")
     for folder in (output_dir, private_dir):
@@ -139,6 +140,19 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
     model = fusion.fit(training_data)
     save_run(model, fusion.tokenizer, run, output_dir)
     return output_dir
+
+
+def check_options(args: ICDTrainingArguments) -> None:
+    """Raise a `ValueError` where an option asks for what such a training does not do."""
+    if args.push_to_hub:
+        raise ValueError("`train` uploads nothing, and a fused model is not published: leave `push_to_hub` out.")
+    if args.resume_from_checkpoint:
+        raise ValueError(
+            "A fused training goes on by itself with the folds that are done: leave `resume_from_checkpoint` out."
+        )
+    for name in ("refit_on_validation", "early_stopping_patience"):
+        if getattr(args, name):
+            raise ValueError(f"A fused model learns from train and validation, in folds: leave `{name}` out.")
 
 
 class Materials(NamedTuple):

@@ -23,6 +23,7 @@ from modeling_icd.knowledge.translations import (
     learn_translations,
     project_phrase,
 )
+from modeling_icd.training import fusion_trees
 from modeling_icd.training.fusion_trees import Rows, fit_trees
 from modeling_icd.training.run import main as train_main
 
@@ -42,6 +43,12 @@ PHRASES = [
 ]
 LABELS = ["R06.00", "R10.9", "R50.9", "S82.20"]
 TITLES = [TitleTerm("J18.9", frozenset({"pneumoni"}), 0), TitleTerm("R50.9", frozenset({"fever"}), 0)]
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    monkeypatch.setattr(fusion_trees, "NUM_TREES", 12)
+    monkeypatch.setattr(fusion_trees, "LEARNING_RATE", 0.5)
 
 
 @pytest.fixture(scope="module")
