@@ -23,6 +23,8 @@ from modeling_icd.knowledge.translations import (
     learn_translations,
     project_phrase,
 )
+from modeling_icd.publishing.folder import refuse_fusion
+from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.training import fusion_trees
 from modeling_icd.training.fusion_trees import Rows, fit_trees
 from modeling_icd.training.run import main as train_main
@@ -238,6 +240,30 @@ def test_the_folder_gives_the_same_in_a_new_process(backbone, knowledge, tmp_pat
     assert name == "FusionForICD"
     own = model(**tokenizer(TEXTS[0], return_tensors="pt")).logits[0]
     torch.testing.assert_close(torch.tensor([*map(float, logits)]), own, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("record", "message"), [(None, "nothing of it is published"), ({"open": True}, "open ones")])
+def test_a_fused_model_is_not_published(record, message):
+    sealed = None if record is None else seal_training_data(record)
+    with pytest.raises(ValueError, match=message):
+        refuse_fusion({"model_type": "icd_fusion", "training_data": sealed})
+    refuse_fusion({"model_type": "llama_icd", "training_data": sealed})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--refit_on_validation", "true"], "learns from train and validation"),
+        (["--push_to_hub", "true"], "is not published"),
+        (["--parts", "phrases", "verses"], "got verses"),
+        (["--num_folds", "1"], "at least 2"),
+    ],
+)
+def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_path, capsys):
+    given = ["record_codiesp_en", "--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), *option]
+    assert train_main(given) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over():
