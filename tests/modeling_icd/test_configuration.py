@@ -239,7 +239,7 @@ def test_every_configuration_file_describes_a_model(file, monkeypatch):
     if kind == "generative":  # a language model, and no head over it
         training = ARGUMENTS[given_field(given, "stage")]
         own, _, _ = TrlParser([GenerativeArguments, DataArguments, training]).parse_args_and_config(given)
-        assert own.max_note_tokens > 0
+        assert own.settings({})["max_note_tokens"] > 0
         return
     parser = TrlParser([FusionArguments if kind == "fusion" else ModelArguments, DataArguments, ICDTrainingArguments])
     args, _, _ = parser.parse_args_and_config(given)
