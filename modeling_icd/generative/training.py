@@ -17,7 +17,7 @@ from trl import GRPOTrainer, SFTTrainer, TrlParser
 
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.counts import counted
-from dataset_scripts.files import check_writable, make_folder, read_json, write_json
+from dataset_scripts.files import read_json, write_json
 
 from ..answers_icd import read_codes
 from ..evaluation.decisions import check_notes, fit_decision
@@ -28,12 +28,11 @@ from ..inference.loop import logits_of_tokens
 from ..inference.model_folder import RUN_FILE
 from ..inference.processes import first_process_first, first_process_only
 from ..training.arguments import DataArguments, check_report_to
-from ..training.checkpoints import checkpoint_to_resume, clear_write_errors, whole_checkpoint
+from ..training.checkpoints import clear_write_errors, whole_checkpoint
 from ..training.config_files import USAGE, given_field
 from ..training.models import known_training_data
 from ..training.notes import readable_notes, say_who_may_have, warn_of_empty_notes
-from ..training.output_folder import check_output_dir, remove_checkpoints
-from ..training.run import notes_to_learn, parse, remember_notes, train_to_end
+from ..training.run import find_checkpoint, notes_to_learn, open_folders, parse, remember_notes, train_to_end
 from ..training.saving import save
 from .arguments import ARGUMENTS, STAGES, GenerativeArguments
 from .examples import (
@@ -83,13 +82,8 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     check_report_to(args)
     # Of the backbone nothing is frozen; publishing asks every run for that.
     run = {"model": {**asdict(own), "freeze_backbone": False}, "data": asdict(data_args), "training": args.to_dict()}
-    output_dir = Path(args.output_dir)
-    private_dir = Path(f"{output_dir}-private")
-    for folder in (output_dir, private_dir):
-        check_writable(folder, is_folder=True)
-    first_process_only(lambda: check_output_dir(run, args))
+    output_dir, private_dir = open_folders(run, args, private=bool(own.shots))
     set_seed(args.seed)
-    make_folder(output_dir, private=bool(own.shots))
     materials = gather(own, data_args, args, private_dir)
     coder, is_first = materials.coder, args.process_index == 0
     validation = readable_notes(
@@ -106,10 +100,7 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
         log = [{"train_runtime": 0.0, "epoch": 0.0, "step": 0}]
     else:
         trainer = make_trainer(own, data_args, args, materials)
-        resume = first_process_only(lambda: checkpoint_to_resume(args, coder.config.training_data or {}))
-        if resume is None:
-            first_process_only(lambda: remove_checkpoints(output_dir))
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume_from_checkpoint=find_checkpoint(args, coder.config.training_data or {}))
         log = trainer.state.log_history
         coder.model = merged(trainer.accelerator.unwrap_model(trainer.model))
     if is_fitted(args):

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +21,11 @@ from trl import TrlParser
 from dataset_scripts import ICDBuilder
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.counts import counted
-from dataset_scripts.files import check_writable, make_folder
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..fusion_features_icd import PARTS, FeatureMaker, Scored, pack
 from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, tree_sums
 from ..fusion_text_icd import StemReader
-from ..inference.learned_notes import admissions_of, write_learned
 from ..inference.loading import load_config
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from ..knowledge.coder import marked_phrases
@@ -46,9 +43,8 @@ from .config_files import USAGE
 from .fusion_heads import HeadTraining
 from .fusion_trees import Rows, fit_trees, rows_of
 from .models import configuration_fields, without_load_report
-from .notes import build_dataset, describe_training_data, say_who_may_have, warn
-from .output_folder import check_output_dir, check_same_notes
-from .run import find_backbone, parse
+from .notes import build_dataset, say_who_may_have, warn
+from .run import find_backbone, notes_to_learn, open_folders, parse, remember_notes
 from .saving import save_run
 
 
@@ -107,30 +103,19 @@ def run(arguments: list[str]) -> int:
 def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
     """Trains a fused model and writes it, its tokenizer and `run.json` to `args.output_dir`."""
     check_options(args)
-    output_dir = Path(args.output_dir)
-    private_dir = Path(f"{output_dir}-private")
-    for folder in (output_dir, private_dir):
-        check_writable(folder, is_folder=True)
     run = {
         "model": {**asdict(model_args), "model": "fusion"},
         "data": asdict(data_args),
         "training": args.to_dict(),
     }
-    check_output_dir(run, args)
+    output_dir, private_dir = open_folders(run, args)
     set_seed(args.seed)
-    make_folder(output_dir)
-    builder = build_dataset(data_args, private_dir / "cache")
-    splits = [builder.as_dataset(split="train"), builder.as_dataset(split="validation")]
-    if data_args.max_train_notes is not None:
-        splits[0] = splits[0].select(range(min(data_args.max_train_notes, len(splits[0]))))
-    training_data = describe_training_data(data_args, builder, splits)
-    check_same_notes(training_data, args)
+    builder, _, splits, training_data = notes_to_learn(data_args, args, private_dir, with_validation=True)
     if not (training_data["open"] or training_data["synthetic"]):
         output_dir.chmod(0o700)
         print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
     every = datasets.concatenate_datasets(splits)
-    named = (admissions_of(split, data_args.dataset, training_data["synthetic"]) for split in splits)
-    write_learned(texts_of_notes(every), private_dir, chain.from_iterable(named))
+    remember_notes(splits, data_args, training_data, private_dir)
     say_who_may_have(data_args)
     has_text = np.flatnonzero(~empty_notes(texts_of_notes(every)))
     if len(has_text) < len(every):
