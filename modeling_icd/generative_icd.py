@@ -413,11 +413,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
             self.counts["codes"] += len(codes)
             return codes
         found = read_codes(self.tokenizer.decode(tokens, skip_special_tokens=True), self.config.label2id or {})
-        for name, number in (
-            ("codes", found.num_codes),
-            ("invalid", found.num_invalid),
-            ("repeated", found.num_repeated),
-        ):
+        for name, number in zip(("codes", "invalid", "repeated"), found[1:], strict=True):
             self.counts[name] += number
         return found.class_ids[: self.grammar.max_codes]
 

@@ -179,6 +179,20 @@ def check_context(coder: GenerativeForICD) -> None:
             f"`max_note_tokens` ({limit}) leaves no room for the prompt ({prompt} tokens) and the answer (up to {answer}): the language "
             f"model reads {context} tokens. Lower it, or `max_codes`, or leave out `shots` or `codes_in_prompt`."
         )
+    beside, window = coder.settings["tree_tokens"], sliding_window(coder.model.config)
+    if window is not None and prompt + limit + answer + beside > window:
+        raise ValueError(
+            f"Layers of this language model attend within {window} tokens, and codes are scored from a cache of all of them: `max_note_tokens` "
+            f"({limit}), the prompt ({prompt}), the answer (up to {answer}) and `tree_tokens` ({beside}) are more. Lower them, or take "
+            "another language model."
+        )
+
+
+def sliding_window(config: Any) -> int | None:
+    """How many tokens back layers of a language model attend; `None` where all attend to all."""
+    layers = getattr(config, "layer_types", None)
+    slides = layers is None or "sliding_attention" in layers
+    return getattr(config, "sliding_window", None) if slides else None
 
 
 class _WholeCheckpoints:

@@ -13,6 +13,7 @@ from trl import TrlParser
 from dataset_scripts.files import read_json
 from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
 from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, reward_of
+from modeling_icd.generative.training import check_context
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.training.arguments import DataArguments
 from modeling_icd.training.config_files import given_field
@@ -125,6 +126,17 @@ def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
     assert main(arguments("prompt", "again", backbone=tmp_path / "run", max_codes=1)) == 0
     assert read_json(tmp_path / "again/config.json", "")["generative"]["examples"] == settings["examples"]
     assert (tmp_path / "again").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("window", "layers"), [(649, None), (649, ["full_attention", "sliding_attention"])])
+def test_notes_that_a_sliding_window_cuts_are_refused(make_coder, window, layers):
+    coder = make_coder(tree_tokens=500)  # with a note of 100 tokens, the prompt and the answer
+    coder.model.config.sliding_window = window
+    coder.model.config.layer_types = ["full_attention"]
+    check_context(coder)
+    coder.model.config.layer_types = layers
+    with pytest.raises(ValueError, match="attend within 649 tokens"):
+        check_context(coder)
 
 
 def test_too_many_shots_are_refused(make_coder):
