@@ -14,7 +14,7 @@ from transformers import LogitsProcessor
 
 SEPARATOR = "; "
 CODE = re.compile(
-    r"(?<![\w.])(?:E\d{3}(?:\.\d)?|V\d{2}(?:\.\d{1,2})?|[A-TV-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?|\d{3}(?:\.\d{1,2})?|\d{2}\.\d{1,2}"
+    r"(?<![\w.])(?:E\d{3}(?:\.\d)?|V\d{2}(?:\.\d{1,2})?|[A-Z]\d[0-9A-Z](?:\.[0-9A-Z]{1,4})?|\d{3}(?:\.\d{1,2})?|\d{2}\.\d{1,2}"
     r"|(?=[A-Z]*\d)[0-9A-HJ-NP-Z]{7})(?![\w.]*\w)"
 )
 """What is written as a code of ICD-9-CM, ICD-10-CM or ICD-10-PCS; whether there is such a code it does not say."""
@@ -24,6 +24,17 @@ def answer_pieces(codes: Sequence[str], titles: Mapping[str, str] | None = None)
     """The pieces of an answer, which joined are its text: codes in the order given, the separator before all but the first."""
     texts = [f"{code} {titles[code]}" if titles and code in titles else code for code in codes]
     return [text if i == 0 else SEPARATOR + text for i, text in enumerate(texts)]
+
+
+def check_written(codes: Sequence[str]) -> None:
+    """Raise a `ValueError` where codes are not written as codes of ICD are, so that [`read_codes`] would find none of them."""
+    unseen = [code for code in codes if not CODE.fullmatch(code)]
+    if unseen:
+        raise ValueError(
+            f"{len(unseen)} of {len(codes)} codes, such as {unseen[0]!r}, are not written as codes of ICD (they may be groups, or a "
+            "hospital's own), and are not found in an answer that is generated freely, as with `constrained` false and in the stage "
+            "`grpo`: choose `constrained` true and the stage `prompt` or `sft`."
+        )
 
 
 class Found(NamedTuple):

@@ -12,7 +12,15 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, PreTrainedModel
 
-from .answers_icd import SEPARATOR, AnswerGrammar, CodeTrie, CodeTrieProcessor, answer_pieces, read_codes
+from .answers_icd import (
+    SEPARATOR,
+    AnswerGrammar,
+    CodeTrie,
+    CodeTrieProcessor,
+    answer_pieces,
+    check_written,
+    read_codes,
+)
 from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import require_positive
@@ -148,7 +156,7 @@ class Prompter:
         config (`GenerativeConfig`): which says what is asked.
 
     Raises:
-        ValueError: where the tokenizer has no chat template.
+        ValueError: where the tokenizer has no chat template, or one that does not take such a conversation.
     """
 
     def __init__(self, tokenizer: Any, config: GenerativeConfig):
@@ -158,10 +166,12 @@ class Prompter:
                 "instructions, such as SmolLM2-135M-Instruct."
             )
         self.tokenizer, self.config, self.settings = tokenizer, config, config.generative or {}
-        text = tokenizer.apply_chat_template(
-            self.messages(NOTE), tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        self.before, self.after = (self.tokens(part) for part in text.split(NOTE))
+        parts = self.filled_template().split(NOTE)
+        if len(parts) != 2:
+            raise ValueError(
+                f"The chat template of the tokenizer has the note {len(parts) - 1} times in a prompt, not once: take another language model."
+            )
+        self.before, self.after = map(self.tokens, parts)
         bare = self.tokens("a")
         around = tokenizer("a")["input_ids"]
         # Special tokens that the tokenizer puts around a text: those of a note are left out, since the template has its own.
@@ -170,6 +180,20 @@ class Prompter:
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def filled_template(self) -> str:
+        """The text of a prompt, with `NOTE` where the note comes."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                self.messages(NOTE), tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except ImportError:
+            raise
+        except Exception:  # of the template's own language; what it quotes may be an example, which is a note
+            raise ValueError(
+                "The chat template of the tokenizer refuses a turn of the system, or what follows it, so this language model cannot be asked "
+                "in this way: take one whose template has a system's turn, such as SmolLM2 or Qwen3."
+            ) from None
 
     def messages(self, note: str) -> list[dict[str, str]]:
         """The turns of a conversation that ask for the codes of a note."""
@@ -246,6 +270,8 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         self.model, self.tokenizer, self.score = model, tokenizer, _NoHead()
         self.config._attn_implementation = model.config._attn_implementation
         self.prompter = Prompter(tokenizer, config)
+        if not self.settings["constrained"]:
+            check_written(self.prompter.codes())
         self.grammar = self.prompter.grammar(end_tokens(model, tokenizer))
         limit = self.settings["tree_tokens"]
         # At the beginning of an answer, and behind a code.
@@ -387,11 +413,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
             self.counts["codes"] += len(codes)
             return codes
         found = read_codes(self.tokenizer.decode(tokens, skip_special_tokens=True), self.config.label2id or {})
-        for name, number in (
-            ("codes", found.num_codes),
-            ("invalid", found.num_invalid),
-            ("repeated", found.num_repeated),
-        ):
+        for name, number in zip(("codes", "invalid", "repeated"), found[1:], strict=True):
             self.counts[name] += number
         return found.class_ids[: self.grammar.max_codes]
 

@@ -17,9 +17,9 @@ from trl import GRPOTrainer, SFTTrainer, TrlParser
 
 from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.counts import counted
-from dataset_scripts.files import read_json, write_json
+from dataset_scripts.files import make_folder, read_json, write_json
 
-from ..answers_icd import read_codes
+from ..answers_icd import check_written, read_codes
 from ..evaluation.decisions import check_notes, fit_decision
 from ..generative_icd import GenerativeConfig, GenerativeForICD, is_generative, plain_fields
 from ..inference.gguf import convert_smollm2
@@ -82,7 +82,7 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     check_report_to(args)
     # Of the backbone nothing is frozen; publishing asks every run for that.
     run = {"model": {**asdict(own), "freeze_backbone": False}, "data": asdict(data_args), "training": args.to_dict()}
-    output_dir, private_dir = open_folders(run, args, private=bool(own.shots))
+    output_dir, private_dir = open_folders(run, args)
     set_seed(args.seed)
     materials = gather(own, data_args, args, private_dir)
     coder, is_first = materials.coder, args.process_index == 0
@@ -91,6 +91,8 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     )
     gold = list(validation.tokens["label_ids"])
     check_notes(gold, args, validation.num_unknown)  # before training
+    if is_fitted(args):
+        coder.check_lengths([len(ids) for ids in validation.tokens["input_ids"]])
     if is_first:
         say_who_may_have(data_args)
     log: list[dict[str, Any]] = []
@@ -152,26 +154,45 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
         causal_config=plain_fields(model),
         generative=settings,
     )
-    check_context(settings, model)
+    if own.stage == "grpo":
+        check_written(codes)
     coder = GenerativeForICD(config, model, tokenizer)
     if own.shots:
         evidence = marked(splits["training"], data_args.data_dir, own.order)
         shots = draw_shots(splits["training"], coder.prompter, counts, evidence, own.shots, args.seed)
-        config.generative = {**settings, "examples": shots}
-        print(
-            f"The prompt holds {counted(own.shots, 'training note')}: the model's folder is as confidential as they are."
-        )
+        config.generative = settings = {**settings, "examples": shots}
         coder = GenerativeForICD(config, model, tokenizer)
+    check_context(coder)
+    if settings["examples"]:  # those drawn here, or those that the backbone has in its prompt
+        make_folder(args.output_dir, private=True, ours=True)
+        held = counted(len(settings["examples"]), "training note")
+        print(f"The prompt holds {held}: the model's folder is as confidential as they are.")
     return Materials(coder, tokenizer, splits, counts)
 
 
-def check_context(settings: Mapping[str, Any], model: PreTrainedModel) -> None:
-    """Raise a `ValueError` where notes may be longer than the language model reads."""
-    context, limit = getattr(model.config, "max_position_embeddings", None), settings["max_note_tokens"]
-    if context is not None and limit >= context:
+def check_context(coder: GenerativeForICD) -> None:
+    """Raise a `ValueError` where a prompt with the longest note and the answer may be longer than the language model reads."""
+    context, limit = getattr(coder.model.config, "max_position_embeddings", None), coder.settings["max_note_tokens"]
+    prompt, answer = len(coder.prompter.prompt([])), coder.grammar.max_tokens
+    if context is not None and prompt + limit + answer > context:
         raise ValueError(
-            f"`max_note_tokens` ({limit}) leaves no room for the prompt and the answer: the language model reads {context} tokens."
+            f"`max_note_tokens` ({limit}) leaves no room for the prompt ({prompt} tokens) and the answer (up to {answer}): the language "
+            f"model reads {context} tokens. Lower it, or `max_codes`, or leave out `shots` or `codes_in_prompt`."
         )
+    beside, window = coder.settings["tree_tokens"], sliding_window(coder.model.config)
+    if window is not None and prompt + limit + answer + beside > window:
+        raise ValueError(
+            f"Layers of this language model attend within {window} tokens, and codes are scored from a cache of all of them: `max_note_tokens` "
+            f"({limit}), the prompt ({prompt}), the answer (up to {answer}) and `tree_tokens` ({beside}) are more. Lower them, or take "
+            "another language model."
+        )
+
+
+def sliding_window(config: Any) -> int | None:
+    """How many tokens back layers of a language model attend; `None` where all attend to all."""
+    layers = getattr(config, "layer_types", None)
+    slides = layers is None or "sliding_attention" in layers
+    return getattr(config, "sliding_window", None) if slides else None
 
 
 class _WholeCheckpoints:

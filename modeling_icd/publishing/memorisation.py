@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from dataset_scripts.files import read_json
 
 from ..generative_icd import GenerativeForICD
+from ..inference.model_folder import read_run
 from .notes import TrainingNotes
 from .privacy import MIN_NOTES_OF_WORD, SPAN_WORDS, Finding
 from .views import WORD, fold
@@ -39,9 +40,19 @@ def probe(model_dir: Path, notes: TrainingNotes | None, seed: int = 0) -> list[F
     Args:
         model_dir (`Path`): of the model; the canaries are in the private folder beside it.
         notes (`TrainingNotes`, *optional*): without them, as of invented ones, only canaries are looked for.
+
+    Raises:
+        ValueError: where canaries were learned, and the file that holds them is gone.
     """
     path = Path(f"{model_dir.resolve()}-private") / FILE
-    canaries = read_json(path, "train again.")["canaries"] if path.is_file() else []
+    canaries = []
+    if number := read_run(model_dir).get("model", {}).get("canaries", 0):
+        if not path.is_file():
+            raise ValueError(
+                f"The model learned from {number} canaries, which are no longer in {path}, so that nothing tells whether it knows them by "
+                "heart: put that file back, or train again."
+            )
+        canaries = read_json(path, "train again.")["canaries"]
     if notes is None and not canaries:
         return []
     coder = GenerativeForICD.from_pretrained(model_dir).eval()
@@ -66,19 +77,25 @@ def probe(model_dir: Path, notes: TrainingNotes | None, seed: int = 0) -> list[F
 
 def longest_recited(coder: GenerativeForICD, notes: TrainingNotes, seed: int) -> tuple[int, int]:
     """The longest run of words that the model writes on as a training note does, and how many of the notes begun were recited: for
-    `SPAN_WORDS` words or more, in a span that fewer than `MIN_NOTES_OF_WORD` notes have."""
-    drawn = draw_notes(notes, seed)
-    written = [WORD.findall(fold(text)) for text in write_on(coder, drawn, seed)]
-    spans = {size: spans_of(written, size) for size in range(2, SPAN_WORDS + 1)}
+    `SPAN_WORDS` words or more, in a span that fewer than `MIN_NOTES_OF_WORD` notes have. What it repeats of the beginning that it
+    was given is none of these."""
+    both = [
+        [WORD.findall(fold(text)) for text in of_note] for of_note in write_on(coder, draw_notes(notes, seed), seed)
+    ]
+    new = {
+        size: [spans_of([written], size) - spans_of([begun], size) for begun, written in both]
+        for size in range(2, SPAN_WORDS + 1)
+    }
+    spans = {size: set().union(*of_notes) for size, of_notes in new.items()}
     notes_of: dict[int, Counter[tuple[str, ...]]] = {size: Counter() for size in spans}
     for record in notes.records:
         words = WORD.findall(fold(record["text"]))
         for size, of_size in spans.items():
             notes_of[size].update(of_size.intersection(spans_of([words], size)))
     own = {span for span, count in notes_of[SPAN_WORDS].items() if count < MIN_NOTES_OF_WORD}
-    times = sum(bool(own & spans_of([words], SPAN_WORDS)) for words in written)
-    if times:
-        return max(longest_run(words, own) for words in written), times
+    recited = [own & of_note for of_note in new[SPAN_WORDS]]
+    if times := sum(map(bool, recited)):
+        return max(longest_run(written, found) for (_, written), found in zip(both, recited, strict=True)), times
     return max((size for size, counts in notes_of.items() if counts), default=min(spans) - 1), 0
 
 
@@ -108,8 +125,8 @@ def draw_notes(notes: TrainingNotes, seed: int) -> list[str]:
 
 
 @torch.no_grad()
-def write_on(coder: GenerativeForICD, texts: Sequence[str], seed: int) -> list[str]:
-    """What the model writes behind the first third, at most 50 tokens, of each note where a prompt has its note: the likeliest
+def write_on(coder: GenerativeForICD, texts: Sequence[str], seed: int) -> list[tuple[str, str]]:
+    """What the model was given of each note, and what it writes behind the first third, at most 50 tokens, of each note where a prompt has its note: the likeliest
     words for every other one, and drawn ones for the rest."""
     starts = [coder.prompter.tokens(text) for text in texts]
     starts = [ids[: max(1, min(50, len(ids) // 3))] for ids in starts if ids]
@@ -125,7 +142,8 @@ def write_on(coder: GenerativeForICD, texts: Sequence[str], seed: int) -> list[s
             pad_token_id=coder.grammar.end[0],
             **drawn,
         )
-        written.append(coder.tokenizer.decode(found[0, prompt.shape[1] :], skip_special_tokens=True))
+        said = coder.tokenizer.decode(found[0, prompt.shape[1] :], skip_special_tokens=True)
+        written.append((coder.tokenizer.decode(ids), said))
     return written
 
 

@@ -151,20 +151,19 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     return output_dir
 
 
-def open_folders(run: dict[str, Any], args: TrainingArguments, private: bool = False) -> tuple[Path, Path]:
+def open_folders(run: dict[str, Any], args: TrainingArguments) -> tuple[Path, Path]:
     """The folder of the model, which is made, and the private one beside it: what can be turned back into notes never lies in the
     folder that is published. Both are checked before anything is computed.
 
     Args:
         run (`dict`): the arguments, as they will be in `run.json`.
-        private (`bool`): whether the model itself holds what its owner alone may read.
     """
     output_dir = Path(args.output_dir)
     private_dir = Path(f"{output_dir}-private")
     for folder in (output_dir, private_dir):
         check_writable(folder, is_folder=True)
     first_process_only(lambda: check_output_dir(run, args))
-    return make_folder(output_dir, private=private), private_dir
+    return make_folder(output_dir), private_dir
 
 
 def find_checkpoint(args: TrainingArguments, training_data: dict[str, Any]) -> str | None:

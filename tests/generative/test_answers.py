@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_icd.answers_icd import AnswerGrammar, CodeTrieProcessor, State, answer_pieces, read_codes
+from modeling_icd.answers_icd import AnswerGrammar, CodeTrieProcessor, State, answer_pieces, check_written, read_codes
 
 
 CODES = ["250", "250.0", "250.01", "401.9", "V12.71", "427.31"]  # of which some begin with others
@@ -116,3 +116,12 @@ def test_codes_are_found_in_free_text():
     assert found == ([0, 1], 4, 1, 1)
     assert read_codes("None apply.", label2id) == ([], 0, 0, 0)
     assert read_codes("486\n401.9 Hypertension", label2id).class_ids == [3, 0]
+
+
+def test_what_cannot_be_found_in_free_text_is_said():
+    codes = ["401.9", "E950.1", "V12.71", "99.04", "U07.1", "C7A.021", "V43.52XA", "0DTJ4ZZ"]
+    check_written(codes)
+    assert read_codes("; ".join(codes), {code: i for i, code in enumerate(codes)}) == (list(range(8)), 8, 0, 0)
+    for group in ("A00-A09", "1"):
+        with pytest.raises(ValueError, match=f"1 of 2 codes, such as '{group}', are not written as codes of ICD"):
+            check_written(["401.9", group])

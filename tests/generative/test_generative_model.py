@@ -167,6 +167,16 @@ def test_what_is_asked_in_vain_is_said(make_coder):
         make_coder(num_beams=2, num_samples=2)
     with pytest.raises(ValueError, match="has no setting 'beams'"):
         make_coder(beams=2)
-    coder.tokenizer.chat_template = None
-    with pytest.raises(ValueError, match="no chat template"):
-        GenerativeForICD(coder.config, coder.model, coder.tokenizer)
+    with pytest.raises(ValueError, match="such as 'A00-A09', are not written as codes of ICD"):
+        make_coder(["A00-A09", "B00-B09"], constrained=False)
+    refuses = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception(m.content) }}{% endif %}{% endfor %}"
+    )
+    for template, message in (
+        (refuses, "refuses a turn of the system"),
+        ("{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "has the note 2 times"),
+        (None, "no chat template"),
+    ):
+        coder.tokenizer.chat_template = template
+        with pytest.raises(ValueError, match=message):
+            GenerativeForICD(coder.config, coder.model, coder.tokenizer)

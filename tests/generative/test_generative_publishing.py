@@ -33,6 +33,9 @@ def test_a_span_of_a_note_that_is_written_on_is_found_and_phrases_that_many_note
     coder = recites("he has and a cough that had lasted since the first day")
     assert memorisation.longest_recited(coder, notes, 0) == (9, 2)
     assert memorisation.longest_recited(recites("a cough that had lasted long"), notes, 0) == (5, 0)
+    # What stands in the beginning that the model was given, it repeats.
+    echo = "and then: she came on foot over the hills of the"
+    assert memorisation.longest_recited(recites(echo), TrainingNotes([{"text": f"{NOTE} {'x' * 60}"}]), 0)[1] == 0
     common = TrainingNotes([{"text": f"{NOTE} {i}"} for i in range(10)])
     assert memorisation.longest_recited(coder, common, 0)[1] == 0
 
@@ -89,6 +92,9 @@ def test_a_coder_of_open_notes_goes_out_as_a_language_model_unless_it_recites(
     ended = capsys.readouterr()
     assert "a number hidden in a training note, learned by heart (2)" in ended.err
     assert "BLOCKED" in ended.out
+    (tmp_path / "run-private/canaries.json").unlink()
+    with pytest.raises(ValueError, match="learned from 2 canaries, which are no longer in"):
+        memorisation.probe(folder, None)
 
 
 def test_a_coder_of_unknown_notes_pushes_neither_itself_nor_its_language_model(make_coder, tmp_path):

@@ -13,6 +13,7 @@ from trl import TrlParser
 from dataset_scripts.files import read_json
 from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
 from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, reward_of
+from modeling_icd.generative.training import check_context
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.training.arguments import DataArguments
 from modeling_icd.training.config_files import given_field
@@ -113,13 +114,29 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
 
 
 def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
-    assert main(arguments("prompt", shots=2, titles="true", codes_in_prompt="titles")) == 0
+    assert main(arguments("prompt", shots=2, titles="true", codes_in_prompt="titles", max_codes=1)) == 0
     settings = read_json(tmp_path / "run/config.json", "")["generative"]
     assert len(settings["examples"]) == 2
     assert all("visit" in note and answer for note, answer in settings["examples"])
     assert (tmp_path / "run").stat().st_mode & 0o077 == 0
     with pytest.raises(ValueError, match="training notes in its prompt"):
         ModelFolder.read(tmp_path / "run")
+    # A coder that is made of it has them, too, and so has its folder, also where it was there before.
+    (tmp_path / "again").mkdir(mode=0o755)
+    assert main(arguments("prompt", "again", backbone=tmp_path / "run", max_codes=1)) == 0
+    assert read_json(tmp_path / "again/config.json", "")["generative"]["examples"] == settings["examples"]
+    assert (tmp_path / "again").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(("window", "layers"), [(649, None), (649, ["full_attention", "sliding_attention"])])
+def test_notes_that_a_sliding_window_cuts_are_refused(make_coder, window, layers):
+    coder = make_coder(tree_tokens=500)  # with a note of 100 tokens, the prompt and the answer
+    coder.model.config.sliding_window = window
+    coder.model.config.layer_types = ["full_attention"]
+    check_context(coder)
+    coder.model.config.layer_types = layers
+    with pytest.raises(ValueError, match="attend within 649 tokens"):
+        check_context(coder)
 
 
 def test_too_many_shots_are_refused(make_coder):
@@ -133,6 +150,7 @@ def test_too_many_shots_are_refused(make_coder):
     [
         ("sft", {"max_note_tokens": 30}, "8 of 12 notes have more than 30 tokens (`max_note_tokens`)"),
         ("sft", {"max_note_tokens": 600}, "leaves no room for the prompt"),
+        ("sft", {"instruction": "x" * 500}, "and the answer (up to 22): the language model reads 512 tokens"),
         ("sft", {"packing": "true", "max_length": 40}, "longer than a pack"),
         ("sft", {"packing": "true", "packing_strategy": "wrapped", "max_length": 99}, "`packing_strategy` 'wrapped'"),
         ("sft", {"max_length": 99}, "`packing` and `max_length`"),
@@ -149,6 +167,15 @@ def test_a_mistake_is_one_message(arguments, capsys, stage, options, message):
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert message in said
     assert "visit" not in said
+
+
+def test_validation_notes_that_cannot_be_scored_are_told_of_before_training(arguments, notes_dir, tmp_path, capsys):
+    folder = shutil.copytree(notes_dir, tmp_path / "notes")
+    with (folder / "validation.csv").open("a") as file:
+        file.write(f"long,{'weak heart ' * 20},428.0\n")
+    assert main(arguments("sft", data_dir=folder, threshold_rule="global")) == 2
+    assert "1 of 5 notes have more than 100 tokens" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 def test_a_file_names_the_model_and_its_stage(arguments, tmp_path, capsys):
