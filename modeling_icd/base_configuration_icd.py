@@ -384,6 +384,11 @@ class ICDBaseConfig(PushGuard, PreTrainedConfig):
         return self.freeze_backbone and not self.layer_mix
 
     @property
+    def states_width(self) -> int:
+        """How many numbers the head reads of each token."""
+        return self.hidden_size
+
+    @property
     def rule(self) -> ThresholdRule:
         """The `ThresholdRule` by which codes are predicted."""
         return RULES[self.threshold_rule]

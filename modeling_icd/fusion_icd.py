@@ -72,6 +72,10 @@ class FusionConfig(ICDConfig):
                 f"`num_known` ({self.num_known}) is more than the codes that there are ({self.num_labels})."
             )
 
+    @property
+    def states_width(self) -> int:
+        return TOKEN_DIGITS + self.hidden_size
+
     def make_head(self) -> "FusionHead":
         """The head of the model; see [`~modeling_icd.heads.head_of_config`]."""
         return FusionHead(self)

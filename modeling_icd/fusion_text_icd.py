@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .terms_icd import DENIES, END, FAMILY, LONGEST_SPREAD, SMALL, TermMatcher, TermsConfig, _near
+from .terms_icd import DENIES, END, FAMILY, SMALL, TermMatcher, TermsConfig, _sentences_and_order
 
 
 UNKNOWN = "<unk>"
@@ -212,12 +212,7 @@ class TermFinder(TermMatcher):
 
     def words_of(self, stems: list[str], ids: list[int]) -> NoteWords:
         roles = [self.tables.roles[i] for i in ids]
-        sentences, order, number, count = [], [], 0, 0
-        for role in roles:
-            sentences.append(number)
-            order.append(count)
-            number += bool(role & END)
-            count += not role & (SMALL | END)
+        sentences, order = _sentences_and_order(roles)
         scopes = self._scopes(roles)
         denied, of_family = ([bool(said & cue) for said in scopes] for cue in (DENIES, FAMILY))
         is_content = [not role & (SMALL | END) for role in roles]
@@ -228,18 +223,8 @@ class TermFinder(TermMatcher):
         for position, stem in enumerate(note.ids):
             if stem and note.is_content[position]:
                 places.setdefault(stem, []).append(position)
-        found: dict[int, list[tuple[int, tuple[int, ...], float]]] = {}
-        for term in self._candidates(list(places)):
-            stems = [stem for stem in self.tables.words[term].tolist() if stem >= 0]
-            for anchor in places[stems[0]]:
-                positions = _near(anchor, [places[stem] for stem in stems[1:]], note.sentences)
-                if positions is None:
-                    continue
-                spread = (note.order[positions[-1]] - note.order[positions[0]] + 1) / len(stems)
-                if spread <= LONGEST_SPREAD:
-                    found.setdefault(note.sentences[anchor], []).append((term, positions, spread))
         every = []
-        for matches in found.values():
+        for matches in self._places_of_terms(places, note.sentences, note.order):
             sets = [frozenset(positions) for _, positions, _ in matches]
             for (term, positions, spread), own in zip(matches, sets, strict=True):
                 is_denied, of_family = (any(said[i] for i in positions) for said in (note.denied, note.of_family))

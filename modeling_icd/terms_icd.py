@@ -5,7 +5,7 @@ what its head reads in place of hidden states. A term is a set of stems: it is f
 one sentence, in any order. Its terms are tensors of integers, saved with the weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -215,34 +215,41 @@ class TermMatcher(nn.Module):
         """
         ids = [self.tables.stem_of[i] for i in ids]
         roles = [self.tables.roles[i] for i in ids]
-        # Of each token: its sentence, and its place among all but small words and marks.
-        sentence, order, count, number = [], [], 0, 0
-        for role in roles:
-            sentence.append(number)
-            order.append(count)
-            number += bool(role & END)
-            count += not role & (SMALL | END | MARK)
+        sentences, order = _sentences_and_order(roles)
         places: dict[int, list[int]] = {}
         for position, stem in enumerate(ids):
             if not roles[position] & (SMALL | END | MARK):
                 places.setdefault(stem, []).append(position)
         scopes = self._scopes(roles)
-        found: dict[int, list[Match]] = {}
+        kept = []
+        for found in self._places_of_terms(places, sentences, order):
+            matches = [
+                Match(term, positions, spread, *self._said(positions, roles, scopes))
+                for term, positions, spread in found
+            ]
+            kept += [match for match in matches if not any(match.is_within(other) for other in matches)]
+        return kept
+
+    def _places_of_terms(
+        self, places: Mapping[int, list[int]], sentences: Sequence[int], order: Sequence[int]
+    ) -> Iterable[list[tuple[int, tuple[int, ...], float]]]:
+        """Of each sentence that says terms these: term, positions and spread, as in a [`Match`].
+
+        Args:
+            places: where each stem stands that a term may have.
+            sentences, order: see [`_sentences_and_order`].
+        """
+        found: dict[int, list[tuple[int, tuple[int, ...], float]]] = {}
         for term in self._candidates(list(places)):
             stems = [stem for stem in self.tables.words[term].tolist() if stem >= 0]
             for anchor in places[stems[0]]:
-                positions = _near(anchor, [places[stem] for stem in stems[1:]], sentence)
+                positions = _near(anchor, [places[stem] for stem in stems[1:]], sentences)
                 if positions is None:
                     continue
                 spread = (order[positions[-1]] - order[positions[0]] + 1) / len(stems)
-                if spread > LONGEST_SPREAD:
-                    continue
-                match = Match(term, positions, spread, *self._said(positions, roles, scopes))
-                found.setdefault(sentence[anchor], []).append(match)
-        kept = []
-        for matches in found.values():
-            kept += [match for match in matches if not any(match.is_within(other) for other in matches)]
-        return kept
+                if spread <= LONGEST_SPREAD:
+                    found.setdefault(sentences[anchor], []).append((term, positions, spread))
+        return found.values()
 
     def _candidates(self, stems: list[int]) -> list[int]:
         """The terms all of whose stems a note has."""
@@ -296,7 +303,18 @@ class TermMatcher(nn.Module):
         return scopes
 
 
-def _near(anchor: int, others: list[list[int]], sentence: list[int]) -> tuple[int, ...] | None:
+def _sentences_and_order(roles: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Of each stem of a note the number of its sentence, and its place among all but small words and marks."""
+    sentences, order, number, count = [], [], 0, 0
+    for role in roles:
+        sentences.append(number)
+        order.append(count)
+        number += bool(role & END)
+        count += not role & (SMALL | END | MARK)
+    return sentences, order
+
+
+def _near(anchor: int, others: list[list[int]], sentence: Sequence[int]) -> tuple[int, ...] | None:
     """The places of a term's stems in the sentence of its rarest one, each the one nearest to that; `None` where it lacks one."""
     positions = [anchor]
     for places in others:

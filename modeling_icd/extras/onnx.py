@@ -7,7 +7,8 @@ They hold the weights, so they are for your own use and never a part of a releas
 A graph reads a note in one pass: cutting a long note into windows and stitching their states is Python, which ONNX has
 not. So `model.onnx` takes notes of up to `window_size` tokens, and refuses longer ones, whose logits would not be the
 model's; `head.onnx` takes the stitched states of a note of any length. A reader of words that reads whole notes has no
-windows, and its `model.onnx` takes notes of any length, too; one with a recurrent network cannot be exported.
+windows, and its `model.onnx` takes notes of any length, too; one with a recurrent network cannot be exported, nor can a
+fused model.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, whole_folder
 
+from ..fusion_icd import FusionConfig
 from ..graph_icd import fold_graph
 from ..heads import members_of
 from ..inference.loading import load_config, prepare_backbone
@@ -91,11 +93,16 @@ def export_onnx(model: ModelForICDCoding, output_dir: str | Path) -> dict[str, f
 
     Raises:
         FileExistsError: where `output_dir` is there.
-        ValueError: where the reader has a recurrent network, onnx, onnxscript or onnxruntime is not installed, a graph's logits
+        ValueError: where it is a fused model, the reader has a recurrent network, onnx, onnxscript or onnxruntime is not installed, a graph's logits
             differ by more than 1e-4, or `model.onnx` does not refuse a note that is longer than the window.
     """
     output_dir = Path(output_dir)
     check_new_folder(output_dir)
+    if isinstance(model.config, FusionConfig):
+        raise ValueError(
+            "A fused model looks words up, which a graph cannot: export the model of its head alone (`modeling-icd train` with the "
+            "`head_model` as `model`)."
+        )
     if rnn := getattr(getattr(model.config, "backbone_config", None), "rnn", None):
         raise ValueError(
             f"The reader of this model has a recurrent network (`rnn` {rnn!r}), which reads each note of a batch to its own end, and "

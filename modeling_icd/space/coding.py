@@ -79,7 +79,7 @@ class Coder:
         # A coder by terms is in no table of heads: its one method takes no time.
         self._attends = self.config.head in HEADS and HEADS[self.config.head].attends
         # What the head gives for states of nothing says whether it tells what a code was read from.
-        nothing = torch.zeros(2, self.config.hidden_size, dtype=self.model.dtype, device=self.model.device)
+        nothing = torch.zeros(2, self.config.states_width, dtype=self.model.dtype, device=self.model.device)
         self.has_evidence = token_weights(self.model.score, nothing, [0]) is not None
 
     def about(self) -> dict[str, Any]:

@@ -140,6 +140,46 @@ def check_options(args: ICDTrainingArguments) -> None:
             raise ValueError(f"A fused model learns from train and validation, in folds: leave `{name}` out.")
 
 
+def patients_of(notes: datasets.Dataset) -> list[Any]:
+    """Of each note its patient; where a data set does not tell, each note is of another."""
+    subjects = notes["subject_id"] if "subject_id" in notes.column_names else [None] * len(notes)
+    return [("note", row) if subject is None else subject for row, subject in enumerate(subjects)]
+
+
+def folds_of(patients: Sequence[Any], num_folds: int, seed: int) -> list[list[int]]:
+    """The rows of each fold, drawn by patient: another note of the same one would tell what its codes are.
+
+    Raises:
+        ValueError: where there are fewer patients than folds.
+    """
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    if len(numbers) < num_folds:
+        raise ValueError(
+            f"The notes of {counted(len(numbers), 'patient')} cannot be divided into {num_folds} folds: give fewer."
+        )
+    fold_of = np.random.default_rng(seed).permutation(np.arange(len(numbers)) % num_folds)
+    folds: list[list[int]] = [[] for _ in range(num_folds)]
+    for row, patient in enumerate(patients):
+        folds[fold_of[numbers[patient]]].append(row)
+    return folds
+
+
+def rows_in_other(hadm_ids: Sequence[Any], other_ids: Sequence[Any], name: str) -> list[int]:
+    """Where another configuration, `name`, has the same notes.
+
+    Raises:
+        ValueError: where it lacks one.
+    """
+    rows = {hadm_id: row for row, hadm_id in enumerate(other_ids)}
+    num_missing = sum(hadm_id not in rows for hadm_id in hadm_ids)
+    if num_missing:
+        raise ValueError(
+            f"`other_language` must have the same notes in another language, and {name!r} lacks {num_missing:,} of "
+            f"{counted(len(hadm_ids), 'note')}: give another configuration, or leave it out."
+        )
+    return [rows[hadm_id] for hadm_id in hadm_ids]
+
+
 class Materials(NamedTuple):
     """What the tables of a fold are made of.
 
@@ -172,10 +212,7 @@ class Fusion:
         private_dir: Path,
     ):
         self.model_args, self.data_args, self.args, self.builder = model_args, data_args, args, builder
-        if len(notes) < model_args.num_folds:
-            raise ValueError(
-                f"{counted(len(notes), 'note')} cannot be divided into {model_args.num_folds} folds: give fewer."
-            )
+        self.folds = folds_of(patients_of(notes), model_args.num_folds, args.seed)
         self.has_head = "head" in model_args.parts
         if not self.has_head:
             model_args.hidden_layer = 0  # of the backbone, its words alone
@@ -204,8 +241,6 @@ class Fusion:
                 [code for code in names if code in own], model_args.new_codes, others
             )
             self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
-        order = np.random.default_rng(args.seed).permutation(np.arange(len(texts)) % model_args.num_folds)
-        self.folds = [np.flatnonzero(order == fold).tolist() for fold in range(model_args.num_folds)]
         self.order = {code: i for i, code in enumerate(names)}
         self.reader = StemReader()
 
@@ -219,8 +254,7 @@ class Fusion:
         )
         builder = build_dataset(data_args, private_dir / "cache")
         other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
-        rows = {hadm_id: row for row, hadm_id in enumerate(other["hadm_id"])}
-        other = other.select([rows[hadm_id] for hadm_id in notes["hadm_id"]])
+        other = other.select(rows_in_other(notes["hadm_id"], other["hadm_id"], builder.config.name))
         other_texts, small = texts_of_notes(other), small_stems()
         if any(spans):
             self.aligned = align_notes(texts, other_texts, small)
@@ -272,7 +306,8 @@ class Fusion:
         scored, known = [], []
         for fold, rows in enumerate(self.folds):
             started = time.monotonic()
-            learned = [row for row in range(len(self.notes.texts)) if row not in set(rows)]
+            left_out = set(rows)
+            learned = [row for row in range(len(self.notes.texts)) if row not in left_out]
             head_logits = self.heads.scores(fold, learned, rows) if self.has_head else None
             materials = self.materials(learned)
             scored.append(self.features(materials, [self.notes.texts[row] for row in rows], head_logits))

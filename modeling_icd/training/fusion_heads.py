@@ -19,14 +19,20 @@ from transformers import set_seed
 
 from dataset_scripts.files import make_folder, whole_file
 
+from ..evaluation.decisions import DecisionArguments
 from ..inference.hidden_states import HiddenStates
-from ..inference.tokens import tokenize_split
+from ..inference.tokens import texts_of_notes, tokenize_split
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
 from .models import build_model
 from .notes import count_codes, marked_evidence, readable_notes
+from .output_folder import APART
 from .run import fill_store, ready_to_learn
 from .trainer import make_trainer, predict_split
+
+
+DECISION = frozenset(option.name for option in fields(DecisionArguments))
+"""Options that no head depends on: what is made of scores is decided later."""
 
 
 class HeadTraining:
@@ -100,10 +106,12 @@ class HeadTraining:
         """Of all that what a head gives depends on."""
         told = {
             "model": {option.name: vars(self.model_args)[option.name] for option in fields(ModelArguments)},
-            "epochs": self.args.num_train_epochs,
-            "rate": self.args.learning_rate,
-            "batch": self.args.per_device_train_batch_size,
-            "seed": self.args.seed,
+            "training": {
+                name: value
+                for name, value in self.args.to_dict().items()
+                if not name.startswith(APART) and name not in DECISION
+            },
+            "texts": hashlib.sha256(json.dumps(texts_of_notes(self.notes)).encode()).hexdigest(),
             "rows": [list(map(int, learned)), list(map(int, scored))],
             "notes": list(self.notes["hadm_id"]),
             "codes": [list(codes) for codes in self.notes["codes"]],

@@ -6,11 +6,13 @@ import sys
 
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from modeling_icd import FusionForICD, ICDCodingPipeline
 from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.extras.onnx import export_onnx
 from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
 from modeling_icd.fusion_text_icd import Alike, StemReader, TokenText, cognate_of
@@ -25,7 +27,11 @@ from modeling_icd.knowledge.translations import (
 )
 from modeling_icd.publishing.folder import refuse_fusion
 from modeling_icd.sharing_icd import seal_training_data
+from modeling_icd.space.coding import Coder
 from modeling_icd.training import fusion_trees
+from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
+from modeling_icd.training.fusion import folds_of, rows_in_other
+from modeling_icd.training.fusion_heads import HeadTraining
 from modeling_icd.training.fusion_trees import Rows, fit_trees
 from modeling_icd.training.run import main as train_main
 
@@ -242,6 +248,17 @@ def test_the_folder_gives_the_same_in_a_new_process(backbone, knowledge, tmp_pat
     torch.testing.assert_close(torch.tensor([*map(float, logits)]), own, atol=1e-4, rtol=0)
 
 
+def test_the_page_shows_it_and_no_graph_is_made_of_it(backbone, knowledge, tmp_path):
+    model = make_model(backbone, knowledge)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    result = Coder(str(tmp_path / "model")).code_note("Paciente con fiebre.")
+    (fever,) = [code for code in result["codes"] if code["code"] == "R50.9"]
+    assert [13, 20] in [span[:2] for span in fever["evidence"]]
+    with pytest.raises(ValueError, match="looks words up"):
+        export_onnx(model, tmp_path / "onnx")
+
+
 @pytest.mark.parametrize(("record", "message"), [(None, "nothing of it is published"), ({"open": True}, "open ones")])
 def test_a_fused_model_is_not_published(record, message):
     sealed = None if record is None else seal_training_data(record)
@@ -277,6 +294,33 @@ def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over
     passages = aligned_passages(spanish[0], english[0], reader)
     start = spanish[0].index("Fiebre")
     assert project_phrase((start, start + 6), spanish[0], english[0], passages, words, reader) == "fever"
+
+
+def test_folds_are_drawn_by_patient():
+    patients = [7, 8, 7, 9, "a", 8, "b"]
+    folds = folds_of(patients, 2, 0)
+    assert sorted(row for rows in folds for row in rows) == list(range(7))
+    assert not {patients[row] for row in folds[0]} & {patients[row] for row in folds[1]}
+    with pytest.raises(ValueError, match="5 patients cannot be divided into 6 folds"):
+        folds_of(patients, 6, 0)
+
+
+def test_the_other_language_has_the_same_notes():
+    assert rows_in_other([3, 1], [1, 2, 3], "diagnoses_en") == [2, 0]
+    with pytest.raises(ValueError, match="'diagnoses_en' lacks 1 of 2 notes"):
+        rows_in_other([3, 4], [1, 2, 3], "diagnoses_en")
+
+
+def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path):
+    def digest(text="Fever.", **options) -> str:
+        notes = Dataset.from_dict({"hadm_id": [1, 2], "text": [text, "Pain."], "codes": [["R50.9"], ["R52"]]})
+        args = ICDTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+        return HeadTraining(
+            ModelArguments("direct", ""), DataArguments("codiesp", "x"), args, "", None, tmp_path, notes
+        )._digest([0], [1])
+
+    assert digest() == digest(threshold_rule="per_code") == digest(logging_steps=7)
+    assert len({digest(), digest("Cough."), digest(weight_decay=0.3), digest(gradient_accumulation_steps=2)}) == 4
 
 
 def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
