@@ -5,9 +5,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import std
 
 
 # What somebody has set for other work (a proxy, a mirror, a token, a cache, a width of lines, a user name that is a
@@ -35,6 +37,19 @@ def scrub_environment() -> str:
     }
     sys.dont_write_bytecode = True
     return home
+
+
+def give_bars_their_own_lock() -> None:
+    """Give a forked process another lock of progress bars. That of tqdm is shared with the process that it was forked from, which
+    would wait for ever where the new one is killed while it holds it."""
+    classes = [std.tqdm]
+    for bar in classes:
+        classes += bar.__subclasses__()
+        if bar is std.tqdm or "_lock" in vars(bar):
+            bar.set_lock(threading.RLock())
+
+
+os.register_at_fork(after_in_child=give_bars_their_own_lock)
 
 
 # A shell that starts the tests in the background lets them and their processes ignore Ctrl-C.
