@@ -20,6 +20,7 @@ import pytest
 
 from dataset_scripts.console import COMMANDS
 from modeling_icd import LlamaForICDCoding
+from modeling_icd.training.config_files import configs
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,7 +205,7 @@ def help_of(words: list[str], monkeypatch, capsys) -> str:
         assert words[1] in {*COMMANDS, "--help"}
         target, rest = "modeling_icd", words[1:2]
         if rest == ["train"]:
-            rest.append("--help_all")
+            rest += [*(word for word in words[2:3] if word in configs()), "--help_all"]
         if words[1:3] in (["publish", "privacy"], ["publish", "dataset"]):
             rest = words[1:3]
     monkeypatch.setattr(sys, "argv", [target, *rest, *([] if "--help_all" in rest else ["--help"])])

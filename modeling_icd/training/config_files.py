@@ -132,5 +132,5 @@ def help_text(description: str | None) -> str:
     for name, text in SHOWN.items():
         shown = text or str(options[name].metadata["help"]).rstrip(".")
         parser.add_argument(f"--{name}", metavar="X", help=shown.replace("%", "%%"))
-    parser.add_argument("--help_all", action="store_true", help="list every option")
+    parser.add_argument("--help_all", action="store_true", help="list every option of CONFIG")
     return parser.format_help()

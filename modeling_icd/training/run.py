@@ -409,9 +409,6 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
     parser = TrlParser(
         [ModelArguments, DataArguments, ICDTrainingArguments], prog=f"{PROGRAM} train", add_help=False, usage=USAGE
     )
-    if "--help_all" in arguments:
-        parser.print_help()
-        return 0
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
     if arguments and arguments[0].startswith("--config="):
@@ -428,11 +425,14 @@ def run(arguments: list[str], plan_push: PlanPush | None) -> int:
 
 
 def parse(parser: TrlParser, arguments: list[str]) -> tuple[Any, ...]:
-    """The arguments of a run, by their classes.
+    """The arguments of a run, by their classes. `--help_all` lists the options of these, and ends the process.
 
     Raises:
         ValueError: where there is no such option, or one is out of range.
     """
+    if "--help_all" in arguments:
+        parser.print_help()
+        raise SystemExit(0)
     try:
         return parser.parse_args_and_config(arguments)
     except ValueError as error:
