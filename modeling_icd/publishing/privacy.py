@@ -63,7 +63,7 @@ MIN_COUNTED, MIN_LISTED, BAG_SHARE = 12, 20, 0.9
 # Words of a note with their counts, whatever a dictionary, table or list of them has between the two, and whichever comes
 # first: behind the first of them, words and numbers take turns.
 _WORD_OF_BAG = r"(?<![^\W_])(?!x\d)(?=\d{0,20}+[^\W\d_])[^\W_]++(?:['\u2019-][^\W_]++){0,4}+"
-# Within what gives nothing back (`+` behind a count) there is one way to match alone: Python before 3.11.5 may take a wrong one.
+# Within what gives nothing back (`+` behind a count) there is one way to match alone.
 _APART = r"(?:(?!\[\s{0,40}\[)(?!\{)[\W_]){1,60}+"
 _COUNT = r"x?+\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![^\W_])"
 COUNTED = re.compile(

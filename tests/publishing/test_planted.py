@@ -78,7 +78,6 @@ def test_planted_text_ids_and_keys_are_found():
     options = ["-n", "0", "-p", "no:cacheprovider", "-o", "python_functions=planted_*"]
     run = subprocess.run([sys.executable, "-m", "pytest", *options, __file__], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
-    print(next(line for line in run.stdout.splitlines() if line.startswith("planted ")))
 
 
 def planted_text_ids_and_keys_are_found(records, tokenizers, tmp_path, capsys):
