@@ -43,6 +43,9 @@ _STEPS = (
     (r"\bstatus post\b|\bs/p\b", "status_post"),
     (r"\brule out\b|\br/o\b", "rule_out"),
     (r"\bantecedentes? (?:personal(?:es)? )?de\b", "antecedente_de"),
+    # Without its doubled letter or its ending each of these would be a word that no term needs, or that ends a denial: Lassa fever
+    # would be any fever, hearing loss any hearing.
+    *((rf"\b{word}\b", f"{word}_") for word in ("loss", "all", "off", "lassa", "pars", "conn", "per")),
     (r"['\u2019]s\b", ""),
     (r"[ao]e", "e"),  # anaemia, oedema
     (r"(?<=\w{3})our\b", "or"),  # tumour

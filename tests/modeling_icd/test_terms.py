@@ -26,6 +26,7 @@ from modeling_icd.knowledge import cli
 from modeling_icd.knowledge import coder as knowledge_coder
 from modeling_icd.knowledge.build import (
     PRIORS,
+    ROLES,
     count_terms,
     cues_to_read,
     make_coder,
@@ -47,6 +48,7 @@ from modeling_icd.knowledge.sources import (
 from modeling_icd.knowledge.stems import stems_of
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.space.coding import Coder
+from modeling_icd.terms_icd import BUT, SMALL
 
 
 TITLES = {
@@ -248,6 +250,12 @@ COGNATES = [
     ("abscess", "absceso"),
     ("h/o", "history of"),
 ]
+
+
+@pytest.mark.parametrize("word", ["loss", "all", "off", "Lassa", "pars", "Conn", "per"])
+def test_a_word_that_terms_need_has_no_stem_of_one_that_none_needs(word):
+    small = {stem for stems in stems_of(ROLES[SMALL] | ROLES[BUT]) for stem in stems}
+    assert not small & {*stems_of([f"{word} fever"])[0]}
 
 
 def test_stems_of_english_and_spanish():
