@@ -13,6 +13,7 @@ another script, in another order and cut up, or written into the numbers of the 
 `SPAN_WORDS` words.
 """
 
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
@@ -60,16 +61,34 @@ lab labs train trainer jupyter notebook compute cluster
 """
 WORDS_AS_NAMES = frozenset(_WORDS_AS_NAMES.split())
 MIN_COUNTED, MIN_LISTED, BAG_SHARE = 12, 20, 0.9
-# Words of a note with their counts, whatever a dictionary, table or list of them has between the two, and whichever comes
-# first: behind the first of them, words and numbers take turns.
-_WORD_OF_BAG = r"(?<![^\W_])(?!x\d)(?=\d{0,20}+[^\W\d_])[^\W_]++(?:['\u2019-][^\W_]++){0,4}+"
-# Within what gives nothing back (`+` behind a count) there is one way to match alone.
-_APART = r"(?:(?!\[\s{0,40}\[)(?!\{)[\W_]){1,60}+"
-_COUNT = r"x?+\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+(?![^\W_])"
-COUNTED = re.compile(
-    f"(?:{_WORD_OF_BAG}{_APART}{_COUNT}(?:{_APART}{_COUNT}){{0,2}}+{_APART}){{{MIN_COUNTED - 1},}}+"
-    f"(?:{_WORD_OF_BAG}(?:{_APART}{_COUNT})?)?"
-)
+_NUMBERS = itertools.count()
+
+
+def _whole(pattern: str) -> str:
+    """A pattern that gives nothing back once it has matched. It stands in place of a possessive quantifier behind a group, which
+    matches wrongly in Python before 3.11.5, where the group fails half way (python/cpython#106052)."""
+    name = f"whole{next(_NUMBERS)}"
+    return f"(?=(?P<{name}>{pattern}))(?P={name})"
+
+
+def _word_of_bag() -> str:
+    return r"(?<![^\W_])(?!x\d)(?=\d{0,20}+[^\W\d_])[^\W_]++" + _whole(r"(?:['\u2019-][^\W_]++){0,4}")
+
+
+def _count() -> str:
+    return r"x?+\d++" + _whole(r"(?:\.\d++)?") + _whole(r"(?:[eE][+-]?\d++)?") + r"(?![^\W_])"
+
+
+def _counted() -> str:
+    """Words of a note with their counts, whatever a dictionary, table or list of them has between the two, and whichever comes first:
+    behind the first of them, words and numbers take turns."""
+    apart = r"(?:(?!\[\s{0,40}\[)(?!\{)[\W_]){1,60}+"  # fails at a letter alone, before it takes it
+    further = _whole(f"(?:{apart}{_count()}){{0,2}}")
+    turns = _whole(f"(?:{_word_of_bag()}{apart}{_count()}{further}{apart}){{{MIN_COUNTED - 1},}}")
+    return f"{turns}(?:{_word_of_bag()}(?:{apart}{_count()})?)?"
+
+
+COUNTED = re.compile(_counted())
 # Names of fields: they stand at each of the records of a list.
 FIELD = re.compile(r"(?<![\w])[\"']?([A-Za-z]\w{0,40}+)[\"']?[ \t]{0,4}[:=]")
 LISTED = re.compile(r"[\s>*+\"'-]{0,12}+(?<![^\W\d_])([^\W\d_]++)(?:['-][^\W\d_]++)?[\"']?[ \t]*+[,;\n]")
