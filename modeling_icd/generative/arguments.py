@@ -9,6 +9,7 @@ from trl import GRPOConfig, SFTConfig
 from ..evaluation.decisions import DecisionArguments
 from ..generative_icd import LONG_NOTES, SETTINGS
 from ..inference.loading import ReaderArguments
+from ..training.arguments import check_start
 
 
 STAGES = ("prompt", "sft", "grpo")
@@ -133,10 +134,7 @@ def _checked(args: Any, base: Any) -> None:
         args.bf16 = not args.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     base.__post_init__(args)
     DecisionArguments.__post_init__(args)
-    if args.overwrite_output_dir and args.resume_from_checkpoint:
-        raise ValueError(
-            "`overwrite_output_dir` starts again, `resume_from_checkpoint` goes on with what is there: choose one."
-        )
+    check_start(args)
     if args.push_to_hub:
         raise ValueError("`train` uploads nothing of a generative coder: push it with `modeling-icd publish`.")
 

@@ -101,9 +101,8 @@ class ModelFolder:
         if not path.is_dir():
             raise FileNotFoundError(f"No model folder {path}: give the `output_dir` of a training run.")
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
-        refuse_terms(config)
+        refuse_holding_notes(config)
         refuse_examples(config)
-        refuse_fusion(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
@@ -160,23 +159,33 @@ class ModelFolder:
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
 
 
-def refuse_terms(config: Mapping[str, Any]) -> None:
-    """Refuse a coder by terms, whose tensors, vocabulary and table of terms may be phrases of its training notes.
+# Models whose tensors, vocabulary or tables may be phrases of their training notes, so that none of them is published: what is said of
+# one of restricted notes, and of one of open ones.
+HOLD_NOTES = {
+    TermsConfig.model_type: (
+        "This coder by terms learned from restricted notes or has synonyms of your own, and its terms may be phrases of notes, so "
+        "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set).",
+        "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
+        "its tokenizer's own `push_to_hub` upload it.",
+    ),
+    FusionConfig.model_type: (
+        "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
+        "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`).",
+        "The tensors of a fused model hold words of its training notes, which the check for publishing cannot tell from those of other "
+        "notes. Nobody's notes are in this one but open ones: its model's and its tokenizer's own `push_to_hub` upload it.",
+    ),
+}
+
+
+def refuse_holding_notes(config: Mapping[str, Any]) -> None:
+    """Refuse a model that may hold words of its training notes; see `HOLD_NOTES`.
 
     Raises:
         ValueError: where this is one; it says what can go out.
     """
-    if config.get("model_type") != TermsConfig.model_type:
-        return
-    if data_access(config.get("training_data")) == "restricted":
-        raise ValueError(
-            "This coder by terms learned from restricted notes or has synonyms of your own, and its terms may be phrases of notes, so "
-            "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set)."
-        )
-    raise ValueError(
-        "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
-        "its tokenizer's own `push_to_hub` upload it."
-    )
+    if (messages := HOLD_NOTES.get(str(config.get("model_type")))) is not None:
+        of_restricted, of_open = messages
+        raise ValueError(of_restricted if data_access(config.get("training_data")) == "restricted" else of_open)
 
 
 def refuse_examples(config: Mapping[str, Any]) -> None:
@@ -191,25 +200,6 @@ def refuse_examples(config: Mapping[str, Any]) -> None:
             "This coder has training notes in its prompt, which `config.json` holds word by word, so nothing of it is published: make "
             "one with `shots` 0."
         )
-
-
-def refuse_fusion(config: Mapping[str, Any]) -> None:
-    """Refuse a fused model, whose tensors hold phrases of its training notes, and which words each of these has.
-
-    Raises:
-        ValueError: where this is one; it says what can go out.
-    """
-    if config.get("model_type") != FusionConfig.model_type:
-        return
-    if data_access(config.get("training_data")) == "restricted":
-        raise ValueError(
-            "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
-            "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`)."
-        )
-    raise ValueError(
-        "The tensors of a fused model hold words of its training notes, which the check for publishing cannot tell from those of other "
-        "notes. Nobody's notes are in this one but open ones: its model's and its tokenizer's own `push_to_hub` upload it."
-    )
 
 
 def reads_words(config: Mapping[str, Any]) -> bool:

@@ -500,10 +500,7 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
             raise ValueError(
                 f"`score_storage` must be one of {', '.join(SCORE_STORAGES)}, got {self.score_storage!r}."
             )
-        if self.overwrite_output_dir and self.resume_from_checkpoint:
-            raise ValueError(
-                "`overwrite_output_dir` starts again, `resume_from_checkpoint` goes on with what is there: choose one."
-            )
+        check_start(self)
         if self.refit_on_validation and self.early_stopping_patience is not None:
             raise ValueError(
                 "`refit_on_validation` trains for `num_train_epochs`, which `early_stopping_patience` cuts short: choose one."
@@ -513,6 +510,14 @@ class ICDTrainingArguments(DecisionArguments, TrainingArguments):
                 f"`refit_on_validation` lets the model learn from the notes that `{self.threshold_rule}` promises {promised} "
                 "for: choose one."
             )
+
+
+def check_start(args: Any) -> None:
+    """Raise a `ValueError` where a run is to start again and to go on."""
+    if args.overwrite_output_dir and args.resume_from_checkpoint:
+        raise ValueError(
+            "`overwrite_output_dir` starts again, `resume_from_checkpoint` goes on with what is there: choose one."
+        )
 
 
 def check_report_to(args: TrainingArguments) -> None:

@@ -25,7 +25,7 @@ from modeling_icd.knowledge.translations import (
     learn_translations,
     project_phrase,
 )
-from modeling_icd.publishing.folder import refuse_fusion
+from modeling_icd.publishing.folder import refuse_holding_notes
 from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
 from modeling_icd.training import fusion_trees
@@ -263,8 +263,8 @@ def test_the_page_shows_it_and_no_graph_is_made_of_it(backbone, knowledge, tmp_p
 def test_a_fused_model_is_not_published(record, message):
     sealed = None if record is None else seal_training_data(record)
     with pytest.raises(ValueError, match=message):
-        refuse_fusion({"model_type": "icd_fusion", "training_data": sealed})
-    refuse_fusion({"model_type": "llama_icd", "training_data": sealed})
+        refuse_holding_notes({"model_type": "icd_fusion", "training_data": sealed})
+    refuse_holding_notes({"model_type": "llama_icd", "training_data": sealed})
 
 
 @pytest.mark.parametrize(
