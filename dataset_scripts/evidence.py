@@ -16,6 +16,10 @@ from .marker import MARKER_FILE
 EVIDENCE_FILE = "evidence.jsonl.gz"
 
 
+class NoEvidenceError(ValueError):
+    """A data set marks no evidence."""
+
+
 def gold_evidence(
     records, data_dir: str | Path, codes: Collection[str] | None = None
 ) -> list[dict[str, list[list[int]]]]:
@@ -26,7 +30,7 @@ def gold_evidence(
             in two editions of ICD, it is of theirs.
 
     Raises:
-        ValueError: where the data set marks no evidence.
+        NoEvidenceError: a `ValueError`, where the data set marks no evidence.
     """
     marked = marked_places(records, codes)
     if marked is not None:
@@ -41,7 +45,7 @@ def gold_evidence(
     else:
         located = []
     if not any(located):
-        raise ValueError(
+        raise NoEvidenceError(
             "These notes have no marked evidence: choose a Spanish configuration of codiesp, a synthetic corpus with its text "
             "unchanged, or give mimic3 the folder of MDACE, `evidence=DIR`."
         )

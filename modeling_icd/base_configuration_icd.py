@@ -44,6 +44,7 @@ FLAT_FILES = (
     "options_icd.py",
     "pipeline_icd.py",
     "pooled_icd.py",
+    "prompts_icd.py",
     "reading_icd.py",
     "sharing_icd.py",
     "terms_icd.py",

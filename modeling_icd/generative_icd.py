@@ -10,45 +10,21 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from .answers_icd import (
-    SEPARATOR,
-    AnswerGrammar,
-    CodeTrie,
-    CodeTrieProcessor,
-    answer_pieces,
-    check_written,
-    read_codes,
-)
+from .answers_icd import AnswerGrammar, CodeTrie, CodeTrieProcessor, check_written, read_codes
 from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
 from .decision_icd import decision_fields
 from .heads import require_positive
 from .modeling_icd import ICDCodingOutput
+from .prompts_icd import LONG_NOTES, SETTINGS, Prompter, check_lengths, split_tokens
 from .sharing_icd import REMEDY, ModelPushGuard, guard_parts, options_by_name, refuse_push
 from .versions_icd import VERSION
 from .windows_icd import pad_rows
 
 
-NOTE = "\x01note\x01"
-"""Stands for the note in the text of a prompt, until its tokens take the place."""
-LONG_NOTES = ("refuse", "sections")
-SETTINGS: dict[str, Any] = {
-    "instruction": "Give the ICD codes of this clinical note, separated by semicolons, and nothing else.",
-    "codes_in_prompt": "none",
-    "titles": False,
-    "examples": [],
-    "max_note_tokens": 1024,
-    "long_notes": "refuse",
-    "max_codes": 40,
-    "constrained": True,
-    "num_beams": 1,
-    "num_samples": 1,
-    "temperature": 1.0,
-    "tree_tokens": 512,
-    "seed": 0,
-}
-"""What `generative` in config.json may hold, with its defaults; see [`GenerativeConfig`]."""
+ATTENTIONS = ("sdpa", "eager")
+"""Which read the tokens of other codes beside an answer, for which a mask says what each of them sees."""
 LEAST = 1e-6  # of the probability of a code, so that its logit is finite
 KEPT_FIELDS = ("id2label", "label2id", "code_descriptions", "training_data", *decision_fields())
 
@@ -148,97 +124,6 @@ def is_generative(config: Any) -> bool:
     return isinstance(getattr(config, "generative", None), Mapping)
 
 
-class Prompter:
-    """Puts notes into prompts, by the chat template of the tokenizer.
-
-    Args:
-        tokenizer (`PreTrainedTokenizerFast`): with a chat template.
-        config (`GenerativeConfig`): which says what is asked.
-
-    Raises:
-        ValueError: where the tokenizer has no chat template, or one that does not take such a conversation.
-    """
-
-    def __init__(self, tokenizer: Any, config: GenerativeConfig):
-        if not tokenizer.chat_template:
-            raise ValueError(
-                "The tokenizer has no chat template, so nothing says how this language model is asked: take one that follows "
-                "instructions, such as SmolLM2-135M-Instruct."
-            )
-        self.tokenizer, self.config, self.settings = tokenizer, config, config.generative or {}
-        parts = self.filled_template().split(NOTE)
-        if len(parts) != 2:
-            raise ValueError(
-                f"The chat template of the tokenizer has the note {len(parts) - 1} times in a prompt, not once: take another language model."
-            )
-        self.before, self.after = map(self.tokens, parts)
-        bare = self.tokens("a")
-        around = tokenizer("a")["input_ids"]
-        # Special tokens that the tokenizer puts around a text: those of a note are left out, since the template has its own.
-        self.start = next(i for i in range(len(around)) if around[i : i + len(bare)] == bare)
-        self.stop = len(around) - self.start - len(bare)
-
-    def tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-    def filled_template(self) -> str:
-        """The text of a prompt, with `NOTE` where the note comes."""
-        try:
-            return self.tokenizer.apply_chat_template(
-                self.messages(NOTE), tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        except ImportError:
-            raise
-        except Exception:  # of the template's own language; what it quotes may be an example, which is a note
-            raise ValueError(
-                "The chat template of the tokenizer refuses a turn of the system, or what follows it, so this language model cannot be asked "
-                "in this way: take one whose template has a system's turn, such as SmolLM2 or Qwen3."
-            ) from None
-
-    def messages(self, note: str) -> list[dict[str, str]]:
-        """The turns of a conversation that ask for the codes of a note."""
-        turns = [{"role": "system", "content": self.instruction()}]
-        for example, answer in self.settings["examples"]:
-            turns += [{"role": "user", "content": example}, {"role": "assistant", "content": answer}]
-        return [*turns, {"role": "user", "content": note}]
-
-    def instruction(self) -> str:
-        """The instruction, and the codes where the prompt lists them."""
-        codes, titles = self.codes(), self.config.code_descriptions or {}
-        if self.settings["codes_in_prompt"] == "none":
-            return self.settings["instruction"]
-        with_titles = self.settings["codes_in_prompt"] == "titles"
-        lines = [f"{code} {titles[code]}" if with_titles and code in titles else code for code in codes]
-        separator = "\n" if with_titles else SEPARATOR
-        return f"{self.settings['instruction']}\nThe codes to choose from:\n{separator.join(lines)}"
-
-    def codes(self) -> list[str]:
-        return [self.config.id2label[i] for i in range(self.config.num_labels)]
-
-    def answer(self, codes: Sequence[str]) -> str:
-        """The text of an answer."""
-        return "".join(answer_pieces(codes, self.titles()))
-
-    def titles(self) -> dict[str, str] | None:
-        return self.config.code_descriptions if self.settings["titles"] else None
-
-    def grammar(self, end: Sequence[int]) -> AnswerGrammar:
-        """What answers may be; `end` are the tokens that end one."""
-        first, later = [], []
-        for code in self.codes():
-            filler, piece = answer_pieces(["", code], self.titles())
-            first.append(self.tokens(piece.removeprefix(SEPARATOR)))
-            later.append(self.tokens(filler + piece))
-        return AnswerGrammar(first, later, end, min(self.settings["max_codes"], len(first)))
-
-    def note_tokens(self, input_ids: Sequence[int]) -> list[int]:
-        """The tokens of a note alone, of those that the tokenizer gives for it."""
-        return list(input_ids[self.start : len(input_ids) - self.stop])
-
-    def prompt(self, note_tokens: Sequence[int]) -> list[int]:
-        return [*self.before, *note_tokens, *self.after]
-
-
 class _NoHead(nn.Module):
     """In place of a head, which this model has none of: nothing says which words a code was read from."""
 
@@ -261,18 +146,26 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
     config_class = GenerativeConfig
     config: GenerativeConfig
     base_model_prefix = "model"
-    _supports_sdpa = _supports_flash_attn = True
+    _supports_sdpa = True
 
     def __init__(self, config: GenerativeConfig, model: Any, tokenizer: Any):
         config._check_fields()
         super().__init__(config)
         self.num_labels = config.num_labels
         self.model, self.tokenizer, self.score = model, tokenizer, _NoHead()
+        check_attention(model.config._attn_implementation)
         self.config._attn_implementation = model.config._attn_implementation
+        self.end = end_tokens(model, tokenizer)
+        # What the language model's makers recommend for chats, such as a temperature, must not shape answers.
+        model.generation_config = GenerationConfig(
+            bos_token_id=model.generation_config.bos_token_id,
+            pad_token_id=model.generation_config.pad_token_id,
+            eos_token_id=self.end,
+        )
         self.prompter = Prompter(tokenizer, config)
         if not self.settings["constrained"]:
             check_written(self.prompter.codes())
-        self.grammar = self.prompter.grammar(end_tokens(model, tokenizer))
+        self.grammar = self.prompter.grammar(self.end)
         limit = self.settings["tree_tokens"]
         # At the beginning of an answer, and behind a code.
         self._branching = [Branches(self.grammar, trie, limit) for trie in (self.grammar.first, self.grammar.later)]
@@ -290,6 +183,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
     def from_pretrained(cls, name, *args, config=None, output_loading_info=False, **kwargs):
         """Loads the language model and makes a coder of it; arguments as those of `AutoModelForCausalLM.from_pretrained`."""
         kwargs = {key: value for key, value in kwargs.items() if key not in ("trust_remote_code", "code_revision")}
+        check_attention(kwargs.get("attn_implementation"))
         model, info = AutoModelForCausalLM.from_pretrained(name, *args, output_loading_info=True, **kwargs)
         of_hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
         coder = cls(GenerativeConfig.of_causal(model.config), model, AutoTokenizer.from_pretrained(name, **of_hub))
@@ -352,16 +246,15 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         check_lengths([len(note) for note in notes], self.settings)
         parts = [(row, part) for row, note in enumerate(notes) for part in self.sections(note)]
         answers, prompts = self.answer([self.prompter.prompt(part) for _, part in parts])
-        likely = self.code_probs(prompts, answers)
-        samples = self.settings["num_samples"]
-        times = torch.zeros(len(notes), samples, self.num_labels, dtype=torch.double)
-        highest = torch.zeros(len(notes), self.num_labels, dtype=torch.double)
-        for i, (codes, probs) in enumerate(zip(answers, likely, strict=True)):
-            row = parts[i // samples][0]
-            times[row, i % samples, codes] = 1
-            highest[row] = torch.maximum(highest[row], probs)
+        samples, likely = self.settings["num_samples"], self.code_probs(prompts, answers)
+        score = torch.zeros(len(notes), self.num_labels, dtype=torch.double)
+        for number, (row, _) in enumerate(parts):
+            of_part = slice(number * samples, (number + 1) * samples)
+            total = likely[of_part].amax(dim=0).clamp(LEAST, 1 - LEAST)
+            for codes in answers[of_part]:
+                total[codes] += 1
+            score[row] = torch.maximum(score[row], total / (samples + 1))
         self.counts["notes"] += len(notes)
-        score = (times.sum(1) + highest.clamp(LEAST, 1 - LEAST)) / (samples + 1)
         return (score / (1 - score)).log().float()
 
     def sections(self, note: Sequence[int]) -> list[list[int]]:
@@ -381,7 +274,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
     def answer(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
         """What the model answers: the codes of `num_samples` answers for each prompt, and the prompt of each answer."""
         settings, samples = self.settings, self.settings["num_samples"]
-        pad = self.grammar.end[0]
+        pad = self.end[0]
         length = max(map(len, prompts))
         input_ids = torch.tensor([[pad] * (length - len(ids)) + list(ids) for ids in prompts], device=self.device)
         mask = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts], device=self.device)
@@ -398,7 +291,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
                 num_beams=settings["num_beams"],
                 do_sample=samples > 1,
                 **(drawn if samples > 1 else {}),
-                eos_token_id=self.grammar.end,
+                eos_token_id=self.end,
                 pad_token_id=pad,
                 use_cache=True,
             )
@@ -436,7 +329,7 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         codes, which see what is before that place and their own beginnings alone.
         """
         texts = [[*prompt, *self.grammar.tokens_of(codes)] for prompt, codes in zip(prompts, answers, strict=True)]
-        inputs, mask = pad_rows([torch.tensor(text) for text in texts], self.grammar.end[0])
+        inputs, mask = pad_rows([torch.tensor(text) for text in texts], self.end[0])
         output = self.model.base_model(
             input_ids=inputs.to(self.device), attention_mask=mask.to(self.device), use_cache=True
         )
@@ -563,25 +456,12 @@ class AnswerTree:
         return self.grammar.log_probs(torch.cat([self.logits, read]), index, self.used(number))
 
 
-def split_tokens(note: Sequence[int], limit: int, line_ends: frozenset[int]) -> list[list[int]]:
-    """A note in parts of at most `limit` tokens; a part ends where a line does, if one does in its second half."""
-    parts, rest = [], list(note)
-    while len(rest) > limit:
-        cut = next((i + 1 for i in range(limit - 1, limit // 2, -1) if rest[i] in line_ends), limit)
-        parts.append(rest[:cut])
-        rest = rest[cut:]
-    return [*parts, rest]
-
-
-def check_lengths(lengths: Sequence[int], settings: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` where notes have more tokens than a prompt may have, unless they are read in sections."""
-    limit = settings["max_note_tokens"]
-    too_long = [length for length in lengths if length > limit]
-    if too_long and settings["long_notes"] == "refuse":
+def check_attention(name: str | None) -> None:
+    """Raise a `ValueError` where a language model would attend in a way that takes no mask of ours; see `ATTENTIONS`."""
+    if name is not None and name not in ATTENTIONS:
         raise ValueError(
-            f"{len(too_long)} of {len(lengths)} notes have more than {limit} tokens (`max_note_tokens`), the longest {max(too_long)}, and "
-            "none is cut: raise `max_note_tokens` as far as the model's context goes, or give `long_notes` 'sections', which reads "
-            "them part by part."
+            f"A generative coder needs `attn_implementation` {' or '.join(ATTENTIONS)}, got {name!r}: it scores codes with a mask of its "
+            "own, which other implementations, such as FlashAttention, do not take. Leave it out."
         )
 
 

@@ -7,8 +7,9 @@ import torch
 from trl import GRPOConfig, SFTConfig
 
 from ..evaluation.decisions import DecisionArguments
-from ..generative_icd import LONG_NOTES, SETTINGS
+from ..generative_icd import check_attention
 from ..inference.loading import ReaderArguments
+from ..prompts_icd import LONG_NOTES, SETTINGS
 from ..training.arguments import check_start
 
 
@@ -101,6 +102,7 @@ class GenerativeArguments(ReaderArguments):
             raise ValueError(
                 "`shots` put training notes into the prompt of a model that learns nothing: give `stage` 'prompt'."
             )
+        check_attention(self.attn_implementation)
         if self.is_quantised:
             raise ValueError(
                 "A generative coder is saved as a plain language model, and weights in 4 or 8 bits cannot take up what was learned: "

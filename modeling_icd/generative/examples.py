@@ -6,11 +6,11 @@ from typing import Any
 
 import datasets
 
-from dataset_scripts.evidence import gold_evidence
+from dataset_scripts.evidence import NoEvidenceError, gold_evidence
 
 from ..answers_icd import AnswerGrammar
-from ..generative_icd import Prompter, check_lengths, split_tokens
 from ..inference.tokens import codes_of_notes, texts_of_notes
+from ..prompts_icd import Prompter, check_lengths, split_tokens
 
 
 Evidence = Sequence[Mapping[str, list[list[int]]]]
@@ -22,7 +22,7 @@ def marked(split: datasets.Dataset, data_dir: str, order: str) -> Evidence | Non
         return None
     try:
         return gold_evidence(split, data_dir)
-    except ValueError:
+    except NoEvidenceError:
         return None
 
 
@@ -54,22 +54,19 @@ def learning_examples(
     """
     texts, gold = texts_of_notes(split), codes_of_notes(split)
     limit, label2id = prompter.settings["max_note_tokens"], prompter.config.label2id or {}
-    tokens = [
-        prompter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for text in texts
-    ]
-    check_lengths([len(of_note["input_ids"]) for of_note in tokens], prompter.settings)
+    encoded = [prompter.encode(text) for text in texts]
+    check_lengths([len(tokens) for tokens, _ in encoded], prompter.settings)
     rows = []
-    for i, of_note in enumerate(tokens):
+    for i, (tokens, offsets) in enumerate(encoded):
         if not texts[i].strip():
             continue
         spans = evidence[i] if evidence is not None else None
         codes, offset = in_order(gold[i], counts, spans), 0
-        parts = split_tokens(of_note["input_ids"], limit, line_ends)
+        parts = split_tokens(tokens, limit, line_ends)
         for part in parts:
             here = codes
             if len(parts) > 1 and spans:
-                begin, end = of_note["offset_mapping"][offset][0], of_note["offset_mapping"][offset + len(part) - 1][1]
+                begin, end = offsets[offset][0], offsets[offset + len(part) - 1][1]
                 here = [code for code in codes if any(begin <= span[0] < end for span in spans.get(code, []))]
             offset += len(part)
             prompt = prompter.prompt(part)
@@ -82,7 +79,7 @@ def learning_examples(
 def rewarded_examples(split: datasets.Dataset, prompter: Prompter, counts: Mapping[str, int]) -> datasets.Dataset:
     """Prompts as conversations, `prompt`, and the codes that are right, `gold`; raises as [`learning_examples`]."""
     texts, gold = texts_of_notes(split), codes_of_notes(split)
-    check_lengths([len(prompter.tokens(text)) for text in texts], {**prompter.settings, "long_notes": "refuse"})
+    check_lengths([len(prompter.text_tokens(text)) for text in texts], {**prompter.settings, "long_notes": "refuse"})
     rows = [
         {"prompt": prompter.messages(text), "gold": in_order(codes, counts, None)}
         for text, codes in zip(texts, gold, strict=True)

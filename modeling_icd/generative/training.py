@@ -25,8 +25,9 @@ from ..generative_icd import GenerativeConfig, GenerativeForICD, is_generative, 
 from ..inference.gguf import convert_smollm2
 from ..inference.loading import describe_reader, first_line, load_config, to_device
 from ..inference.loop import logits_of_tokens
-from ..inference.model_folder import RUN_FILE
+from ..inference.model_folder import CANARIES_FILE, RUN_FILE, read_canaries
 from ..inference.processes import first_process_first, first_process_only
+from ..prompts_icd import Prompter
 from ..training.arguments import DataArguments, check_report_to
 from ..training.checkpoints import clear_write_errors, whole_checkpoint
 from ..training.config_files import USAGE, given_field
@@ -44,9 +45,6 @@ from .examples import (
     rewarded_examples,
     with_canaries,
 )
-
-
-CANARIES_FILE = "canaries.json"  # `modeling-icd publish` looks for it in OUTPUT_DIR-private
 
 
 def run(arguments: list[str]) -> int:
@@ -96,8 +94,7 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     if is_first:
         say_who_may_have(data_args)
     log: list[dict[str, Any]] = []
-    if own.canaries:
-        plant(materials.splits, own.canaries, args.seed, private_dir)
+    canaries = plant(own, materials.splits, args.seed, private_dir)
     if own.stage == "prompt":
         log = [{"train_runtime": 0.0, "epoch": 0.0, "step": 0}]
     else:
@@ -112,14 +109,23 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
         decision = fit_decision(logits, gold, args, training_counts=counts, num_unknown=validation.num_unknown)
         coder.config.update(decision)
     coder.config.training_data = {**(coder.config.training_data or {}), "seed": args.seed}
-    first_process_only(lambda: save_coder(coder, materials.tokenizer, {**run, "log": log}, output_dir))
+    about = {**run, "log": log, "canaries": len(canaries)}
+    first_process_only(lambda: save_coder(coder, materials.tokenizer, about, output_dir))
     return output_dir
 
 
-def plant(splits: dict[str, datasets.Dataset], number: int, seed: int, private_dir: Path) -> None:
-    """Hide numbers in training notes, and write down which; see [`with_canaries`]."""
-    splits["training"], canaries = with_canaries(splits["training"], number, seed)
-    first_process_only(lambda: write_json({"canaries": canaries}, private_dir / CANARIES_FILE, private=True))
+def plant(
+    own: GenerativeArguments, splits: dict[str, datasets.Dataset], seed: int, private_dir: Path
+) -> list[dict[str, str]]:
+    """Hide numbers in training notes if that is asked for, and write down which, with those that an earlier run hid in the notes
+    that the backbone learned from; see [`with_canaries`]."""
+    canaries = read_canaries(Path(own.backbone))
+    if own.canaries:
+        splits["training"], planted = with_canaries(splits["training"], own.canaries, seed)
+        canaries += planted
+    if canaries:
+        first_process_only(lambda: write_json({"canaries": canaries}, private_dir / CANARIES_FILE, private=True))
+    return canaries
 
 
 def is_fitted(args: Any) -> bool:
@@ -224,7 +230,11 @@ class CoderSFTTrainer(_WholeCheckpoints, SFTTrainer):
 
 
 class CoderGRPOTrainer(_WholeCheckpoints, GRPOTrainer):
-    pass
+    prompter: Prompter
+
+    def _tokenize_prompts(self, prompts):
+        """The tokens of conversations as a coder reads them, in which the words of a note are no special tokens."""
+        return [self.prompter.prompt(self.prompter.text_tokens(turns[-1]["content"])) for turns in prompts], None, {}
 
 
 def make_trainer(own: GenerativeArguments, data_args: DataArguments, args: Any, materials: Materials) -> Any:
@@ -247,7 +257,6 @@ def make_trainer(own: GenerativeArguments, data_args: DataArguments, args: Any, 
         )
     else:
         args.max_completion_length = min(args.max_completion_length, coder.grammar.max_tokens)
-        args.chat_template_kwargs = {"enable_thinking": False, **(args.chat_template_kwargs or {})}
         sets = {name: rewarded_examples(split, coder.prompter, counts) for name, split in splits.items()}
         trainer = CoderGRPOTrainer(
             coder.model,
@@ -256,6 +265,7 @@ def make_trainer(own: GenerativeArguments, data_args: DataArguments, args: Any, 
             eval_dataset=sets["validation"] if validates else None,
             **shared,
         )
+        trainer.prompter = coder.prompter
     trainer.training_data = coder.config.training_data
     num_empty = sum(not text.strip() for text in splits["training"]["text"])
     if args.process_index == 0:

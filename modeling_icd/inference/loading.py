@@ -25,7 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataset_scripts.counts import counted
 
-from ..generative_icd import GenerativeForICD, is_generative
+from ..generative_icd import GenerativeForICD, check_attention, is_generative
 from .on_hub import check_on_hub
 
 
@@ -203,6 +203,8 @@ def load_model(
     config = load_coder_config(model_id, trust_remote_code)
     prepare_backbone(config)
     options = {} if reader is None else reader.options()
+    if is_generative(config):
+        check_attention(options.get("attn_implementation"))
     with _readable(model_id, "weights"):
         model, info = _load_weights(model_id, config, {"trust_remote_code": trust_remote_code, **options})
     check_loaded(info, model_id)

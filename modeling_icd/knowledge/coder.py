@@ -11,7 +11,7 @@ from dataset_scripts import ICDBuilder
 from dataset_scripts.arguments import PATH_OPTIONS
 from dataset_scripts.builders.public_files import is_invented, is_public
 from dataset_scripts.codes.classification import ICD9, classification_of
-from dataset_scripts.evidence import gold_evidence, marked_places
+from dataset_scripts.evidence import NoEvidenceError, gold_evidence, marked_places
 
 from ..inference.tokens import codes_of_notes, texts_of_notes
 from ..terms_icd import TermsForICD
@@ -133,7 +133,7 @@ def marked_phrases(train, builder: ICDBuilder) -> list[list[tuple[str, list[list
         return marked
     try:
         located = gold_evidence(train, builder.config.data_dir)
-    except ValueError:
+    except NoEvidenceError:
         return [[] for _ in range(len(train))]
     return [[(code, [span]) for code, spans in of_note.items() for span in spans] for of_note in located]
 

@@ -21,10 +21,11 @@ from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 from ..evaluation.yardsticks import COMPARED, WARNING
-from ..generative_icd import KEPT_FIELDS, SETTINGS
+from ..generative_icd import KEPT_FIELDS
 from ..graph_icd import GRAPH_SOURCES
 from ..heads import HEADS
 from ..modeling_icd import MODELS
+from ..prompts_icd import SETTINGS
 
 
 class Kind(NamedTuple):
@@ -314,6 +315,7 @@ RUN: dict[str, Kind] = {
     "training": record_of({"seed": WHOLE}, ("seed",)),
     "reader": READER,
     "log": list_of(record_of({"train_runtime": NUMBER, "epoch": NUMBER, "step": NUMBER})),
+    "canaries": WHOLE,
 }
 RUN_REQUIRED = ("model", "data", "training", "log")
 

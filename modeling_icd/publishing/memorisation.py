@@ -18,16 +18,13 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from dataset_scripts.files import read_json
-
 from ..generative_icd import GenerativeForICD
-from ..inference.model_folder import read_run
+from ..inference.model_folder import read_canaries
 from .notes import TrainingNotes
 from .privacy import MIN_NOTES_OF_WORD, SPAN_WORDS, Finding
 from .views import WORD, fold
 
 
-FILE = "canaries.json"  # of a model's private folder
 NUM_NOTES, NUM_NEW_TOKENS, NUM_OTHERS, BATCH = 64, 64, 999, 64
 RECITED = f"{SPAN_WORDS} or more words of a training note, recited"
 LEARNED = "a number hidden in a training note, learned by heart"
@@ -44,15 +41,7 @@ def probe(model_dir: Path, notes: TrainingNotes | None, seed: int = 0) -> list[F
     Raises:
         ValueError: where canaries were learned, and the file that holds them is gone.
     """
-    path = Path(f"{model_dir.resolve()}-private") / FILE
-    canaries = []
-    if number := read_run(model_dir).get("model", {}).get("canaries", 0):
-        if not path.is_file():
-            raise ValueError(
-                f"The model learned from {number} canaries, which are no longer in {path}, so that nothing tells whether it knows them by "
-                "heart: put that file back, or train again."
-            )
-        canaries = read_json(path, "train again.")["canaries"]
+    canaries = read_canaries(model_dir)
     if notes is None and not canaries:
         return []
     coder = GenerativeForICD.from_pretrained(model_dir).eval()
@@ -128,7 +117,7 @@ def draw_notes(notes: TrainingNotes, seed: int) -> list[str]:
 def write_on(coder: GenerativeForICD, texts: Sequence[str], seed: int) -> list[tuple[str, str]]:
     """What the model was given of each note, and what it writes behind the first third, at most 50 tokens, of each note where a prompt has its note: the likeliest
     words for every other one, and drawn ones for the rest."""
-    starts = [coder.prompter.tokens(text) for text in texts]
+    starts = [coder.prompter.text_tokens(text) for text in texts]
     starts = [ids[: max(1, min(50, len(ids) // 3))] for ids in starts if ids]
     written = []
     torch.manual_seed(seed)
@@ -139,7 +128,7 @@ def write_on(coder: GenerativeForICD, texts: Sequence[str], seed: int) -> list[t
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=NUM_NEW_TOKENS,
-            pad_token_id=coder.grammar.end[0],
+            pad_token_id=coder.end[0],
             **drawn,
         )
         said = coder.tokenizer.decode(found[0, prompt.shape[1] :], skip_special_tokens=True)
@@ -158,7 +147,7 @@ def exposure(coder: GenerativeForICD, text: str, secret: str, seed: int) -> floa
     """
     chance = random.Random(f"{seed} {secret}")
     others = ["".join(chance.choices("0123456789", k=len(secret))) for _ in range(NUM_OTHERS)]
-    before = [*coder.prompter.before, *coder.prompter.tokens(text)]
+    before = [*coder.prompter.before, *coder.prompter.text_tokens(text)]
     rows = [coder.prompter.tokens(number) for number in [secret, *others]]
     losses: list[float] = []
     for start in range(0, len(rows), BATCH):

@@ -14,7 +14,7 @@ import numpy as np
 from dataset_scripts import ICDBuilder, load_builder, parse_options
 from dataset_scripts.arguments import PATH_OPTIONS
 from dataset_scripts.builders.public_files import is_invented, is_public
-from dataset_scripts.evidence import gold_evidence
+from dataset_scripts.evidence import NoEvidenceError, gold_evidence
 from dataset_scripts.files import make_folder
 from dataset_scripts.licenses import OPEN_LICENSES
 
@@ -183,7 +183,7 @@ def marked_evidence(
         return {}
     try:
         return {name: gold_evidence(split, data_args.data_dir) for name, split in splits.items()}
-    except ValueError:
+    except NoEvidenceError:
         if model_args.evidence_weight:
             raise
         return {}

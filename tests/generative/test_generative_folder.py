@@ -80,6 +80,6 @@ def test_it_is_evaluated_as_any_model_and_of_restricted_notes_no_weights_go_out(
     predicted = sum(results["per_code"]["predicted"])
     assert predicted == generation["codes"]  # just what was generated
     options = ["--base_model", "someone/tiny-chat", "--data_dir", str(notes_dir), "--min_notes_of_word", "1"]
-    publish([str(trained), "--repo_id", "someone/coder", "--dry_run", *options])
+    assert publish([str(trained), "--repo_id", "someone/coder", "--dry_run", *options]) == 0
     listed = capsys.readouterr().out.partition("README.md:")[0]
     assert "weights: no" in listed and "safetensors" not in listed

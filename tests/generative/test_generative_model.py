@@ -12,6 +12,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from modeling_icd import GenerativeForICD
 from modeling_icd.answers_icd import State
 from modeling_icd.generative.training import merged
+from modeling_icd.inference.loading import ReaderArguments, load_model
 from modeling_icd.inference.loop import logits_of_notes
 from modeling_icd.inference.tokens import tokenize_notes
 
@@ -124,6 +125,40 @@ def test_a_long_note_is_refused_or_read_in_sections(make_coder):
     torch.testing.assert_close(coder.code_logits([ids])[0], of_parts.max(dim=0).values, atol=1e-5, rtol=1e-5)
 
 
+def test_the_sections_of_a_note_are_scored_one_by_one_however_many_answers_are_drawn(make_coder, monkeypatch):
+    coder = make_coder(max_note_tokens=10, long_notes="sections", num_samples=2)
+    # The code is in one of two answers to either section: so it is likely in neither, though every pair of answers has it.
+    monkeypatch.setattr(coder, "answer", lambda prompts: ([[0], [], [], [0]], [prompts[0]] * 2 + [prompts[1]] * 2))
+    monkeypatch.setattr(coder, "code_probs", lambda prompts, answers: torch.zeros(4, 6, dtype=torch.double))
+    (scores,) = coder.code_logits([coder.prompter.text_tokens("pressure\nweak heart")]).sigmoid()
+    assert scores[0].item() == pytest.approx(1 / 3, abs=1e-4) and scores[1:].max() < 1e-4
+
+
+def test_what_the_language_model_recommends_for_chats_does_not_shape_answers(make_coder):
+    coder, again = make_coder(num_samples=5), make_coder(num_samples=5)
+    recommended = {"repetition_penalty": 9.0, "top_k": 1, "top_p": 0.1, "temperature": 0.01, "no_repeat_ngram_size": 1}
+    for name, value in recommended.items():
+        setattr(again.model.generation_config, name, value)
+    again = GenerativeForICD(again.config, again.model, again.tokenizer)
+    ids = tokenize_notes(coder.tokenizer, NOTES)
+    assert torch.equal(again.code_logits(ids), coder.code_logits(ids))
+    assert again.model.generation_config.repetition_penalty in (None, 1.0)
+
+
+def test_an_attention_that_takes_no_mask_of_ours_is_refused(make_coder, tmp_path):
+    coder = make_coder()
+    coder.save_pretrained(tmp_path)
+    coder.tokenizer.save_pretrained(tmp_path)
+    message = "needs `attn_implementation` sdpa or eager, got 'flash_attention_2'"
+    with pytest.raises(ValueError, match=message):
+        GenerativeForICD.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path, reader=ReaderArguments(attn_implementation="flash_attention_2"))
+    coder.model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match=message):
+        GenerativeForICD(coder.config, coder.model, coder.tokenizer)
+
+
 def test_packed_notes_do_not_see_each_other(make_coder):
     model = make_coder().model
     rows = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
@@ -174,7 +209,7 @@ def test_what_is_asked_in_vain_is_said(make_coder):
     )
     for template, message in (
         (refuses, "refuses a turn of the system"),
-        ("{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "has the note 2 times"),
+        ("{% for m in messages %}{{ m.content + m.content }}{% endfor %}", "does not have each note of a prompt once"),
         (None, "no chat template"),
     ):
         coder.tokenizer.chat_template = template

@@ -76,7 +76,7 @@ def test_a_coder_of_open_notes_goes_out_as_a_language_model_unless_it_recites(
         "1",
     ]
     capsys.readouterr()
-    publish(command)
+    assert publish(command) == 0
     said = capsys.readouterr().out
     assert "READY: without `--dry_run`" in said, said
     assert "Memorisation: 2 canaries" in said and "the longest run of words continued" in said

@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 from trl import TrlParser
 
+from dataset_scripts.evidence import NoEvidenceError
 from dataset_scripts.files import read_json
+from modeling_icd.generative import examples
 from modeling_icd.generative.arguments import ARGUMENTS, GenerativeArguments
-from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, reward_of
+from modeling_icd.generative.examples import draw_shots, in_order, learning_examples, marked, reward_of
 from modeling_icd.generative.training import check_context
+from modeling_icd.inference.model_folder import read_canaries
 from modeling_icd.publishing.folder import ModelFolder
 from modeling_icd.training.arguments import DataArguments
 from modeling_icd.training.config_files import given_field
@@ -60,6 +63,17 @@ def test_a_section_learns_the_codes_whose_evidence_is_in_it(make_coder):
     assert texts[-2:] == ["pressure\n</s>\n<s>assistant\n401.9</s>", "weak heart</s>\n<s>assistant\n428.0</s>"]
 
 
+def test_evidence_that_cannot_be_read_is_no_evidence_that_is_not_there(monkeypatch, tmp_path):
+    assert marked(NOTES, str(tmp_path), "evidence") is None  # these mark none
+    fault = ValueError("evidence.jsonl.gz is damaged")
+    monkeypatch.setattr(examples, "gold_evidence", lambda *_: (_ for _ in ()).throw(fault))
+    with pytest.raises(ValueError, match="is damaged"):
+        marked(NOTES, str(tmp_path), "evidence")
+    monkeypatch.setattr(examples, "gold_evidence", lambda *_: (_ for _ in ()).throw(NoEvidenceError("none")))
+    assert marked(NOTES, str(tmp_path), "evidence") is None
+    assert marked(NOTES, str(tmp_path), "frequency") is None
+
+
 def test_the_reward_is_the_f1_of_the_note_less_a_penalty_for_codes_outside_the_set():
     assert reward_of([0, 1], 0, [1, 2], 0.1) == 0.5
     assert reward_of([0, 1], 2, [1, 2], 0.1) == pytest.approx(0.3)
@@ -88,7 +102,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does_and_other_data_are_r
 
 
 def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on_record(arguments, tmp_path, capsys):
-    assert main(arguments("sft")) == 0
+    assert main(arguments("sft", canaries=2)) == 0
     options = {
         "num_generations": 2,
         "save_steps": 1,
@@ -103,6 +117,8 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
         == read_json(tmp_path / "run/config.json", "")["training_data"]["weights"]
     )
     assert config["generative"]["instruction"] == "Codes?"  # as it was learned
+    planted = read_canaries(tmp_path / "run")
+    assert len(planted) == 2 and read_canaries(tmp_path / "rewarded") == planted
     curve = [row["reward"] for row in read_json(tmp_path / "rewarded/run.json", "")["log"] if "reward" in row]
     assert len(curve) == 2 and all("kl" in row for row in read_json(tmp_path / "rewarded/run.json", "")["log"][:2])
     state = read_json(tmp_path / "rewarded/checkpoint-2/trainer_state.json", "")
@@ -111,6 +127,9 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
     (tmp_path / "rewarded/model.safetensors").unlink()
     assert main(arguments("grpo", "rewarded", resume_from_checkpoint="last", **options)) == 0
     assert f"resuming from {tmp_path}/rewarded/checkpoint-1" in capsys.readouterr().out
+    (tmp_path / "run-private/canaries.json").unlink()
+    assert main(arguments("prompt", "asked", backbone=tmp_path / "run")) == 2
+    assert f"learned from 2 canaries, which are no longer in {tmp_path}/run-private" in capsys.readouterr().err
 
 
 def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
@@ -156,6 +175,7 @@ def test_too_many_shots_are_refused(make_coder):
         ("sft", {"max_length": 99}, "`packing` and `max_length`"),
         ("sft", {"shots": 1}, "give `stage` 'prompt'"),
         ("sft", {"load_in_4bit": "true"}, "cannot take up what was learned"),
+        ("grpo", {"attn_implementation": "flash_attention_2"}, "needs `attn_implementation` sdpa or eager"),
         ("sft", {"push_to_hub": "true"}, "push it with `modeling-icd publish`"),
         ("grpo", {"log_completions": "true", "num_generations": 2}, "writes notes to the model's folder"),
         ("sft", {"freeze_backbone": "true"}, "no option --freeze_backbone"),

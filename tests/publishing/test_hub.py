@@ -32,6 +32,7 @@ PUBLISHED = {
     "windows_icd.py",
     "answers_icd.py",
     "generative_icd.py",
+    "prompts_icd.py",
     "graph_icd.py",
     "terms_icd.py",
     "fusion_features_icd.py",

@@ -156,6 +156,7 @@ ALLOWED_TO_DESCRIBE = {
 ALLOWED_TO_GENERATE = {
     *("transformers.AutoModelForCausalLM", "transformers.AutoModelForCausalLM.from_pretrained"),
     *("transformers.AutoTokenizer", "transformers.AutoTokenizer.from_pretrained", "transformers.LogitsProcessorList"),
+    "transformers.GenerationConfig",
     *("torch.full", "torch.manual_seed", "torch.random", "torch.random.fork_rng", "vars"),
 }
 ALLOWED_BY_FILE = {
@@ -170,6 +171,7 @@ ALLOWED_BY_FILE = {
         ),
     },
     "generative_icd.py": ALLOWED_TO_GENERATE,
+    "prompts_icd.py": {"re.split"},
     "describe_icd.py": ALLOWED_TO_DESCRIBE,
     # A model whose weights FSDP divides is saved as of the class that FSDP made its own of.
     "modeling_icd.py": {"__class__", "__mro__"},
