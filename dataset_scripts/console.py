@@ -48,6 +48,9 @@ COMMANDS = {
     "evidence": Command("modeling_icd.extras.evidence", "measure evidence spans against marked ones"),
     "membership": Command("modeling_icd.extras.membership", "measure what scores reveal about training notes"),
     "gguf": Command("modeling_icd.extras.gguf", "convert a backbone from a GGUF file"),
+    "pretrain": Command(
+        "modeling_icd.extras.pretrain", "let a language model read notes without codes before it learns to code"
+    ),
     "onnx": Command("modeling_icd.extras.onnx", "export a model to ONNX"),
     "physionet": Command("modeling_icd.extras.physionet", "prepare a model of restricted data for PhysioNet"),
 }

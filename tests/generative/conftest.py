@@ -1,11 +1,11 @@
 """A language model of two layers and width 16 with a chat template, whose tokens are bytes, and invented notes."""
 
+import copy
 import csv
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from modeling_icd import GenerativeConfig, GenerativeForICD
@@ -21,22 +21,15 @@ SIGNS = {"401.9": "high blood pressure", "428.0": "weak heart", "486": "lung inf
 
 
 @pytest.fixture(scope="session")
-def language_model(tmp_path_factory) -> str:
+def language_model(tmp_path_factory, byte_tokenizer) -> str:
     """The folder of the language model."""
     folder = tmp_path_factory.mktemp("language_model")
     torch.manual_seed(0)
-    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2}
-    for character in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary[character] = len(vocabulary)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    fast = copy.deepcopy(byte_tokenizer)
     fast.chat_template = TEMPLATE
     fast.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(fast),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,

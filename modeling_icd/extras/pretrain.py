@@ -1,0 +1,231 @@
+"""Lets a language model read notes without codes, so that it knows their language before it learns to code (continued pretraining).
+
+    modeling-icd pretrain BACKBONE OUTPUT_DIR --notes NOTES [NOTES ...]
+    modeling-icd pretrain smollm2 runs/domain --notes background_en.jsonl --layers_from 20 --lora_r 16
+    modeling-icd train files_direct --backbone runs/domain ...
+
+NOTES is a csv, tsv, jsonl (each also .gz) or parquet file with a column `text`, or a folder of .txt files. Notes are read whole, one
+after another, in rows of `--length` tokens. Every twentieth note is held out: the loss on these is printed before and after, and
+if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
+
+What reads notes can learn them by heart. So the folder, and every model that is made from it, counts as one of restricted data:
+`modeling-icd publish` refuses it.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from dataset_scripts.arguments import command_parser
+from dataset_scripts.command import run_command
+from dataset_scripts.files import check_writable, make_folder, whole_folder
+
+from ..inference.gguf import convert_smollm2
+from ..inference.loading import first_line, load_config
+from ..inference.predict_notes import open_notes
+
+
+HELD_OUT = 20  # one note of so many
+RECORD = {"dataset": "files", "open": False, "task": "continued pretraining on notes without codes"}
+
+
+class TokenRows(Dataset):
+    """Notes as rows of `length` tokens; the last tokens, too few for a row, are left out.
+
+    Args:
+        tokens (`np.ndarray` of shape `(T,)`): of all notes, each with the token that ends it.
+        length (`int`): of a row.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int):
+        self.rows = tokens[: len(tokens) // length * length].reshape(-1, length)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = torch.from_numpy(self.rows[index].astype(np.int64))
+        return {"input_ids": row, "labels": row}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = command_parser("pretrain", __doc__)
+    parser.add_argument("backbone", help="folder or Hub id of a language model, or `smollm2`")
+    parser.add_argument("output_dir", type=Path)
+    parser.add_argument("--notes", nargs="+", required=True, metavar="NOTES")
+    parser.add_argument("--text_column", default=None, metavar="NAME", help="of the tables; default: text")
+    parser.add_argument("--length", type=int, default=512, metavar="N", help="tokens of a row (default: 512)")
+    parser.add_argument("--epochs", type=float, default=1.0, metavar="N")
+    parser.add_argument("--max_steps", type=int, default=-1, metavar="N", help="end after so many steps")
+    parser.add_argument("--batch_size", type=int, default=8, metavar="N", help="rows of a step (default: 8)")
+    parser.add_argument("--learning_rate", type=float, default=1e-4, metavar="RATE")
+    parser.add_argument(
+        "--lora_r", type=int, default=0, metavar="RANK", help="of LoRA; 0, the default: all weights learn"
+    )
+    parser.add_argument(
+        "--layers_from", type=int, default=0, metavar="N", help="with --lora_r: layers below stay as they are"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = make_parser().parse_args(arguments)
+    return run_command(lambda: pretrain(args))
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """What the command line asks for."""
+    check_arguments(args)
+    set_seed(args.seed)
+    backbone = str(convert_smollm2()) if args.backbone == "smollm2" else args.backbone
+    load_config(backbone)  # for its message where there is none
+    try:
+        model = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    learned, held_out = read_rows(args.notes, args.text_column, tokenizer, args.length)
+    print(f"{len(learned):,} rows of {args.length} tokens to learn from, {len(held_out):,} held out")
+    private_dir = make_folder(f"{args.output_dir}-private", private=True)
+    trainer = Trainer(
+        with_lora(model, args.lora_r, args.layers_from) if args.lora_r else model,
+        training_arguments(args, private_dir / "checkpoints"),
+        train_dataset=learned,
+        eval_dataset=held_out,
+    )
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train(resume_from_checkpoint=last_checkpoint(private_dir) if args.resume else None)
+    after = trainer.evaluate()["eval_loss"]
+    print(f"loss of a token of held-out notes: {before:.3f} before, {after:.3f} after")
+    if not after < before:
+        raise ValueError(
+            f"The loss on held-out notes has not fallen ({before:.3f} before, {after:.3f} after), so nothing was written to "
+            f"{args.output_dir}: lower --learning_rate or --epochs, or give more notes."
+        )
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if args.lora_r:
+        trained = trained.merge_and_unload()
+    trained.config.training_data = {**RECORD, "seed": args.seed}
+    with whole_folder(args.output_dir, private=True) as folder:
+        trained.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    shutil.rmtree(private_dir)
+    print(args.output_dir)
+    return 0
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise an error for options that do not fit, before anything is read."""
+    for name in ("length", "batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    if args.layers_from and not args.lora_r:
+        raise ValueError("--layers_from chooses the layers of LoRA: give --lora_r, too.")
+    if args.output_dir.exists() and any(args.output_dir.iterdir()):
+        raise FileExistsError(f"{args.output_dir} is there already and is not empty: give another folder.")
+    check_writable(args.output_dir)
+
+
+def training_arguments(args: argparse.Namespace, folder: Path) -> TrainingArguments:
+    """As `Trainer` takes them; checkpoints hold what was learned from notes, so they lie in the private folder."""
+    return TrainingArguments(
+        str(folder),
+        seed=args.seed,
+        num_train_epochs=args.epochs,
+        max_steps=args.max_steps,
+        per_device_train_batch_size=args.batch_size,
+        per_device_eval_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        weight_decay=0.01,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        logging_steps=20,
+        save_strategy="steps",
+        save_steps=200,
+        save_total_limit=1,
+        report_to="none",
+    )
+
+
+def last_checkpoint(private_dir: Path) -> str:
+    """The checkpoint to go on from.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    folder = private_dir / "checkpoints"
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if found is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint to go on from: leave --resume out.")
+    return found
+
+
+def read_rows(
+    paths: Sequence[str], text_column: str | None, tokenizer: Any, length: int
+) -> tuple[TokenRows, TokenRows]:
+    """Rows to learn from, and rows of the notes that are held out.
+
+    Raises:
+        ValueError: where there are too few notes for a row of each.
+    """
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for number, text in enumerate(texts_of(paths, text_column)):
+        tokens = [*tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], tokenizer.eos_token_id]
+        parts[number % HELD_OUT == HELD_OUT - 1].append(np.array(tokens, dtype=np.int32))
+    rows = [TokenRows(np.concatenate([np.empty(0, np.int32), *part]), length) for part in parts]
+    if not all(map(len, rows)):
+        raise ValueError(
+            f"{len(parts[0]) + len(parts[1])} notes are too few: {len(rows[0])} rows of {length} tokens to learn from, {len(rows[1])} of "
+            f"every {HELD_OUT}th note, which is held out. Give more notes, or a smaller --length."
+        )
+    return rows[0], rows[1]
+
+
+def texts_of(paths: Sequence[str], text_column: str | None) -> Iterator[str]:
+    """The texts of the notes, in their order; empty ones are left out.
+
+    Raises:
+        ValueError: names the file and row of a note that cannot be read.
+    """
+    for path in paths:
+        is_folder = Path(path).is_dir()
+        notes = open_notes(path, None if is_folder or text_column is None else [text_column])
+        for row in notes.rows():
+            if row.reason:
+                raise ValueError(f"{path}, note {row.row}, {row.reason}.")
+            if row.text.strip():
+                yield row.text
+
+
+def with_lora(model: Any, rank: int, first: int) -> Any:
+    """The language model with LoRA on the linear layers from layer `first` on.
+
+    Raises:
+        ValueError: where it has no such layer.
+    """
+    depth = model.config.num_hidden_layers
+    if first >= depth:
+        raise ValueError(f"--layers_from ({first}) leaves none of the {depth} layers to learn.")
+    of_layer = re.compile(r"\.layers?\.(\d+)\.|\.h\.(\d+)\.")
+    places = {name: of_layer.search(name) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    targets = [name for name, at in places.items() if at and int(at[1] or at[2]) >= first]
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets)
+    return get_peft_model(model, config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

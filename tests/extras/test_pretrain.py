@@ -1,0 +1,126 @@
+"""Continued pretraining: what is learned and saved, that it stays at home, and the mistakes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from modeling_icd.extras.pretrain import main, read_rows
+from modeling_icd.sharing_icd import data_access
+
+
+NOTE = "Fever and cough for three days. The chest film shows no pneumonia."
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory, byte_tokenizer):
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(byte_tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, initializer_range=0.3, pad_token_id=0, eos_token_id=byte_tokenizer.eos_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("notes") / "notes.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{NOTE} Visit {i}."}) + "\n" for i in range(80)))
+    return path
+
+
+def pretrain(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+FAST = ("--length", "32", "--max_steps", "30", "--learning_rate", "1e-2")
+
+
+def test_notes_become_likelier_and_the_folder_stays_at_home(backbone, notes, tmp_path, capsys):
+    assert pretrain(backbone, tmp_path / "domain", "--notes", notes, *FAST) == 0
+    assert "of held-out notes" in capsys.readouterr().out
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "domain")
+    inputs = tokenizer(NOTE, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        before, after = (
+            AutoModelForCausalLM.from_pretrained(folder)(inputs, labels=inputs).loss
+            for folder in (backbone, tmp_path / "domain")
+        )
+    assert after < before - 0.5
+    config = json.loads((tmp_path / "domain" / "config.json").read_text())
+    assert data_access(config["training_data"]) == "restricted"
+    assert (tmp_path / "domain").stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "domain-private").exists()
+
+
+def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open(backbone, notes, tmp_path):
+    assert pretrain(backbone, tmp_path / "domain", "--notes", notes, *FAST) == 0
+    for name, first in (("train", 0), ("validation", 20)):
+        rows = [{"text": f"{NOTE} {i}", "codes": ["486" if i % 2 else "786.2"]} for i in range(first, first + 20)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "modeling_icd"]
+    train = subprocess.run(
+        [*command, "train", "files_direct", "--backbone", str(tmp_path / "domain"), "--train_file", str(tmp_path / "train.jsonl"),
+         "--validation_file", str(tmp_path / "validation.jsonl"), "--output_dir", str(tmp_path / "coder"), "--num_train_epochs", "1",
+         "--hidden_layer", "1", "--window_size", "64", "--window_stride", "64", "--data_license", "CC0-1.0"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert train.returncode == 0, train.stderr
+    config = json.loads((tmp_path / "coder" / "config.json").read_text())
+    assert config["training_data"]["open"] and data_access(config["training_data"]) == "restricted"
+
+
+def test_lora_of_upper_layers_leaves_the_lower_ones(backbone, notes, tmp_path):
+    assert pretrain(backbone, tmp_path / "lora", "--notes", notes, *FAST, "--lora_r", "4", "--layers_from", "1") == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (backbone, tmp_path / "lora"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("model.layers.1.") for name in changed)
+
+
+def test_every_twentieth_note_is_held_out_and_every_token_is_read(notes, byte_tokenizer):
+    learned, held_out = read_rows([str(notes)], None, byte_tokenizer, 8)
+    texts = [json.loads(line)["text"] for line in notes.read_text().splitlines()]
+    tokens = [
+        byte_tokenizer(text)["input_ids"] + [byte_tokenizer.eos_token_id]
+        for i, text in enumerate(texts)
+        if i % 20 != 19
+    ]
+    flat = [token for of_note in tokens for token in of_note]
+    assert [int(token) for row in learned for token in row["input_ids"]] == flat[: len(flat) // 8 * 8]
+    assert len(held_out) == sum(len(text) + 1 for text in texts[19::20]) // 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layers_from", "1"], "give --lora_r"),
+        (["--lora_r", "2", "--layers_from", "2"], "leaves none of the 2 layers"),
+        (["--resume"], "no checkpoint to go on from"),
+        (["--length", "100000"], "notes are too few"),
+        (["--length", "0"], "--length must be at least 1"),
+        (["--text_column", "note"], "note"),
+    ],
+)
+def test_mistakes_are_told_and_nothing_is_written(backbone, notes, tmp_path, capsys, options, message):
+    assert pretrain(backbone, tmp_path / "out", "--notes", notes, *FAST, *options) != 0
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rate_that_ruins_the_model_writes_nothing(backbone, notes, tmp_path, capsys):
+    assert (
+        pretrain(
+            backbone, tmp_path / "out", "--notes", notes, "--length", "32", "--max_steps", "3", "--learning_rate", "50"
+        )
+        != 0
+    )
+    assert "has not fallen" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
