@@ -48,6 +48,7 @@ FLAT_FILES = (
     "reading_icd.py",
     "sharing_icd.py",
     "terms_icd.py",
+    "verify_icd.py",
     "versions_icd.py",
     "windows_icd.py",
     "words_icd.py",

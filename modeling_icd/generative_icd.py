@@ -1,4 +1,5 @@
-"""A generative coder: a language model that is asked for the codes of a note, and answers with a list of them.
+"""A generative coder: a language model that is asked for the codes of a note, and answers with a list of them, or is asked about each
+code that another coder proposes (verify_icd.py).
 
 Its folder is one of a plain language model: `AutoModelForCausalLM` and servers load it as such. What makes a coder of it is in
 `config.json`: the codes, the instruction, and how answers are decoded. [`GenerativeForICD`] reads that, and gives logits for each
@@ -15,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from .answers_icd import AnswerGrammar, CodeTrie, CodeTrieProcessor, check_written, read_codes
 from .base_configuration_icd import CUSTOM_PIPELINES, ICDBaseConfig
 from .decision_icd import decision_fields
-from .heads import require_positive
 from .modeling_icd import ICDCodingOutput
-from .prompts_icd import LONG_NOTES, SETTINGS, Prompter, check_lengths, split_tokens
+from .prompts_icd import Prompter, check_lengths, check_settings, complete_settings
 from .sharing_icd import REMEDY, ModelPushGuard, guard_parts, options_by_name, refuse_push
+from .verify_icd import Retriever, Verifier
 from .versions_icd import VERSION
 from .windows_icd import pad_rows
 
@@ -37,19 +38,30 @@ class GenerativeConfig(ICDBaseConfig):
     Args:
         causal_config (`dict`): of the language model.
         generative (`dict`): how it is asked, and how its answers become codes:
+            `mode`: `list`: the answer to a note lists its codes; `verify`: the codes that a retriever proposes are asked about one
+            by one;
             `instruction`: the text in front of the note;
+            `max_note_tokens`: of one prompt; a longer note is an error (`long_notes` `refuse`), or is read part by part, ending
+            where a line ends if possible, and each code has the highest of its scores (`sections`);
+            `seed`: of whatever is drawn;
+            and of the mode `list` alone:
             `codes_in_prompt`: `none`, or whether the prompt lists all `codes`, or their `titles`, too;
             `titles`: whether an answer has the title behind each code;
             `examples`: notes with their answers that come before the note, lists `[note, answer]`;
-            `max_note_tokens`: of one prompt; a longer note is an error (`long_notes` `refuse`), or is read part by part, ending
-            where a line ends if possible, and each code has the highest of its scores (`sections`);
             `max_codes`: of an answer;
             `constrained`: whether codes of the set alone can be generated, none twice; else the answer is free, and what of it is
             a code of the set counts;
             `num_beams`: of a beam search; 1 is greedy;
-            `num_samples`, `temperature`: above 1, so many answers are drawn instead, from `seed`;
+            `num_samples`, `temperature`: above 1, so many answers are drawn instead;
             `tree_tokens`: tokens at most that are read beside the answer, at each code of it, to tell how likely the others
             would have been; below these, codes that begin alike are taken as equally likely.
+            and of the mode `verify` alone:
+            `question`: what is asked about a code, with `{code}` where it comes, its title behind it;
+            `num_candidates`, `candidate_threshold`: how many codes of a note are asked about at most, and the score that the
+            retriever must give them;
+            `passage_tokens`: of the passage that is read of a note, around the words that spoke for the code; 0, and where the
+            retriever does not tell these: whole notes;
+            `retriever_weight`: the share of the retriever in the logit of a code, in [0, 1].
     """
 
     model_type = "icd_generative"
@@ -66,10 +78,7 @@ class GenerativeConfig(ICDBaseConfig):
     generative: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
-        unknown = sorted((self.generative or {}).keys() - SETTINGS.keys())
-        if unknown:
-            raise ValueError(f"`generative` has no setting {unknown[0]!r}: it knows {', '.join(SETTINGS)}.")
-        self.generative = {**SETTINGS, **(self.generative or {})}
+        self.generative = complete_settings(self.generative or {})
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -87,17 +96,7 @@ class GenerativeConfig(ICDBaseConfig):
         return cls(**own, causal_config=causal)
 
     def _check_head(self) -> None:
-        settings = self.generative or {}
-        for name in ("max_note_tokens", "max_codes", "num_beams", "num_samples", "tree_tokens"):
-            require_positive(name, settings[name])
-        if settings["long_notes"] not in LONG_NOTES:
-            raise ValueError(f"`long_notes` must be {' or '.join(LONG_NOTES)}, got {settings['long_notes']!r}.")
-        if settings["codes_in_prompt"] not in ("none", "codes", "titles"):
-            raise ValueError(f"`codes_in_prompt` must be none, codes or titles, got {settings['codes_in_prompt']!r}.")
-        if settings["num_beams"] > 1 and settings["num_samples"] > 1:
-            raise ValueError("`num_beams` searches and `num_samples` draws: choose one of them.")
-        if settings["temperature"] <= 0:
-            raise ValueError(f"`temperature` must be above 0, got {settings['temperature']}.")
+        check_settings(self.generative or {})
 
     def to_dict(self):
         """What config.json holds: the language model's fields, the codes and the settings."""
@@ -135,12 +134,14 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
 
     With n answers (1, or `num_samples`), t of which have a code, and p the highest probability that it had to come next, at the
     beginning of an answer or behind any code of one, its score is (t + p) / (n + 1), and its logit the log odds of that. So with
-    one answer just the codes of that score above 0.5.
+    one answer just the codes of that score above 0.5. In the mode `verify` the logit of a code that is asked about is the log odds of
+    yes against no; see [`~modeling_icd.verify_icd.Verifier`].
 
     Args:
         config (`GenerativeConfig`): of the coder.
         model (`PreTrainedModel`): a language model of `AutoModelForCausalLM`.
         tokenizer (`PreTrainedTokenizerFast`): its own, with a chat template.
+        retriever (`Retriever`, *optional*): in the mode `verify`, and in no other, what proposes codes.
     """
 
     config_class = GenerativeConfig
@@ -148,7 +149,10 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
     base_model_prefix = "model"
     _supports_sdpa = True
 
-    def __init__(self, config: GenerativeConfig, model: Any, tokenizer: Any):
+    grammar: AnswerGrammar  # in the mode `list`
+    verifier: Verifier  # in the mode `verify`
+
+    def __init__(self, config: GenerativeConfig, model: Any, tokenizer: Any, retriever: Retriever | None = None):
         config._check_fields()
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -163,6 +167,17 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
             eos_token_id=self.end,
         )
         self.prompter = Prompter(tokenizer, config)
+        self.retriever = retriever
+        if (self.settings["mode"] == "verify") != (retriever is not None):
+            raise ValueError(f"A retriever belongs to `mode` verify, and `mode` is {self.settings['mode']!r}.")
+        if retriever is None:
+            self._prepare_lists()
+        else:
+            self.verifier = Verifier(self.prompter, retriever, self.end)
+        guard_parts(self)
+
+    def _prepare_lists(self) -> None:
+        """Make what answers that list codes are generated and scored by."""
         if not self.settings["constrained"]:
             check_written(self.prompter.codes())
         self.grammar = self.prompter.grammar(self.end)
@@ -170,7 +185,11 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         # At the beginning of an answer, and behind a code.
         self._branching = [Branches(self.grammar, trie, limit) for trie in (self.grammar.first, self.grammar.later)]
         self.counts = dict.fromkeys(("notes", "answers", "codes", "invalid", "repeated"), 0)
-        guard_parts(self)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it asks about the candidates of a retriever, one by one."""
+        return self.retriever is not None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,7 +205,10 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         check_attention(kwargs.get("attn_implementation"))
         model, info = AutoModelForCausalLM.from_pretrained(name, *args, output_loading_info=True, **kwargs)
         of_hub = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
-        coder = cls(GenerativeConfig.of_causal(model.config), model, AutoTokenizer.from_pretrained(name, **of_hub))
+        settings = GenerativeConfig.of_causal(model.config)
+        is_verifier = (settings.generative or {})["mode"] == "verify"
+        retriever = Retriever.from_pretrained(name, **of_hub) if is_verifier else None
+        coder = cls(settings, model, AutoTokenizer.from_pretrained(name, **of_hub), retriever)
         return (coder, info) if output_loading_info else coder
 
     def save_pretrained(self, save_directory, *args, **kwargs):
@@ -203,6 +225,8 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         self.model.save_pretrained(save_directory, *args, **kwargs)
         self.config.causal_config = {**(self.config.causal_config or {}), **plain_fields(self.model)}
         self.config.save_pretrained(save_directory)
+        if self.retriever is not None:
+            self.retriever.save_pretrained(save_directory)
 
     def forward(
         self,
@@ -232,19 +256,31 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
         lengths = [input_ids.shape[1]] * len(input_ids) if attention_mask is None else attention_mask.sum(1).tolist()
         notes = [self.prompter.note_tokens(ids[:n]) for ids, n in zip(input_ids.tolist(), lengths, strict=True)]
         with torch.no_grad():
-            logits = self.code_logits(notes).to(input_ids.device)
+            logits = (self.verified(notes) if self.verifies else self.code_logits(notes)).to(input_ids.device)
         states = torch.zeros(*input_ids.shape, 1, device=input_ids.device) if output_hidden_states else None
         output = ICDCodingOutput(logits=logits, hidden_states=states)
         return output if return_dict is not False else output.to_tuple()
 
     def check_lengths(self, lengths: Sequence[int]) -> None:
         """Raise a `ValueError` where notes of so many tokens are more than a prompt may have; called before any is read."""
-        check_lengths([length - self.prompter.start - self.prompter.stop for length in lengths], self.settings)
+        if not self.reads_passages:
+            check_lengths([length - self.prompter.start - self.prompter.stop for length in lengths], self.settings)
+
+    @property
+    def reads_passages(self) -> bool:
+        """Whether passages are read in place of whole notes, which may then have any length."""
+        return self.retriever is not None and self.settings["passage_tokens"] > 0 and self.retriever.has_evidence
+
+    def verified(self, notes: Sequence[Sequence[int]]) -> torch.Tensor:
+        """As [`code_logits`], of a coder that verifies the candidates of its retriever."""
+        if not self.reads_passages:
+            check_lengths([len(note) for note in notes], self.settings)
+        return self.verifier.code_logits(self.model, [self.prompter.text_of(note) for note in notes])
 
     def code_logits(self, notes: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits `(B, C)`, fp32, of notes without special tokens; see the class."""
         check_lengths([len(note) for note in notes], self.settings)
-        parts = [(row, part) for row, note in enumerate(notes) for part in self.sections(note)]
+        parts = [(row, part) for row, note in enumerate(notes) for part in self.prompter.sections(note)]
         answers, prompts = self.answer([self.prompter.prompt(part) for _, part in parts])
         samples, likely = self.settings["num_samples"], self.code_probs(prompts, answers)
         score = torch.zeros(len(notes), self.num_labels, dtype=torch.double)
@@ -256,20 +292,6 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
             score[row] = torch.maximum(score[row], total / (samples + 1))
         self.counts["notes"] += len(notes)
         return (score / (1 - score)).log().float()
-
-    def sections(self, note: Sequence[int]) -> list[list[int]]:
-        """The parts in which a note is read: all of it where it fits a prompt."""
-        return split_tokens(note, self.settings["max_note_tokens"], self.line_ends)
-
-    @property
-    def line_ends(self) -> frozenset[int]:
-        """Tokens at whose end a line ends."""
-        if self.settings["long_notes"] == "refuse":
-            return frozenset()
-        if not hasattr(self, "_line_ends"):
-            ids = range(len(self.tokenizer))
-            self._line_ends = frozenset(i for i in ids if self.tokenizer.decode([i]).endswith("\n"))
-        return self._line_ends
 
     def answer(self, prompts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
         """What the model answers: the codes of `num_samples` answers for each prompt, and the prompt of each answer."""
@@ -312,7 +334,10 @@ class GenerativeForICD(ModelPushGuard, PreTrainedModel):
 
     def say_counts(self, seconds: float) -> dict[str, Any]:
         """What was generated, for `results.json`: notes and how many a second, strings written as codes, and the shares of them that
-        are not in the set, and that were there before; also printed. Of several processes that of one."""
+        are not in the set, and that were there before; or how many candidates were verified. Also printed. Of several processes
+        that of one."""
+        if self.verifies:
+            return self.verifier.say_counts(seconds)
         codes = self.counts["codes"]
         shares = {f"{name}_rate": self.counts[name] / codes if codes else 0.0 for name in ("invalid", "repeated")}
         figures = {**self.counts, **shares, "notes_per_second": self.counts["notes"] / max(seconds, 1e-9)}

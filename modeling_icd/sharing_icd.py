@@ -20,6 +20,8 @@ Access = Literal["synthetic", "open", "restricted"]
 # The strictest first.
 ACCESSES: tuple[Access, ...] = ("restricted", "open", "synthetic")
 SEAL, WEIGHTS = "seal", "weights"
+RETRIEVER = "retriever"
+"""The folder of a second model in that of a coder which verifies its candidates, and the field that has its record."""
 REMEDY = (
     "Save it to a folder and publish that: `modeling-icd publish FOLDER --repo_id OWNER/NAME` compares what "
     "goes out with the training notes, leaves out the weights where the notes are restricted, and makes the repository "
@@ -71,22 +73,27 @@ def data_access(training_data: Any) -> Access:
 
 
 def claimed_access(training_data: Any) -> Access:
-    """What a record claims, sealed or not: the strictest access of it and of the earlier records in it."""
+    """What a record claims, sealed or not: the strictest access of it, of the earlier records in it, and of its retriever's."""
     if not isinstance(training_data, Mapping):
         return "restricted"
     claim: Access = "open" if training_data.get("open") is True else "restricted"
     if training_data.get("synthetic") is True:
         claim = "synthetic"
-    earlier = claimed_access(training_data["earlier"]) if "earlier" in training_data else claim
-    return min(claim, earlier, key=ACCESSES.index)
+    others = [claimed_access(training_data[key]) for key in ("earlier", RETRIEVER) if key in training_data]
+    return min(claim, *others, key=ACCESSES.index) if others else claim
 
 
 def refuse_push(training_data: Any, what: str) -> None:
-    """Refuse to push an object that was trained on restricted or unknown data.
+    """Refuse to push an object that was trained on restricted or unknown data, or that holds a second model.
 
     Raises:
         ValueError: unless a sealed record says that the data were invented or are open.
     """
+    if isinstance(training_data, Mapping) and RETRIEVER in training_data:
+        raise ValueError(
+            f"{what} belongs to a coder that holds a second model, its retriever, whose weights are not checked here, so it does not go "
+            "to a Hub; nothing was uploaded."
+        )
     if data_access(training_data) == "restricted":
         reason = "was trained on restricted data" if is_sealed(training_data) else "may have been trained on any data"
         raise ValueError(f"{what} {reason}, so it does not go to a Hub this way; nothing was uploaded. {REMEDY}")

@@ -9,7 +9,7 @@ from trl import GRPOConfig, SFTConfig
 from ..evaluation.decisions import DecisionArguments
 from ..generative_icd import check_attention
 from ..inference.loading import ReaderArguments
-from ..prompts_icd import LONG_NOTES, SETTINGS
+from ..prompts_icd import LONG_NOTES, SETTINGS, complete_settings
 from ..training.arguments import check_start
 
 
@@ -40,6 +40,17 @@ class GenerativeArguments(ReaderArguments):
     base_model: str | None = field(
         default=None,
         metadata={"help": "Hub id of the language model if `backbone` is a folder; the model's card names it."},
+    )
+    mode: str | None = setting(
+        "`list`: an answer lists the codes of a note; `verify`: each code that the `retriever` proposes is asked about.",
+        "mode",
+    )
+    retriever: str | None = field(
+        default=None,
+        metadata={
+            "help": "`mode` verify: folder or Hub id of a coder whose best codes are verified: a classifier, a coder by terms or a fused "
+            "model. It is copied into the model's folder. Default: that of the backbone."
+        },
     )
     instruction: str | None = setting("What is asked in front of each note.", "instruction")
     codes_in_prompt: str | None = setting(
@@ -72,6 +83,29 @@ class GenerativeArguments(ReaderArguments):
     tree_tokens: int | None = setting(
         "Tokens read beside an answer, at each of its codes, to score those that were not given.", "tree_tokens"
     )
+    question: str | None = setting(
+        "`mode` verify: what is asked about a code; {code} stands for it and its title.", "question"
+    )
+    num_candidates: int | None = setting(
+        "`mode` verify: codes of a note that are asked about at most.", "num_candidates"
+    )
+    candidate_threshold: float | None = setting(
+        "`mode` verify: the score that the retriever gives them at least.", "candidate_threshold"
+    )
+    passage_tokens: int | None = setting(
+        "`mode` verify: tokens that are read around the words that a code was retrieved for; 0: whole notes.",
+        "passage_tokens",
+    )
+    retriever_weight: float | None = setting(
+        "`mode` verify: share of the retriever in a code's logit, in [0, 1].", "retriever_weight"
+    )
+    negatives: float = field(
+        default=3.0,
+        metadata={
+            "help": "`mode` verify: wrong candidates that are learned from, the retriever's best ones, for each right one of a note; one at "
+            "least."
+        },
+    )
     lora_r: int = field(default=16, metadata={"help": "Rank of LoRA on all linear layers; 0: all weights learn."})
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -95,7 +129,7 @@ class GenerativeArguments(ReaderArguments):
             raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
         if self.order not in ORDERS:
             raise ValueError(f"`order` must be {' or '.join(ORDERS)}, got {self.order!r}.")
-        for name in ("shots", "lora_r", "canaries", "invalid_penalty"):
+        for name in ("shots", "lora_r", "canaries", "invalid_penalty", "negatives"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
         if self.shots and self.stage != "prompt":
@@ -110,9 +144,22 @@ class GenerativeArguments(ReaderArguments):
             )
 
     def settings(self, earlier: dict[str, Any]) -> dict[str, Any]:
-        """`generative` of the configuration, from these arguments and those of the backbone."""
+        """`generative` of the configuration, from these arguments and those of the backbone, if it has the same `mode`.
+
+        Raises:
+            ValueError: where options do not belong to the mode.
+        """
+        mode = self.mode or earlier.get("mode", SETTINGS["mode"])
+        earlier = earlier if earlier.get("mode", SETTINGS["mode"]) == mode else {}
         given = {name: getattr(self, name, None) for name in SETTINGS} | {"temperature": self.sample_temperature}
-        return {**SETTINGS, **earlier, **{name: value for name, value in given.items() if value is not None}}
+        settings = {**earlier, **{name: value for name, value in given.items() if value is not None}, "mode": mode}
+        if mode != "verify" and self.retriever is not None:
+            raise ValueError("`retriever` has an effect with `mode` verify alone: give that, too, or leave it out.")
+        if mode == "verify" and self.stage == "grpo":
+            raise ValueError("`mode` verify learns from right and wrong candidates: give `stage` 'sft', or 'prompt'.")
+        if mode == "verify" and self.shots:
+            raise ValueError("`shots` are notes with the codes that answer them: leave them out with `mode` verify.")
+        return complete_settings(settings)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataset_scripts.evidence import NoEvidenceError, gold_evidence
 
 from ..answers_icd import AnswerGrammar
 from ..inference.tokens import codes_of_notes, texts_of_notes
-from ..prompts_icd import Prompter, check_lengths, split_tokens
+from ..prompts_icd import Prompter, check_lengths
 
 
 Evidence = Sequence[Mapping[str, list[list[int]]]]
@@ -42,7 +42,6 @@ def learning_examples(
     grammar: AnswerGrammar,
     counts: Mapping[str, int],
     evidence: Evidence | None = None,
-    line_ends: frozenset[int] = frozenset(),
 ) -> datasets.Dataset:
     """Prompts with their answers: `input_ids`, `completion_mask` (1 for the answer and its end) and `length`.
 
@@ -53,7 +52,7 @@ def learning_examples(
         ValueError: where a note is longer than a prompt may have; all are looked at first.
     """
     texts, gold = texts_of_notes(split), codes_of_notes(split)
-    limit, label2id = prompter.settings["max_note_tokens"], prompter.config.label2id or {}
+    label2id = prompter.config.label2id or {}
     encoded = [prompter.encode(text) for text in texts]
     check_lengths([len(tokens) for tokens, _ in encoded], prompter.settings)
     rows = []
@@ -62,7 +61,7 @@ def learning_examples(
             continue
         spans = evidence[i] if evidence is not None else None
         codes, offset = in_order(gold[i], counts, spans), 0
-        parts = split_tokens(tokens, limit, line_ends)
+        parts = prompter.sections(tokens)
         for part in parts:
             here = codes
             if len(parts) > 1 and spans:

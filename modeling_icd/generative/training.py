@@ -5,6 +5,7 @@ modeling-icd train generative_sft --data_dir DIR        it learns answers from n
 modeling-icd train generative_grpo --data_dir DIR       then from rewards for its own answers (`GRPOTrainer`)
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..inference.loop import logits_of_tokens
 from ..inference.model_folder import CANARIES_FILE, RUN_FILE, read_canaries
 from ..inference.processes import first_process_first, first_process_only
 from ..prompts_icd import Prompter
+from ..sharing_icd import RETRIEVER
 from ..training.arguments import DataArguments, check_report_to
 from ..training.checkpoints import clear_write_errors, whole_checkpoint
 from ..training.config_files import USAGE, given_field
@@ -45,6 +47,7 @@ from .examples import (
     rewarded_examples,
     with_canaries,
 )
+from .verifying import gather_retriever, seal_retriever, verifying_examples
 
 
 def run(arguments: list[str]) -> int:
@@ -145,24 +148,23 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
     earlier = dict(causal_config.generative) if is_generative(causal_config) else {}
     if hasattr(causal_config, "training_data"):
         training_data = {**training_data, "earlier": known_training_data(causal_config, backbone)}
-    codes, titles = list(counts), builder.code_descriptions
-    try:
-        model = AutoModelForCausalLM.from_pretrained(backbone, **{"dtype": "float32", **own.options()})
-    except (ValueError, ImportError) as error:  # no language model, or a package that the attention needs
-        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
     settings = own.settings(earlier) | {"seed": args.seed}
+    codes, titles = list(counts), builder.code_descriptions
+    retriever, its_record = gather_retriever(
+        own, settings["mode"], backbone, codes, Path(args.output_dir), private_dir
+    )
+    model, tokenizer = load_language_model(own, backbone)
     config = GenerativeConfig(
         id2label=dict(enumerate(codes)),
         label2id={code: i for i, code in enumerate(codes)},
         code_descriptions={code: titles[code] for code in codes if code in titles},
-        training_data=training_data,
+        training_data={**training_data, **its_record},
         causal_config=plain_fields(model),
         generative=settings,
     )
     if own.stage == "grpo":
         check_written(codes)
-    coder = GenerativeForICD(config, model, tokenizer)
+    coder = GenerativeForICD(config, model, tokenizer, retriever)
     if own.shots:
         evidence = marked(splits["training"], data_args.data_dir, own.order)
         shots = draw_shots(splits["training"], coder.prompter, counts, evidence, own.shots, args.seed)
@@ -176,21 +178,52 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
     return Materials(coder, tokenizer, splits, counts)
 
 
+def load_language_model(own: GenerativeArguments, backbone: str) -> tuple[PreTrainedModel, Any]:
+    """A language model and its tokenizer."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(backbone, **{"dtype": "float32", **own.options()})
+    except (ValueError, ImportError) as error:  # no language model, or a package that the attention needs
+        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
+    return model, AutoTokenizer.from_pretrained(backbone)
+
+
 def check_context(coder: GenerativeForICD) -> None:
     """Raise a `ValueError` where a prompt with the longest note and the answer may be longer than the language model reads."""
     context, limit = getattr(coder.model.config, "max_position_embeddings", None), coder.settings["max_note_tokens"]
+    window = sliding_window(coder.model.config)
+    if coder.verifies:
+        return check_questions(coder, context, window)
     prompt, answer = len(coder.prompter.prompt([])), coder.grammar.max_tokens
     if context is not None and prompt + limit + answer > context:
         raise ValueError(
             f"`max_note_tokens` ({limit}) leaves no room for the prompt ({prompt} tokens) and the answer (up to {answer}): the language "
             f"model reads {context} tokens. Lower it, or `max_codes`, or leave out `shots` or `codes_in_prompt`."
         )
-    beside, window = coder.settings["tree_tokens"], sliding_window(coder.model.config)
+    beside = coder.settings["tree_tokens"]
     if window is not None and prompt + limit + answer + beside > window:
         raise ValueError(
             f"Layers of this language model attend within {window} tokens, and codes are scored from a cache of all of them: `max_note_tokens` "
             f"({limit}), the prompt ({prompt}), the answer (up to {answer}) and `tree_tokens` ({beside}) are more. Lower them, or take "
             "another language model."
+        )
+
+
+def check_questions(coder: GenerativeForICD, context: int | None, window: int | None) -> None:
+    """As [`check_context`], of a coder that asks about single codes."""
+    limit, number = coder.settings["max_note_tokens"], coder.settings["num_candidates"]
+    prompt = len(coder.prompter.before)
+    question = max(len(coder.verifier.question(class_id)) for class_id in range(coder.config.num_labels))
+    question += sum(map(len, coder.verifier.answers))
+    if context is not None and prompt + limit + question > context:
+        raise ValueError(
+            f"`max_note_tokens` ({limit}) leaves no room for what stands in front of a note ({prompt} tokens) and a question with its answer "
+            f"(up to {question}): the language model reads {context} tokens. Lower it."
+        )
+    if window is not None and prompt + limit + number * question > window:
+        raise ValueError(
+            f"Layers of this language model attend within {window} tokens, and all candidates of a text are asked about beside each other: "
+            f"`max_note_tokens` ({limit}), what stands in front ({prompt}) and `num_candidates` ({number}) questions of up to {question} are "
+            "more. Lower them, or take another language model."
         )
 
 
@@ -245,8 +278,10 @@ def make_trainer(own: GenerativeArguments, data_args: DataArguments, args: Any, 
     if own.stage == "sft":
 
         def examples(name: str) -> datasets.Dataset:
+            if coder.verifies:
+                return verifying_examples(splits[name], coder, own.negatives, name)
             evidence = marked(splits[name], data_args.data_dir, own.order)
-            return learning_examples(splits[name], coder.prompter, coder.grammar, counts, evidence, coder.line_ends)
+            return learning_examples(splits[name], coder.prompter, coder.grammar, counts, evidence)
 
         learned = examples("training")
         check_packs(learned["length"], args.max_length)
@@ -328,4 +363,8 @@ def save_coder(coder: GenerativeForICD, tokenizer: Any, run: dict[str, Any], out
     """
     with clear_write_errors(output_dir):
         save(coder, tokenizer, output_dir)
+        if coder.verifies:
+            seal_retriever(coder, output_dir)
+        elif (output_dir / RETRIEVER).is_dir():  # of an earlier run
+            shutil.rmtree(output_dir / RETRIEVER)
         write_json({**run, "reader": describe_reader(coder)}, output_dir / RUN_FILE)

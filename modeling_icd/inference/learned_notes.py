@@ -7,13 +7,16 @@ model's folder: whoever has a note, or its id, could tell from them that it was 
 
 import hashlib
 import secrets
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from dataset_scripts.counts import counted
-from dataset_scripts.files import whole_file
+from dataset_scripts.files import whole_file, write_text
 
+from ..sharing_icd import RETRIEVER
 from .tokens import texts_of_notes
 
 
@@ -68,14 +71,34 @@ def write_learned(texts: Iterable[str], private_dir: Path, admissions: Iterable[
             file.write(f"{_salted(admission, salt)}\n")
 
 
+def copy_learned(model_id: str | Path, folder: Path) -> None:
+    """Copy what is remembered of the retriever of a coder that verifies into the private folder of that, where both are looked up.
+
+    Args:
+        model_id (`str` or `Path`): of the retriever; it may itself be in the folder of such a coder.
+        folder (`Path`): `OUTPUT_DIR-private/retriever`.
+    """
+    path = Path(model_id)
+    private = _private_dir(path.parent) / RETRIEVER if path.name == RETRIEVER else _private_dir(path)
+    files = [private / name for name in (FILE, ADMISSIONS_FILE)]
+    texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier retriever
+    for name, text in texts.items():
+        write_text(text, folder / name, private=True)
+
+
+def _remembered(model_id: str | Path, name: str) -> list[list[str]]:
+    """The lines of the files of that name of a model, and of its retriever, if it has one."""
+    private = _private_dir(model_id)
+    paths = [folder / name for folder in (private, private / RETRIEVER)]
+    return [path.read_text(encoding="utf-8").split() for path in paths if path.is_file()]
+
+
 def warn_of_learned(model_id: str | Path, texts: Iterable[str]) -> int:
     """Count the notes that a model learned from, and warn where there are some; 0 where nothing was remembered.
 
     A note without text is none that it learned from: all of them are alike."""
-    path = _private_dir(model_id) / FILE
-    if not path.is_file():
-        return 0
-    learned = set(path.read_text(encoding="utf-8").split())
+    learned = set(chain.from_iterable(_remembered(model_id, FILE)))
     is_learned = [bool(text.strip()) and _digest(text) in learned for text in texts]
     if any(is_learned):
         print(
@@ -89,12 +112,10 @@ def warn_of_learned(model_id: str | Path, texts: Iterable[str]) -> int:
 
 def count_learned_admissions(model_id: str | Path, admissions: Iterable[str]) -> int | None:
     """How many of these admissions a model learned from, see [`admissions_of`]; `None` where that was not remembered."""
-    path = _private_dir(model_id) / ADMISSIONS_FILE
-    if not path.is_file():
+    known = [(salt, set(learned)) for salt, *learned in _remembered(model_id, ADMISSIONS_FILE)]
+    if not known:
         return None
-    salt, *learned = path.read_text(encoding="utf-8").split()
-    known = set(learned)
-    return sum(_salted(admission, salt) in known for admission in admissions)
+    return sum(any(_salted(admission, salt) in learned for salt, learned in known) for admission in admissions)
 
 
 def check_overlap(

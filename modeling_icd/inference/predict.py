@@ -35,7 +35,7 @@ from dataset_scripts.files import check_writable
 
 from ..coders import find_coder
 from ..pipeline_icd import check_number
-from ..sharing_icd import files_digest
+from ..sharing_icd import RETRIEVER, files_digest
 from ..versions_icd import VERSION
 from .loading import add_reader_options, load_coder_config, reader_arguments
 from .predict_coder import Job, NoteCoder
@@ -47,7 +47,8 @@ from .predict_workers import code_in_processes
 
 
 # Files of a model folder on which its scores depend.
-MODEL_FILES = (CONFIG_NAME, "*.safetensors", "*.bin", "tokenizer*", "*.py")
+_FILES = (CONFIG_NAME, "*.safetensors", "*.bin", "tokenizer*", "*.py")
+MODEL_FILES = (*_FILES, *(f"{RETRIEVER}/{pattern}" for pattern in _FILES))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -258,9 +258,9 @@ CONFIG: dict[str, Kind] = {
 }
 CONFIG_REQUIRED = ("architectures", "id2label")
 # Of a generative coder: how it is asked, in words of whoever trained it. Notes in its prompt are refused before; see folder.py.
-_GENERATIVE = {"instruction": STRING, "examples": Kind("no notes", lambda value: value == [])}
+_GENERATIVE = {"instruction": STRING, "question": STRING, "examples": Kind("no notes", lambda value: value == [])}
 GENERATIVE = record_of({**dict.fromkeys(SETTINGS, SCALAR), **_GENERATIVE}, others=NOTHING).called(
-    f"an object with some of {', '.join(SETTINGS)}, single words and numbers but for the instruction"
+    f"an object with some of {', '.join(SETTINGS)}, single words and numbers but for the instruction and the question"
 )
 
 
@@ -299,7 +299,7 @@ _MODEL_SETTINGS = {
     "lora_r": WHOLE,
     "label_graph": optional(list_of(one_of(*GRAPH_SOURCES))),
     "attn_implementation": either(_SETTING, ATTENTION),
-    "instruction": optional(STRING),
+    **dict.fromkeys(("instruction", "question", "retriever"), optional(STRING)),
 }
 RUN: dict[str, Kind] = {
     "model": record_of(_MODEL_SETTINGS, ("backbone", "freeze_backbone", "lora_r"), others=_SETTING).called(

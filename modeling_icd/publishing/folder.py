@@ -103,6 +103,7 @@ class ModelFolder:
         config = read_json(path / "config.json", "is this the `output_dir` of a training run?")
         refuse_holding_notes(config)
         refuse_examples(config)
+        refuse_verifying(config)
         # First, since the record of training data is not what it must be, either, where the codes are not of ICD.
         check_fields("config.json", config, {"id2label": CONFIG["id2label"]}, OF_ICD)
         remedy = "save the model again with `save_pretrained`."
@@ -199,6 +200,21 @@ def refuse_examples(config: Mapping[str, Any]) -> None:
         raise ValueError(
             "This coder has training notes in its prompt, which `config.json` holds word by word, so nothing of it is published: make "
             "one with `shots` 0."
+        )
+
+
+def refuse_verifying(config: Mapping[str, Any]) -> None:
+    """Refuse a generative coder that verifies the candidates of a retriever.
+
+    Raises:
+        ValueError: where this is one.
+    """
+    settings = config.get("generative")
+    if isinstance(settings, Mapping) and settings.get("mode") == "verify":
+        raise ValueError(
+            "This coder verifies the candidates of a second model, its retriever, which is in its folder and would have to be checked "
+            "and published with it. That is not possible yet, so nothing of it is published: publish a coder of `mode` list, or the "
+            "retriever's own folder."
         )
 
 

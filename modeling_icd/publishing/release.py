@@ -85,6 +85,7 @@ start_evidence guidelines guidelines_rare evidence_sentences
 lora_r lora_alpha lora_dropout lora_layers_from save_adapter
 stage instruction codes_in_prompt titles shots order max_note_tokens long_notes max_codes constrained num_beams num_samples
 sample_temperature tree_tokens canaries invalid_penalty
+mode num_candidates candidate_threshold passage_tokens retriever_weight negatives
 """
 _PUBLIC_TRAINING = """
 seed num_train_epochs max_steps per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps

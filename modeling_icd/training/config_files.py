@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from dataset_scripts import BUILDERS
 from dataset_scripts.arguments import PROGRAM, HelpFormatter
 
 from ..decision_icd import RULES
@@ -26,7 +27,8 @@ OTHER_TRAININGS: dict[str, str] = {
 USAGE = f"{PROGRAM} train CONFIG [--data_dir DIR] [--output_dir DIR] [any option]"
 # The options that most users need, some in words of their own; `--help_all` lists the others.
 SHOWN = {
-    **dict.fromkeys(("dataset", "data_dir", "train_file", "validation_file", "test_file", "dataset_config")),
+    "dataset": f"{', '.join(name for name in BUILDERS if name != 'files')}, or files (where a file is given)",
+    **dict.fromkeys(("data_dir", "train_file", "validation_file", "test_file", "dataset_config")),
     "dataset_options": "NAME=VALUE ..., e.g. `text_column=report` of `files`",
     "output_dir": "where the model goes; what holds notes goes to OUTPUT_DIR-private",
     "backbone": "folder or Hub id of a checkpoint, `smollm2`, or `words`",

@@ -1,6 +1,7 @@
 """Writes the results of a training run: the model folder with its tokenizer, the LoRA adapter, and `run.json`."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def save(model: LlamaICDPreTrainedModel, tokenizer, output_dir: Path, **options)
     for path in output_dir.glob("model*.safetensors*"):
         path.unlink()  # of an earlier run: cut into other files than these, it would stay among them
     for path in (output_dir / "complete").iterdir():
+        if path.is_dir() and (output_dir / path.name).is_dir():
+            shutil.rmtree(output_dir / path.name)
         path.replace(output_dir / path.name)
     (output_dir / "complete").rmdir()
 

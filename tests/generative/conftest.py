@@ -10,6 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from modeling_icd import GenerativeConfig, GenerativeForICD
 from modeling_icd.generative_icd import plain_fields
+from modeling_icd.inference.loading import load_model
+from modeling_icd.knowledge.cli import main as build_terms
+from modeling_icd.verify_icd import Retriever
 
 
 TEMPLATE = (
@@ -77,6 +80,38 @@ def notes_dir(tmp_path_factory) -> Path:
                 text = f"{name} visit {i}: " + " and ".join(words for _, words in said)
                 writer.writerow([f"{name}{i}", text, ";".join(code for code, _ in said)])
     return folder
+
+
+@pytest.fixture(scope="session")
+def terms_dir(notes_dir, tmp_path_factory) -> str:
+    """A coder by terms that knows the signs, and takes the word visit, which all notes have, for one of a lung infection."""
+    folder = tmp_path_factory.mktemp("terms")
+    terms = folder / "synonyms.csv"
+    signs = [*((code, words) for code, words in SIGNS.items()), ("486", "visit")]
+    terms.write_text("code,term\n" + "\n".join(f"{code},{words}" for code, words in signs))
+    data = ["--dataset", "files", "--data_dir", str(notes_dir), "--dataset_options", "code_system=icd9cm"]
+    built = [*data, "--codes_only", "--synonyms", str(terms), "--output_dir", str(folder / "terms")]
+    assert build_terms(["build", *built]) == 0
+    return str(folder / "terms")
+
+
+@pytest.fixture
+def make_verifier(language_model, terms_dir):
+    """Makes a coder that has learned nothing and verifies what the coder by terms proposes, with settings."""
+
+    def make(retriever=None, **settings) -> GenerativeForICD:
+        model = LlamaForCausalLM.from_pretrained(language_model)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
+        config = GenerativeConfig(
+            id2label=dict(enumerate(SIGNS)),
+            label2id={code: i for i, code in enumerate(SIGNS)},
+            code_descriptions={"428.0": "Congestive heart failure"},
+            causal_config=plain_fields(model),
+            generative={"mode": "verify", "max_note_tokens": 100, "passage_tokens": 20, **settings},
+        )
+        return GenerativeForICD(config, model, tokenizer, retriever or Retriever(*load_model(terms_dir))).eval()
+
+    return make
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_a_long_note_is_refused_or_read_in_sections(make_coder):
         logits_of_notes(make_coder(max_note_tokens=40), make_coder().tokenizer, ["x", note])
     coder = make_coder(max_note_tokens=40, long_notes="sections")
     ids = tokenize_notes(coder.tokenizer, [note])[0]
-    parts = coder.sections(ids)
+    parts = coder.prompter.sections(ids)
     assert [coder.tokenizer.decode(part) for part in parts] == [
         "weak heart\n" * 3,
         "high blood pressure\n" + "x" * 20,

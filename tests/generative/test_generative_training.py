@@ -58,7 +58,7 @@ def test_only_the_answer_and_its_end_are_learned(make_coder):
 def test_a_section_learns_the_codes_whose_evidence_is_in_it(make_coder):
     coder = make_coder(["401.9", "428.0"], max_note_tokens=10, long_notes="sections")
     evidence = [{}, {}, {"401.9": [[0, 8]], "428.0": [[9, 19]]}]
-    rows = learning_examples(NOTES, coder.prompter, coder.grammar, COUNTS, evidence, coder.line_ends)
+    rows = learning_examples(NOTES, coder.prompter, coder.grammar, COUNTS, evidence)
     texts = [coder.tokenizer.decode(row["input_ids"]).split("user\n")[1] for row in rows]
     assert texts[-2:] == ["pressure\n</s>\n<s>assistant\n401.9</s>", "weak heart</s>\n<s>assistant\n428.0</s>"]
 

@@ -33,6 +33,7 @@ PUBLISHED = {
     "answers_icd.py",
     "generative_icd.py",
     "prompts_icd.py",
+    "verify_icd.py",
     "graph_icd.py",
     "terms_icd.py",
     "fusion_features_icd.py",
