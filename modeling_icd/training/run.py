@@ -104,7 +104,6 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
         say_who_may_have(data_args)
-        say_sizes(training.tokens, splits["validation"], model)
         say_pairs(training.tokens, model, args.per_device_train_batch_size)
     make = partial(make_further, model_args, data_args, args, model, tokenizer)
     further = make(splits["training"], training.tokens)
@@ -116,6 +115,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     collator = ICDCollator(len(codes), hidden_states=store)
     resume = find_checkpoint(args, model.config.training_data)
     model = ready_to_learn(model, model_args, training.tokens, store, tokenizer, args, is_resumed=resume is not None)
+    if is_first:
+        say_sizes(training.tokens, splits["validation"], model)
     trainer = make_trainer(
         model, args, training.tokens, validation.tokens, collator, tokenizer, validation.empty_gold, further
     )

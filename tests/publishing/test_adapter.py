@@ -1,5 +1,6 @@
 """A LoRA run publishes as a merged model and as an adapter over its pretrained backbone; both give the same logits."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -49,9 +51,17 @@ def lora_run(request, backbone, tmp_path_factory):
         "use_cpu": True,
         "output_dir": folder / "model",
     }
-    assert train([f"--{name}={value}" for name, value in options.items()]) == 0
+    with redirect_stdout(io.StringIO()) as said:
+        assert train([f"--{name}={value}" for name, value in options.items()]) == 0
+    (folder / "said.txt").write_text(said.getvalue())
     assert evaluate([str(folder / "model"), "--dataset=mimic3", f"--data_dir={folder / 'corpus'}"]) == 0
     return folder / "model"
+
+
+def test_what_is_said_to_learn_is_what_the_adapter_holds(lora_run):
+    (said,) = re.findall(r"([\d,]+) trained weights", (lora_run.parent / "said.txt").read_text())
+    weights = load_file(lora_run / "adapter" / "adapter_model.safetensors")
+    assert int(said.replace(",", "")) == sum(weight.numel() for weight in weights.values())
 
 
 LOAD = """
