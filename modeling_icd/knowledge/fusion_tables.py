@@ -182,6 +182,7 @@ class Knowledge:
         self.rarity = np.array([_rarity(len(notes.texts), documents[stem]) for stem in self.stems])
         self.finder = self._finder()
         self.tables = self._tables(notes, titles, title_texts or {}, translations or Translations({}))
+        self.stems_of_notes = []  # of no use any more, and as large as the notes
 
     def _marked_terms(self, notes: Notes) -> list[tuple[tuple[str, ...], dict[str, int]]]:
         """The terms, the rarest stem of each first, each with its codes and how many notes mark it for them."""
@@ -330,14 +331,17 @@ class Knowledge:
         return _floats(np.array(rows, dtype=float))
 
     def _tfidf(self) -> Rows:
-        rows = []
+        columns, values = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         left_out = self.small | set(SENTENCE_ENDS)
         for stems in self.stems_of_notes:
             counts = Counter(stem for stem in stems if stem not in left_out)
-            ids = [self.stem_ids[stem] for stem in counts]
-            values = np.array([1 + math.log(count) for count in counts.values()]) * self.rarity[ids]
-            rows.append(dict(zip(ids, (values / max(np.linalg.norm(values), 1e-9)).tolist(), strict=True)))
-        return _rows(rows)
+            ids = np.array([self.stem_ids[stem] for stem in counts], np.int32)
+            own = np.array([1 + math.log(count) for count in counts.values()]) * self.rarity[ids]
+            order = ids.argsort()
+            columns.append(ids[order])
+            values.append((own / max(np.linalg.norm(own), 1e-9))[order].astype(np.float32))
+        starts = row_starts([len(ids) for ids in columns[1:]])
+        return starts, torch.from_numpy(np.concatenate(columns)), torch.from_numpy(np.concatenate(values))
 
 
 def _rarity(num_notes: int, num_with: float) -> float:

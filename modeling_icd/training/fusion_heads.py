@@ -4,6 +4,7 @@ What a head gives for the notes of its fold is kept, so that a run that was ende
 """
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -102,6 +103,13 @@ class HeadTraining:
             _keep({name: weight.detach().cpu().contiguous() for name, weight in head.state_dict().items()}, path)
         return load_file(path)
 
+    @functools.cached_property
+    def _digest_of_texts(self) -> str:
+        digest = hashlib.sha256()
+        for text in texts_of_notes(self.notes):
+            digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
     def _digest(self, learned: Sequence[int], scored: Sequence[int]) -> str:
         """Of all that what a head gives depends on."""
         told = {
@@ -111,7 +119,7 @@ class HeadTraining:
                 for name, value in self.args.to_dict().items()
                 if not name.startswith(APART) and name not in DECISION
             },
-            "texts": hashlib.sha256(json.dumps(texts_of_notes(self.notes)).encode()).hexdigest(),
+            "texts": self._digest_of_texts,
             "rows": [list(map(int, learned)), list(map(int, scored))],
             "notes": list(self.notes["hadm_id"]),
             "codes": [list(codes) for codes in self.notes["codes"]],

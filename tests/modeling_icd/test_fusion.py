@@ -10,7 +10,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from modeling_icd import FusionForICD, ICDCodingPipeline
+from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_features_icd
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.extras.onnx import export_onnx
 from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
@@ -30,7 +30,7 @@ from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
 from modeling_icd.training import fusion_trees
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
-from modeling_icd.training.fusion import folds_of, rows_in_other
+from modeling_icd.training.fusion import folds_of, rows_in_other, rows_to_score
 from modeling_icd.training.fusion_heads import HeadTraining
 from modeling_icd.training.fusion_trees import Rows, fit_trees
 from modeling_icd.training.run import main as train_main
@@ -303,6 +303,32 @@ def test_folds_are_drawn_by_patient():
     assert not {patients[row] for row in folds[0]} & {patients[row] for row in folds[1]}
     with pytest.raises(ValueError, match="5 patients cannot be divided into 6 folds"):
         folds_of(patients, 6, 0)
+
+
+def test_trees_are_fitted_on_some_notes_of_each_fold_where_there_are_many():
+    folds = [list(range(0, 60)), list(range(60, 100))]
+    assert rows_to_score(folds, 100, 0) == folds
+    some = rows_to_score(folds, 10, 0)
+    assert [len(rows) for rows in some] == [6, 4]
+    assert all(set(rows) < set(fold) for rows, fold in zip(some, folds, strict=True))
+    assert some == rows_to_score(folds, 10, 0) != rows_to_score(folds, 10, 1)
+
+
+def test_of_many_frequent_codes_some_are_scored_in_every_note(monkeypatch):
+    """Each note would else have as many rows as there are codes with more than a few notes."""
+    codes = [["R10.9", "R50.9"]] * 9 + [["R10.9"]]
+    knowledge = Knowledge(Notes(["Fiebre."] * 10, codes, [[]] * 10), ["R10.9", "R50.9"])
+    assert set(features(knowledge, "Sin nada")) == {"R10.9", "R50.9"}
+    monkeypatch.setattr(fusion_features_icd, "FREQUENT_CODES", 1)
+    assert set(features(knowledge, "Sin nada")) == {"R10.9"}
+
+
+def test_notes_like_this_one_by_hand():
+    """The likeness of TF-IDF vectors: of the same words 1, of none 0."""
+    knowledge = Knowledge(Notes(["Fiebre alta", "Tos seca"], [["R50.9"], ["R05"]], [[], []]), ["R05", "R50.9"])
+    found = features(knowledge, "Alta fiebre", ["neighbours"])
+    assert found["R50.9"][AT["nearest_with"]] == pytest.approx(1)
+    assert "R05" not in found
 
 
 def test_the_other_language_has_the_same_notes():
