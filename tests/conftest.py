@@ -58,7 +58,7 @@ HOME = scrub_environment()  # before torch and the Hugging Face libraries, which
 
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from dataset_scripts.codes import icd9_hierarchy, icd10_hierarchy  # noqa: E402
@@ -138,6 +138,20 @@ def backbone(tmp_path_factory) -> str:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def byte_backbone(tmp_path_factory) -> str:
+    """A Llama of width 8 whose tokens are bytes, as those of a fused model must be."""
+    folder = tmp_path_factory.mktemp("bytes")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<pad>", *letters])}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=257, pad_token_id=0, **sizes)).save_pretrained(folder)
     return str(folder)
 
 

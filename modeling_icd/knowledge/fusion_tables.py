@@ -17,7 +17,7 @@ from ..fusion_features_icd import Tables, TitleFinder, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
 from ..terms_icd import END, SMALL
 from .build import MAX_WORDS, ROLES
-from .sources import INCLUSION, TITLE, variants
+from .sources import INCLUSION, TITLE, further_icd9_terms, variants
 from .stems import SENTENCE_ENDS
 from .translations import Translations
 
@@ -89,7 +89,7 @@ def category_of(code: str) -> str:
 
 
 def title_terms(
-    labels: Sequence[str], with_new: bool, other_titles: Mapping[str, str] | None = None
+    labels: Sequence[str], with_new: bool, other_titles: Mapping[str, str] | None = None, with_mapped: bool = False
 ) -> tuple[list[TitleTerm], dict[str, str]]:
     """The titles and inclusion terms of codes, and their titles.
 
@@ -98,6 +98,8 @@ def title_terms(
         with_new (`bool`): whether those of all other codes of their classification and kind, too.
         other_titles (`Mapping[str, str]`, *optional*): titles in another language. One of a code that has others below it is one of
             these, too, where they are few or say that nothing more is known.
+        with_mapped (`bool`): whether short titles and mapped terms are inclusion terms, too, of codes of ICD-9-CM, which has none
+            of its own.
     """
     classification = classification_of(labels)
     if classification is None:
@@ -116,7 +118,7 @@ def title_terms(
             and classification.kind_of(code) in kinds
         )
     }
-    others = classification.load_terms()
+    others = further_icd9_terms() if with_mapped and classification is ICD9 else classification.load_terms()
     reader, small = StemReader(), small_stems()
     left_out = small | set(reader.read(_EMPTY_WORDS).stems) | set(SENTENCE_ENDS)
     found: dict[tuple[str, frozenset[str]], TitleTerm] = {}

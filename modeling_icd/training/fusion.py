@@ -74,6 +74,13 @@ class FusionArguments(ModelArguments):
     title_language: str | None = field(
         default=None, metadata={"help": "`es`: also take titles in Spanish, those of the package cie (ICD-10)."}
     )
+    mapped_titles: bool = field(
+        default=False,
+        metadata={
+            "help": "For codes of ICD-9-CM: also take short titles, and the terms of the one code of ICD-10-CM that the General "
+            "Equivalence Mappings give."
+        },
+    )
     other_language: str | None = field(
         default=None,
         metadata={
@@ -260,7 +267,7 @@ class Fusion:
         if "titles" in model_args.parts:
             others = spanish_titles() if model_args.title_language else {}
             self.titles, self.title_texts = title_terms(
-                [code for code in names if code in own], model_args.new_codes, others
+                [code for code in names if code in own], model_args.new_codes, others, model_args.mapped_titles
             )
             self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
         self.order = {code: i for i, code in enumerate(names)}

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_features_icd
 from modeling_icd.evaluation.cli import main as evaluate_main
@@ -60,17 +60,8 @@ def few_trees(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    """A Llama of width 8 whose tokens are bytes."""
-    folder = tmp_path_factory.mktemp("bytes")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<pad>", *letters])}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-    LlamaForCausalLM(LlamaConfig(vocab_size=257, pad_token_id=0, **sizes)).save_pretrained(folder)
-    return str(folder)
+def backbone(byte_backbone) -> str:
+    return byte_backbone
 
 
 @pytest.fixture(scope="module")
