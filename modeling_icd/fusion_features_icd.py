@@ -114,13 +114,13 @@ class Scored(NamedTuple):
     Args:
         codes (`torch.LongTensor` of shape `(K,)`): their numbers.
         features (`torch.FloatTensor` of shape `(K, F)`): see `FEATURES`.
-        evidence (`dict[int, list[tuple[float, tuple[int, ...]]]]`): of each code the places among the note's stems that say one
-            of its terms or titles, each with a score.
+        evidence (`dict[int, list[tuple[float, tuple[int, ...], str]]]`): of each code the places among the note's stems that say
+            one of its terms or titles, each with a score and with `"term"` or `"title"`.
     """
 
     codes: torch.Tensor
     features: torch.Tensor
-    evidence: dict[int, list[tuple[float, tuple[int, ...]]]]
+    evidence: dict[int, list[tuple[float, tuple[int, ...], str]]]
 
 
 def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
@@ -223,7 +223,9 @@ class FeatureMaker:
         for code, own in by_code.items():
             values = _of_terms(own, stats, length, occurrences)
             known[code, [AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
-        return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
+        return {
+            code: [(pair.precision, pair.match.positions, "term") for pair in own] for code, own in by_code.items()
+        }
 
     def _precision_at(self, found: list[Found]) -> dict[int, float]:
         """Of each place of a note, the highest precision of a term that is found there."""
@@ -309,11 +311,8 @@ class FeatureMaker:
             else:
                 row = rows[code] = self._row_of_new(code, known)
             row[[AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
-            evidence.setdefault(code, []).append((values["title"] / 2, positions))
-        is_scored = (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["like"]] > 0.6)
-        is_scored |= (known[:, AT["title"]] > 0) | self.is_frequent | (known[:, AT["nearest_10"]] > 0.1)
-        if "head" in self.parts:
-            is_scored |= (known[:, AT["head_rank"]] < HEAD_CODES) & (known[:, AT["head_logit"]] != 0)
+            evidence.setdefault(code, []).append((values["title"] / 2, positions, "title"))
+        is_scored = are_told(known) | self.is_frequent
         return is_scored.nonzero().flatten().tolist(), {code: row[None] for code, row in rows.items()}
 
     def _row_of_new(self, code: int, known: torch.Tensor) -> torch.Tensor:
@@ -327,6 +326,14 @@ class FeatureMaker:
         best = float(known[siblings, AT["precision_uncovered"]].max()) if siblings.any() else 0.0
         row[AT["sibling"]], row[AT["ahead_of_sibling"]], row[AT["category_precision"]] = best, -best, best
         return row
+
+
+def are_told(features: torch.Tensor) -> torch.Tensor:
+    """Of which codes something in a note speaks for them, bool `(K,)`, given their features `(K, F)`: a term or a title, or a part of
+    one, notes like it, or the head, whose logits are 0 where there is none."""
+    told = (features[:, AT["precision"]] > 0) | (features[:, AT["part"]] > 0.5) | (features[:, AT["like"]] > 0.6)
+    told |= (features[:, AT["title"]] > 0) | (features[:, AT["nearest_10"]] > 0.1)
+    return told | ((features[:, AT["head_rank"]] < HEAD_CODES) & (features[:, AT["head_logit"]] != 0))
 
 
 def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokeni
 
 from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_features_icd
 from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.extras.onnx import export_onnx
 from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
@@ -208,7 +210,34 @@ def test_evidence_joins_terms_and_attention(backbone, knowledge):
     alone = make_model(backbone, knowledge, ["phrases", "titles", "neighbours"])
     coder = ICDCodingPipeline(model=alone, tokenizer=AutoTokenizer.from_pretrained(backbone))
     (spans,) = [code["evidence"] for code in coder(note, top_k=4) if code["code"] == "R10.9"]
-    assert [span["text"] for span in spans] == ["dolor abdominal."]
+    assert [(span["text"], span["source"]) for span in spans] == [("dolor abdominal.", "term")]
+
+
+def test_evidence_is_the_union_of_what_is_said_and_of_the_attention(backbone, knowledge):
+    """Of fever the term is found, and its title by translation at the same word, which is given once; where nothing is said of a code,
+    its attention alone is left, and of a code that no training note has, its title."""
+    coder = ICDCodingPipeline(model=make_model(backbone, knowledge), tokenizer=AutoTokenizer.from_pretrained(backbone))
+    note = "Acude hoy con fiebre. Se sospecha neumonía."
+    found = {code["code"]: code["evidence"] for code in coder(note, top_k=len(knowledge.labels))}
+    assert (found["R50.9"][0]["text"], found["R50.9"][0]["source"]) == ("fiebre.", "term")
+    assert {span["source"] for span in found["R50.9"][1:]} == {"attention"}
+    assert [(span["text"], span["source"]) for span in found["J18.9"]] == [("neumonía.", "title")]
+    assert {span["source"] for span in found["S82.20"]} == {"attention"}
+    for spans in found.values():
+        assert len(spans) <= 3
+        places = sorted((span["start"], span["end"]) for span in spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(places))
+
+
+def test_evidence_of_each_source_is_judged_by_itself(backbone, knowledge):
+    model, tokenizer = make_model(backbone, knowledge), AutoTokenizer.from_pretrained(backbone)
+    gold = [{"R50.9": [[14, 20]]}]
+    rows = judge_evidence(model, tokenizer, ["Acude hoy con fiebre. Y dolor"], gold, num_spans=(1,))
+    figures = {row["method"]: row["precision"] for row in rows if row["codes"] == "gold"}
+    assert {"union", "term", "title", "attention"} <= figures.keys()
+    assert figures["term"] == figures["title"] == figures["union"] == 1
+    with pytest.raises(ValueError, match="finds evidence by term, title, attention"):
+        judge_evidence(model, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=["attingrad"])
 
 
 LOAD = """
@@ -246,8 +275,26 @@ def test_the_page_shows_it_and_no_graph_is_made_of_it(backbone, knowledge, tmp_p
     result = Coder(str(tmp_path / "model")).code_note("Paciente con fiebre.")
     (fever,) = [code for code in result["codes"] if code["code"] == "R50.9"]
     assert [13, 20] in [span[:2] for span in fever["evidence"]]
+    assert dict(zip([span[0] for span in fever["evidence"]], fever["sources"], strict=True))[13] == "term"
     with pytest.raises(ValueError, match="looks words up"):
         export_onnx(model, tmp_path / "onnx")
+
+
+def test_the_page_lists_no_code_that_nothing_speaks_for(backbone, monkeypatch, tmp_path):
+    """With 60 codes the page would else show all of them, the frequent one among them, whatever the note says."""
+    labels = [f"A{number}" for number in range(10, 70)]
+    texts = [f"Dice palabra{number} ahora." for number in range(60)]
+    codes = [[label, *(["A10"] if number else [])] for number, label in enumerate(labels)]
+    phrases = [[(label, f"palabra{number}")] for number, label in enumerate(labels)]
+    monkeypatch.setattr(fusion_features_icd, "HEAD_CODES", 1)
+    known = Knowledge(Notes(texts, codes, phrases), labels)
+    model = make_model(backbone, known)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    coder = Coder(str(tmp_path / "model"))
+    listed = {code["code"] for code in coder.code_note("Dice xyz.")["codes"] if not code["predicted"]}
+    assert len(listed) <= 12  # of the ten nearest notes and of the head's best one
+    assert "A33" in {code["code"] for code in coder.code_note("Dice palabra23.")["codes"]}
 
 
 @pytest.mark.parametrize(("record", "message"), [(None, "nothing of it is published"), ({"open": True}, "open ones")])

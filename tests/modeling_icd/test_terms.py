@@ -361,8 +361,8 @@ def test_evidence_is_judged_as_that_of_other_models():
     rows = judge_evidence(model, tokenizer, notes, gold, num_spans=(1,))
     figures = {(row["codes"], row["method"]): (row["pairs"], row["precision"], row["recall"]) for row in rows}
     # Of the three gold words "pneumonia" is denied, so that nothing is given for it.
-    assert figures["gold", "attention"] == (2, 1.0, pytest.approx(2 / 3))
-    assert figures["found", "attention"] == (1, 1.0, 1.0)
+    assert figures["gold", "term"] == (2, 1.0, pytest.approx(2 / 3))
+    assert figures["found", "term"] == (1, 1.0, 1.0)
     with pytest.raises(ValueError, match="attingrad"):
         judge_evidence(model, tokenizer, notes, gold, methods=["attingrad"])
 
