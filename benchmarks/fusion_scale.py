@@ -116,7 +116,7 @@ def main() -> None:
         print(json.dumps(found[-1], indent=1))
     for name in ("ms_per_scored_note", "candidates", "mb_of_tables", "codes") if len(found) > 1 else ():
         print(
-            f"{name} with {MIMIC3_NOTES:,} notes, on the line through the last two: {extrapolate(*found[-2:], name):,.1f}"
+            f"{name} with {MIMIC3_NOTES:,} notes, on the line through the last two: {extrapolate(found[-2], found[-1], name):,.1f}"
         )
 
 

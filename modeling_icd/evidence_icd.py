@@ -69,7 +69,7 @@ def weights_by_source(
         the code, `title`, places that say its title, and `attention`, or some of these; each sums to 1 over a note, or is 0 where
         nothing was found. Any other head has one source, the method. `None` where [`token_weights`] gives it.
     """
-    first = members_of(head)[0]
+    first: Any = members_of(head)[0]
     if hasattr(first, "weights_by_source"):
         check_method(method)
         _check_possible(first, method)

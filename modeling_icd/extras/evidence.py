@@ -202,7 +202,8 @@ def match_titles(note: str, titles: Sequence[str | None]) -> tuple[list[tuple[in
 
 def methods_of(model) -> list[str]:
     """The methods that a model allows, by its head and its code titles."""
-    config, head = model.config, members_of(model.score)[0]
+    config = model.config
+    head: Any = members_of(model.score)[0]
     if config.head == "last":
         raise ValueError(
             f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
@@ -252,16 +253,16 @@ def judge_evidence(
         class_ids = [label2id[code] for code in marked]
         for name in methods:
             started = time.perf_counter()
-            spans: list = [None] * len(class_ids)
+            given: list[Any] = [None] * len(class_ids)
             if name == TITLES:
                 words, weights = match_titles(note, [titles.get(code) for code in marked])
             else:
                 of_tokens, by_source = weights_of_method(model.score, states, class_ids, name)
                 words, weights = word_weights(note, offsets, of_tokens.cpu())
                 if by_source is not None:
-                    spans = spans_by_source(note, offsets, by_source, max(num_spans))
+                    given = spans_by_source(note, offsets, by_source, max(num_spans))
             seconds[name] += time.perf_counter() - started
-            for (code, of_code), own, ranked in zip(marked.items(), weights, spans, strict=True):
+            for (code, of_code), own, ranked in zip(marked.items(), weights, given, strict=True):
                 for codes in ("gold", "found") if label2id[code] in found else ("gold",):
                     judged[codes, name].add(number, note, words, own, of_code, ranked)
     return [
@@ -281,14 +282,16 @@ def weights_of_method(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
     """The weights of tokens `(codes, L)` by a method of a model, and of `union`, whose spans are those of several sources, also by
     source."""
-    first = members_of(head)[0]
+    first: Any = members_of(head)[0]
     if not hasattr(first, "weights_by_source"):
         weights = token_weights(head, states, class_ids, name)
         assert weights is not None  # since a method is given
         return weights, None
     sources = first.evidence_sources
     if name not in (UNION, *sources) and (name not in first.evidence_methods or len(sources) > 1):
-        raise ValueError(f"This model finds evidence by {', '.join(sources)}, not by {name}: choose these, or {UNION}.")
+        raise ValueError(
+            f"This model finds evidence by {', '.join(sources)}, not by {name}: choose these, or {UNION}."
+        )
     by_source = weights_by_source(head, states, class_ids)
     assert by_source is not None  # such a head always knows some
     if name == UNION:

@@ -140,15 +140,21 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
         warn(f"{len(every) - len(has_text)} notes have no text: they are left out.")
     fusion = Fusion(model_args, data_args, args, builder, every.select(has_text), private_dir)
     fusion.say_costs()
+    started = time.monotonic()
     model = fusion.fit(training_data)
-    save_run(model, fusion.tokenizer, run, output_dir)
+    ended = {
+        "train_runtime": round(time.monotonic() - started, 1),
+        "epoch": args.num_train_epochs,
+        "step": fusion.heads.num_steps,
+    }
+    save_run(model, fusion.tokenizer, {**run, "log": [ended]}, output_dir)
     return output_dir
 
 
 def check_options(args: ICDTrainingArguments) -> None:
     """Raise a `ValueError` where an option asks for what such a training does not do."""
     if args.push_to_hub:
-        raise ValueError("`train` uploads nothing, and a fused model is not published: leave `push_to_hub` out.")
+        raise ValueError("`train` uploads no fused model: leave `push_to_hub` out, and see `modeling-icd publish`.")
     if args.resume_from_checkpoint:
         raise ValueError(
             "A fused training goes on by itself with the folds that are done: leave `resume_from_checkpoint` out."

@@ -65,6 +65,7 @@ class HeadTraining:
         self.states_dir = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
         self.notes = notes
         self.store: HiddenStates | None = None
+        self.num_steps = 0  # of all heads that were trained in this process
 
     def train(self, rows: Sequence[int]) -> Any:
         """A model whose head has learned from some of the notes; its codes are those that they have."""
@@ -81,6 +82,7 @@ class HeadTraining:
         collator = ICDCollator(len(codes), hidden_states=self.store)
         self.trainer = make_trainer(model, self.args, training.tokens, None, collator, self.tokenizer)
         self.trainer.train()
+        self.num_steps += self.trainer.state.global_step
         self.store.fold_into(model.score)
         return model
 

@@ -297,19 +297,33 @@ def test_the_page_lists_no_code_that_nothing_speaks_for(backbone, monkeypatch, t
     assert "A33" in {code["code"] for code in coder.code_note("Dice palabra23.")["codes"]}
 
 
-@pytest.mark.parametrize(("record", "message"), [(None, "nothing of it is published"), ({"open": True}, "open ones")])
-def test_a_fused_model_is_not_published(record, message):
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, "learned from restricted notes"),
+        ({"dataset": "mimic3", "open": False}, "learned from restricted notes"),
+        ({"dataset": "cmc2007", "open": True}, "terms of cmc2007 are not known"),
+        ({"open": True}, "terms of their data set"),
+    ],
+)
+def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, message):
     sealed = None if record is None else seal_training_data(record)
     with pytest.raises(ValueError, match=message):
         refuse_holding_notes({"model_type": "icd_fusion", "training_data": sealed})
     refuse_holding_notes({"model_type": "llama_icd", "training_data": sealed})
+    for may in (
+        {"dataset": "codiesp"},
+        {"dataset": "files", "license": "cc0-1.0"},
+        {"dataset": "x", "synthetic": True},
+    ):
+        refuse_holding_notes({"model_type": "icd_fusion", "training_data": seal_training_data({"open": True, **may})})
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         (["--refit_on_validation", "true"], "learns from train and validation"),
-        (["--push_to_hub", "true"], "is not published"),
+        (["--push_to_hub", "true"], "uploads no fused model"),
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
     ],

@@ -399,7 +399,7 @@ def test_terms_that_may_be_phrases_of_restricted_notes_stay_at_home(tmp_path, is
     save_coder(
         model, tokenizer, rows, None, {"dataset": "mimic3", "config": "full", "open": is_open}, tmp_path / "coder"
     )
-    why = "`push_to_hub` upload it" if is_open else "nothing of it is published"
+    why = "terms of mimic3 are not known" if is_open else "learned from restricted notes"
     with pytest.raises(ValueError, match=why):
         ModelFolder.read(tmp_path / "coder")
     if not is_open:
