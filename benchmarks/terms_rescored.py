@@ -110,6 +110,8 @@ def judge(train: Notes, test: Notes, weighed: bool, embedder: Embedder) -> list[
     for system in system_of(labels):
         of_system, own = official_terms(system, labels)
         titles, terms = titles | of_system, terms + own
+    for term in terms:
+        titles.setdefault(term.code, term.text)  # of a code that the packages know by those below it alone
     coder, tokenizer, rows = make_coder(labels, titles, with_abbreviations(rows_of(terms)[0]))
     for name, is_read in cues_to_read(coder, tokenizer, *train).items():
         assert name in CUES.values()
