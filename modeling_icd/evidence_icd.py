@@ -5,7 +5,7 @@ run again. So a weight belongs to the place of a state, which may hold what stan
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -53,33 +53,70 @@ def token_weights(
     Raises:
         ValueError: where the method is unknown, or the head does not allow it.
     """
+    return _method_and_weights(head, hidden_states, class_ids, method)[1]
+
+
+def weights_by_source(
+    head: nn.Module, hidden_states: torch.Tensor, class_ids: Sequence[int], method: str | None = None
+) -> dict[str, torch.Tensor] | None:
+    """The weights of [`token_weights`], by what found them.
+
+    Args:
+        head, hidden_states, class_ids, method: as there. A head that looks words up, too, has no other method.
+
+    Returns:
+        Weights `(codes, L)` by their source, the surest first. A head that looks words up has `term`, places that say a term of
+        the code, `title`, places that say its title, and `attention`, or some of these; each sums to 1 over a note, or is 0 where
+        nothing was found. Any other head has one source, the method. `None` where [`token_weights`] gives it.
+    """
+    first: Any = members_of(head)[0]
+    if hasattr(first, "weights_by_source"):
+        check_method(method)
+        _check_possible(first, method)
+        with torch.inference_mode(False), torch.no_grad():
+            return first.weights_by_source(hidden_states.detach().clone(), list(class_ids))
+    name, weights = _method_and_weights(head, hidden_states, class_ids, method)
+    return None if weights is None else {name: weights}
+
+
+def _check_possible(head: nn.Module, method: str | None) -> None:
+    """Raises a `ValueError` where a head does not allow a method."""
+    possible = getattr(head, "evidence_methods", EVIDENCE_METHODS)
+    if method is not None and method not in possible:
+        raise ValueError(
+            f"This head cannot say by {method} what a code was read from: choose {' or '.join(possible)}."
+        )
+
+
+def _method_and_weights(
+    head: nn.Module, hidden_states: torch.Tensor, class_ids: Sequence[int], method: str | None
+) -> tuple[str, torch.Tensor | None]:
+    """The method that is followed, and what [`token_weights`] gives."""
     check_method(method)
     if getattr(head, "pooling", None) == "last":
         if method is None:
-            return None
+            return "", None
         raise ValueError(f"This head reads the last token alone: {method} cannot say what a code was read from.")
     if not len(class_ids):
-        return torch.zeros(0, len(hidden_states), device=hidden_states.device)
+        return method or "", torch.zeros(0, len(hidden_states), device=hidden_states.device)
     # The caller's states may come from inference mode, in which no gradient is known: hence the copy.
     with torch.inference_mode(False), torch.no_grad():
         states = hidden_states.detach().clone()
         _, attentions = read_codes(head, states, class_ids)
         first = members_of(head)[0]
-        possible = getattr(first, "evidence_methods", EVIDENCE_METHODS)
-        if method is not None and method not in possible:
-            raise ValueError(
-                f"This head cannot say by {method} what a code was read from: choose {' or '.join(possible)}."
-            )
+        _check_possible(first, method)
         method = method or getattr(first, "evidence_method", None)
         method = method or ("integrated_gradients" if attentions is None else "attention")
         if method == "input_x_gradient":
-            return input_x_gradient(head, states, class_ids)
+            return method, input_x_gradient(head, states, class_ids)
         if method == "integrated_gradients":
-            return integrated_gradients(head, states, class_ids)
+            return method, integrated_gradients(head, states, class_ids)
         if attentions is None:
             raise ValueError(f"This head does not attend, so it has no {method}: choose integrated_gradients.")
         attentions = attentions.float()
-        return attentions if method == "attention" else attentions * input_x_gradient(head, states, class_ids)
+        if method == "attingrad":
+            attentions = attentions * input_x_gradient(head, states, class_ids)
+        return method, attentions
 
 
 def input_x_gradient(head: nn.Module, states: torch.Tensor, class_ids: Sequence[int]) -> torch.Tensor:
@@ -173,6 +210,29 @@ def evidence_spans(note: str, offsets: torch.Tensor, weights: torch.Tensor, num_
     """
     words, by_word = word_weights(note, offsets, weights)
     return [join_words(note, words, of_code, num_spans) for of_code in by_word]
+
+
+def spans_by_source(
+    note: str, offsets: torch.Tensor, weights: Mapping[str, torch.Tensor], num_spans: int
+) -> list[list[dict]]:
+    """The spans of all sources of each code, each with its `source`: those of the first source by falling weight, then those of the
+    next one that overlap with none of them, and so on.
+
+    Args:
+        note, offsets, num_spans: as in `evidence_spans`.
+        weights (`Mapping[str, torch.Tensor]`): see `weights_by_source`.
+    """
+    found: list[list[dict]] = []
+    for source, of_source in weights.items():
+        spans = evidence_spans(note, offsets, of_source, num_spans)
+        found = found or [[] for _ in spans]
+        for own, further in zip(found, spans, strict=True):
+            own += [
+                {**span, "source": source}
+                for span in further
+                if all(span["end"] <= other["start"] or other["end"] <= span["start"] for other in own)
+            ]
+    return [own[:num_spans] for own in found]
 
 
 def join_words(note: str, words: list[tuple[int, int]], weights: torch.Tensor, num_spans: int) -> list[dict]:

@@ -10,6 +10,7 @@ from math import log, log1p
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import embedding_bag
 
 from .fusion_text_icd import Alike, Found, NoteWords, TermFinder, cognate_of
 
@@ -63,6 +64,8 @@ LEAST_COGNATE = 0.7
 """The same of a stem of a note and one of a title, as cognates are written."""
 HEAD_CODES = 30
 """The best codes of the head, all of which are scored."""
+FREQUENT_NOTES, FREQUENT_CODES = 7, 300
+"""A code that more training notes have is scored in every note, where it is one of so many most frequent codes."""
 
 
 class Tables(NamedTuple):
@@ -111,13 +114,13 @@ class Scored(NamedTuple):
     Args:
         codes (`torch.LongTensor` of shape `(K,)`): their numbers.
         features (`torch.FloatTensor` of shape `(K, F)`): see `FEATURES`.
-        evidence (`dict[int, list[tuple[float, tuple[int, ...]]]]`): of each code the places among the note's stems that say one
-            of its terms or titles, each with a score.
+        evidence (`dict[int, list[tuple[float, tuple[int, ...], str]]]`): of each code the places among the note's stems that say
+            one of its terms or titles, each with a score and with `"term"` or `"title"`.
     """
 
     codes: torch.Tensor
     features: torch.Tensor
-    evidence: dict[int, list[tuple[float, tuple[int, ...]]]]
+    evidence: dict[int, list[tuple[float, tuple[int, ...], str]]]
 
 
 def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
@@ -146,13 +149,20 @@ class FeatureMaker:
     def __init__(self, tables: Tables, finder: TermFinder, num_known: int, parts: Sequence[str] = PARTS):
         self.tables, self.finder, self.num_known, self.parts = tables, finder, num_known, parts
         self.ids = {stem: i for i, stem in enumerate(tables.stems)}
-        size = len(tables.stems)
-        self.terms = sparse_rows(tables.terms, size)
-        of_terms = set(tables.terms[1].tolist())
-        self.alike = Alike([stem if i in of_terms else "" for i, stem in enumerate(tables.stems)], LEAST_ALIKE)
+        starts, columns, values = tables.terms
+        of_terms = columns.unique()  # of all stems these alone can be a part of a term
+        self.place_of_stem = {stem: place for place, stem in enumerate(of_terms.tolist())}
+        self.terms = sparse_rows((starts, torch.searchsorted(of_terms, columns), values), len(of_terms))
+        self.alike = Alike([tables.stems[i] for i in self.place_of_stem], LEAST_ALIKE)
         self._alike: dict[str, dict[int, float]] = {}
         self.longer = _longer_terms(tables)
-        self.notes = sparse_rows(tables.notes, size)
+        self.codes_of_notes = tables.note_codes[1].long()
+        lengths = tables.note_codes[0].diff().long()
+        self.note_of_code = torch.arange(len(lengths)).repeat_interleave(lengths)
+        counts = tables.codes[:num_known, 0]  # the log of their training notes
+        self.is_frequent = torch.zeros(num_known, dtype=torch.bool)
+        self.is_frequent[counts.argsort(descending=True, stable=True)[:FREQUENT_CODES]] = True
+        self.is_frequent &= counts > log1p(FREQUENT_NOTES)
         self.pair_terms = torch.arange(len(tables.pair_starts) - 1).repeat_interleave(tables.pair_starts.diff().long())
         self.pair_starts, self.pair_codes, self.pairs = (
             tensor.tolist() for tensor in (tables.pair_starts, tables.pair_codes, tables.pairs)
@@ -213,7 +223,9 @@ class FeatureMaker:
         for code, own in by_code.items():
             values = _of_terms(own, stats, length, occurrences)
             known[code, [AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
-        return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
+        return {
+            code: [(pair.precision, pair.match.positions, "term") for pair in own] for code, own in by_code.items()
+        }
 
     def _precision_at(self, found: list[Found]) -> dict[int, float]:
         """Of each place of a note, the highest precision of a term that is found there."""
@@ -229,20 +241,21 @@ class FeatureMaker:
         """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
         size, stats = self.num_known, self.tables.pairs
         places = [i for i, is_content in enumerate(note.is_content) if is_content]
-        said = torch.zeros(len(self.tables.stems), max(note.sentences, default=0) + 1)
+        said = torch.zeros(len(self.place_of_stem), max(note.sentences, default=0) + 1)
         best: dict[tuple[int, int], float] = {}
         for place in places:
             stem, sentence = note.stems[place], note.sentences[place]
-            said[note.ids[place], sentence] = 1.0
+            own = self.place_of_stem.get(note.ids[place])
+            if own is not None:
+                said[own, sentence] = 1.0
             if stem not in self._alike:
-                self._alike[stem] = {**self.alike.find(stem), note.ids[place]: 1.0}
+                self._alike[stem] = self.alike.find(stem) | ({} if own is None else {own: 1.0})
             for other, likeness in self._alike[stem].items():
                 best[other, sentence] = max(best.get((other, sentence), 0.0), likeness)
         like = torch.zeros_like(said)
         if best:
             rows, columns = torch.tensor([*best]).T
             like[rows, columns] = torch.tensor([*best.values()])
-        said[0] = like[0] = 0  # of stems that are not known
         shares = self.terms @ said
         share = shares.amax(dim=1)[self.pair_terms]  # (P,)
         known[:, AT["part"]] = best_of(self.tables.pair_codes, share, size)
@@ -271,15 +284,17 @@ class FeatureMaker:
         vector = torch.zeros(len(self.tables.stems))
         for stem, count in counts.items():
             vector[stem] = (1 + log(count)) * self.tables.rarity[stem]
-        likeness = self.notes @ (vector / vector.norm().clamp(min=1e-9))  # (N,)
-        starts, codes, _ = self.tables.note_codes
-        of_note = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
+        starts, columns, values = self.tables.notes
+        # The product of the table and the vector, many times faster than by a sparse matrix of torch.
+        vector = (vector / vector.norm().clamp(min=1e-9))[:, None]
+        likeness = embedding_bag(columns, vector, starts[:-1], mode="sum", per_sample_weights=values)[:, 0]  # (N,)
+        codes, of_note = self.codes_of_notes, self.note_of_code
         known[:, AT["nearest_with"]] = best_of(codes, likeness[of_note], self.num_known)
         order = likeness.argsort(descending=True, stable=True)
         for name, number in (("nearest_10", 10), ("nearest_50", 50)):
             weights = torch.zeros(len(likeness))
             weights[order[:number]] = likeness[order[:number]]
-            sums = torch.zeros(self.num_known).index_add(0, codes.long(), weights[of_note])
+            sums = torch.zeros(self.num_known).index_add(0, codes, weights[of_note])
             known[:, AT[name]] = sums / weights.sum().clamp(min=1e-9)
 
     def _add_titles(
@@ -296,13 +311,8 @@ class FeatureMaker:
             else:
                 row = rows[code] = self._row_of_new(code, known)
             row[[AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
-            evidence.setdefault(code, []).append((values["title"] / 2, positions))
-        is_scored = (known[:, AT["precision"]] > 0) | (known[:, AT["part"]] > 0.5) | (known[:, AT["like"]] > 0.6)
-        is_scored |= (
-            (known[:, AT["title"]] > 0) | (known[:, AT["log_count"]] > log1p(7)) | (known[:, AT["nearest_10"]] > 0.1)
-        )
-        if "head" in self.parts:
-            is_scored |= (known[:, AT["head_rank"]] < HEAD_CODES) & (known[:, AT["head_logit"]] != 0)
+            evidence.setdefault(code, []).append((values["title"] / 2, positions, "title"))
+        is_scored = are_told(known) | self.is_frequent
         return is_scored.nonzero().flatten().tolist(), {code: row[None] for code, row in rows.items()}
 
     def _row_of_new(self, code: int, known: torch.Tensor) -> torch.Tensor:
@@ -316,6 +326,14 @@ class FeatureMaker:
         best = float(known[siblings, AT["precision_uncovered"]].max()) if siblings.any() else 0.0
         row[AT["sibling"]], row[AT["ahead_of_sibling"]], row[AT["category_precision"]] = best, -best, best
         return row
+
+
+def are_told(features: torch.Tensor) -> torch.Tensor:
+    """Of which codes something in a note speaks for them, bool `(K,)`, given their features `(K, F)`: a term or a title, or a part of
+    one, notes like it, or the head, whose logits are 0 where there is none."""
+    told = (features[:, AT["precision"]] > 0) | (features[:, AT["part"]] > 0.5) | (features[:, AT["like"]] > 0.6)
+    told |= (features[:, AT["title"]] > 0) | (features[:, AT["nearest_10"]] > 0.1)
+    return told | ((features[:, AT["head_rank"]] < HEAD_CODES) & (features[:, AT["head_logit"]] != 0))
 
 
 def best_sibling(values: torch.Tensor, category: torch.Tensor) -> torch.Tensor:

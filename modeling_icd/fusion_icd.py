@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .configuration_icd import ICDConfig
-from .fusion_features_icd import PARTS, FeatureMaker, Scored, Tables, unpack
+from .fusion_features_icd import PARTS, FeatureMaker, Scored, Tables, are_told, unpack
 from .fusion_text_icd import StemReader, TermFinder, TokenText
 from .heads import build_head, require_positive
 from .modeling_icd import ModelForICDCoding
@@ -129,26 +129,57 @@ class FusionHead(nn.Module):
             nothing in the note speaks for it.
         """
         device, states = hidden_states.device, hidden_states[..., TOKEN_DIGITS:]
-        base = torch.tensor([1, 256, 65536])
-        tokens = (hidden_states[..., :TOKEN_DIGITS].detach().float().cpu().long() * base).sum(dim=-1)  # (B, L)
+        tokens = _tokens_of(hidden_states)  # (B, L)
         head_logits = self._of_states(states, attention_mask) if "head" in self.parts else None
         logits = self.untold().repeat(len(tokens), 1)
         weights = []
         for row, mask in enumerate(attention_mask.cpu().bool()):
-            text, token_of = self.reading[0].read(tokens[row, mask].tolist())
-            words = self.reading[1].read(text)
-            scored = self.reading[2].make(words.stems, None if head_logits is None else head_logits[row])
+            scored, of_stems = self._look_up(tokens[row], mask, None if head_logits is None else head_logits[row])
             logits[row, scored.codes] = self.tree_sums(scored.features).float()
             codes = _codes_asked_for(need_attentions, only_codes, row, self.num_labels)
             if codes is not None:
-                places = mask.nonzero().flatten()
-                of_stems = [places[token_of[start:end].unique()] for start, end in words.spans]
-                weights.append(
-                    self._weights(scored, of_stems, codes, states[row : row + 1], attention_mask[row : row + 1])
-                )
+                one = slice(row, row + 1)
+                weights.append(_mean_of(self._by_source(scored, of_stems, codes, states[one], attention_mask[one])))
         if only_codes is not None:
             logits = logits[:, only_codes.cpu()]
         return logits.to(device), torch.stack(weights).to(device) if weights else None
+
+    def weights_by_source(self, hidden_states: torch.Tensor, class_ids: list[int]) -> dict[str, torch.Tensor]:
+        """See [`~modeling_icd.evidence_icd.weights_by_source`]: those of terms, titles and attention."""
+        mask = torch.ones(1, len(hidden_states), dtype=torch.long, device=hidden_states.device)
+        scored, of_stems = self._read_one(hidden_states, mask)
+        return self._by_source(scored, of_stems, class_ids, hidden_states[None, :, TOKEN_DIGITS:], mask)
+
+    def told_codes(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Which codes something in a note speaks for, bool `(C,)`, given what was read of it `(L, TOKEN_DIGITS + D)`; the others have
+        a score that tells how frequent they are."""
+        mask = torch.ones(1, len(hidden_states), dtype=torch.long, device=hidden_states.device)
+        scored, _ = self._read_one(hidden_states, mask)
+        told = torch.zeros(self.num_labels, dtype=torch.bool)
+        told[scored.codes] = are_told(scored.features)
+        return told
+
+    def _read_one(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[Scored, list[torch.Tensor]]:
+        """[`_look_up`] of one note without padding."""
+        states = hidden_states[None, :, TOKEN_DIGITS:]
+        head_logits = self._of_states(states, mask)[0] if "head" in self.parts else None
+        return self._look_up(_tokens_of(hidden_states), mask[0].cpu().bool(), head_logits)
+
+    def _look_up(
+        self, tokens: torch.Tensor, mask: torch.Tensor, head_logits: torch.Tensor | None
+    ) -> tuple[Scored, list[torch.Tensor]]:
+        """The codes of a note to score, and the places of the tokens of each of its stems; `tokens` and `mask` `(L,)`."""
+        text, token_of = self.reading[0].read(tokens[mask].tolist())
+        words = self.reading[1].read(text)
+        places = mask.nonzero().flatten()
+        of_stems = [places[token_of[start:end].unique()] for start, end in words.spans]
+        return self.reading[2].make(words.stems, head_logits), of_stems
+
+    @property
+    def evidence_sources(self) -> tuple[str, ...]:
+        """What evidence can come from, the surest first."""
+        sources = {"phrases": "term", "titles": "title", "head": "attention"}
+        return tuple(source for part, source in sources.items() if part in self.parts)
 
     @property
     def reading(self) -> tuple[TokenText, StemReader, FeatureMaker]:
@@ -190,25 +221,21 @@ class FusionHead(nn.Module):
         logits, _ = self.states(states, attention_mask, False)
         return (logits.mean(dim=0) if logits.dim() == 3 else logits).detach().float().cpu()
 
-    def _weights(
+    def _by_source(
         self, scored: Scored, of_stems: list[torch.Tensor], codes: list[int], states: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Weights `(K, L)` of the tokens of a note for some codes: half those of the terms that are found, half those of the
-        attention; all of one where the other knows nothing."""
-        said = torch.zeros(len(codes), states.shape[1])
+    ) -> dict[str, torch.Tensor]:
+        """Weights `(K, L)` of the tokens of a note for some codes, by `term`, `title` and `attention`: of each the weights of a code
+        sum to 1, or to 0 where it knows nothing."""
+        found = {source: torch.zeros(len(codes), states.shape[1]) for source in ("term", "title", "attention")}
         for row, code in enumerate(codes):
-            for score, positions in scored.evidence.get(code, ()):
+            for score, positions, source in scored.evidence.get(code, ()):
                 for tokens in _tokens_between(of_stems, positions):
-                    said[row, tokens] = said[row, tokens].clamp(min=score)
-        said = said / said.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        known = torch.tensor([code if 0 <= code < self.num_known else -1 for code in codes])
-        if "head" not in self.parts or not (known >= 0).any():
-            return said
-        chosen = known.clamp(min=0).to(mask.device)
-        _, attended = self.states(states, mask, True, only_codes=chosen)
-        attended = attended[0].detach().float().cpu() * (known >= 0)[:, None]
-        total = said + attended
-        return total / total.sum(dim=1, keepdim=True).clamp(min=1e-9)
+                    found[source][row, tokens] = found[source][row, tokens].clamp(min=score)
+        known = torch.tensor([code if 0 <= code < self.num_known else -1 for code in codes], dtype=torch.long)
+        if "head" in self.parts and (known >= 0).any():
+            _, attended = self.states(states, mask, True, only_codes=known.clamp(min=0).to(mask.device))
+            found["attention"] = attended[0].detach().float().cpu() * (known >= 0)[:, None]
+        return {source: _normed(weights) for source, weights in found.items()}
 
 
 def tree_sums(trees: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
@@ -224,6 +251,22 @@ def tree_sums(trees: Mapping[str, torch.Tensor], features: torch.Tensor) -> torc
         if (after == node).all():
             return values[rows, node].sum(dim=1)
         node = after
+
+
+def _tokens_of(hidden_states: torch.Tensor) -> torch.Tensor:
+    """The tokens in front of states `(..., TOKEN_DIGITS + D)`, `(...)`, on the CPU."""
+    base = torch.tensor([1, 256, 65536])
+    return (hidden_states[..., :TOKEN_DIGITS].detach().float().cpu().long() * base).sum(dim=-1)
+
+
+def _normed(weights: torch.Tensor) -> torch.Tensor:
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
+
+
+def _mean_of(by_source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """One weight for each token: half that of what is said, half that of the attention; all of one where the other knows nothing."""
+    said = _normed(torch.maximum(by_source["term"], by_source["title"]))
+    return _normed(said + by_source["attention"])
 
 
 def _codes_asked_for(

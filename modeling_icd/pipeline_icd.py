@@ -14,7 +14,7 @@ from transformers import Pipeline
 
 from .base_configuration_icd import TASK
 from .decision_icd import calibrated_scores, flags_of, predicted_codes
-from .evidence_icd import check_method, evidence_spans, token_weights
+from .evidence_icd import check_method, spans_by_source, weights_by_source
 from .sharing_icd import PushGuard, guard_tokenizer
 
 
@@ -45,12 +45,13 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         num_workers: accepted as by every pipeline, without effect: notes are tokenized in this process.
 
     Returns, for each note, a list by falling score of
-    `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight"}]}`. Scores are
+    `{"code", "description", "score", "decision", "evidence": [{"start", "end", "text", "weight", "source"}]}`. Scores are
     calibrated where the model's configuration says how. `decision` is `"confident"`, or `"review"` where predictions
     with such scores were right less often on validation than `review_precision` asks for, or `None` where no review was
-    fitted. Evidence has character offsets into the note as given, and the weight of the words inside the span: with
+    fitted. Evidence has character offsets into the note as given, the weight of the words inside the span, with
     `evidence_method="attention"` the share of the code's attention, else a number that is comparable within one code of one
-    note alone. `description` is `None` where the model has none, `evidence` is `None` where its head reads the last token
+    note alone, and its source: `"term"` where the note says a term of the code, `"title"` where it says its title, and else the
+    `evidence_method`. A model that looks words up, too, gives spans of terms first, then of titles, then of its attention. `description` is `None` where the model has none, `evidence` is `None` where its head reads the last token
     alone (`pooling` `last`).
 
     A blank note, and one of which the tokenizer keeps no character, has no codes: it gets `[]`, and one warning counts
@@ -126,7 +127,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         return encode_note(self.tokenizer, note)
 
     def _forward(self, model_inputs, threshold=None, top_k=None, evidence_method=None):
-        """Of each note: the ids and scores of its predicted codes, and their weights of its tokens `(codes, tokens)`."""
+        """Of each note: the ids and scores of its predicted codes, and their weights of its tokens `(codes, tokens)`, by source."""
         config = self.model.config
         output = self.model(**model_inputs, output_hidden_states=True)
         scores = calibrated_scores(output.logits, config.calibration).cpu()
@@ -134,7 +135,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         for i, length in enumerate(model_inputs["attention_mask"].sum(dim=1).tolist()):
             class_ids = predicted_codes(scores[i], config, threshold, top_k)
             states = output.hidden_states[i, :length]  # `padded` puts the padding behind the note
-            weights = token_weights(self.model.score, states, class_ids, evidence_method)
+            weights = weights_by_source(self.model.score, states, class_ids, evidence_method)
             coded.append({"class_ids": class_ids, "scores": scores[i, class_ids], "token_weights": weights})
         return coded
 
@@ -143,7 +144,7 @@ class ICDCodingPipeline(PushGuard, Pipeline):
         weights = outputs["token_weights"]
         evidence: list[list[dict] | None] = [None] * len(outputs["class_ids"])
         if weights is not None:
-            evidence[:] = evidence_spans(outputs["note"], outputs["offsets"], weights, num_spans)
+            evidence[:] = spans_by_source(outputs["note"], outputs["offsets"], weights, num_spans)
         codes = [config.id2label[i] for i in outputs["class_ids"]]
         scores, flags = outputs["scores"].tolist(), flags_of(outputs["scores"], config.review_threshold)
         descriptions = config.code_descriptions or {}

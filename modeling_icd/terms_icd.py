@@ -114,6 +114,7 @@ class TermMatcher(nn.Module):
 
     evidence_method = "attention"
     evidence_methods = ("attention",)
+    evidence_sources: tuple[str, ...] = ("term",)
     gives_codes_alone = True
 
     roles: torch.Tensor
@@ -163,6 +164,17 @@ class TermMatcher(nn.Module):
             return logits.to(device), None
         weights = torch.stack([self._weights(matches, only_codes.tolist(), ids.shape[1]) for matches in found])
         return logits.to(device)[:, only_codes], weights.to(device)
+
+    def weights_by_source(self, hidden_states: torch.Tensor, class_ids: list[int]) -> dict[str, torch.Tensor]:
+        """See [`~modeling_icd.evidence_icd.weights_by_source`]: terms are all that it knows."""
+        mask = torch.ones(1, len(hidden_states), dtype=torch.long)
+        _, weights = self(hidden_states[None], mask, only_codes=torch.tensor(class_ids, dtype=torch.long))
+        return {"term": weights[0]}
+
+    def told_codes(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Which codes a note says, bool `(C,)`, given its stems `(L, 1)`; all others have the same score."""
+        logits, _ = self(hidden_states[None], torch.ones(1, len(hidden_states), dtype=torch.long))
+        return (logits[0] > NO_TERM_LOGIT).cpu()
 
     def counts(self, match: Match) -> bool:
         """Whether a match speaks for its code."""

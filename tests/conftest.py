@@ -155,6 +155,17 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def byte_backbone(tmp_path_factory, byte_tokenizer) -> str:
+    """A Llama of width 8 whose tokens are bytes, as those of a fused model must be."""
+    folder = tmp_path_factory.mktemp("bytes")
+    byte_tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(byte_tokenizer), pad_token_id=0, **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """An invented corpus of 60 admissions in MIMIC-III's files; to be read, not to be changed."""
     folder = tmp_path_factory.mktemp("corpus")

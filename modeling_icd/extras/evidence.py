@@ -4,7 +4,9 @@
 
 The spans and the weights of words that a method of `pipeline("icd-coding")` gives for a code are compared with the gold
 spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, the
-synthetic corpora, and `mimic3` with `--dataset_options evidence=MDACE`. The method `titles` is a yardstick that needs no model: the words of a note that the code's title has, too.
+synthetic corpora, and `mimic3` with `--dataset_options evidence=MDACE`. Of a model that looks words up `union` is what the
+pipeline gives, and `term`, `title` and `attention` are the places that each of these sources found. The method `titles` is a
+yardstick that needs no model: the words of a note that the code's title has, too.
 """
 
 import argparse
@@ -36,8 +38,15 @@ from ..decision_icd import calibrated_scores, predicted_codes
 from ..evaluation.icd_metrics.metrics import divide
 from ..evaluation.intervals import LEVEL, NUM_RESAMPLES
 from ..evaluation.model_data import builder_for, private_cache
-from ..evidence_icd import EVIDENCE_METHODS, join_words, token_weights, word_weights
-from ..heads import HEADS, find_head
+from ..evidence_icd import (
+    EVIDENCE_METHODS,
+    join_words,
+    spans_by_source,
+    token_weights,
+    weights_by_source,
+    word_weights,
+)
+from ..heads import find_head, members_of
 from ..inference.batches import padded_inputs
 from ..inference.learned_notes import check_overlap
 from ..inference.loading import add_reader_options, load_model, reader_arguments
@@ -48,7 +57,8 @@ from ..pipeline_icd import encode_note
 NUM_SPANS = (1, 3, 5, 10)
 GOLD_WORDS_PER_BLOCK = 4096  # bounds the memory that the intervals take
 TITLES = "titles"
-METHODS = (*EVIDENCE_METHODS, TITLES)
+UNION, SOURCES = "union", ("term", "title")
+METHODS = (*EVIDENCE_METHODS, UNION, *SOURCES, TITLES)
 
 
 class EvidenceCounts:
@@ -103,9 +113,12 @@ class MethodEvidence:
         self.weights: list[np.ndarray] = []  # (words,) of each pair
         self.is_gold: list[np.ndarray] = []
 
-    def add(self, number: int, note: str, words: list[tuple[int, int]], weights: torch.Tensor, gold) -> None:
-        """Counts one code of the note `number`: `weights` `(words,)`, and its gold spans, `(start, end)` each."""
-        ranked = join_words(note, words, weights, max(self.counts))
+    def add(
+        self, number: int, note: str, words: list[tuple[int, int]], weights: torch.Tensor, gold, ranked=None
+    ) -> None:
+        """Counts one code of the note `number`: `weights` `(words,)`, and its gold spans, `(start, end)` each. `ranked` are the spans
+        that were given, by default those of the heaviest words."""
+        ranked = join_words(note, words, weights, max(self.counts)) if ranked is None else ranked
         for k, counts in self.counts.items():
             counts.add(note, [(span["start"], span["end"]) for span in ranked[:k]], gold)
         self.notes.append(number)
@@ -187,14 +200,17 @@ def match_titles(note: str, titles: Sequence[str | None]) -> tuple[list[tuple[in
     return words, torch.tensor(found, dtype=torch.double).reshape(len(titles), len(words))
 
 
-def methods_of(config) -> list[str]:
+def methods_of(model) -> list[str]:
     """The methods that a model allows, by its head and its code titles."""
+    config = model.config
+    head: Any = members_of(model.score)[0]
     if config.head == "last":
         raise ValueError(
             f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
         )
-    if config.head not in HEADS:
-        methods = ["attention"]  # a coder by terms: the words of the terms that it found
+    if hasattr(head, "weights_by_source"):
+        sources = list(head.evidence_sources)
+        methods = [UNION, *sources] if len(sources) > 1 else sources
     else:
         methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
     return [*methods, *([TITLES] if config.code_descriptions else [])]
@@ -226,7 +242,7 @@ def judge_evidence(
         ValueError: where the head does not allow a method.
     """
     label2id, titles = model.config.label2id, model.config.code_descriptions or {}
-    methods = list(dict.fromkeys(methods or methods_of(model.config)))
+    methods = list(dict.fromkeys(methods or methods_of(model)))
     seconds = dict.fromkeys(methods, 0.0)
     judged = {(codes, name): MethodEvidence(num_spans) for codes in ("gold", "found") for name in methods}
     for number, (note, spans) in enumerate(zip(tqdm(notes, desc="Reading", unit="note"), gold, strict=True)):
@@ -237,15 +253,18 @@ def judge_evidence(
         class_ids = [label2id[code] for code in marked]
         for name in methods:
             started = time.perf_counter()
+            given: list[Any] = [None] * len(class_ids)
             if name == TITLES:
                 words, weights = match_titles(note, [titles.get(code) for code in marked])
             else:
-                of_tokens = token_weights(model.score, states, class_ids, name)  # not `None`, since a method is given
-                words, weights = word_weights(note, offsets, of_tokens.cpu())  # type: ignore[union-attr]
+                of_tokens, by_source = weights_of_method(model.score, states, class_ids, name)
+                words, weights = word_weights(note, offsets, of_tokens.cpu())
+                if by_source is not None:
+                    given = spans_by_source(note, offsets, by_source, max(num_spans))
             seconds[name] += time.perf_counter() - started
-            for (code, of_code), own in zip(marked.items(), weights, strict=True):
+            for (code, of_code), own, ranked in zip(marked.items(), weights, given, strict=True):
                 for codes in ("gold", "found") if label2id[code] in found else ("gold",):
-                    judged[codes, name].add(number, note, words, own, of_code)
+                    judged[codes, name].add(number, note, words, own, of_code, ranked)
     return [
         {
             "codes": codes,
@@ -256,6 +275,30 @@ def judge_evidence(
         for (codes, name), method in judged.items()
         for row in method.figures(len(notes), judged[codes, methods[0]])
     ]
+
+
+def weights_of_method(
+    head, states: torch.Tensor, class_ids: list[int], name: str
+) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
+    """The weights of tokens `(codes, L)` by a method of a model, and of `union`, whose spans are those of several sources, also by
+    source."""
+    first: Any = members_of(head)[0]
+    if not hasattr(first, "weights_by_source"):
+        weights = token_weights(head, states, class_ids, name)
+        assert weights is not None  # since a method is given
+        return weights, None
+    sources = first.evidence_sources
+    if name not in (UNION, *sources) and (name not in first.evidence_methods or len(sources) > 1):
+        raise ValueError(
+            f"This model finds evidence by {', '.join(sources)}, not by {name}: choose these, or {UNION}."
+        )
+    by_source = weights_by_source(head, states, class_ids)
+    assert by_source is not None  # such a head always knows some
+    if name == UNION:
+        mean = token_weights(head, states, class_ids)
+        assert mean is not None
+        return mean, by_source
+    return by_source.get(name, by_source[sources[0]]), None
 
 
 def read_note(model, tokenizer, note: str) -> tuple[torch.Tensor, torch.Tensor, set[int]]:

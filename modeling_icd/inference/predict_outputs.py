@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 from dataset_scripts.files import safe_cell, whole_file
 
 
-SPAN = pa.struct([("start", pa.int64()), ("end", pa.int64()), ("text", pa.large_string()), ("weight", pa.float64())])
+SPAN = pa.struct(
+    [
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("text", pa.large_string()),
+        ("weight", pa.float64()),
+        ("source", pa.string()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),

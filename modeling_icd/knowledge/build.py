@@ -12,9 +12,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from dataset_scripts.counts import counted
-from dataset_scripts.files import whole_folder, write_csv
+from dataset_scripts.files import whole_folder, write_csv, write_json
 
-from ..inference.model_folder import weights_digest
+from ..inference.model_folder import RUN_FILE, WORDS, weights_digest
 from ..inference.tokens import tokenize_notes
 from ..sharing_icd import seal_training_data
 from ..terms_icd import (
@@ -269,12 +269,14 @@ def save_coder(
     seen: Seen | None,
     record: Mapping[str, Any],
     folder: Path,
+    run: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the folder of a coder, with its terms as a table (`terms.csv`), whole or not at all.
 
     Args:
         seen (`Seen`, *optional*): where the terms were tried on training notes.
         record (`Mapping[str, Any]`): what is said of these notes; see `config.training_data`.
+        run (`Mapping[str, Any]`, *optional*): how it was built, as `run.json` says it, which publishing reads.
     """
     scores = model.score.logit_of_term.detach().sigmoid().tolist()
     columns = ([0] * len(rows), [0] * len(rows)) if seen is None else seen
@@ -292,8 +294,35 @@ def save_coder(
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         write_csv(table, COLUMNS, partial / TERMS_FILE)
+        if run is not None:
+            write_json(run, partial / RUN_FILE)
         model.config.training_data = seal_training_data({**record, "weights": weights_digest(partial)})
         model.config.save_pretrained(partial)
+
+
+def run_of(
+    systems: Sequence[str],
+    dataset: str | None,
+    config: str | None,
+    options: Mapping[str, bool],
+    folder: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """What `run.json` says of a coder: the fields that every run has, and how to build it again.
+
+    Args:
+        systems (`Sequence[str]`): whose titles it has.
+        dataset, config (`str`, *optional*): of the data set.
+        options (`Mapping[str, bool]`): which switches of the command were on.
+        seconds (`float`): that it took.
+    """
+    model = {"model": "terms", "backbone": WORDS, "freeze_backbone": True, "lora_r": 0, "systems": list(systems)}
+    return {
+        "model": {**model, **options},
+        "data": {"dataset": dataset or "none", "dataset_config": config},
+        "training": {"seed": 0, "output_dir": str(folder)},
+        "log": [{"train_runtime": round(seconds, 1), "epoch": 0, "step": 0}],
+    }
 
 
 def say_terms(rows: Sequence[Row], num_labels: int, num_long: int) -> None:

@@ -12,6 +12,7 @@ takes its codes alone. A file of synonyms is a table with the columns code and t
 import argparse
 import csv
 import sys
+import time
 from pathlib import Path
 
 from datasets.exceptions import DatasetsError
@@ -28,7 +29,7 @@ from dataset_scripts.tables import BadRow, read_table
 
 from ..inference.learned_notes import admissions_of, write_learned
 from ..inference.tokens import texts_of_notes
-from .build import COLUMNS, CUES, TERMS_FILE, save_coder
+from .build import COLUMNS, CUES, TERMS_FILE, run_of, save_coder
 from .coder import build_coder, record_of, system_of
 from .stems import stems_of
 
@@ -91,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def build(args: argparse.Namespace) -> int:
     """Build a coder as the command line says."""
+    started = time.monotonic()
     check_writable(args.output_dir, is_folder=True)
     if args.output_dir.is_dir() and any(args.output_dir.iterdir()) and not (args.output_dir / TERMS_FILE).is_file():
         raise FileExistsError(
@@ -120,7 +122,10 @@ def build(args: argparse.Namespace) -> int:
         **fields,
     )
     record = record_of(builder if uses_notes else None, coder.code_counts, options, args.synonyms is not None)
-    save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir)
+    switches = {name: vars(args)[name] for name in ("codes_only", "all_codes", "misspelt")}
+    name, config = (None, None) if builder is None else (builder.name, builder.config.name)
+    run = run_of(systems, name, config, switches, args.output_dir, time.monotonic() - started)
+    save_coder(coder.model, coder.tokenizer, coder.rows, coder.seen, record, args.output_dir, run)
     if uses_notes and builder is not None:
         train, private_dir = builder.as_dataset(split="train"), Path(f"{args.output_dir}-private")
         named = admissions_of(train, args.dataset or "files", record["synthetic"])

@@ -17,7 +17,7 @@ from ..fusion_features_icd import Tables, TitleFinder, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
 from ..terms_icd import END, SMALL
 from .build import MAX_WORDS, ROLES
-from .sources import INCLUSION, TITLE, variants
+from .sources import INCLUSION, TITLE, further_icd9_terms, variants
 from .stems import SENTENCE_ENDS
 from .translations import Translations
 
@@ -89,7 +89,7 @@ def category_of(code: str) -> str:
 
 
 def title_terms(
-    labels: Sequence[str], with_new: bool, other_titles: Mapping[str, str] | None = None
+    labels: Sequence[str], with_new: bool, other_titles: Mapping[str, str] | None = None, with_mapped: bool = False
 ) -> tuple[list[TitleTerm], dict[str, str]]:
     """The titles and inclusion terms of codes, and their titles.
 
@@ -98,6 +98,8 @@ def title_terms(
         with_new (`bool`): whether those of all other codes of their classification and kind, too.
         other_titles (`Mapping[str, str]`, *optional*): titles in another language. One of a code that has others below it is one of
             these, too, where they are few or say that nothing more is known.
+        with_mapped (`bool`): whether short titles and mapped terms are inclusion terms, too, of codes of ICD-9-CM, which has none
+            of its own.
     """
     classification = classification_of(labels)
     if classification is None:
@@ -116,7 +118,7 @@ def title_terms(
             and classification.kind_of(code) in kinds
         )
     }
-    others = classification.load_terms()
+    others = further_icd9_terms() if with_mapped and classification is ICD9 else classification.load_terms()
     reader, small = StemReader(), small_stems()
     left_out = small | set(reader.read(_EMPTY_WORDS).stems) | set(SENTENCE_ENDS)
     found: dict[tuple[str, frozenset[str]], TitleTerm] = {}
@@ -182,6 +184,7 @@ class Knowledge:
         self.rarity = np.array([_rarity(len(notes.texts), documents[stem]) for stem in self.stems])
         self.finder = self._finder()
         self.tables = self._tables(notes, titles, title_texts or {}, translations or Translations({}))
+        self.stems_of_notes = []  # of no use any more, and as large as the notes
 
     def _marked_terms(self, notes: Notes) -> list[tuple[tuple[str, ...], dict[str, int]]]:
         """The terms, the rarest stem of each first, each with its codes and how many notes mark it for them."""
@@ -330,14 +333,17 @@ class Knowledge:
         return _floats(np.array(rows, dtype=float))
 
     def _tfidf(self) -> Rows:
-        rows = []
+        columns, values = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         left_out = self.small | set(SENTENCE_ENDS)
         for stems in self.stems_of_notes:
             counts = Counter(stem for stem in stems if stem not in left_out)
-            ids = [self.stem_ids[stem] for stem in counts]
-            values = np.array([1 + math.log(count) for count in counts.values()]) * self.rarity[ids]
-            rows.append(dict(zip(ids, (values / max(np.linalg.norm(values), 1e-9)).tolist(), strict=True)))
-        return _rows(rows)
+            ids = np.array([self.stem_ids[stem] for stem in counts], np.int32)
+            own = np.array([1 + math.log(count) for count in counts.values()]) * self.rarity[ids]
+            order = ids.argsort()
+            columns.append(ids[order])
+            values.append((own / max(np.linalg.norm(own), 1e-9))[order].astype(np.float32))
+        starts = row_starts([len(ids) for ids in columns[1:]])
+        return starts, torch.from_numpy(np.concatenate(columns)), torch.from_numpy(np.concatenate(values))
 
 
 def _rarity(num_notes: int, num_with: float) -> float:

@@ -166,6 +166,14 @@ def mapped_terms() -> list[tuple[str, str]]:
     return found
 
 
+def further_icd9_terms() -> dict[str, list[str]]:
+    """What codes of ICD-9-CM are called beside their long titles: by short titles, and by the terms of [`mapped_terms`]."""
+    found = {code: [title] for code, title in icd9cm_short_titles().items()}
+    for code, term in mapped_terms():
+        found.setdefault(code, []).append(term)
+    return found
+
+
 class _LabelFinder:
     """For any code of a classification the label that stands for it.
 

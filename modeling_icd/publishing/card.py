@@ -25,8 +25,9 @@ from ..evaluation.icd_metrics.metrics import shown_in
 from ..evaluation.yardsticks import training_warning
 from ..inference.learned_notes import overlap_text
 from ..inference.model_folder import weights_digest
+from ..terms_icd import TermsConfig
 from .fields import granularity_of, records_of
-from .folder import ModelFolder, project_file, reads_words
+from .folder import ModelFolder, holds_notes, project_file, reads_words
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
 
@@ -302,6 +303,9 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         # Of a mean, too, it is known what each token adds to the logit.
         "has_evidence": has_evidence(folder.config),
         "is_generative": "generative" in folder.config,
+        "is_by_terms": is_by_terms(folder.config),
+        "holds_notes": holds_notes(folder.config) and "dataset" in training_data,
+        "build_command": build_command(folder) if is_by_terms(folder.config) else None,
         "is_plain_classifier": is_plain_classifier(folder.config),
         "data": data,
         "training_config_name": in_code(training_data.get("config", "unknown")),
@@ -313,7 +317,8 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "overlap": overlap_text(folder.results.get("num_learned_notes"), folder.results["num_notes"]),
         "num_unknown": folder.results["num_codes"] - len(folder.codes),
         "end": end,
-        "num_weights": folder.num_weights() and folder.num_weights() - release.dropped_words * folder.embedding_size,
+        "num_weights": folder.num_weights()
+        and folder.num_weights() - release.dropped_words * (folder.embedding_size or 0),
         "note_lines": INVENTED_NOTE,
         "physionet_license": PHYSIONET_LICENSE,
         "llama": llama_terms(release.base_model),
@@ -322,10 +327,28 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
     }
 
 
+def is_by_terms(config: Mapping[str, Any]) -> bool:
+    """Whether a model is a coder by terms."""
+    return config.get("model_type") == TermsConfig.model_type
+
+
+def build_command(folder: ModelFolder) -> str:
+    """The command that built a coder by terms, with `DIR` for a folder of this machine."""
+    run = folder.runs[-1]
+    model, data = run["model"], run["data"]
+    words = ["modeling-icd terms build", *(f"--system {name}" for name in model["systems"])]
+    if data["dataset"] != "none":
+        words.append(f"--dataset {data['dataset']}")
+        words += [f"--dataset_config {data['dataset_config']}"] if data.get("dataset_config") else []
+        words.append("--data_dir DIR")
+    words += [f"--{name}" for name in ("codes_only", "all_codes", "misspelt") if model[name]]
+    return " ".join([*words, "--output_dir OUTPUT"])
+
+
 def has_evidence(config: Mapping[str, Any]) -> bool:
     """Whether a model says what a code was read from."""
-    if "generative" in config:
-        return False
+    if "generative" in config or is_by_terms(config):
+        return is_by_terms(config)
     return head_of(config).attends or "mean" in map(config.get, ("head", "pooling"))
 
 
@@ -333,6 +356,8 @@ def papers_of(config: Mapping[str, Any]) -> set[str]:
     """Which papers a model follows, by their words in model_card.md: that of the head, and those of Llama's system over a Llama."""
     if "generative" in config:
         return {"llama"} if config["model_type"] == "llama" else set()
+    if is_by_terms(config):
+        return set()
     head = (
         "multirescnn"
         if config["model_type"] == LlamaMultiResCNNConfig.model_type
@@ -355,6 +380,8 @@ def describe_reader(folder: ModelFolder) -> str:
     """What reads a note, and how much of it, up to the words for the note."""
     if "generative" in folder.config:
         return f"a {folder.config['model_type']} language model that is asked for the codes of a"
+    if is_by_terms(folder.config):
+        return "a list of terms that are looked for in a whole"
     if not reads_words(folder.config):
         return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')} that reads a whole"
     limit = max_words(folder)

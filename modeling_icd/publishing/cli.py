@@ -22,7 +22,7 @@ from dataset_scripts.counts import counted
 
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
-from .folder import ModelFolder, check_repo_id, read_content, real_datasets
+from .folder import ModelFolder, check_repo_id, holds_notes, read_content, real_datasets
 from .hub import PushError, push
 from .memorisation import probe
 from .notes import TrainingNotes, load_notes, notes_of_model
@@ -252,7 +252,7 @@ def prepare(
     files = outgoing_files(folder, release, card, titles)
     for line in left_out(folder, release, titles):
         print(f"Left out of {line}.")
-    if notes is not None:
+    if notes is not None and not holds_notes(folder.config):
         files, num_dropped = drop_rare_words(files, notes, args.min_notes_of_word, work_dir)
         if num_dropped:
             release = replace(release, dropped_words=num_dropped, min_notes_of_word=args.min_notes_of_word)
@@ -273,7 +273,9 @@ def check(
 ) -> list[Finding]:
     """Run the privacy check and print its findings; nothing may be written or pushed unless the result is empty."""
     names = local_names(folder, public=release.target)
-    findings = check_files(files, names, notes, min_notes_of_word, release.base_model)
+    # Rare words of open notes may go out, and do, where a model holds words of its notes.
+    least = 0 if holds_notes(folder.config) else min_notes_of_word
+    findings = check_files(files, names, notes, least, release.base_model)
     if release.with_weights and "generative" in folder.config:
         findings += probe(folder.path, notes)
     return report_findings(findings, len(files))

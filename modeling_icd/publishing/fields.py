@@ -21,11 +21,14 @@ from ..base_configuration_icd import CUSTOM_PIPELINES
 from ..configuration_icd import POOLINGS
 from ..decision_icd import CALIBRATIONS, RULES, decision_fields
 from ..evaluation.yardsticks import COMPARED, WARNING
+from ..fusion_features_icd import PARTS
+from ..fusion_icd import FusionForICD
 from ..generative_icd import KEPT_FIELDS
 from ..graph_icd import GRAPH_SOURCES
 from ..heads import HEADS
 from ..modeling_icd import MODELS
 from ..prompts_icd import SETTINGS
+from ..terms_icd import TermsForICD
 
 
 class Kind(NamedTuple):
@@ -162,12 +165,27 @@ ID2LABEL = Kind(
     "the codes of the model, dotted and all of one edition of ICD, or groups of such codes, by their class ids from 0 on",
     _is_code_table,
 )
-ARCHITECTURES = tuple(model.__name__ for model in MODELS.values())
-_CLASSES = one_of(*(f"modeling_icd.{name}" for name in ARCHITECTURES))
+_CLASSES_OF_MODULES: dict[str, tuple[Any, ...]] = {
+    "modeling_icd": tuple(MODELS.values()),
+    "fusion_icd": (FusionForICD,),
+    "terms_icd": (TermsForICD,),
+}
+_MODELS = [model for models in _CLASSES_OF_MODULES.values() for model in models]
+ARCHITECTURES = tuple(model.__name__ for model in _MODELS)
+_CLASSES = one_of(
+    *(f"{module}.{model.__name__}" for module, models in _CLASSES_OF_MODULES.items() for model in models)
+)
+_CONFIG_CLASSES = one_of(
+    *(
+        f"{'configuration_icd' if module == 'modeling_icd' else module}.{model.config_class.__name__}"
+        for module, models in _CLASSES_OF_MODULES.items()
+        for model in models
+    )
+)
 AUTO_MAP = optional(
     record_of(
         {
-            "AutoConfig": one_of(*(f"configuration_icd.{model.config_class.__name__}" for model in MODELS.values())),
+            "AutoConfig": _CONFIG_CLASSES,
             **dict.fromkeys(("AutoModel", "AutoModelForSequenceClassification"), _CLASSES),
         },
         others=NOTHING,
@@ -199,6 +217,7 @@ def _is_plain(value: Any) -> bool:
 # Of the backbone; `backbone_config` has them where there is one.
 BACKBONE = dict.fromkeys(("hidden_size", "num_hidden_layers", "vocab_size"), WHOLE)
 WORD_READER = dict.fromkeys(("embedding_size", "vocab_size"), WHOLE)
+STEMS = {"vocab_size": WHOLE}  # of a coder by terms
 # How a model was loaded, as `describe_reader` says it.
 ATTENTION = text(r"[\w./-]{1,60}", "the name of an attention or of a kernel")
 READER = record_of(
@@ -207,7 +226,7 @@ READER = record_of(
 # Beside its fields, a configuration holds where it was loaded from, which never goes out and is not worth a word.
 SILENTLY_DROPPED = {"_name_or_path", "_model_name_or_path"}
 # What a Llama's and our configurations declare, without a kind of its own below: figures, switches and single words.
-DECLARED = {*(field.name for model in MODELS.values() for field in fields_of(model.config_class)), *decision_fields()}
+DECLARED = {*(field.name for model in _MODELS for field in fields_of(model.config_class)), *decision_fields()}
 # A folder of one machine says nothing to others: what goes out names the Hub id in its place; see `public_config`.
 BACKBONE_SOURCE = whole(
     {
@@ -229,11 +248,15 @@ CONFIG: dict[str, Kind] = {
         f"a list of one of {', '.join(ARCHITECTURES)}",
         lambda value: isinstance(value, list) and len(value) == 1 and value[0] in ARCHITECTURES,
     ),
-    "model_type": one_of(*(model.config_class.model_type for model in MODELS.values())),
+    "model_type": one_of(*(model.config_class.model_type for model in _MODELS)),
     "backbone_config": Kind("an object of numbers, switches and single words", _is_plain),
     "backbone_source": optional(BACKBONE_SOURCE),
     "label_graph": optional(LABEL_GRAPH),
     "head": one_of(*HEADS),
+    # Of a fused model.
+    "parts": optional(list_of(one_of(*PARTS))),
+    "tables": optional(map_of(list_of(WHOLE), key=r"[a-z_]{1,40}")),
+    "finder": optional(list_of(WHOLE)),
     "head_options": optional(map_of(either(SCALAR, list_of(SCALAR)), key=r"[a-z]\w{0,60}")),
     "auto_map": AUTO_MAP,
     "custom_pipelines": PIPELINES,
@@ -300,6 +323,8 @@ _MODEL_SETTINGS = {
     "label_graph": optional(list_of(one_of(*GRAPH_SOURCES))),
     "attn_implementation": either(_SETTING, ATTENTION),
     **dict.fromkeys(("instruction", "question", "retriever"), optional(STRING)),
+    "parts": optional(list_of(one_of(*PARTS))),  # of a fused model
+    "systems": list_of(WORD),  # of a coder by terms
 }
 RUN: dict[str, Kind] = {
     "model": record_of(_MODEL_SETTINGS, ("backbone", "freeze_backbone", "lora_r"), others=_SETTING).called(

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from dataset_scripts.codes.classification import classification_of
 from dataset_scripts.codes.grouping import GROUP_NAMES, grouping_of
 from dataset_scripts.files import read_json
+from dataset_scripts.licenses import OPEN_LICENSES
 
 from ..evaluation.results import MEMBERSHIP_FILE
 from ..fusion_icd import FusionConfig
@@ -30,6 +31,7 @@ from .fields import (
     RESULTS,
     RUN,
     RUN_REQUIRED,
+    STEMS,
     WORD_READER,
     check_fields,
     config_kinds,
@@ -111,6 +113,8 @@ class ModelFolder:
         check_groups(config)
         backbone = config.get("backbone_config", config)
         of_backbone = WORD_READER if reads_words(config) else BACKBONE
+        if config["model_type"] == TermsConfig.model_type:
+            of_backbone = STEMS
         check_fields("config.json", backbone, of_backbone, remedy, tuple(of_backbone))
         runs = _read_runs(path)
         check_weights(config.get("training_data"), path)
@@ -160,33 +164,57 @@ class ModelFolder:
         return sum(math.prod(shape) for file in self.weights for shape in weights_header(file).shapes.values())
 
 
-# Models whose tensors, vocabulary or tables may be phrases of their training notes, so that none of them is published: what is said of
-# one of restricted notes, and of one of open ones.
+# Models whose tensors, vocabulary or tables may hold words of their training notes, and what is said of one whose notes may not go out.
 HOLD_NOTES = {
     TermsConfig.model_type: (
         "This coder by terms learned from restricted notes or has synonyms of your own, and its terms may be phrases of notes, so "
-        "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set).",
-        "A coder by terms has no training run to write a card from. Nobody's notes are in this one but open ones: its model's and "
-        "its tokenizer's own `push_to_hub` upload it.",
+        "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set)."
     ),
     FusionConfig.model_type: (
         "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
-        "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`).",
-        "The tensors of a fused model hold words of its training notes, which the check for publishing cannot tell from those of other "
-        "notes. Nobody's notes are in this one but open ones: its model's and its tokenizer's own `push_to_hub` upload it.",
+        "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`)."
     ),
 }
+APACHE = "apache-2.0"
+# Under which license anyone may pass on words of an open data set, by its name; the terms of another one say nothing of that.
+LICENSES_OF_NOTES = {"codiesp": "cc-by-4.0"}
+
+
+def holds_notes(config: Mapping[str, Any]) -> bool:
+    """Whether the files of a model hold words of its training notes; see `HOLD_NOTES`."""
+    return str(config.get("model_type")) in HOLD_NOTES
+
+
+def license_of_notes(config: Mapping[str, Any]) -> str | None:
+    """The license under which the words of notes in a model may be passed on; `None` where no license is known to allow it. A coder
+    by terms whose record names no data set read no note."""
+    record = config.get("training_data") or {}
+    if data_access(record) == "restricted" or "earlier" in record:
+        return None
+    if "dataset" not in record:
+        return APACHE if config.get("model_type") == TermsConfig.model_type else None
+    if record.get("synthetic") is True:
+        return APACHE
+    if record.get("license") in OPEN_LICENSES:
+        return record["license"]
+    return LICENSES_OF_NOTES.get(record["dataset"])
 
 
 def refuse_holding_notes(config: Mapping[str, Any]) -> None:
-    """Refuse a model that may hold words of its training notes; see `HOLD_NOTES`.
+    """Refuse a model that holds words of its training notes, unless these are open under a license that lets anyone pass them on.
 
     Raises:
         ValueError: where this is one; it says what can go out.
     """
-    if (messages := HOLD_NOTES.get(str(config.get("model_type")))) is not None:
-        of_restricted, of_open = messages
-        raise ValueError(of_restricted if data_access(config.get("training_data")) == "restricted" else of_open)
+    record = config.get("training_data") or {}
+    if not holds_notes(config) or license_of_notes(config) is not None:
+        return
+    if data_access(record) == "restricted":
+        raise ValueError(HOLD_NOTES[config["model_type"]])
+    raise ValueError(
+        f"This model holds words of its training notes, and the terms of {record.get('dataset', 'their data set')} are not known to let anyone pass these on: "
+        "nothing of it is published. Publish a model that holds none, such as that of `--model direct`."
+    )
 
 
 def refuse_examples(config: Mapping[str, Any]) -> None:

@@ -35,7 +35,18 @@ from .fields import (
     public_training_data,
     unknown_fields,
 )
-from .folder import REPO_ID, Access, ModelFolder, check_repo_id, name_base_model, project_file, reads_words
+from .folder import (
+    APACHE,
+    REPO_ID,
+    Access,
+    ModelFolder,
+    check_repo_id,
+    holds_notes,
+    license_of_notes,
+    name_base_model,
+    project_file,
+    reads_words,
+)
 from .llama_terms import llama_terms
 from .tokens import check_tokenizer
 
@@ -83,6 +94,7 @@ loss loss_options loss_reduction evidence_weight tree_smoothing category_weight 
 contrast_weight contrast_temperature contrast_codes head_start start_notes start_titles start_titles_up_to
 start_evidence guidelines guidelines_rare evidence_sentences
 lora_r lora_alpha lora_dropout lora_layers_from save_adapter
+head_model parts num_folds num_fits max_fit_notes new_codes title_language mapped_titles other_language
 stage instruction codes_in_prompt titles shots order max_note_tokens long_notes max_codes constrained num_beams num_samples
 sample_temperature tree_tokens canaries invalid_penalty
 mode num_candidates candidate_threshold passage_tokens retriever_weight negatives
@@ -178,6 +190,8 @@ def plan_release(
 
 
 def _default_license(folder: ModelFolder, base_model: str | None, with_weights: bool) -> str:
+    if holds_notes(folder.config):
+        return license_of_notes(folder.config) or APACHE
     terms = llama_terms(base_model)
     holds_backbone = with_weights and not folder.config.get("backbone_source")
     return terms.license if terms is not None and holds_backbone else "apache-2.0"
@@ -380,7 +394,9 @@ def training_configs(folder: ModelFolder, release: Release) -> dict[str, str]:
 
     The first run starts from the pretrained backbone, each other one from the run before it.
     """
-    texts = []
+    texts: list[str] = []
+    if folder.runs[0]["model"].get("model") == "terms":
+        return {}  # it was built by another command, which the card shows
     for number, run in enumerate(folder.runs, start=1):
         model = {key: run["model"][key] for key in PUBLIC_MODEL if run["model"].get(key) is not None}
         if model["model"] == "generative":  # of which nothing is frozen, and LoRA the default

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..decision_icd import calibrated_scores, flags_of, predicted, rule_in_force, threshold_value
-from ..evidence_icd import token_weights, word_weights
+from ..evidence_icd import token_weights, weights_by_source, word_weights
 from ..extras.audit import likely_missed, likely_unsupported
 from ..heads import HEADS
 from ..inference.linear import fast_linear_layers
@@ -20,7 +20,6 @@ from ..inference.loading import ReaderArguments
 from ..inference.predict_coder import load_pipeline
 from ..pipeline_icd import encode_note, padded
 from ..sharing_icd import claimed_access
-from ..terms_icd import NO_TERM_LOGIT
 from ..windows_icd import window_starts
 from .line import Watch
 from .titles import Code, TitleSearch, classify, describe_code
@@ -31,6 +30,10 @@ MAX_WORDS = 40  # of a code's evidence
 LEAST_WEIGHT = 0.02  # of a word, relative to the heaviest one of its code
 MAX_ASSIGNED = 500
 INVENTED = "This model has learned from invented notes: it shows what the page does, and is of no use for real ones."
+
+
+WordsOfCode = tuple[list[list[float]], list[str]]
+"""The words that speak for a code, `[start, end, weight]` each, and what found each: `"term"`, `"title"` or a method."""
 
 
 class CodingError(ValueError):
@@ -145,16 +148,17 @@ class Coder:
         }
         if not result["blank"]:
             scores, states = self._read(encoded["input_ids"], watch)
-            is_predicted = predicted(scores, self.config)
+            is_predicted, is_told = predicted(scores, self.config), self._are_told(states)
             audited = None
             if known or unknown:
-                missed = [i for i in likely_missed(scores.numpy(), known) if self._is_said(scores)[i]]
+                missed = [i for i in likely_missed(scores.numpy(), known) if is_told[i]]
                 audited = {
                     "missed": missed,
                     "unsupported": likely_unsupported(scores.numpy(), known, is_predicted.numpy()),
                 }
                 result["audit"] = {finding: [self.names[i] for i in ids] for finding, ids in audited.items()}
-            listed = self._listed(scores, is_predicted, [*known, *(audited["missed"] if audited else [])])
+            further = [*known, *(audited["missed"] if audited else [])]
+            listed = self._listed(scores, is_predicted, is_told, further)
             watch.check()
             sure = is_predicted.clone()
             sure[known] = True
@@ -225,50 +229,61 @@ class Coder:
             for hook in hooks:
                 hook.remove()
 
-    def _listed(self, scores: torch.Tensor, is_predicted: torch.Tensor, further: Sequence[int]) -> list[int]:
-        """Class ids by falling score: the best ones, all that are predicted, and further ones."""
+    def _listed(
+        self, scores: torch.Tensor, is_predicted: torch.Tensor, is_told: torch.Tensor, further: Sequence[int]
+    ) -> list[int]:
+        """Class ids by falling score: the best ones that anything speaks for, all that are predicted, and further ones."""
         order = scores.argsort(descending=True, stable=True)
         wanted = is_predicted.clone()
         best = order[:NUM_LISTED]
-        wanted[best] |= self._is_said(scores)[best]
+        wanted[best] |= is_told[best]
         wanted[list(further)] = True
         return order[wanted[order]].tolist()
 
-    def _is_said(self, scores: torch.Tensor) -> torch.Tensor:
-        """Which codes anything in the note speaks for, bool `(C,)`: a coder by terms gives one lowest score to all others."""
-        if self.config.head in HEADS:
-            return torch.ones_like(scores, dtype=torch.bool)
-        nothing = torch.full((1, len(scores)), NO_TERM_LOGIT)
-        return scores > calibrated_scores(nothing, self.config.calibration)[0]
+    def _are_told(self, states: torch.Tensor) -> torch.Tensor:
+        """Which codes anything in the note speaks for, bool `(C,)`. A model that looks words up says it; for any other, what the head
+        read speaks for every code, more or less."""
+        if not hasattr(self.model.score, "told_codes"):
+            return torch.ones(len(self.names), dtype=torch.bool)
+        with torch.no_grad():
+            return self.model.score.told_codes(states)
 
     def _evidence(
         self, encoded: dict[str, Any], states: torch.Tensor, listed: list[int], is_sure: torch.Tensor
-    ) -> list[list[list[float]]]:
-        """Of each listed code its heaviest words, `[start, end, weight]` by their place; in UTF-16 code units.
+    ) -> list[WordsOfCode]:
+        """Of each listed code its heaviest words, `[start, end, weight]` by their place, in UTF-16 code units, and what found each;
+        see [`~modeling_icd.evidence_icd.weights_by_source`].
 
         Codes that are predicted or assigned (bool `(listed,)`) get the head's own method. The many others get attention
         where the head attends, since a gradient for each would take seconds.
         """
         head = self.model.score
-        weights = token_weights(head, states, listed, "attention" if self._attends else None)
-        if weights is None:
-            return [[] for _ in listed]
-        if self._attends:
-            ids = [class_id for class_id, is_one in zip(listed, is_sure.tolist(), strict=True) if is_one]
-            own = token_weights(head, states, ids)
+        found = weights_by_source(head, states, listed, "attention" if self._attends else None)
+        if found is None:
+            return [([], []) for _ in listed]
+        by_code: list[dict[str, torch.Tensor]] = [
+            {source: weights[row].cpu() for source, weights in found.items()} for row in range(len(listed))
+        ]
+        if self._attends and len(found) == 1:
+            rows = is_sure.nonzero().flatten().tolist()
+            own = weights_by_source(head, states, [listed[row] for row in rows])
             assert own is not None  # since there is attention
-            weights[is_sure.to(weights.device)] = own
-        words, by_word = word_weights(encoded["note"], encoded["offsets"], weights.cpu())
+            for source, weights in own.items():
+                for row, of_code in zip(rows, weights.cpu(), strict=True):
+                    by_code[row] = {source: of_code}
+        every = torch.stack([weights for of_code in by_code for weights in of_code.values()])
+        words, by_word = word_weights(encoded["note"], encoded["offsets"], every)
         place = utf16_places(encoded["note"])
-        return [heaviest_words(words, of_code, place) for of_code in by_word.numpy()]
+        parts = by_word.split([len(of_code) for of_code in by_code])
+        return [words_of_code(words, part, list(of_code), place) for part, of_code in zip(parts, by_code, strict=True)]
 
     def _describe(
-        self, scores: torch.Tensor, is_predicted: torch.Tensor, listed: list[int], evidence: list[list[list[float]]]
+        self, scores: torch.Tensor, is_predicted: torch.Tensor, listed: list[int], evidence: list[WordsOfCode]
     ) -> list[dict[str, Any]]:
         thresholds = self._thresholds()
         flags = flags_of(scores[listed], self.config.review_threshold)
         codes = []
-        for class_id, flag, words in zip(listed, flags, evidence, strict=True):
+        for class_id, flag, (words, sources) in zip(listed, flags, evidence, strict=True):
             suggested, code = bool(is_predicted[class_id]), self.describe(class_id)
             codes.append(
                 {
@@ -279,6 +294,7 @@ class Coder:
                     "predicted": suggested,
                     "decision": flag if suggested else None,
                     "evidence": words,
+                    "sources": sources,
                 }
             )
         return codes
@@ -334,6 +350,17 @@ def utf16_places(text: str) -> np.ndarray:
     """Of each character of a text, and of its end, the place in UTF-16 code units, as JavaScript counts: `(len(text) + 1,)`."""
     wide = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32) > 0xFFFF
     return np.concatenate([[0], np.cumsum(1 + wide)])
+
+
+def words_of_code(
+    words: Sequence[tuple[int, int]], weights: torch.Tensor, names: Sequence[str], place: np.ndarray
+) -> WordsOfCode:
+    """The heaviest words of one code, see [`heaviest_words`], by the sum of what each source gives them, and the first source that
+    gives each any weight; `weights` `(sources, words)`, the sources by their names."""
+    heaviest = heaviest_words(words, weights.sum(dim=0).numpy(), place)
+    first = (weights > 0).int().argmax(dim=0).tolist()
+    source_at = {int(place[start]): names[of_word] for (start, _), of_word in zip(words, first, strict=True)}
+    return heaviest, [source_at[int(start)] for start, _, _ in heaviest]
 
 
 def heaviest_words(words: Sequence[tuple[int, int]], weights: np.ndarray, place: np.ndarray) -> list[list[float]]:

@@ -59,6 +59,13 @@ class FusionArguments(ModelArguments):
     num_folds: int = field(
         default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
     )
+    max_fit_notes: int = field(
+        default=5000,
+        metadata={
+            "help": "Training notes, drawn at random, that trees and thresholds are fitted on at most. Tables and heads learn from all "
+            "of them. Memory and time of the fit grow with this number."
+        },
+    )
     num_fits: int = field(default=1, metadata={"help": "How often the trees are fitted; their mean is taken."})
     new_codes: bool = field(
         default=False,
@@ -66,6 +73,13 @@ class FusionArguments(ModelArguments):
     )
     title_language: str | None = field(
         default=None, metadata={"help": "`es`: also take titles in Spanish, those of the package cie (ICD-10)."}
+    )
+    mapped_titles: bool = field(
+        default=False,
+        metadata={
+            "help": "For codes of ICD-9-CM: also take short titles, and the terms of the one code of ICD-10-CM that the General "
+            "Equivalence Mappings give."
+        },
     )
     other_language: str | None = field(
         default=None,
@@ -87,6 +101,10 @@ class FusionArguments(ModelArguments):
             raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
         if self.num_folds < 2 or self.num_fits < 1:
             raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
+        if self.max_fit_notes < self.num_folds:
+            raise ValueError(
+                f"`max_fit_notes` ({self.max_fit_notes}) must be at least `num_folds` ({self.num_folds})."
+            )
         if not self.freeze_backbone:
             raise ValueError("The heads of a fused model share hidden states: give `freeze_backbone`.")
 
@@ -122,15 +140,21 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
         warn(f"{len(every) - len(has_text)} notes have no text: they are left out.")
     fusion = Fusion(model_args, data_args, args, builder, every.select(has_text), private_dir)
     fusion.say_costs()
+    started = time.monotonic()
     model = fusion.fit(training_data)
-    save_run(model, fusion.tokenizer, run, output_dir)
+    ended = {
+        "train_runtime": round(time.monotonic() - started, 1),
+        "epoch": args.num_train_epochs,
+        "step": fusion.heads.num_steps,
+    }
+    save_run(model, fusion.tokenizer, {**run, "log": [ended]}, output_dir)
     return output_dir
 
 
 def check_options(args: ICDTrainingArguments) -> None:
     """Raise a `ValueError` where an option asks for what such a training does not do."""
     if args.push_to_hub:
-        raise ValueError("`train` uploads nothing, and a fused model is not published: leave `push_to_hub` out.")
+        raise ValueError("`train` uploads no fused model: leave `push_to_hub` out, and see `modeling-icd publish`.")
     if args.resume_from_checkpoint:
         raise ValueError(
             "A fused training goes on by itself with the folds that are done: leave `resume_from_checkpoint` out."
@@ -162,6 +186,16 @@ def folds_of(patients: Sequence[Any], num_folds: int, seed: int) -> list[list[in
     for row, patient in enumerate(patients):
         folds[fold_of[numbers[patient]]].append(row)
     return folds
+
+
+def rows_to_score(folds: Sequence[Sequence[int]], most: int, seed: int) -> list[list[int]]:
+    """Of each fold the rows whose features trees and thresholds are fitted on: all of them, or at most so many of all folds, drawn
+    at random, of each fold in proportion to its size."""
+    total = sum(map(len, folds))
+    if total <= most:
+        return [list(rows) for rows in folds]
+    draw = np.random.default_rng(seed)
+    return [sorted(draw.choice(rows, max(1, most * len(rows) // total), replace=False).tolist()) for rows in folds]
 
 
 def rows_in_other(hadm_ids: Sequence[Any], other_ids: Sequence[Any], name: str) -> list[int]:
@@ -213,6 +247,7 @@ class Fusion:
     ):
         self.model_args, self.data_args, self.args, self.builder = model_args, data_args, args, builder
         self.folds = folds_of(patients_of(notes), model_args.num_folds, args.seed)
+        self.scored_rows = rows_to_score(self.folds, model_args.max_fit_notes, args.seed)
         self.has_head = "head" in model_args.parts
         if not self.has_head:
             model_args.hidden_layer = 0  # of the backbone, its words alone
@@ -238,7 +273,7 @@ class Fusion:
         if "titles" in model_args.parts:
             others = spanish_titles() if model_args.title_language else {}
             self.titles, self.title_texts = title_terms(
-                [code for code in names if code in own], model_args.new_codes, others
+                [code for code in names if code in own], model_args.new_codes, others, model_args.mapped_titles
             )
             self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
         self.order = {code: i for i, code in enumerate(names)}
@@ -282,6 +317,9 @@ class Fusion:
             f"{counted(len(self.notes.texts), 'note')} in {self.model_args.num_folds} folds, {heads}, joined of "
             f"{', '.join(self.model_args.parts)}. A fold that is done is kept in {self.heads.folder}, and not done again."
         )
+        num_scored = sum(map(len, self.scored_rows))
+        if num_scored < len(self.notes.texts):
+            print(f"Trees and thresholds are fitted on {num_scored:,} of these notes (`max_fit_notes`).")
 
     def materials(self, learned: Sequence[int]) -> Materials:
         """The tables of some notes."""
@@ -293,27 +331,29 @@ class Fusion:
         return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
 
     def features(self, materials: Materials, texts: Sequence[str], head_logits: torch.Tensor | None) -> list[Scored]:
-        """The features of notes, by the tables of others."""
+        """The features of notes, by the tables of others; without evidence, for which there is no use here."""
         knowledge = materials.knowledge
         maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, self.model_args.parts)
-        return [
-            maker.make(self.reader.read(text).stems, None if head_logits is None else head_logits[row])
-            for row, text in enumerate(texts)
-        ]
+        found = []
+        for row, text in enumerate(texts):
+            each = maker.make(self.reader.read(text).stems, None if head_logits is None else head_logits[row])
+            found.append(each._replace(evidence={}))
+        return found
 
-    def fold_features(self) -> tuple[list[list[Scored]], list[Knowledge]]:
-        """The features of each fold's notes, by the tables and the head of the others."""
+    def fold_features(self) -> tuple[list[list[Scored]], list[list[str]]]:
+        """The features of the notes of each fold that are scored, by the tables and the head of the others, and the codes that
+        these know. The tables are kept no longer, since they are as large as the notes."""
         scored, known = [], []
-        for fold, rows in enumerate(self.folds):
+        for fold, (rows, chosen) in enumerate(zip(self.folds, self.scored_rows, strict=True)):
             started = time.monotonic()
             left_out = set(rows)
             learned = [row for row in range(len(self.notes.texts)) if row not in left_out]
-            head_logits = self.heads.scores(fold, learned, rows) if self.has_head else None
+            head_logits = self.heads.scores(fold, learned, chosen) if self.has_head else None
             materials = self.materials(learned)
-            scored.append(self.features(materials, [self.notes.texts[row] for row in rows], head_logits))
-            known.append(materials.knowledge)
+            scored.append(self.features(materials, [self.notes.texts[row] for row in chosen], head_logits))
+            known.append(materials.knowledge.labels)
             print(
-                f"Fold {fold + 1} of {len(self.folds)}: {counted(len(rows), 'note')}, {time.monotonic() - started:.0f} s.",
+                f"Fold {fold + 1} of {len(self.folds)}: {counted(len(chosen), 'note')}, {time.monotonic() - started:.0f} s.",
                 file=sys.stderr,
             )
         return scored, known
@@ -321,10 +361,10 @@ class Fusion:
     def fit(self, training_data: dict[str, Any]) -> FusionForICD:
         """The model, with its decision fitted on the folds."""
         scored, known = self.fold_features()
-        gold = [
-            [{knowledge.ids[code] for code in self.notes.codes[row] if code in knowledge.ids} for row in rows]
-            for knowledge, rows in zip(known, self.folds, strict=True)
-        ]
+        gold = []
+        for of_fold, rows in zip(known, self.scored_rows, strict=True):
+            ids = {code: i for i, code in enumerate(of_fold)}
+            gold.append([{ids[code] for code in self.notes.codes[row] if code in ids} for row in rows])
         parts = [rows_of(of_fold, own) for of_fold, own in zip(scored, gold, strict=True)]
         every = self.materials(range(len(self.notes.texts)))
         final = every.knowledge
@@ -340,25 +380,27 @@ class Fusion:
         self,
         model: FusionForICD,
         scored: list[list[Scored]],
-        known: list[Knowledge],
+        known: list[list[str]],
         parts: list[Rows],
         labels: Mapping[str, int],
         training_data: Mapping[str, Any],
     ) -> dict[str, Any]:
         """How scores become codes, chosen on the notes of each fold as trees of the other folds score them."""
         head: Any = model.score
-        logits = np.tile(head.untold().numpy(), (len(self.notes.texts), 1))
-        for fold, rows in enumerate(self.folds):
+        every = sorted(row for rows in self.scored_rows for row in rows)
+        place_of = {row: place for place, row in enumerate(every)}
+        logits = np.tile(head.untold().numpy(), (len(every), 1))
+        for fold, rows in enumerate(self.scored_rows):
             trees = fit_trees(
                 [p for other, p in enumerate(parts) if other != fold], self.model_args.num_fits, self.args.seed
             )
-            column = torch.tensor([labels.get(code, -1) for code in known[fold].labels])
+            column = torch.tensor([labels.get(code, -1) for code in known[fold]])
             for row, each in zip(rows, scored[fold], strict=True):
                 columns = column[each.codes]
-                logits[row, columns[columns >= 0].numpy()] = (
+                logits[place_of[row], columns[columns >= 0].numpy()] = (
                     tree_sums(trees, each.features).float()[columns >= 0].numpy()
                 )
-        gold = [[labels[code] for code in codes] for codes in self.notes.codes]
+        gold = [[labels[code] for code in self.notes.codes[row]] for row in every]
         check_notes(gold, self.args, [0] * len(gold))
         counts = [training_data["code_counts"].get(code, 0) for code in labels]
         return fit_decision(logits.astype(np.float32), gold, self.args, training_counts=counts)

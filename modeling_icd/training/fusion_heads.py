@@ -4,6 +4,7 @@ What a head gives for the notes of its fold is kept, so that a run that was ende
 """
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ class HeadTraining:
         self.states_dir = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
         self.notes = notes
         self.store: HiddenStates | None = None
+        self.num_steps = 0  # of all heads that were trained in this process
 
     def train(self, rows: Sequence[int]) -> Any:
         """A model whose head has learned from some of the notes; its codes are those that they have."""
@@ -80,6 +82,7 @@ class HeadTraining:
         collator = ICDCollator(len(codes), hidden_states=self.store)
         self.trainer = make_trainer(model, self.args, training.tokens, None, collator, self.tokenizer)
         self.trainer.train()
+        self.num_steps += self.trainer.state.global_step
         self.store.fold_into(model.score)
         return model
 
@@ -102,6 +105,13 @@ class HeadTraining:
             _keep({name: weight.detach().cpu().contiguous() for name, weight in head.state_dict().items()}, path)
         return load_file(path)
 
+    @functools.cached_property
+    def _digest_of_texts(self) -> str:
+        digest = hashlib.sha256()
+        for text in texts_of_notes(self.notes):
+            digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
     def _digest(self, learned: Sequence[int], scored: Sequence[int]) -> str:
         """Of all that what a head gives depends on."""
         told = {
@@ -111,7 +121,7 @@ class HeadTraining:
                 for name, value in self.args.to_dict().items()
                 if not name.startswith(APART) and name not in DECISION
             },
-            "texts": hashlib.sha256(json.dumps(texts_of_notes(self.notes)).encode()).hexdigest(),
+            "texts": self._digest_of_texts,
             "rows": [list(map(int, learned)), list(map(int, scored))],
             "notes": list(self.notes["hadm_id"]),
             "codes": [list(codes) for codes in self.notes["codes"]],

@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from modeling_icd import FusionForICD, ICDCodingPipeline
+from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_features_icd
 from modeling_icd.evaluation.cli import main as evaluate_main
+from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.extras.onnx import export_onnx
 from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
@@ -30,7 +32,7 @@ from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
 from modeling_icd.training import fusion_trees
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
-from modeling_icd.training.fusion import folds_of, rows_in_other
+from modeling_icd.training.fusion import folds_of, rows_in_other, rows_to_score
 from modeling_icd.training.fusion_heads import HeadTraining
 from modeling_icd.training.fusion_trees import Rows, fit_trees
 from modeling_icd.training.run import main as train_main
@@ -60,17 +62,8 @@ def few_trees(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> str:
-    """A Llama of width 8 whose tokens are bytes."""
-    folder = tmp_path_factory.mktemp("bytes")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(["<pad>", *letters])}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>").save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
-    LlamaForCausalLM(LlamaConfig(vocab_size=257, pad_token_id=0, **sizes)).save_pretrained(folder)
-    return str(folder)
+def backbone(byte_backbone) -> str:
+    return byte_backbone
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +210,34 @@ def test_evidence_joins_terms_and_attention(backbone, knowledge):
     alone = make_model(backbone, knowledge, ["phrases", "titles", "neighbours"])
     coder = ICDCodingPipeline(model=alone, tokenizer=AutoTokenizer.from_pretrained(backbone))
     (spans,) = [code["evidence"] for code in coder(note, top_k=4) if code["code"] == "R10.9"]
-    assert [span["text"] for span in spans] == ["dolor abdominal."]
+    assert [(span["text"], span["source"]) for span in spans] == [("dolor abdominal.", "term")]
+
+
+def test_evidence_is_the_union_of_what_is_said_and_of_the_attention(backbone, knowledge):
+    """Of fever the term is found, and its title by translation at the same word, which is given once; where nothing is said of a code,
+    its attention alone is left, and of a code that no training note has, its title."""
+    coder = ICDCodingPipeline(model=make_model(backbone, knowledge), tokenizer=AutoTokenizer.from_pretrained(backbone))
+    note = "Acude hoy con fiebre. Se sospecha neumonía."
+    found = {code["code"]: code["evidence"] for code in coder(note, top_k=len(knowledge.labels))}
+    assert (found["R50.9"][0]["text"], found["R50.9"][0]["source"]) == ("fiebre.", "term")
+    assert {span["source"] for span in found["R50.9"][1:]} == {"attention"}
+    assert [(span["text"], span["source"]) for span in found["J18.9"]] == [("neumonía.", "title")]
+    assert {span["source"] for span in found["S82.20"]} == {"attention"}
+    for spans in found.values():
+        assert len(spans) <= 3
+        places = sorted((span["start"], span["end"]) for span in spans)
+        assert all(end <= start for (_, end), (start, _) in pairwise(places))
+
+
+def test_evidence_of_each_source_is_judged_by_itself(backbone, knowledge):
+    model, tokenizer = make_model(backbone, knowledge), AutoTokenizer.from_pretrained(backbone)
+    gold = [{"R50.9": [[14, 20]]}]
+    rows = judge_evidence(model, tokenizer, ["Acude hoy con fiebre. Y dolor"], gold, num_spans=(1,))
+    figures = {row["method"]: row["precision"] for row in rows if row["codes"] == "gold"}
+    assert {"union", "term", "title", "attention"} <= figures.keys()
+    assert figures["term"] == figures["title"] == figures["union"] == 1
+    with pytest.raises(ValueError, match="finds evidence by term, title, attention"):
+        judge_evidence(model, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=["attingrad"])
 
 
 LOAD = """
@@ -255,23 +275,55 @@ def test_the_page_shows_it_and_no_graph_is_made_of_it(backbone, knowledge, tmp_p
     result = Coder(str(tmp_path / "model")).code_note("Paciente con fiebre.")
     (fever,) = [code for code in result["codes"] if code["code"] == "R50.9"]
     assert [13, 20] in [span[:2] for span in fever["evidence"]]
+    assert dict(zip([span[0] for span in fever["evidence"]], fever["sources"], strict=True))[13] == "term"
     with pytest.raises(ValueError, match="looks words up"):
         export_onnx(model, tmp_path / "onnx")
 
 
-@pytest.mark.parametrize(("record", "message"), [(None, "nothing of it is published"), ({"open": True}, "open ones")])
-def test_a_fused_model_is_not_published(record, message):
+def test_the_page_lists_no_code_that_nothing_speaks_for(backbone, monkeypatch, tmp_path):
+    """With 60 codes the page would else show all of them, the frequent one among them, whatever the note says."""
+    labels = [f"A{number}" for number in range(10, 70)]
+    texts = [f"Dice palabra{number} ahora." for number in range(60)]
+    codes = [[label, *(["A10"] if number else [])] for number, label in enumerate(labels)]
+    phrases = [[(label, f"palabra{number}")] for number, label in enumerate(labels)]
+    monkeypatch.setattr(fusion_features_icd, "HEAD_CODES", 1)
+    known = Knowledge(Notes(texts, codes, phrases), labels)
+    model = make_model(backbone, known)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    coder = Coder(str(tmp_path / "model"))
+    listed = {code["code"] for code in coder.code_note("Dice xyz.")["codes"] if not code["predicted"]}
+    assert len(listed) <= 12  # of the ten nearest notes and of the head's best one
+    assert "A33" in {code["code"] for code in coder.code_note("Dice palabra23.")["codes"]}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, "learned from restricted notes"),
+        ({"dataset": "mimic3", "open": False}, "learned from restricted notes"),
+        ({"dataset": "cmc2007", "open": True}, "terms of cmc2007 are not known"),
+        ({"open": True}, "terms of their data set"),
+    ],
+)
+def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, message):
     sealed = None if record is None else seal_training_data(record)
     with pytest.raises(ValueError, match=message):
         refuse_holding_notes({"model_type": "icd_fusion", "training_data": sealed})
     refuse_holding_notes({"model_type": "llama_icd", "training_data": sealed})
+    for may in (
+        {"dataset": "codiesp"},
+        {"dataset": "files", "license": "cc0-1.0"},
+        {"dataset": "x", "synthetic": True},
+    ):
+        refuse_holding_notes({"model_type": "icd_fusion", "training_data": seal_training_data({"open": True, **may})})
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         (["--refit_on_validation", "true"], "learns from train and validation"),
-        (["--push_to_hub", "true"], "is not published"),
+        (["--push_to_hub", "true"], "uploads no fused model"),
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
     ],
@@ -303,6 +355,32 @@ def test_folds_are_drawn_by_patient():
     assert not {patients[row] for row in folds[0]} & {patients[row] for row in folds[1]}
     with pytest.raises(ValueError, match="5 patients cannot be divided into 6 folds"):
         folds_of(patients, 6, 0)
+
+
+def test_trees_are_fitted_on_some_notes_of_each_fold_where_there_are_many():
+    folds = [list(range(0, 60)), list(range(60, 100))]
+    assert rows_to_score(folds, 100, 0) == folds
+    some = rows_to_score(folds, 10, 0)
+    assert [len(rows) for rows in some] == [6, 4]
+    assert all(set(rows) < set(fold) for rows, fold in zip(some, folds, strict=True))
+    assert some == rows_to_score(folds, 10, 0) != rows_to_score(folds, 10, 1)
+
+
+def test_of_many_frequent_codes_some_are_scored_in_every_note(monkeypatch):
+    """Each note would else have as many rows as there are codes with more than a few notes."""
+    codes = [["R10.9", "R50.9"]] * 9 + [["R10.9"]]
+    knowledge = Knowledge(Notes(["Fiebre."] * 10, codes, [[]] * 10), ["R10.9", "R50.9"])
+    assert set(features(knowledge, "Sin nada")) == {"R10.9", "R50.9"}
+    monkeypatch.setattr(fusion_features_icd, "FREQUENT_CODES", 1)
+    assert set(features(knowledge, "Sin nada")) == {"R10.9"}
+
+
+def test_notes_like_this_one_by_hand():
+    """The likeness of TF-IDF vectors: of the same words 1, of none 0."""
+    knowledge = Knowledge(Notes(["Fiebre alta", "Tos seca"], [["R50.9"], ["R05"]], [[], []]), ["R05", "R50.9"])
+    found = features(knowledge, "Alta fiebre", ["neighbours"])
+    assert found["R50.9"][AT["nearest_with"]] == pytest.approx(1)
+    assert "R05" not in found
 
 
 def test_the_other_language_has_the_same_notes():

@@ -132,7 +132,7 @@ def assert_same(given, expected):
             assert (code["evidence"] is None) == (other["evidence"] is None)
             for span, another in zip(code["evidence"] or [], other["evidence"] or [], strict=True):
                 assert span.pop("weight") == pytest.approx(another["weight"], abs=1e-5)
-                assert span == {name: another[name] for name in ("start", "end", "text")}
+                assert span == {name: another[name] for name in ("start", "end", "text", "source")}
 
 
 @pytest.mark.parametrize("tokenizer", [word_tokenizer, byte_tokenizer, lambda: byte_tokenizer("right")])
@@ -416,6 +416,7 @@ def assert_spans_are_in(notes, coded):
             assert 0 <= span["start"] < span["end"] <= len(note)
             assert span["text"] == note[span["start"] : span["end"]] == span["text"].strip()
             assert 0 < span["weight"] <= 1 + 1e-6
+            assert span["source"] in ("attention", "integrated_gradients")
 
 
 @settings(max_examples=50)

@@ -361,8 +361,8 @@ def test_evidence_is_judged_as_that_of_other_models():
     rows = judge_evidence(model, tokenizer, notes, gold, num_spans=(1,))
     figures = {(row["codes"], row["method"]): (row["pairs"], row["precision"], row["recall"]) for row in rows}
     # Of the three gold words "pneumonia" is denied, so that nothing is given for it.
-    assert figures["gold", "attention"] == (2, 1.0, pytest.approx(2 / 3))
-    assert figures["found", "attention"] == (1, 1.0, 1.0)
+    assert figures["gold", "term"] == (2, 1.0, pytest.approx(2 / 3))
+    assert figures["found", "term"] == (1, 1.0, 1.0)
     with pytest.raises(ValueError, match="attingrad"):
         judge_evidence(model, tokenizer, notes, gold, methods=["attingrad"])
 
@@ -399,7 +399,7 @@ def test_terms_that_may_be_phrases_of_restricted_notes_stay_at_home(tmp_path, is
     save_coder(
         model, tokenizer, rows, None, {"dataset": "mimic3", "config": "full", "open": is_open}, tmp_path / "coder"
     )
-    why = "`push_to_hub` upload it" if is_open else "nothing of it is published"
+    why = "terms of mimic3 are not known" if is_open else "learned from restricted notes"
     with pytest.raises(ValueError, match=why):
         ModelFolder.read(tmp_path / "coder")
     if not is_open:

@@ -128,12 +128,13 @@ export function firstStrong(evidence) {
 
 const EDGES = /^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$/gu; // "mellitus." and "Mellitus" are one word to a reader
 
-/** The strongest different words of a code, as they stand in the note: `[{text, start, end, weight}]`. */
-export function strongestWords(evidence, text, count) {
+/** The strongest different words of a code, as they stand in the note: `[{text, start, end, weight, source}]`. */
+export function strongestWords({ evidence, sources }, text, count) {
   const found = new Map();
-  for (const [start, end, weight] of [...evidence].sort((one, other) => other[2] - one[2])) {
+  const entries = evidence.map((entry, i) => [...entry, sources?.[i]]);
+  for (const [start, end, weight, source] of entries.sort((one, other) => other[2] - one[2])) {
     const word = text.slice(start, end).replace(EDGES, "") || text.slice(start, end);
-    if (!found.has(word.toLowerCase())) found.set(word.toLowerCase(), { text: word, start, end, weight });
+    if (!found.has(word.toLowerCase())) found.set(word.toLowerCase(), { text: word, start, end, weight, source });
     if (found.size === count) break;
   }
   return [...found.values()];

@@ -6,6 +6,8 @@ import { strongestWords } from "./highlight.js";
 import { STATUS, codeState } from "./store.js";
 
 const WORDS_SHOWN = 8;
+// What stands before the words that speak for a code, by what found them: places that say a term or the title, or the model's head.
+const SOURCE_WORDS = { term: "Says a term: ", title: "Says the title: ", model: "Read from " };
 const STATE_WORDS = { confident: "confident", review: "review", predicted: "predicted", below: "below threshold" };
 
 /** Says of a code that it is a category, which has codes below it. */
@@ -107,15 +109,18 @@ export class CodeRow {
 
   #wordList() {
     if (!this.code.evidence.length) return ["The model names no words for this code."];
-    const words = strongestWords(this.code.evidence, this.does.text(), WORDS_SHOWN);
-    const buttons = words.map(({ text, start, end, weight }) => {
+    const words = strongestWords(this.code, this.does.text(), WORDS_SHOWN);
+    const buttonOf = ({ text, start, end, weight }) => {
       const label = `${visible(text)}, weight ${weight.toFixed(2)}: show it in the note`;
       const button = element("button", { type: "button", class: "word", "aria-label": label }, visible(text));
       button.style.setProperty("--weight", weight);
       button.addEventListener("click", () => this.does.reveal(start, end));
       return button;
+    };
+    return Object.entries(SOURCE_WORDS).flatMap(([source, name]) => {
+      const own = words.filter((word) => (word.source in SOURCE_WORDS ? word.source : "model") === source);
+      return own.length ? [name, ...own.flatMap((word) => [buttonOf(word), " "])] : [];
     });
-    return ["Read from ", ...buttons.flatMap((button) => [button, " "])];
   }
 
   setReachable(isReachable) {

@@ -1,0 +1,97 @@
+"""Publishing models that hold words of their training notes: of open or invented ones they go out and say so."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+import yaml
+
+from modeling_icd.evaluation.cli import main as evaluate
+from modeling_icd.knowledge.cli import main as terms
+from modeling_icd.publishing.cli import main as publish
+from modeling_icd.training import fusion_trees
+from modeling_icd.training.run import main as train
+
+
+LOAD = """
+import json, sys
+from transformers import pipeline
+coder = pipeline("icd-coding", model=sys.argv[1], revision=sys.argv[2], trust_remote_code=True)
+assert not any(name.split(".")[0] == "modeling_icd" for name in sys.modules)  # its own code is what runs
+print(json.dumps(coder("No chest pain. Acute renal failure, hypertension.", top_k=3)))
+"""
+
+
+def codes_of_published(repo_id: str, revision: str, endpoint: str, tmp_path) -> list[dict]:
+    """What a published model gives in a process of its own, where the project is not installed."""
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib"), "HF_TOKEN": "hf_reader"}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-S", "-c", LOAD, repo_id, revision]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def terms_folder(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("terms") / "coder"
+    given = ["--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(corpus)]
+    assert terms(["build", *given, "--output_dir", str(folder)]) == 0
+    assert evaluate([str(folder), "--data_dir", str(corpus), "--split", "test"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fused_folder(byte_backbone, corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fused") / "model"
+    options = {"hidden_layer": 1, "window_size": 256, "window_stride": 256, "projection_size": 4, "num_folds": 2}
+    options |= {"hidden_states_format": "float16", "num_train_epochs": 1, "use_cpu": "true", "disable_tqdm": "true"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    given = [
+        "mimic3_top50_knowledge",
+        "--backbone",
+        byte_backbone,
+        "--data_dir",
+        str(corpus),
+        "--output_dir",
+        str(folder),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion_trees, "NUM_TREES", 12)
+        assert train([*given, *words]) == 0
+    assert evaluate([str(folder), "--data_dir", str(corpus), "--split", "test"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["terms", "fused"])
+def test_it_goes_out_with_a_card_that_says_so_and_loads_in_a_clean_process(
+    kind, terms_folder, fused_folder, hub, tmp_path, capsys
+):
+    folder = {"terms": terms_folder, "fused": fused_folder}[kind]
+    base = [] if kind == "terms" else ["--base_model", "someone/bytes"]
+    command = [str(folder), "--repo_id", "someone/holding", *base]
+    if kind == "terms":
+        hub.asks_of_cards = hub.asks_of_cards - {"base_model"}  # it has none
+    capsys.readouterr()
+    assert publish([*command, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "READY" in said and "terms.csv" not in said
+    assert publish(command) == 0
+    revision = hub.repos["someone/holding"]["commits"][0][0]
+    card = hub.files("someone/holding")["README.md"].decode()
+    assert "**The files hold words of the training notes.**" in card and "invented" in card
+    assert "phrases that annotators marked" in card
+    assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
+    if kind == "terms":
+        assert (
+            "modeling-icd terms build --system icd9cm --dataset mimic3 --dataset_config top50 --data_dir DIR" in card
+        )
+    else:
+        assert "Boosted trees weigh what tables (phrases, titles, neighbours, head)" in card
+    codes = codes_of_published("someone/holding", revision, hub.url, tmp_path)
+    assert len(codes) == 3 and {"term", "title", "attention"} & {
+        s["source"] for code in codes for s in code["evidence"]
+    }
