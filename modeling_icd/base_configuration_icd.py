@@ -32,6 +32,7 @@ FLAT_FILES = (
     "evidence_icd.py",
     "fusion_features_icd.py",
     "fusion_icd.py",
+    "fusion_synonyms_icd.py",
     "fusion_text_icd.py",
     "generative_icd.py",
     "graph_icd.py",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from .fusion_text_icd import Alike, Found, NoteWords, TermFinder, cognate_of
+from .fusion_text_icd import SYNONYMS, Alike, Found, NoteWords, TermFinder, cognate_of
 
 
 FEATURES = (
@@ -36,12 +36,14 @@ FEATURES = (
     *("sibling", "sibling_part", "ahead_of_sibling"),
     # Of the code itself.
     *("log_count", "log_category", "category_share", "unspecified", "length", "last_digit", "has_below", "is_known"),
+    "chapter",
     # Of training notes like this one.
     *("nearest_10", "nearest_50", "nearest_with"),
     # Of the note.
     *("log_length", "num_codes_found", "sum_precision"),
     # Of the titles of the code.
     *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
+    *("title_missing", "title_first", "title_covered", "title_rivals"),
     *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "title_ahead", "category_precision"),
     # Of the head over hidden states.
     *("head_logit", "head_rank", "head_margin"),
@@ -57,10 +59,14 @@ WINDOW, STEP = 14, 7
 """Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
 NOWHERE = (9.0, 2.0, 300.0)
 """Spread, first place and rank of what is not found."""
+LEAST_MEANT = 0.3
+"""How surely a word means one of a title's, for that not to count as missing."""
 LEAST_ALIKE = 0.55
 """How alike two stems are at least, for one to count as a part of the other; see `Alike`."""
 LEAST_COGNATE = 0.7
 """The same of a stem of a note and one of a title, as cognates are written."""
+SYNONYM = 0.9
+"""How alike two words of one meaning are."""
 HEAD_CODES = 30
 """The best codes of the head, all of which are scored."""
 
@@ -76,7 +82,7 @@ class Tables(NamedTuple):
         terms (`tuple`): `(T, V)`, the share of a term's rarity that each of its stems has.
         pair_starts (`(T + 1,)`), pair_codes (`(P,)`): the codes of each term.
         pairs (`(P, 7)`): precision, times tried, times right, notes where it is marked, share of those of this code, stems, rarity.
-        codes (`(C, 8)`): the features from `log_count` to `is_known`.
+        codes (`(C, 9)`): the features from `log_count` to `chapter`.
         category (`(C,)`): its number.
         notes (`tuple`): `(N, V)`, TF-IDF of length 1.
         note_codes (`tuple`): `(N, S)`, of ones.
@@ -170,7 +176,7 @@ class FeatureMaker:
         known = torch.zeros(self.num_known, len(FEATURES))
         known[:, AT["spread"]], known[:, AT["first"]], known[:, AT["title_rank"]] = NOWHERE
         first = AT["log_count"]
-        known[:, first : first + 8] = self.tables.codes[: self.num_known]
+        known[:, first : AT["chapter"] + 1] = self.tables.codes[: self.num_known]
         found = self.finder.find_all(note) if "phrases" in self.parts else []
         shares = self._add_parts(known, note) if "phrases" in self.parts else torch.zeros(0, 0)
         evidence = self._add_terms(known, note, found, shares)
@@ -200,7 +206,7 @@ class FeatureMaker:
         best_at = self._precision_at(found)
         by_code: dict[int, list[_Pair]] = {}
         for match in found:
-            highest = max(best_at[place] for place in match.positions)
+            highest = max(max(best_at[place].values()) for place in match.positions)
             others = self.longer.get(match.term)
             longer = 0.0 if others is None else float(shares[others, note.sentences[match.positions[0]]].max())
             for pair in range(starts[match.term], starts[match.term + 1]):
@@ -215,15 +221,16 @@ class FeatureMaker:
             known[code, [AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
         return {code: [(pair.precision, pair.match.positions) for pair in own] for code, own in by_code.items()}
 
-    def _precision_at(self, found: list[Found]) -> dict[int, float]:
-        """Of each place of a note, the highest precision of a term that is found there."""
-        best_at: dict[int, float] = {}
+    def _precision_at(self, found: list[Found]) -> dict[int, dict[int, float]]:
+        """Of each place of a note the codes of terms that are found there, each with the highest precision of these."""
+        at: dict[int, dict[int, float]] = {}
         for match in found:
-            own = self.pairs[self.pair_starts[match.term] : self.pair_starts[match.term + 1]]
-            highest = max((pair[0] for pair in own), default=0.0)
-            for place in match.positions:
-                best_at[place] = max(best_at.get(place, 0.0), highest)
-        return best_at
+            for pair in range(self.pair_starts[match.term], self.pair_starts[match.term + 1]):
+                code, precision = self.pair_codes[pair], self.pairs[pair][0]
+                for place in match.positions:
+                    own = at.setdefault(place, {})
+                    own[code] = max(own.get(code, 0.0), precision)
+        return at
 
     def _add_parts(self, known: torch.Tensor, note: NoteWords) -> torch.Tensor:
         """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
@@ -235,7 +242,8 @@ class FeatureMaker:
             stem, sentence = note.stems[place], note.sentences[place]
             said[note.ids[place], sentence] = 1.0
             if stem not in self._alike:
-                self._alike[stem] = {**self.alike.find(stem), note.ids[place]: 1.0}
+                same = {self.ids[other]: SYNONYM for other in SYNONYMS.get(stem, ()) if other in self.ids}
+                self._alike[stem] = {**self.alike.find(stem), **same, note.ids[place]: 1.0}
             for other, likeness in self._alike[stem].items():
                 best[other, sentence] = max(best.get((other, sentence), 0.0), likeness)
         like = torch.zeros_like(said)
@@ -309,7 +317,7 @@ class FeatureMaker:
         """The features of a code that no training note has, but for those of its title."""
         row = torch.zeros(len(FEATURES))
         row[AT["spread"]], row[AT["first"]], row[AT["title_rank"]] = NOWHERE
-        row[AT["log_count"] : AT["log_count"] + 8] = self.tables.codes[code]
+        row[AT["log_count"] : AT["chapter"] + 1] = self.tables.codes[code]
         for name in ("log_length", "num_codes_found", "sum_precision"):
             row[AT[name]] = known[0, AT[name]]
         siblings = self.tables.category[: self.num_known] == self.tables.category[code]
@@ -436,13 +444,16 @@ class TitleFinder:
                 found[i] = max(found.get(i, 0.0), 0.9)
             for i, likeness in self.alike.find(cognate_of(stem)).items():
                 found[i] = max(found.get(i, 0.0), 0.9 * likeness)
+            for other in SYNONYMS.get(stem, ()):
+                if other in self.ids:
+                    found[self.ids[other]] = max(found.get(self.ids[other], 0.0), SYNONYM)
             if stem in self.ids:
                 found[self.ids[stem]] = 1.0
             self._known[stem] = found
         return self._known[stem]
 
     def find(
-        self, note: NoteWords, precision: Mapping[int, float]
+        self, note: NoteWords, precision: Mapping[int, Mapping[int, float]]
     ) -> dict[int, tuple[dict[str, float], tuple[int, ...]]]:
         """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
 
@@ -467,6 +478,7 @@ class TitleFinder:
             stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
             places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
             values = self._values(row, float(shares[row]), places, note, precision)
+            values["title_missing"] = sum(float(meant[self.columns[i], best[row]]) < LEAST_MEANT for i in stems)
             category = self.category[code]
             number, highest = seen.get(category, (0, 0.0))
             values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
@@ -493,15 +505,25 @@ class TitleFinder:
                     yield weights, where
 
     def _values(
-        self, row: int, share: float, places: tuple[int, ...], note: NoteWords, precision: Mapping[int, float]
+        self,
+        row: int,
+        share: float,
+        places: tuple[int, ...],
+        note: NoteWords,
+        precision: Mapping[int, Mapping[int, float]],
     ) -> dict[str, float]:
-        at = [precision.get(place, 0.0) for place in places]
+        code = self.codes[row]
+        at = [
+            max((value for other, value in precision.get(place, {}).items() if other != code), default=0.0)
+            for place in places
+        ]
         return {
             "title": share,
             "title_rarity": share**2 * float(self.rarity[row]),
             "title_words": self.starts[row + 1] - self.starts[row],
             "title_source": self.sources[row],
             "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
+            "title_first": places[0] / len(note.stems),
             "title_denied": sum(note.denied[place] for place in places) / len(places),
             "title_competition": max(at),
             "title_explained": sum(value > 0.4 for value in at) / len(at),
@@ -517,6 +539,15 @@ def _add_competition(found: dict[int, tuple[dict[str, float], tuple[int, ...]]])
     for code, (values, places) in found.items():
         others = [rarity for place in places for rarity, other in best[place] if other != code]
         values["title_ahead"] = values["title_rarity"] - max(others, default=0.0)
+    sets = {code: frozenset(places) for code, (_, places) in found.items()}
+    with_place: dict[int, set[int]] = {}
+    for code, places in sets.items():
+        for place in places:
+            with_place.setdefault(place, set()).add(code)
+    for code, (values, places) in found.items():
+        over_all = set.intersection(*(with_place[place] for place in places))
+        values["title_covered"] = sum(len(sets[other]) > len(places) for other in over_all)
+        values["title_rivals"] = len(over_all) - 1
 
 
 def row_starts(lengths: Sequence[int]) -> torch.Tensor:

@@ -46,17 +46,22 @@ class Notes(NamedTuple):
     Args:
         texts (`list[str]`), codes (`list[list[str]]`): of each note.
         phrases (`list[list[tuple[str, str]]]`): of each note, codes with the words that were marked for them.
+        stems (`list[list[str]]`): of each note, as [`StemReader`] gives them.
     """
 
     texts: list[str]
     codes: list[list[str]]
     phrases: list[list[tuple[str, str]]]
+    stems: list[list[str]]
+
+    @classmethod
+    def read(cls, texts: list[str], codes: list[list[str]], phrases: list[list[tuple[str, str]]]) -> "Notes":
+        reader = StemReader()
+        return cls(texts, codes, phrases, [reader.read(text).stems for text in texts])
 
     def take(self, rows: Iterable[int]) -> "Notes":
         rows = list(rows)
-        return Notes(
-            [self.texts[row] for row in rows], [self.codes[row] for row in rows], [self.phrases[row] for row in rows]
-        )
+        return Notes(*([values[row] for row in rows] for values in self))
 
 
 class TitleTerm(NamedTuple):
@@ -138,6 +143,27 @@ def title_terms(
     return list(found.values()), titles
 
 
+def phrases_with_titles(
+    phrases: Iterable[Sequence[tuple[str, str]]], titles: Iterable[TitleTerm]
+) -> list[list[tuple[list[str], list[str]]]]:
+    """Of each note the stems of its marked words, each with those of the title of their code: from these is learned what a word
+    stands for in titles, such as `carcinoma` for `malignant neoplasm`."""
+    title_of: dict[str, list[str]] = {}
+    for term in titles:
+        if term.source == 0 and len(term.stems) > len(title_of.get(term.code, ())):
+            title_of[term.code] = sorted(term.stems)
+    reader, left_out = StemReader(), small_stems() | set(SENTENCE_ENDS)
+    found = []
+    for of_note in phrases:
+        pairs = [
+            ([stem for stem in reader.read(phrase).stems if stem not in left_out], title_of[code])
+            for code, phrase in of_note
+            if code in title_of
+        ]
+        found.append([(own, title) for own, title in pairs if own])
+    return found
+
+
 def _codes_of(code: str, below: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
     """The codes that a title of another edition may be one of; `below` has the codes by their first letters."""
     own = below.get(code, []) if len(code) > 3 else [f"{code}.9", f"{code}.90"]
@@ -173,7 +199,7 @@ class Knowledge:
         self.labels = [*labels, *sorted({term.code for term in titles} - known)]
         self.ids = {code: i for i, code in enumerate(self.labels)}
         self.reader, self.small = StemReader(), small_stems()
-        self.stems_of_notes = [self.reader.read(text).stems for text in notes.texts]
+        self.stems_of_notes = notes.stems
         self.terms = self._marked_terms(notes)
         self.stems = self._vocabulary()
         self.stem_ids = {stem: i for i, stem in enumerate(self.stems)}
@@ -324,6 +350,7 @@ class Knowledge:
                 int(code[-1]) if code[-1].isdigit() else 10,
                 code in above or f"{code}." in above,
                 i < self.num_known,
+                ord(code[0]),
             )
             for i, code in enumerate(self.labels)
         ]

@@ -124,6 +124,16 @@ def learn_translations(aligned: Iterable[Sequence[tuple[list[str], list[str]]]])
     return _first_model(pairs) if pairs else Translations({})
 
 
+def joined(first: Translations, second: Translations) -> Translations:
+    """What either says that stems mean: of what both say the higher share."""
+    shares = {stem: dict(of_stem) for stem, of_stem in first.shares.items()}
+    for stem, of_stem in second.shares.items():
+        own = shares.setdefault(stem, {})
+        for other, share in of_stem.items():
+            own[other] = max(own.get(other, 0.0), share)
+    return Translations(shares)
+
+
 def project_phrase(
     span: tuple[int, int],
     text: str,

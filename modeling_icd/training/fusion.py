@@ -29,12 +29,21 @@ from ..fusion_text_icd import StemReader
 from ..inference.loading import load_config
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from ..knowledge.coder import marked_phrases
-from ..knowledge.fusion_tables import Knowledge, Notes, TitleTerm, small_stems, title_terms, token_bytes
+from ..knowledge.fusion_tables import (
+    Knowledge,
+    Notes,
+    TitleTerm,
+    phrases_with_titles,
+    small_stems,
+    title_terms,
+    token_bytes,
+)
 from ..knowledge.spanish_titles import spanish_titles
 from ..knowledge.translations import (
     align_notes,
     aligned_passages,
     aligned_titles,
+    joined,
     learn_translations,
     project_phrase,
 )
@@ -229,7 +238,7 @@ class Fusion:
             [(code, span if isinstance(span, str) else " ".join(text[a:b] for a, b in span)) for code, span in of_note]
             for text, of_note in zip(texts, spans, strict=True)
         ]
-        self.notes = Notes(texts, codes, phrases)
+        self.notes = Notes.read(texts, codes, phrases)
         names = builder.info.features["codes"].feature.names
         own = {code for of_note in codes for code in of_note}
         self.titles: list[TitleTerm] = []
@@ -241,8 +250,8 @@ class Fusion:
                 [code for code in names if code in own], model_args.new_codes, others
             )
             self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
+        self.phrases_with_titles = phrases_with_titles(phrases, self.titles)
         self.order = {code: i for i, code in enumerate(names)}
-        self.reader = StemReader()
 
     def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
         """Learn what words mean; or, where no evidence is marked, bring over that of the other language. Returns the evidence."""
@@ -288,17 +297,22 @@ class Fusion:
         notes = self.notes.take(learned)
         labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
         translations = None
-        if self.aligned is not None and self.titles:
-            translations = learn_translations([*(self.aligned[row] for row in learned), self.aligned_titles])
+        if self.titles:
+            aligned = [] if self.aligned is None else [*(self.aligned[row] for row in learned), self.aligned_titles]
+            translations = joined(
+                learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
+            )
         return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
 
-    def features(self, materials: Materials, texts: Sequence[str], head_logits: torch.Tensor | None) -> list[Scored]:
+    def features(
+        self, materials: Materials, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
+    ) -> list[Scored]:
         """The features of notes, by the tables of others."""
         knowledge = materials.knowledge
         maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, self.model_args.parts)
         return [
-            maker.make(self.reader.read(text).stems, None if head_logits is None else head_logits[row])
-            for row, text in enumerate(texts)
+            maker.make(stems, None if head_logits is None else head_logits[row])
+            for row, stems in enumerate(stems_of_notes)
         ]
 
     def fold_features(self) -> tuple[list[list[Scored]], list[Knowledge]]:
@@ -310,7 +324,7 @@ class Fusion:
             learned = [row for row in range(len(self.notes.texts)) if row not in left_out]
             head_logits = self.heads.scores(fold, learned, rows) if self.has_head else None
             materials = self.materials(learned)
-            scored.append(self.features(materials, [self.notes.texts[row] for row in rows], head_logits))
+            scored.append(self.features(materials, [self.notes.stems[row] for row in rows], head_logits))
             known.append(materials.knowledge)
             print(
                 f"Fold {fold + 1} of {len(self.folds)}: {counted(len(rows), 'note')}, {time.monotonic() - started:.0f} s.",

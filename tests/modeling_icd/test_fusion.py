@@ -1,12 +1,14 @@
 """A fused model: what it reads of a note, what its features may know, its folder, and its training from the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -17,11 +19,12 @@ from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, 
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
 from modeling_icd.fusion_text_icd import Alike, StemReader, TokenText, cognate_of
 from modeling_icd.inference.loop import logits_of_notes
-from modeling_icd.knowledge.fusion_tables import Knowledge, Notes, TitleTerm, token_bytes
+from modeling_icd.knowledge.fusion_tables import Knowledge, Notes, TitleTerm, phrases_with_titles, token_bytes
 from modeling_icd.knowledge.translations import (
     Translations,
     align_notes,
     aligned_passages,
+    joined,
     learn_translations,
     project_phrase,
 )
@@ -76,7 +79,7 @@ def backbone(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def knowledge() -> Knowledge:
     shares = Translations({"fiebr": {"fever": 0.9}})
-    return Knowledge(Notes(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
+    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
 
 
 def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> dict[str, torch.Tensor]:
@@ -149,11 +152,11 @@ def test_features_of_terms_by_hand(knowledge):
 
 def test_a_phrase_of_the_note_alone_is_no_feature():
     """What a fold looks up is of the others: a phrase that no other note has gives nothing."""
-    others = Knowledge(Notes(TEXTS[:3], CODES[:3], PHRASES[:3]), LABELS)
+    others = Knowledge(Notes.read(TEXTS[:3], CODES[:3], PHRASES[:3]), LABELS)
     text = "Epistaxis franca"
     assert features(others, text).get("R50.9", torch.zeros(len(FEATURES)))[AT["precision"]] == 0
     own = [*PHRASES[:2], [("R50.9", "epistaxis franca")]]
-    with_it = Knowledge(Notes([*TEXTS[:2], text], [*CODES[:2], ["R50.9"]], own), LABELS)
+    with_it = Knowledge(Notes.read([*TEXTS[:2], text], [*CODES[:2], ["R50.9"]], own), LABELS)
     assert features(with_it, text)["R50.9"][AT["precision"]] > 0
 
 
@@ -163,6 +166,48 @@ def test_titles_are_found_by_translation_and_by_cognates(knowledge):
     assert found["J18.9"][AT["title"]] == pytest.approx(0.9)  # no training note has the code
     assert found["J18.9"][AT["is_known"]] == 0
     assert found["R50.9"][AT["title"]] > 0.6
+
+
+def test_words_of_one_meaning_count_as_alike():
+    titles = [TitleTerm("C22.9", frozenset({"liver", "neoplasm"}), 0)]
+    notes = Notes.read(["Metástasis hepáticas.", "Sin hallazgos."], [["C78.7"], []], [[("C78.7", "metástasis hepáticas")], []])
+    found = features(Knowledge(notes, ["C78.7"], titles), "Tumor de hígado con metástasis")
+    assert (found["C78.7"][AT["precision"]], found["C78.7"][AT["part"]]) == (0, 0.5)  # `hígado` is not `hepáticas`
+    assert found["C78.7"][AT["like"]] == pytest.approx(0.95)  # but means it: (1 + 0.9) / 2
+    assert found["C22.9"][AT["title"]] == pytest.approx(0.9)
+
+
+def test_titles_are_compared_with_each_other():
+    titles = [
+        TitleTerm("M25.569", frozenset({"pain", "kne"}), 0),
+        TitleTerm("M25.561", frozenset({"pain", "kne", "right"}), 0),
+    ]
+    knowledge = Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, titles)
+    plain = features(knowledge, "Dolor en la rodilla")
+    assert plain["M25.569"][AT["title_missing"]] == 0
+    assert plain["M25.561"][AT["title_missing"]] == 1  # the side
+    assert (plain["M25.569"][AT["title_covered"]], plain["M25.569"][AT["title_rivals"]]) == (0, 1)
+    right = features(knowledge, "Dolor en la rodilla derecha")
+    assert right["M25.569"][AT["title_covered"]] == 1  # the longer title takes all of its words
+    assert (right["M25.561"][AT["title_covered"]], right["M25.561"][AT["title_missing"]]) == (0, 0)
+
+
+def test_what_speaks_against_a_title_is_said_by_other_codes(knowledge):
+    found = features(knowledge, "Fiebre")["R50.9"]
+    assert found[AT["precision"]] > 0.5  # its own phrase is in the same place, and is no rival
+    assert found[AT["title_competition"]] == 0
+
+
+def test_what_marked_words_stand_for_in_titles():
+    titles = [TitleTerm("C17.1", frozenset({"malign", "neoplasm", "jejunum"}), 0), TitleTerm("K63.9", frozenset({"x"}), 1)]
+    (pairs, nothing) = phrases_with_titles([[("C17.1", "Carcinoma de yeyuno"), ("K63.9", "lesión")], []], titles)
+    assert pairs == [(["carcinom", "yeyun"], ["jejunum", "malign", "neoplasm"])]
+    assert nothing == []
+    learned = learn_translations([pairs] * 3)
+    assert "malign" in learned.shares["carcinom"]
+    both = joined(learned, Translations({"carcinom": {"carcinom": 1.0}, "fiebr": {"fever": 0.8}}))
+    assert both.shares["carcinom"].keys() == learned.shares["carcinom"].keys() | {"carcinom"}
+    assert both.shares["fiebr"] == {"fever": 0.8}
 
 
 def test_each_part_can_be_left_out(knowledge):
@@ -311,16 +356,20 @@ def test_the_other_language_has_the_same_notes():
         rows_in_other([3, 4], [1, 2, 3], "diagnoses_en")
 
 
-def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path):
-    def digest(text="Fever.", **options) -> str:
+def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path, backbone):
+    def digest(text="Fever.", backbone="", **options) -> str:
         notes = Dataset.from_dict({"hadm_id": [1, 2], "text": [text, "Pain."], "codes": [["R50.9"], ["R52"]]})
         args = ICDTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
         return HeadTraining(
-            ModelArguments("direct", ""), DataArguments("codiesp", "x"), args, "", None, tmp_path, notes
+            ModelArguments("direct", backbone), DataArguments("codiesp", "x"), args, backbone, None, tmp_path, notes
         )._digest([0], [1])
 
     assert digest() == digest(threshold_rule="per_code") == digest(logging_steps=7)
     assert len({digest(), digest("Cough."), digest(weight_decay=0.3), digest(gradient_accumulation_steps=2)}) == 4
+    moved, other = (shutil.copytree(backbone, tmp_path / name) for name in ("moved", "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, other / "model.safetensors")
+    assert digest(backbone=str(moved)) == digest(backbone=backbone) != digest(backbone=str(other))
 
 
 def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
