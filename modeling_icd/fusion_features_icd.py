@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from .fusion_text_icd import SYNONYMS, Alike, Found, NoteWords, TermFinder, cognate_of
+from .fusion_tables_icd import Tables, sparse_rows
+from .fusion_text_icd import SYNONYM, SYNONYMS, Alike, Found, NoteWords, TermFinder
+from .fusion_titles_icd import TitleFinder
 
 
 FEATURES = (
@@ -29,7 +31,7 @@ FEATURES = (
         "competition",
         "repeated",
     ),
-    *("covered_share", "longer", "longer_at_best"),
+    *("covered_share", "longer", "longer_at_best", "clean_precision", "log_clean_tried", "clean_found"),
     # Of those of which a sentence has a part, by stems and by stems like them.
     *("part", "part_precision", "part_rarity", "like", "like_precision"),
     # Of the other codes of its category.
@@ -43,7 +45,7 @@ FEATURES = (
     *("log_length", "num_codes_found", "sum_precision"),
     # Of the titles of the code.
     *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
-    *("title_missing", "title_first", "title_covered", "title_rivals"),
+    *("title_missing", "title_first", "title_covered", "title_rivals", "title_sure", "title_word_rarity"),
     *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "title_ahead", "category_precision"),
     # Of the head over hidden states.
     *("head_logit", "head_rank", "head_margin"),
@@ -51,64 +53,14 @@ FEATURES = (
 AT = {name: place for place, name in enumerate(FEATURES)}
 PARTS = ("phrases", "titles", "neighbours", "head")
 """What can be left out: terms of training notes, titles, training notes like this one, the head over hidden states."""
-LEAST_TITLE = 0.6
-"""Of a title's stems, weighed by their rarity, the share that a note must have close together."""
-MOST_TITLES, MOST_NEW = 400, 60
-"""Titles that are looked at in a note, and codes that no training note has, at most."""
-WINDOW, STEP = 14, 7
-"""Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
 NOWHERE = (9.0, 2.0, 300.0)
 """Spread, first place and rank of what is not found."""
-LEAST_MEANT = 0.3
-"""How surely a word means one of a title's, for that not to count as missing."""
+MOST_NEW = 60
+"""Codes that no training note has and that are scored in a note, at most."""
 LEAST_ALIKE = 0.55
 """How alike two stems are at least, for one to count as a part of the other; see `Alike`."""
-LEAST_COGNATE = 0.7
-"""The same of a stem of a note and one of a title, as cognates are written."""
-SYNONYM = 0.9
-"""How alike two words of one meaning are."""
 HEAD_CODES = 30
 """The best codes of the head, all of which are scored."""
-
-
-class Tables(NamedTuple):
-    """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
-    training notes, E stems of titles, U titles; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
-    and `values`.
-
-    Args:
-        stems (`list[str]`): the first stands for those that are not known.
-        rarity (`(V,)`): the log of the inverse share of training notes with a stem, plus 1.
-        terms (`tuple`): `(T, V)`, the share of a term's rarity that each of its stems has.
-        pair_starts (`(T + 1,)`), pair_codes (`(P,)`): the codes of each term.
-        pairs (`(P, 7)`): precision, times tried, times right, notes where it is marked, share of those of this code, stems, rarity.
-        codes (`(C, 9)`): the features from `log_count` to `chapter`.
-        category (`(C,)`): its number.
-        notes (`tuple`): `(N, V)`, TF-IDF of length 1.
-        note_codes (`tuple`): `(N, S)`, of ones.
-        title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
-        titles (`tuple`): `(U, E)`, as `terms`.
-        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
-            title in another language.
-        translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
-    """
-
-    stems: list[str]
-    rarity: torch.Tensor
-    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    pair_starts: torch.Tensor
-    pair_codes: torch.Tensor
-    pairs: torch.Tensor
-    codes: torch.Tensor
-    category: torch.Tensor
-    notes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    note_codes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    title_stems: list[str]
-    title_rarity: torch.Tensor
-    titles: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    title_codes: torch.Tensor
-    title_sources: torch.Tensor
-    translations: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Scored(NamedTuple):
@@ -124,14 +76,6 @@ class Scored(NamedTuple):
     codes: torch.Tensor
     features: torch.Tensor
     evidence: dict[int, list[tuple[float, tuple[int, ...]]]]
-
-
-def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
-    """A matrix with few entries, as torch multiplies it."""
-    starts, columns, values = rows
-    numbers = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
-    places = torch.stack([numbers, columns.long()])
-    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns), check_invariants=False).coalesce()
 
 
 def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
@@ -369,7 +313,9 @@ def _of_terms(
 ) -> dict[str, float]:
     """The features of the terms of one code."""
     best = max(own, key=_worth)
-    _, tried, right, marked, share, words, rarity = stats[best.pair]
+    _, tried, right, marked, share, words, rarity, *_ = stats[best.pair]
+    clean = [pair for pair in own if is_clean(pair.match)]
+    cleanest = max(clean, key=lambda pair: stats[pair.pair][7], default=None)
     by_term = {pair.match.term: pair.precision for pair in own}
     missed = 1.0
     for precision in by_term.values():
@@ -399,168 +345,18 @@ def _of_terms(
         "covered_share": sum(covered) / len(covered),
         "longer": min(pair.longer for pair in own),
         "longer_at_best": min(pair.longer for pair in own if pair.pair == best.pair),
+        "clean_precision": stats[cleanest.pair][7] if cleanest else 0.0,
+        "log_clean_tried": log1p(stats[cleanest.pair][8]) if cleanest else 0.0,
+        "clean_found": len(clean),
     }
+
+
+def is_clean(match: Found) -> bool:
+    """Whether a term is said for itself: neither denied, nor of a relative, nor within a longer term."""
+    return not (match.is_covered or match.is_denied or match.is_of_family)
 
 
 def _worth(pair: _Pair) -> tuple[float, float]:
     """By which the best of a code's terms is chosen."""
     of_place = 0.5 if pair.match.is_covered else 1.0
     return pair.precision * of_place / (0.8 + 0.2 * pair.match.spread), -pair.match.spread
-
-
-class TitleFinder:
-    """Looks for titles: in windows of a sentence, each the stems of titles that its words mean."""
-
-    def __init__(self, tables: Tables):
-        self.tables = tables
-        self.ids = {stem: i for i, stem in enumerate(tables.title_stems)}
-        self.cognates: dict[str, list[int]] = {}
-        for i, stem in enumerate(tables.title_stems):
-            if len(cognate_of(stem)) >= 4:
-                self.cognates.setdefault(cognate_of(stem), []).append(i)
-        self.alike = Alike([cognate_of(stem) for stem in tables.title_stems], LEAST_COGNATE)
-        self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
-        starts, columns, _ = tables.titles
-        self.starts, self.columns = starts.tolist(), columns.tolist()
-        self.codes, self.sources, self.category = (
-            tensor.tolist() for tensor in (tables.title_codes, tables.title_sources, tables.category)
-        )
-        rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
-        sums = torch.zeros(len(starts) - 1).index_add(0, rows, tables.title_rarity[columns.long()])
-        self.rarity = sums  # (U,)
-        self._known: dict[str, dict[int, float]] = {}
-
-    def meanings(self, stem: str, number: int) -> dict[int, float]:
-        """The stems of titles that a stem of a note means, each with a weight in [0, 1].
-
-        Args:
-            number (`int`): of the stem among those that are known; 0: of none.
-        """
-        if stem not in self._known:
-            starts, columns, values = self.tables.translations
-            own = range(int(starts[number]), int(starts[number + 1])) if number else ()
-            found = {int(columns[i]): min(1.0, 1.5 * float(values[i])) for i in own}
-            for i in self.cognates.get(cognate_of(stem), ()):
-                found[i] = max(found.get(i, 0.0), 0.9)
-            for i, likeness in self.alike.find(cognate_of(stem)).items():
-                found[i] = max(found.get(i, 0.0), 0.9 * likeness)
-            for other in SYNONYMS.get(stem, ()):
-                if other in self.ids:
-                    found[self.ids[other]] = max(found.get(self.ids[other], 0.0), SYNONYM)
-            if stem in self.ids:
-                found[self.ids[stem]] = 1.0
-            self._known[stem] = found
-        return self._known[stem]
-
-    def find(
-        self, note: NoteWords, precision: Mapping[int, Mapping[int, float]]
-    ) -> dict[int, tuple[dict[str, float], tuple[int, ...]]]:
-        """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
-
-        Args:
-            precision (`Mapping[int, float]`): see `FeatureMaker`.
-        """
-        windows = list(self._windows(note))
-        if not windows:
-            return {}
-        meant = torch.zeros(len(self.ids), len(windows))
-        for column, (weights, _) in enumerate(windows):
-            meant[list(weights), column] = torch.tensor(list(weights.values()))
-        shares, best = (self.matrix @ meant).max(dim=1)  # (U,)
-        rows = (shares > LEAST_TITLE).nonzero().flatten()
-        worth = shares[rows] ** 2 * self.rarity[rows]
-        found: dict[int, tuple[dict[str, float], tuple[int, ...]]] = {}
-        seen: dict[int, tuple[int, float]] = {}
-        for row in rows[worth.argsort(descending=True, stable=True)][:MOST_TITLES].tolist():
-            code = self.codes[row]
-            if code in found:
-                continue
-            stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
-            places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
-            values = self._values(row, float(shares[row]), places, note, precision)
-            values["title_missing"] = sum(float(meant[self.columns[i], best[row]]) < LEAST_MEANT for i in stems)
-            category = self.category[code]
-            number, highest = seen.get(category, (0, 0.0))
-            values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
-            seen[category] = (number + 1, max(highest, values["title_rarity"]))
-            found[code] = values, places
-        _add_competition(found)
-        return found
-
-    def _windows(self, note: NoteWords):
-        """Of each window the stems of titles that its words mean, with their weights, and where each stands."""
-        sentences: dict[int, list[int]] = {}
-        for place, is_content in enumerate(note.is_content):
-            if is_content:
-                sentences.setdefault(note.sentences[place], []).append(place)
-        for places in sentences.values():
-            for start in range(0, max(1, len(places) - WINDOW + STEP), STEP):
-                weights: dict[int, float] = {}
-                where: dict[int, int] = {}
-                for place in places[start : start + WINDOW]:
-                    for stem, weight in self.meanings(note.stems[place], note.ids[place]).items():
-                        if weight > weights.get(stem, 0.0):
-                            weights[stem], where[stem] = weight, place
-                if weights:
-                    yield weights, where
-
-    def _values(
-        self,
-        row: int,
-        share: float,
-        places: tuple[int, ...],
-        note: NoteWords,
-        precision: Mapping[int, Mapping[int, float]],
-    ) -> dict[str, float]:
-        code = self.codes[row]
-        at = [
-            max((value for other, value in precision.get(place, {}).items() if other != code), default=0.0)
-            for place in places
-        ]
-        return {
-            "title": share,
-            "title_rarity": share**2 * float(self.rarity[row]),
-            "title_words": self.starts[row + 1] - self.starts[row],
-            "title_source": self.sources[row],
-            "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
-            "title_first": places[0] / len(note.stems),
-            "title_denied": sum(note.denied[place] for place in places) / len(places),
-            "title_competition": max(at),
-            "title_explained": sum(value > 0.4 for value in at) / len(at),
-        }
-
-
-def _add_competition(found: dict[int, tuple[dict[str, float], tuple[int, ...]]]) -> None:
-    """How much rarer the words of a title are than those of the best other title that some of the same words say."""
-    best: dict[int, list[tuple[float, int]]] = {}
-    for code, (values, places) in found.items():
-        for place in places:
-            best[place] = sorted([*best.get(place, []), (values["title_rarity"], code)], reverse=True)[:2]
-    for code, (values, places) in found.items():
-        others = [rarity for place in places for rarity, other in best[place] if other != code]
-        values["title_ahead"] = values["title_rarity"] - max(others, default=0.0)
-    sets = {code: frozenset(places) for code, (_, places) in found.items()}
-    with_place: dict[int, set[int]] = {}
-    for code, places in sets.items():
-        for place in places:
-            with_place.setdefault(place, set()).add(code)
-    for code, (values, places) in found.items():
-        over_all = set.intersection(*(with_place[place] for place in places))
-        values["title_covered"] = sum(len(sets[other]) > len(places) for other in over_all)
-        values["title_rivals"] = len(over_all) - 1
-
-
-def row_starts(lengths: Sequence[int]) -> torch.Tensor:
-    """Where the rows of a matrix with few entries begin, `(rows + 1,)`, from how many entries each has."""
-    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).int()
-
-
-def unpack(letters: torch.Tensor, starts: torch.Tensor) -> list[bytes]:
-    """The byte strings that [`pack`] joined."""
-    joined, bounds = bytes(letters.tolist()), starts.tolist()
-    return [joined[start:end] for start, end in pairwise(bounds)]
-
-
-def pack(parts: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Byte strings as tensors: their bytes, and where each begins."""
-    return torch.tensor(list(b"".join(parts)), dtype=torch.uint8), row_starts([len(part) for part in parts])

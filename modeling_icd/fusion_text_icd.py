@@ -154,6 +154,8 @@ def _folded(text: str) -> tuple[str, Sequence[int]]:
 
 SYNONYMS = _synonyms()
 """Of a stem those of other words of its meaning; see fusion_synonyms_icd.py."""
+SYNONYM = 0.9
+"""How alike two words of one meaning are."""
 
 
 class TokenText:

@@ -23,8 +23,9 @@ from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.counts import counted
 
 from ..evaluation.decisions import check_notes, fit_decision
-from ..fusion_features_icd import PARTS, FeatureMaker, Scored, pack
+from ..fusion_features_icd import PARTS, FeatureMaker, Scored
 from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, tree_sums
+from ..fusion_tables_icd import pack
 from ..fusion_text_icd import StemReader
 from ..inference.loading import load_config
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
@@ -40,12 +41,11 @@ from ..knowledge.fusion_tables import (
 )
 from ..knowledge.spanish_titles import spanish_titles
 from ..knowledge.translations import (
+    PhraseProjector,
     align_notes,
-    aligned_passages,
     aligned_titles,
     joined,
     learn_translations,
-    project_phrase,
 )
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .config_files import USAGE
@@ -271,11 +271,10 @@ class Fusion:
         translations = learn_translations(align_notes(other_texts, texts, small))
         reader, brought, total, found = StemReader(), [], 0, 0
         for own, theirs, of_note in zip(texts, other_texts, marked_phrases(other, builder), strict=True):
-            passages = aligned_passages(theirs, own, reader)
+            projector = PhraseProjector(theirs, own, translations, small, reader)
             projected = []
             for code, places in of_note:
-                span = min(start for start, _ in places), max(end for _, end in places)
-                phrase = project_phrase(span, theirs, own, passages, translations, reader)
+                phrase = projector.find(places)
                 total += 1
                 if phrase is not None:
                     found += 1

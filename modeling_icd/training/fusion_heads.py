@@ -121,7 +121,6 @@ class HeadTraining:
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-
     def _backbone_digest(self) -> str:
         """What tells the backbone: of a folder its weights and configuration, wherever it lies; of a model on the Hub its id."""
         if self._digest_of_backbone is None:

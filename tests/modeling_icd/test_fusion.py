@@ -15,18 +15,26 @@ from transformers import AutoModel, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from modeling_icd import FusionForICD, ICDCodingPipeline
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.extras.onnx import export_onnx
-from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
+from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
+from modeling_icd.fusion_tables_icd import pack
 from modeling_icd.fusion_text_icd import Alike, StemReader, TokenText, cognate_of
 from modeling_icd.inference.loop import logits_of_notes
-from modeling_icd.knowledge.fusion_tables import Knowledge, Notes, TitleTerm, phrases_with_titles, token_bytes
+from modeling_icd.knowledge.fusion_tables import (
+    Knowledge,
+    Notes,
+    TitleTerm,
+    categories_of,
+    phrases_with_titles,
+    procedure_headings,
+    token_bytes,
+)
 from modeling_icd.knowledge.translations import (
+    PhraseProjector,
     Translations,
     align_notes,
-    aligned_passages,
     joined,
     learn_translations,
-    project_phrase,
 )
 from modeling_icd.publishing.folder import refuse_holding_notes
 from modeling_icd.sharing_icd import seal_training_data
@@ -170,7 +178,9 @@ def test_titles_are_found_by_translation_and_by_cognates(knowledge):
 
 def test_words_of_one_meaning_count_as_alike():
     titles = [TitleTerm("C22.9", frozenset({"liver", "neoplasm"}), 0)]
-    notes = Notes.read(["Metástasis hepáticas.", "Sin hallazgos."], [["C78.7"], []], [[("C78.7", "metástasis hepáticas")], []])
+    notes = Notes.read(
+        ["Metástasis hepáticas.", "Sin hallazgos."], [["C78.7"], []], [[("C78.7", "metástasis hepáticas")], []]
+    )
     found = features(Knowledge(notes, ["C78.7"], titles), "Tumor de hígado con metástasis")
     assert (found["C78.7"][AT["precision"]], found["C78.7"][AT["part"]]) == (0, 0.5)  # `hígado` is not `hepáticas`
     assert found["C78.7"][AT["like"]] == pytest.approx(0.95)  # but means it: (1 + 0.9) / 2
@@ -192,6 +202,33 @@ def test_titles_are_compared_with_each_other():
     assert (right["M25.561"][AT["title_covered"]], right["M25.561"][AT["title_missing"]]) == (0, 0)
 
 
+def test_a_term_is_said_cleanly_where_nothing_takes_it_away():
+    texts = ["Fiebre.", "Fiebre.", "Sin fiebre.", "Niega fiebre.", "Fiebre."]
+    codes = [["R50.9"], ["R50.9"], [], [], ["R50.9"]]
+    phrases = [[("R50.9", "fiebre")], [], [], [], []]
+    knowledge = Knowledge(Notes.read(texts, codes, phrases), ["R50.9"])
+    said, denied = (features(knowledge, text)["R50.9"] for text in ("Fiebre", "No tiene fiebre"))
+    # Four notes beside the one that marks it: two are right, and two deny it. The prior is worth two notes.
+    prior = float(said[AT["clean_precision"]]) * (2 + 2) / 2 - 1  # (2 right + 2 * prior) / (2 tried + 2)
+    assert said[AT["precision"]] == pytest.approx((2 + 2 * prior) / (4 + 2))
+    assert said[AT["log_clean_tried"]] == pytest.approx(torch.log(torch.tensor(3.0)).item())
+    assert (said[AT["clean_found"]], denied[AT["clean_found"]], denied[AT["clean_precision"]]) == (1, 0, 0)
+
+
+def test_procedures_have_headings_and_tables():
+    titles = {
+        "0TTB0ZZ": "Resection of Bladder, Open Approach",
+        "0TTB4ZZ": "Resection of Bladder, Percutaneous Endoscopic Approach",
+        "BW2400Z": "Computerized Tomography of Chest using High Osmolar Contrast, Unenhanced",
+        "BW24YZZ": "Computerized Tomography of Chest using Other Contrast",
+        "I10": "Essential hypertension",
+    }
+    headings = {"0TTB": "Resection of Bladder", "BW24": "Computerized Tomography of Chest"}
+    assert procedure_headings(titles) == headings
+    assert categories_of(["0TTB", "0TT10ZZ", "BW24"]) == {"0TTB": "0TT-", "0TT10ZZ": "0TT-", "BW24": "BW2-"}
+    assert categories_of(["E11.9", "I10"]) == {"E11.9": "E11", "I10": "I10"}
+
+
 def test_what_speaks_against_a_title_is_said_by_other_codes(knowledge):
     found = features(knowledge, "Fiebre")["R50.9"]
     assert found[AT["precision"]] > 0.5  # its own phrase is in the same place, and is no rival
@@ -199,7 +236,10 @@ def test_what_speaks_against_a_title_is_said_by_other_codes(knowledge):
 
 
 def test_what_marked_words_stand_for_in_titles():
-    titles = [TitleTerm("C17.1", frozenset({"malign", "neoplasm", "jejunum"}), 0), TitleTerm("K63.9", frozenset({"x"}), 1)]
+    titles = [
+        TitleTerm("C17.1", frozenset({"malign", "neoplasm", "jejunum"}), 0),
+        TitleTerm("K63.9", frozenset({"x"}), 1),
+    ]
     (pairs, nothing) = phrases_with_titles([[("C17.1", "Carcinoma de yeyuno"), ("K63.9", "lesión")], []], titles)
     assert pairs == [(["carcinom", "yeyun"], ["jejunum", "malign", "neoplasm"])]
     assert nothing == []
@@ -336,9 +376,13 @@ def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over
     assert max(words.shares["fiebr"], key=words.shares["fiebr"].get) == "fever"
     assert max(words.shares["dolor"], key=words.shares["dolor"].get) == "pain"
     reader = StemReader()
-    passages = aligned_passages(spanish[0], english[0], reader)
+    projector = PhraseProjector(spanish[0], english[0], words, small, reader)
     start = spanish[0].index("Fiebre")
-    assert project_phrase((start, start + 6), spanish[0], english[0], passages, words, reader) == "fever"
+    assert projector.find([[start, start + 6]]) == "fever"
+    assert projector.find([[0, 15]]) == "Headache pain"
+    # Words that are not together: `Dolor` of the first sentence and `alta` of the second, without those between.
+    assert projector.find([[0, 5], [start, start + 6]]) == "pain fever"
+    assert PhraseProjector("Tos seca.", "Nothing.", words, small, reader).find([[0, 3]]) is None
 
 
 def test_folds_are_drawn_by_patient():
