@@ -57,6 +57,10 @@ from .run import find_backbone, notes_to_learn, open_folders, parse, remember_no
 from .saving import save_run
 
 
+DECISION_GROUPS = 5
+"""Groups of folds, at most; the scores of each, by trees of the others, are what the threshold is chosen on."""
+
+
 @dataclass
 class FusionArguments(ModelArguments):
     """The options of a fused model, beside those of its head over hidden states."""
@@ -358,19 +362,20 @@ class Fusion:
         labels: Mapping[str, int],
         training_data: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """How scores become codes, chosen on the notes of each fold as trees of the other folds score them."""
+        """How scores become codes, chosen on the notes of some folds as trees of the other folds score them."""
         head: Any = model.score
         logits = np.tile(head.untold().numpy(), (len(self.notes.texts), 1))
-        for fold, rows in enumerate(self.folds):
-            trees = fit_trees(
-                [p for other, p in enumerate(parts) if other != fold], self.model_args.num_fits, self.args.seed
-            )
-            column = torch.tensor([labels.get(code, -1) for code in known[fold].labels])
-            for row, each in zip(rows, scored[fold], strict=True):
-                columns = column[each.codes]
-                logits[row, columns[columns >= 0].numpy()] = (
-                    tree_sums(trees, each.features).float()[columns >= 0].numpy()
-                )
+        num_groups = min(DECISION_GROUPS, len(self.folds))
+        for group in range(num_groups):
+            others = [part for fold, part in enumerate(parts) if fold % num_groups != group]
+            trees = fit_trees(others, self.model_args.num_fits, self.args.seed)
+            for fold in range(group, len(self.folds), num_groups):
+                column = torch.tensor([labels.get(code, -1) for code in known[fold].labels])
+                for row, each in zip(self.folds[fold], scored[fold], strict=True):
+                    columns = column[each.codes]
+                    logits[row, columns[columns >= 0].numpy()] = (
+                        tree_sums(trees, each.features).float()[columns >= 0].numpy()
+                    )
         gold = [[labels[code] for code in codes] for codes in self.notes.codes]
         check_notes(gold, self.args, [0] * len(gold))
         counts = [training_data["code_counts"].get(code, 0) for code in labels]
