@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ..fusion_features_icd import AT, FEATURES, Scored
 
 
-NUM_TREES, LEARNING_RATE, NUM_LEAVES, LEAST_ROWS, PENALTY, FEATURE_SHARE = 120, 0.08, 8, 30, 5.0, 0.5
+NUM_TREES, LEARNING_RATE, NUM_LEAVES, LEAST_ROWS, PENALTY, FEATURE_SHARE = 160, 0.05, 48, 8, 5.0, 0.3
 EASY_SHARE = 0.3
 """Share of the rows that are learned from, each with more weight, of codes that hardly anything in a note speaks for."""
 
