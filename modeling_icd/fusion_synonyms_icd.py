@@ -1,6 +1,6 @@
 """Words of English and Spanish that say one thing in a note and in a title: an organ and its adjective, a finding and its adjective.
 
-`riñón`, `renal` and `kidney` count as one word, so that `metástasis hígado` is found where `metástasis hepática` was marked, and both
+`hígado`, `hepático` and `liver` count as alike, so that `metástasis hígado` is found where `metástasis hepática` was marked, and both
 where a title has `liver`. Each line is of one meaning. Words that are told apart by codes, such as mass, neoplasm and carcinoma,
 stand on lines of their own; words of several meanings, such as `vesícula`, are left out.
 """
@@ -98,7 +98,6 @@ carcinoma cáncer cancer adenocarcinoma canceroso
 malignant maligno malignancy malignidad
 benign benigno
 metastasis metástasis metastásico metastático metastatic
-
 cyst quiste quístico cystic
 hemorrhage hemorragia hemorrágico hemorrhagic sangrado sangrante bleeding
 fracture fractura fracturado fractured

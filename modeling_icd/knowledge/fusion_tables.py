@@ -65,7 +65,12 @@ class Notes(NamedTuple):
 
     def take(self, rows: Iterable[int]) -> "Notes":
         rows = list(rows)
-        return Notes(*([values[row] for row in rows] for values in self))
+        return Notes(
+            [self.texts[row] for row in rows],
+            [self.codes[row] for row in rows],
+            [self.phrases[row] for row in rows],
+            [self.stems[row] for row in rows],
+        )
 
 
 class TitleTerm(NamedTuple):

@@ -50,7 +50,7 @@ from ..knowledge.translations import (
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .config_files import USAGE
 from .fusion_heads import HeadTraining
-from .fusion_trees import Rows, fit_trees, rows_of
+from .fusion_trees import SIZES, Rows, fit_trees, rows_of
 from .models import configuration_fields, without_load_report
 from .notes import build_dataset, say_who_may_have, warn
 from .run import find_backbone, notes_to_learn, open_folders, parse, remember_notes
@@ -73,6 +73,7 @@ class FusionArguments(ModelArguments):
         default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
     )
     num_fits: int = field(default=1, metadata={"help": "How often the trees are fitted; their mean is taken."})
+    tree_size: str = field(default="large", metadata={"help": f"Of the trees: {' or '.join(SIZES)}."})
     new_codes: bool = field(
         default=False,
         metadata={"help": "Also give codes that no training note has, where a note says their titles."},
@@ -98,6 +99,8 @@ class FusionArguments(ModelArguments):
             raise ValueError(f"`parts` must be of {', '.join(PARTS)}, got {unknown[0] if unknown else 'none'}.")
         if self.title_language not in (None, "es"):
             raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
+        if self.tree_size not in SIZES:
+            raise ValueError(f"`tree_size` must be {' or '.join(SIZES)}, got {self.tree_size!r}.")
         if self.num_folds < 2 or self.num_fits < 1:
             raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
         if not self.freeze_backbone:
@@ -346,12 +349,16 @@ class Fusion:
         every = self.materials(range(len(self.notes.texts)))
         final = every.knowledge
         labels = {code: i for i, code in enumerate(final.labels)}
-        trees = fit_trees(parts, self.model_args.num_fits, self.args.seed)
+        trees = self.fit_trees(parts)
         model = self.make_model(final, trees, training_data)
         decision = self.decide(model, scored, known, parts, labels, training_data)
         model.config.update(decision)
         model.config.training_data = {**training_data, "seed": self.args.seed}
         return model
+
+    def fit_trees(self, parts: Sequence[Rows]) -> dict[str, torch.Tensor]:
+        """Trees of the run's size, fitted on the rows of some folds."""
+        return fit_trees(parts, self.model_args.num_fits, self.args.seed, SIZES[self.model_args.tree_size])
 
     def decide(
         self,
@@ -368,7 +375,7 @@ class Fusion:
         num_groups = min(DECISION_GROUPS, len(self.folds))
         for group in range(num_groups):
             others = [part for fold, part in enumerate(parts) if fold % num_groups != group]
-            trees = fit_trees(others, self.model_args.num_fits, self.args.seed)
+            trees = self.fit_trees(others)
             for fold in range(group, len(self.folds), num_groups):
                 column = torch.tensor([labels.get(code, -1) for code in known[fold].labels])
                 for row, each in zip(self.folds[fold], scored[fold], strict=True):

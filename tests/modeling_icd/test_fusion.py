@@ -39,11 +39,10 @@ from modeling_icd.knowledge.translations import (
 from modeling_icd.publishing.folder import refuse_holding_notes
 from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
-from modeling_icd.training import fusion_trees
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.fusion import folds_of, rows_in_other
 from modeling_icd.training.fusion_heads import HeadTraining
-from modeling_icd.training.fusion_trees import Rows, fit_trees
+from modeling_icd.training.fusion_trees import SIZES, Rows, TreeSize, fit_trees
 from modeling_icd.training.run import main as train_main
 
 
@@ -61,13 +60,13 @@ PHRASES = [
     [("R10.9", "Dolor abdominal"), ("R06.00", "disnea")],
 ]
 LABELS = ["R06.00", "R10.9", "R50.9", "S82.20"]
+FEW_TREES = TreeSize(12, 0.5, 8, 30, 0.5)
 TITLES = [TitleTerm("J18.9", frozenset({"pneumoni"}), 0), TitleTerm("R50.9", frozenset({"fever"}), 0)]
 
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
-    monkeypatch.setattr(fusion_trees, "NUM_TREES", 12)
-    monkeypatch.setattr(fusion_trees, "LEARNING_RATE", 0.5)
+    monkeypatch.setitem(SIZES, "large", FEW_TREES)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD
     torch.manual_seed(1)
     data = torch.rand(400, len(FEATURES))
     is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
-    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0)
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0, FEW_TREES)
     buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), trees, pack)
     config = FusionConfig.from_backbone(
         LlamaConfig.from_pretrained(backbone),
@@ -277,7 +276,7 @@ def test_trees_as_tensors_give_what_the_library_gives():
     torch.manual_seed(0)
     data = torch.rand(300, len(FEATURES))
     is_right = (data[:, 0] > 0.6) & (data[:, 5] > 0.3)
-    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0)
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0, FEW_TREES)
     sums = tree_sums(trees, data)
     assert ((sums > 0) == is_right).float().mean() > 0.95
     assert tree_sums(trees, data[:1]) == sums[:1]
@@ -359,6 +358,7 @@ def test_a_fused_model_is_not_published(record, message):
         (["--push_to_hub", "true"], "is not published"),
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
+        (["--tree_size", "huge"], "must be small or large"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_path, capsys):
