@@ -86,7 +86,7 @@ def gather(split: Any, builder: Any) -> Notes:
         [(code, " ".join(text[start:end] for start, end in spans)) for code, spans in of_note]
         for text, of_note in zip(texts, marked_phrases(split, builder), strict=True)
     ]
-    return Notes(texts, codes_of_notes(split), phrases)
+    return Notes.read(texts, codes_of_notes(split), phrases)
 
 
 def extrapolate(first: dict[str, Any], second: dict[str, Any], name: str, notes: int = MIMIC3_NOTES) -> float:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import embedding_bag
 
-from .fusion_text_icd import Alike, Found, NoteWords, TermFinder, cognate_of
+from .fusion_tables_icd import Tables, sparse_rows
+from .fusion_text_icd import SYNONYM, SYNONYMS, Alike, Found, NoteWords, TermFinder
+from .fusion_titles_icd import TitleFinder
 
 
 FEATURES = (
@@ -30,19 +32,21 @@ FEATURES = (
         "competition",
         "repeated",
     ),
-    *("covered_share", "longer", "longer_at_best"),
+    *("covered_share", "longer", "longer_at_best", "clean_precision", "log_clean_tried", "clean_found"),
     # Of those of which a sentence has a part, by stems and by stems like them.
     *("part", "part_precision", "part_rarity", "like", "like_precision"),
     # Of the other codes of its category.
     *("sibling", "sibling_part", "ahead_of_sibling"),
     # Of the code itself.
     *("log_count", "log_category", "category_share", "unspecified", "length", "last_digit", "has_below", "is_known"),
+    "chapter",
     # Of training notes like this one.
     *("nearest_10", "nearest_50", "nearest_with"),
     # Of the note.
     *("log_length", "num_codes_found", "sum_precision"),
     # Of the titles of the code.
     *("title", "title_rarity", "title_words", "title_source", "title_spread", "title_denied", "title_competition"),
+    *("title_missing", "title_first", "title_covered", "title_rivals", "title_sure", "title_word_rarity"),
     *("title_explained", "title_rank", "title_sibling_rank", "title_sibling", "title_ahead", "category_precision"),
     # Of the head over hidden states.
     *("head_logit", "head_rank", "head_margin"),
@@ -50,62 +54,16 @@ FEATURES = (
 AT = {name: place for place, name in enumerate(FEATURES)}
 PARTS = ("phrases", "titles", "neighbours", "head")
 """What can be left out: terms of training notes, titles, training notes like this one, the head over hidden states."""
-LEAST_TITLE = 0.6
-"""Of a title's stems, weighed by their rarity, the share that a note must have close together."""
-MOST_TITLES, MOST_NEW = 400, 60
-"""Titles that are looked at in a note, and codes that no training note has, at most."""
-WINDOW, STEP = 14, 7
-"""Words, small ones not counted, that a title is looked for in, and from one such window to the next."""
 NOWHERE = (9.0, 2.0, 300.0)
 """Spread, first place and rank of what is not found."""
+MOST_NEW = 60
+"""Codes that no training note has and that are scored in a note, at most."""
 LEAST_ALIKE = 0.55
 """How alike two stems are at least, for one to count as a part of the other; see `Alike`."""
-LEAST_COGNATE = 0.7
-"""The same of a stem of a note and one of a title, as cognates are written."""
 HEAD_CODES = 30
 """The best codes of the head, all of which are scored."""
 FREQUENT_NOTES, FREQUENT_CODES = 7, 300
 """A code that more training notes have is scored in every note, where it is one of so many most frequent codes."""
-
-
-class Tables(NamedTuple):
-    """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
-    training notes, E stems of titles, U titles; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
-    and `values`.
-
-    Args:
-        stems (`list[str]`): the first stands for those that are not known.
-        rarity (`(V,)`): the log of the inverse share of training notes with a stem, plus 1.
-        terms (`tuple`): `(T, V)`, the share of a term's rarity that each of its stems has.
-        pair_starts (`(T + 1,)`), pair_codes (`(P,)`): the codes of each term.
-        pairs (`(P, 7)`): precision, times tried, times right, notes where it is marked, share of those of this code, stems, rarity.
-        codes (`(C, 8)`): the features from `log_count` to `is_known`.
-        category (`(C,)`): its number.
-        notes (`tuple`): `(N, V)`, TF-IDF of length 1.
-        note_codes (`tuple`): `(N, S)`, of ones.
-        title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
-        titles (`tuple`): `(U, E)`, as `terms`.
-        title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
-            title in another language.
-        translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
-    """
-
-    stems: list[str]
-    rarity: torch.Tensor
-    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    pair_starts: torch.Tensor
-    pair_codes: torch.Tensor
-    pairs: torch.Tensor
-    codes: torch.Tensor
-    category: torch.Tensor
-    notes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    note_codes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    title_stems: list[str]
-    title_rarity: torch.Tensor
-    titles: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-    title_codes: torch.Tensor
-    title_sources: torch.Tensor
-    translations: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Scored(NamedTuple):
@@ -121,14 +79,6 @@ class Scored(NamedTuple):
     codes: torch.Tensor
     features: torch.Tensor
     evidence: dict[int, list[tuple[float, tuple[int, ...], str]]]
-
-
-def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:
-    """A matrix with few entries, as torch multiplies it."""
-    starts, columns, values = rows
-    numbers = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
-    places = torch.stack([numbers, columns.long()])
-    return torch.sparse_coo_tensor(places, values, (len(starts) - 1, num_columns), check_invariants=False).coalesce()
 
 
 def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
@@ -180,7 +130,7 @@ class FeatureMaker:
         known = torch.zeros(self.num_known, len(FEATURES))
         known[:, AT["spread"]], known[:, AT["first"]], known[:, AT["title_rank"]] = NOWHERE
         first = AT["log_count"]
-        known[:, first : first + 8] = self.tables.codes[: self.num_known]
+        known[:, first : AT["chapter"] + 1] = self.tables.codes[: self.num_known]
         found = self.finder.find_all(note) if "phrases" in self.parts else []
         shares = self._add_parts(known, note) if "phrases" in self.parts else torch.zeros(0, 0)
         evidence = self._add_terms(known, note, found, shares)
@@ -210,7 +160,7 @@ class FeatureMaker:
         best_at = self._precision_at(found)
         by_code: dict[int, list[_Pair]] = {}
         for match in found:
-            highest = max(best_at[place] for place in match.positions)
+            highest = max(max(best_at[place].values()) for place in match.positions)
             others = self.longer.get(match.term)
             longer = 0.0 if others is None else float(shares[others, note.sentences[match.positions[0]]].max())
             for pair in range(starts[match.term], starts[match.term + 1]):
@@ -227,15 +177,16 @@ class FeatureMaker:
             code: [(pair.precision, pair.match.positions, "term") for pair in own] for code, own in by_code.items()
         }
 
-    def _precision_at(self, found: list[Found]) -> dict[int, float]:
-        """Of each place of a note, the highest precision of a term that is found there."""
-        best_at: dict[int, float] = {}
+    def _precision_at(self, found: list[Found]) -> dict[int, dict[int, float]]:
+        """Of each place of a note the codes of terms that are found there, each with the highest precision of these."""
+        at: dict[int, dict[int, float]] = {}
         for match in found:
-            own = self.pairs[self.pair_starts[match.term] : self.pair_starts[match.term + 1]]
-            highest = max((pair[0] for pair in own), default=0.0)
-            for place in match.positions:
-                best_at[place] = max(best_at.get(place, 0.0), highest)
-        return best_at
+            for pair in range(self.pair_starts[match.term], self.pair_starts[match.term + 1]):
+                code, precision = self.pair_codes[pair], self.pairs[pair][0]
+                for place in match.positions:
+                    own = at.setdefault(place, {})
+                    own[code] = max(own.get(code, 0.0), precision)
+        return at
 
     def _add_parts(self, known: torch.Tensor, note: NoteWords) -> torch.Tensor:
         """The features of terms of which a sentence has a part. Returns what each sentence has of each term, `(T, sentences)`."""
@@ -249,7 +200,9 @@ class FeatureMaker:
             if own is not None:
                 said[own, sentence] = 1.0
             if stem not in self._alike:
-                self._alike[stem] = self.alike.find(stem) | ({} if own is None else {own: 1.0})
+                same = {self.place_of_stem.get(self.ids.get(other, -1)): SYNONYM for other in SYNONYMS.get(stem, ())}
+                alike = {**self.alike.find(stem), **same, own: 1.0}
+                self._alike[stem] = {place: likeness for place, likeness in alike.items() if place is not None}
             for other, likeness in self._alike[stem].items():
                 best[other, sentence] = max(best.get((other, sentence), 0.0), likeness)
         like = torch.zeros_like(said)
@@ -319,7 +272,7 @@ class FeatureMaker:
         """The features of a code that no training note has, but for those of its title."""
         row = torch.zeros(len(FEATURES))
         row[AT["spread"]], row[AT["first"]], row[AT["title_rank"]] = NOWHERE
-        row[AT["log_count"] : AT["log_count"] + 8] = self.tables.codes[code]
+        row[AT["log_count"] : AT["chapter"] + 1] = self.tables.codes[code]
         for name in ("log_length", "num_codes_found", "sum_precision"):
             row[AT[name]] = known[0, AT[name]]
         siblings = self.tables.category[: self.num_known] == self.tables.category[code]
@@ -379,7 +332,9 @@ def _of_terms(
 ) -> dict[str, float]:
     """The features of the terms of one code."""
     best = max(own, key=_worth)
-    _, tried, right, marked, share, words, rarity = stats[best.pair]
+    _, tried, right, marked, share, words, rarity, *_ = stats[best.pair]
+    clean = [pair for pair in own if is_clean(pair.match)]
+    cleanest = max(clean, key=lambda pair: stats[pair.pair][7], default=None)
     by_term = {pair.match.term: pair.precision for pair in own}
     missed = 1.0
     for precision in by_term.values():
@@ -409,145 +364,18 @@ def _of_terms(
         "covered_share": sum(covered) / len(covered),
         "longer": min(pair.longer for pair in own),
         "longer_at_best": min(pair.longer for pair in own if pair.pair == best.pair),
+        "clean_precision": stats[cleanest.pair][7] if cleanest else 0.0,
+        "log_clean_tried": log1p(stats[cleanest.pair][8]) if cleanest else 0.0,
+        "clean_found": len(clean),
     }
+
+
+def is_clean(match: Found) -> bool:
+    """Whether a term is said for itself: neither denied, nor of a relative, nor within a longer term."""
+    return not (match.is_covered or match.is_denied or match.is_of_family)
 
 
 def _worth(pair: _Pair) -> tuple[float, float]:
     """By which the best of a code's terms is chosen."""
     of_place = 0.5 if pair.match.is_covered else 1.0
     return pair.precision * of_place / (0.8 + 0.2 * pair.match.spread), -pair.match.spread
-
-
-class TitleFinder:
-    """Looks for titles: in windows of a sentence, each the stems of titles that its words mean."""
-
-    def __init__(self, tables: Tables):
-        self.tables = tables
-        self.ids = {stem: i for i, stem in enumerate(tables.title_stems)}
-        self.cognates: dict[str, list[int]] = {}
-        for i, stem in enumerate(tables.title_stems):
-            if len(cognate_of(stem)) >= 4:
-                self.cognates.setdefault(cognate_of(stem), []).append(i)
-        self.alike = Alike([cognate_of(stem) for stem in tables.title_stems], LEAST_COGNATE)
-        self.matrix = sparse_rows(tables.titles, len(tables.title_stems))
-        starts, columns, _ = tables.titles
-        self.starts, self.columns = starts.tolist(), columns.tolist()
-        self.codes, self.sources, self.category = (
-            tensor.tolist() for tensor in (tables.title_codes, tables.title_sources, tables.category)
-        )
-        rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff().long())
-        sums = torch.zeros(len(starts) - 1).index_add(0, rows, tables.title_rarity[columns.long()])
-        self.rarity = sums  # (U,)
-        self._known: dict[str, dict[int, float]] = {}
-
-    def meanings(self, stem: str, number: int) -> dict[int, float]:
-        """The stems of titles that a stem of a note means, each with a weight in [0, 1].
-
-        Args:
-            number (`int`): of the stem among those that are known; 0: of none.
-        """
-        if stem not in self._known:
-            starts, columns, values = self.tables.translations
-            own = range(int(starts[number]), int(starts[number + 1])) if number else ()
-            found = {int(columns[i]): min(1.0, 1.5 * float(values[i])) for i in own}
-            for i in self.cognates.get(cognate_of(stem), ()):
-                found[i] = max(found.get(i, 0.0), 0.9)
-            for i, likeness in self.alike.find(cognate_of(stem)).items():
-                found[i] = max(found.get(i, 0.0), 0.9 * likeness)
-            if stem in self.ids:
-                found[self.ids[stem]] = 1.0
-            self._known[stem] = found
-        return self._known[stem]
-
-    def find(
-        self, note: NoteWords, precision: Mapping[int, float]
-    ) -> dict[int, tuple[dict[str, float], tuple[int, ...]]]:
-        """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
-
-        Args:
-            precision (`Mapping[int, float]`): see `FeatureMaker`.
-        """
-        windows = list(self._windows(note))
-        if not windows:
-            return {}
-        meant = torch.zeros(len(self.ids), len(windows))
-        for column, (weights, _) in enumerate(windows):
-            meant[list(weights), column] = torch.tensor(list(weights.values()))
-        shares, best = (self.matrix @ meant).max(dim=1)  # (U,)
-        rows = (shares > LEAST_TITLE).nonzero().flatten()
-        worth = shares[rows] ** 2 * self.rarity[rows]
-        found: dict[int, tuple[dict[str, float], tuple[int, ...]]] = {}
-        seen: dict[int, tuple[int, float]] = {}
-        for row in rows[worth.argsort(descending=True, stable=True)][:MOST_TITLES].tolist():
-            code = self.codes[row]
-            if code in found:
-                continue
-            stems, place_of = range(self.starts[row], self.starts[row + 1]), windows[int(best[row])][1]
-            places = tuple(sorted({place_of[self.columns[i]] for i in stems if self.columns[i] in place_of}))
-            values = self._values(row, float(shares[row]), places, note, precision)
-            category = self.category[code]
-            number, highest = seen.get(category, (0, 0.0))
-            values |= {"title_rank": len(found), "title_sibling_rank": number, "title_sibling": highest}
-            seen[category] = (number + 1, max(highest, values["title_rarity"]))
-            found[code] = values, places
-        _add_competition(found)
-        return found
-
-    def _windows(self, note: NoteWords):
-        """Of each window the stems of titles that its words mean, with their weights, and where each stands."""
-        sentences: dict[int, list[int]] = {}
-        for place, is_content in enumerate(note.is_content):
-            if is_content:
-                sentences.setdefault(note.sentences[place], []).append(place)
-        for places in sentences.values():
-            for start in range(0, max(1, len(places) - WINDOW + STEP), STEP):
-                weights: dict[int, float] = {}
-                where: dict[int, int] = {}
-                for place in places[start : start + WINDOW]:
-                    for stem, weight in self.meanings(note.stems[place], note.ids[place]).items():
-                        if weight > weights.get(stem, 0.0):
-                            weights[stem], where[stem] = weight, place
-                if weights:
-                    yield weights, where
-
-    def _values(
-        self, row: int, share: float, places: tuple[int, ...], note: NoteWords, precision: Mapping[int, float]
-    ) -> dict[str, float]:
-        at = [precision.get(place, 0.0) for place in places]
-        return {
-            "title": share,
-            "title_rarity": share**2 * float(self.rarity[row]),
-            "title_words": self.starts[row + 1] - self.starts[row],
-            "title_source": self.sources[row],
-            "title_spread": (note.order[places[-1]] - note.order[places[0]] + 1) / len(places),
-            "title_denied": sum(note.denied[place] for place in places) / len(places),
-            "title_competition": max(at),
-            "title_explained": sum(value > 0.4 for value in at) / len(at),
-        }
-
-
-def _add_competition(found: dict[int, tuple[dict[str, float], tuple[int, ...]]]) -> None:
-    """How much rarer the words of a title are than those of the best other title that some of the same words say."""
-    best: dict[int, list[tuple[float, int]]] = {}
-    for code, (values, places) in found.items():
-        for place in places:
-            best[place] = sorted([*best.get(place, []), (values["title_rarity"], code)], reverse=True)[:2]
-    for code, (values, places) in found.items():
-        others = [rarity for place in places for rarity, other in best[place] if other != code]
-        values["title_ahead"] = values["title_rarity"] - max(others, default=0.0)
-
-
-def row_starts(lengths: Sequence[int]) -> torch.Tensor:
-    """Where the rows of a matrix with few entries begin, `(rows + 1,)`, from how many entries each has."""
-    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0).int()
-
-
-def unpack(letters: torch.Tensor, starts: torch.Tensor) -> list[bytes]:
-    """The byte strings that [`pack`] joined."""
-    joined, bounds = bytes(letters.tolist()), starts.tolist()
-    return [joined[start:end] for start, end in pairwise(bounds)]
-
-
-def pack(parts: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Byte strings as tensors: their bytes, and where each begins."""
-    return torch.tensor(list(b"".join(parts)), dtype=torch.uint8), row_starts([len(part) for part in parts])

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from .configuration_icd import ICDConfig
-from .fusion_features_icd import PARTS, FeatureMaker, Scored, Tables, are_told, unpack
+from .fusion_features_icd import PARTS, FeatureMaker, Scored, are_told
+from .fusion_tables_icd import Tables, unpack
 from .fusion_text_icd import StemReader, TermFinder, TokenText
 from .heads import build_head, require_positive
 from .modeling_icd import ModelForICDCoding

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from .fusion_synonyms_icd import WORDS_OF_A_MEANING
 from .terms_icd import DENIES, END, FAMILY, SMALL, TermMatcher, TermsConfig, _sentences_and_order
 
 
@@ -52,6 +53,14 @@ def stem_of(word: str) -> str:
     for pattern, stem in STEM_STEPS:
         word = pattern.sub(stem, word)
     return word
+
+
+def _synonyms() -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for words in WORDS_OF_A_MEANING:
+        stems = frozenset(stem_of(_folded(word)[0]) for word in words)
+        found |= {stem: stems - {stem} for stem in stems}
+    return found
 
 
 class Alike:
@@ -131,12 +140,22 @@ def _folded(text: str) -> tuple[str, Sequence[int]]:
         return text.lower(), range(len(text))
     letters, places = [], []
     for place, letter in enumerate(text):
+        if letter < "\x80":
+            letters.append(letter.lower())
+            places.append(place)
+            continue
         for part in unicodedata.normalize("NFD", letter):
             if not unicodedata.combining(part):
                 lower = part.lower()
                 letters.append(lower)
                 places += [place] * len(lower)
     return "".join(letters), places
+
+
+SYNONYMS = _synonyms()
+"""Of a stem those of other words of its meaning; see fusion_synonyms_icd.py."""
+SYNONYM = 0.9
+"""How alike two words of one meaning are."""
 
 
 class TokenText:

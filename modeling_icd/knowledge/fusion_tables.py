@@ -3,8 +3,9 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from dataset_scripts.codes.classification import ICD9, Classification, classification_of
 
-from ..fusion_features_icd import Tables, TitleFinder, row_starts
+from ..fusion_features_icd import is_clean
+from ..fusion_tables_icd import Tables, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
+from ..fusion_titles_icd import TitleFinder
 from ..terms_icd import END, SMALL
 from .build import MAX_WORDS, ROLES
 from .sources import INCLUSION, TITLE, further_icd9_terms, variants
@@ -35,6 +38,7 @@ _EMPTY_WORDS = (
     "otro otros otra otras especificado especificada especificados especificadas no con sin tipo sitio lugar parte debido "
     "clasificado clasificada clasificados clasificadas organismo y o de del la las el los en por a que"
 )
+_OPEN_END = frozenset(["of", "using", "with", "to", "from", "and", "or", "in", "for", "the", "into"])
 _LATER = re.compile(r"subsequent encounter", re.IGNORECASE)
 
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -46,16 +50,26 @@ class Notes(NamedTuple):
     Args:
         texts (`list[str]`), codes (`list[list[str]]`): of each note.
         phrases (`list[list[tuple[str, str]]]`): of each note, codes with the words that were marked for them.
+        stems (`list[list[str]]`): of each note, as [`StemReader`] gives them.
     """
 
     texts: list[str]
     codes: list[list[str]]
     phrases: list[list[tuple[str, str]]]
+    stems: list[list[str]]
+
+    @classmethod
+    def read(cls, texts: list[str], codes: list[list[str]], phrases: list[list[tuple[str, str]]]) -> "Notes":
+        reader = StemReader()
+        return cls(texts, codes, phrases, [reader.read(text).stems for text in texts])
 
     def take(self, rows: Iterable[int]) -> "Notes":
         rows = list(rows)
         return Notes(
-            [self.texts[row] for row in rows], [self.codes[row] for row in rows], [self.phrases[row] for row in rows]
+            [self.texts[row] for row in rows],
+            [self.codes[row] for row in rows],
+            [self.phrases[row] for row in rows],
+            [self.stems[row] for row in rows],
         )
 
 
@@ -84,8 +98,37 @@ def small_stems() -> frozenset[str]:
     return cue_stems()[SMALL]
 
 
-def category_of(code: str) -> str:
-    return code.partition(".")[0]
+def categories_of(codes: Sequence[str]) -> dict[str, str]:
+    """The category of each code; of a procedure of ICD-10-PCS its table, which says what is done in which body system."""
+    classification = classification_of(codes)
+    if classification is None:
+        return {code: code.partition(".")[0] for code in codes}
+    return {code: classification.family_of(code).category for code in codes}
+
+
+def procedure_headings(titles: Mapping[str, str]) -> dict[str, str]:
+    """Titles of the first four characters of procedures of ICD-10-PCS: the words with which the titles of all procedures below
+    begin, such as `Resection of Bladder`."""
+    below: dict[str, list[list[str]]] = {}
+    for code, title in titles.items():
+        if len(code) == 7 and "." not in code:
+            below.setdefault(code[:4], []).append(title.partition(", ")[0].split())
+    found = {}
+    for code, of_code in below.items():
+        words = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*of_code, strict=False))]
+        while words and words[-1].lower() in _OPEN_END:
+            words.pop()
+        if words:
+            found[code] = " ".join(words)
+    return found
+
+
+def _is_like_known(code: str, known: Set[str], endings: Set[tuple[str, str]]) -> bool:
+    """Whether a code may be given though no training note has it: of procedures those of four characters, and those that end as
+    one of their table that is known does; of other codes all."""
+    if "." in code or len(code) < 7 or code in known:
+        return True
+    return (code[:3], code[4:]) in endings
 
 
 def title_terms(
@@ -105,8 +148,10 @@ def title_terms(
     if classification is None:
         return [], {}
     titles = {code: title for code, title in classification.load_titles().items() if _is_code(code, classification)}
+    titles = {**procedure_headings(titles), **titles}
     kinds = {classification.kind_of(code) for code in labels if code in titles}
     known = set(labels)
+    endings = {(code[:3], code[4:]) for code in known if len(code) == 7 and "." not in code}
     titles = {
         code: title
         for code, title in titles.items()
@@ -116,6 +161,7 @@ def title_terms(
             and len(code) <= LONGEST_NEW_CODE
             and not _LATER.search(title)
             and classification.kind_of(code) in kinds
+            and _is_like_known(code, known, endings)
         )
     }
     others = further_icd9_terms() if with_mapped and classification is ICD9 else classification.load_terms()
@@ -138,6 +184,27 @@ def title_terms(
             if 0 < len(stems) <= MOST_TITLE_STEMS and any(len(stem) > 2 for stem in stems):
                 found.setdefault((code_below, stems), TitleTerm(code_below, stems, 2))
     return list(found.values()), titles
+
+
+def phrases_with_titles(
+    phrases: Iterable[Sequence[tuple[str, str]]], titles: Iterable[TitleTerm]
+) -> list[list[tuple[list[str], list[str]]]]:
+    """Of each note the stems of its marked words, each with those of the title of their code: from these is learned what a word
+    stands for in titles, such as `carcinoma` for `malignant neoplasm`."""
+    title_of: dict[str, list[str]] = {}
+    for term in titles:
+        if term.source == 0 and len(term.stems) > len(title_of.get(term.code, ())):
+            title_of[term.code] = sorted(term.stems)
+    reader, left_out = StemReader(), small_stems() | set(SENTENCE_ENDS)
+    found = []
+    for of_note in phrases:
+        pairs = [
+            ([stem for stem in reader.read(phrase).stems if stem not in left_out], title_of[code])
+            for code, phrase in of_note
+            if code in title_of
+        ]
+        found.append([(own, title) for own, title in pairs if own])
+    return found
 
 
 def _codes_of(code: str, below: Mapping[str, Sequence[str]], titles: Mapping[str, str]) -> list[str]:
@@ -174,8 +241,9 @@ class Knowledge:
         known = set(labels)
         self.labels = [*labels, *sorted({term.code for term in titles} - known)]
         self.ids = {code: i for i, code in enumerate(self.labels)}
+        self.category_of = categories_of(self.labels)
         self.reader, self.small = StemReader(), small_stems()
-        self.stems_of_notes = [self.reader.read(text).stems for text in notes.texts]
+        self.stems_of_notes = notes.stems
         self.terms = self._marked_terms(notes)
         self.stems = self._vocabulary()
         self.stem_ids = {stem: i for i, stem in enumerate(self.stems)}
@@ -233,7 +301,7 @@ class Knowledge:
             {stem_ids[other]: share for other, share in translations.shares.get(stem, {}).items() if other in stem_ids}
             for stem in self.stems
         ]
-        categories = {name: i for i, name in enumerate(sorted({category_of(code) for code in self.labels}))}
+        categories = {name: i for i, name in enumerate(sorted(set(self.category_of.values())))}
         tables = Tables(
             stems=self.stems,
             rarity=_floats(self.rarity),
@@ -242,7 +310,7 @@ class Knowledge:
             pair_codes=torch.tensor([self.ids[code] for _, codes in self.terms for code in codes], dtype=torch.int32),
             pairs=self._pairs(notes),
             codes=self._codes(notes, title_texts),
-            category=torch.tensor([categories[category_of(code)] for code in self.labels], dtype=torch.int32),
+            category=torch.tensor([categories[self.category_of[code]] for code in self.labels], dtype=torch.int32),
             notes=self._tfidf(),
             note_codes=_rows([{self.ids[code]: 1.0 for code in codes if code in self.ids} for codes in notes.codes]),
             title_stems=title_stems,
@@ -282,25 +350,33 @@ class Knowledge:
 
     def _pairs(self, notes: Notes) -> torch.Tensor:
         """The numbers of each pair of a term and a code; a term that was taken from notes is not tried on one of them."""
-        tried: Counter = Counter()
-        right: Counter = Counter()
+        tried: dict[bool, Counter] = {False: Counter(), True: Counter()}  # anyhow; cleanly
+        right: dict[bool, Counter] = {False: Counter(), True: Counter()}
         for stems, codes in zip(self.stems_of_notes, notes.codes, strict=True):
             words = self.finder.words_of(stems, [self.stem_ids.get(stem, 0) for stem in stems])
-            own = set(codes)
-            for number in {found.term for found in self.finder.find_all(words)}:
-                tried[number] += 1
-                right.update((number, code) for code in self.terms[number][1] if code in own)
-        rows = []
+            own, matches = set(codes), self.finder.find_all(words)
+            for cleanly in (False, True):
+                for number in {found.term for found in matches if is_clean(found) or not cleanly}:
+                    tried[cleanly][number] += 1
+                    right[cleanly].update((number, code) for code in self.terms[number][1] if code in own)
+        rows, clean = [], []
         for number, (term, of_term) in enumerate(self.terms):
             total, rarity = sum(of_term.values()), float(self.rarity[[self.stem_ids[stem] for stem in term]].sum())
             for code, marked in of_term.items():
-                others, hits = max(tried[number] - 1, 0), max(right[number, code] - 1, 0)
-                rows.append((others, hits, marked, marked / total, len(term), rarity))
+                others, hits = (
+                    [max(counts[cleanly][key] - 1, 0) for cleanly in (False, True)]
+                    for counts, key in ((tried, number), (right, (number, code)))
+                )
+                rows.append((others[0], hits[0], marked, marked / total, len(term), rarity))
+                clean.append((others[1], hits[1]))
         if not rows:
-            return torch.zeros(0, 7)
-        table = np.array(rows)
-        precision = (table[:, 1] + PRIOR_NOTES * self._priors(table)) / (table[:, 0] + PRIOR_NOTES)
-        return _floats(np.column_stack([precision, table]))
+            return torch.zeros(0, 9)
+        table, cleanly_said = np.array(rows), np.array(clean)
+        priors = self._priors(table)
+        precision, clean_precision = (
+            (counts[:, 1] + PRIOR_NOTES * priors) / (counts[:, 0] + PRIOR_NOTES) for counts in (table, cleanly_said)
+        )
+        return _floats(np.column_stack([precision, table, clean_precision, cleanly_said[:, 0]]))
 
     @staticmethod
     def _priors(table: np.ndarray) -> np.ndarray:
@@ -315,18 +391,21 @@ class Knowledge:
 
     def _codes(self, notes: Notes, titles: Mapping[str, str]) -> torch.Tensor:
         counts = Counter(code for codes in notes.codes for code in codes)
-        of_category = Counter(name for codes in notes.codes for name in {category_of(code) for code in codes})
+        of_category = Counter(
+            name for codes in notes.codes for name in {self.category_of[code] for code in codes if code in self.ids}
+        )
         above = {code[:length] for code in (*titles, *self.labels) for length in range(3, len(code))}
         rows = [
             (
                 math.log1p(counts[code]),
-                math.log1p(of_category[category_of(code)]),
-                counts[code] / max(of_category[category_of(code)], 1),
+                math.log1p(of_category[self.category_of[code]]),
+                counts[code] / max(of_category[self.category_of[code]], 1),
                 bool(_NO_MORE_KNOWN.search(titles.get(code, ""))),
                 len(code),
                 int(code[-1]) if code[-1].isdigit() else 10,
                 code in above or f"{code}." in above,
                 i < self.num_known,
+                ord(code[0]),
             )
             for i, code in enumerate(self.labels)
         ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..fusion_text_icd import StemReader, cognate_of
+from ..fusion_text_icd import SYNONYMS, StemReader, cognate_of
 from .stems import SENTENCE_ENDS
 
 
@@ -124,40 +124,86 @@ def learn_translations(aligned: Iterable[Sequence[tuple[list[str], list[str]]]])
     return _first_model(pairs) if pairs else Translations({})
 
 
-def project_phrase(
-    span: tuple[int, int],
-    text: str,
-    translated: str,
-    passages: Sequence[tuple],
-    translations: Translations,
-    reader: StemReader,
-) -> str | None:
-    """The words of a note's translation that say what some of its own words say; `None` where they are not found together.
+def joined(first: Translations, second: Translations) -> Translations:
+    """What either says that stems mean: of what both say the higher share."""
+    shares = {stem: dict(of_stem) for stem, of_stem in first.shares.items()}
+    for stem, of_stem in second.shares.items():
+        own = shares.setdefault(stem, {})
+        for other, share in of_stem.items():
+            own[other] = max(own.get(other, 0.0), share)
+    return Translations(shares)
+
+
+class PhraseProjector:
+    """Finds the words of a note's translation that say what some of its own words say.
 
     Args:
-        span (`tuple[int, int]`): characters of the words.
-        passages: see [`aligned_passages`].
+        text (`str`), translated (`str`): the note, and its translation.
+        translations (`Translations`): what words mean.
+        small (`frozenset[str]`): stems that are left out, such as those of articles.
     """
-    at = [theirs for own, theirs in passages if own[0] <= span[0] and span[1] <= own[1]]
-    if not at:
-        return None
-    start, end = at[0]
-    words = reader.read(translated[start:end])
-    places: list[int] = []
-    wanted = [stem for stem in reader.read(text[slice(*span)]).stems if stem not in SENTENCE_ENDS]
-    for stem in wanted:
-        shares = translations.shares.get(stem, {})
-        found = [
-            (shares.get(other, 0.0), 1.0 if other == stem else 0.9 * (cognate_of(other) == cognate_of(stem)), place)
-            for place, other in enumerate(words.stems)
-        ]
-        score, place = max(((max(share, alike), place) for share, alike, place in found), default=(0.0, 0))
-        if score > LEAST_SHARE:
-            places.append(place)
-    places = sorted(set(places))
-    if not places or 2 * len(places) < len(set(wanted)) or places[-1] - places[0] > 2 * len(places) + 2:
-        return None
-    return translated[start + words.spans[places[0]][0] : start + words.spans[places[-1]][1]]
+
+    def __init__(
+        self, text: str, translated: str, translations: Translations, small: frozenset[str], reader: StemReader
+    ):
+        self.text, self.translated, self.translations, self.reader = text, translated, translations, reader
+        self.left_out = small | frozenset(SENTENCE_ENDS)
+        self.passages = aligned_passages(text, translated, reader)
+        self.words = reader.read(translated)
+
+    def find(self, spans: Iterable[Sequence[int]]) -> str | None:
+        """The words of the translation; `None` where those of one of the spans are not found.
+
+        Args:
+            spans (`Iterable`): characters `[start, end]` of words that are marked together, and need not stand together.
+        """
+        found = [self._find_one(start, end) for start, end in spans]
+        return " ".join(words for words in found if words is not None) if found and None not in found else None
+
+    def _find_one(self, start: int, end: int) -> str | None:
+        wanted = [stem for stem in self.reader.read(self.text[start:end]).stems if stem not in self.left_out]
+        if not wanted:
+            return ""
+        at = [theirs for own, theirs in self.passages if own[0] < end and start < own[1]]
+        places = self._places(wanted, at[0][0], at[-1][1]) if at else []
+        if 3 * len(places) < 2 * len(set(wanted)):
+            places = self._places(wanted, 0, len(self.translated))  # where sentences are not aligned right
+            if len(places) < len(set(wanted)):
+                return None
+        spans = self.words.spans
+        return self.translated[spans[places[0]][0] : spans[places[-1]][1]]
+
+    def _places(self, wanted: Sequence[str], start: int, end: int) -> list[int]:
+        """Where a passage of the translation has the wanted words, the closest together; empty where they are far apart."""
+        rows = [i for i, span in enumerate(self.words.spans) if start <= span[0] < end]
+        rows = [i for i in rows if self.words.stems[i] not in self.left_out]
+        scores = {stem: self._scores(stem, rows) for stem in dict.fromkeys(wanted)}
+        scores = {stem: of_stem for stem, of_stem in scores.items() if of_stem}
+        if not scores:
+            return []
+        best: tuple[float, list[int]] = (-math.inf, [])
+        for anchor in min(scores.values(), key=len):  # of the word that stands in the fewest places
+            chosen = [
+                max(of_stem.items(), key=lambda found: (found[1] - abs(found[0] - anchor) / 10, -found[0]))
+                for of_stem in scores.values()
+            ]
+            places = sorted({place for place, _ in chosen})
+            if places[-1] - places[0] <= 2 * len(wanted) + 2:
+                worth = sum(score for _, score in chosen) - (places[-1] - places[0]) / 10
+                best = max(best, (worth, places))
+        return best[1]
+
+    def _scores(self, stem: str, rows: Iterable[int]) -> dict[int, float]:
+        """The places whose word may be a translation of a stem, each with how likely it is."""
+        shares, same = self.translations.shares.get(stem, {}), SYNONYMS.get(stem, frozenset())
+        found = {}
+        for row in rows:
+            other = self.words.stems[row]
+            alike = 1.0 if other == stem else 0.9 * (other in same or cognate_of(other) == cognate_of(stem))
+            score = max(shares.get(other, 0.0), alike)
+            if score > LEAST_SHARE:
+                found[row] = score
+        return found
 
 
 def _first_model(pairs: Sequence[tuple[list[str], list[str]]]) -> Translations:

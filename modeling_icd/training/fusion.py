@@ -23,29 +23,42 @@ from dataset_scripts.arguments import PROGRAM
 from dataset_scripts.counts import counted
 
 from ..evaluation.decisions import check_notes, fit_decision
-from ..fusion_features_icd import PARTS, FeatureMaker, Scored, pack
+from ..fusion_features_icd import PARTS, FeatureMaker, Scored
 from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, tree_sums
+from ..fusion_tables_icd import pack
 from ..fusion_text_icd import StemReader
 from ..inference.loading import load_config
 from ..inference.tokens import codes_of_notes, empty_notes, texts_of_notes
 from ..knowledge.coder import marked_phrases
-from ..knowledge.fusion_tables import Knowledge, Notes, TitleTerm, small_stems, title_terms, token_bytes
+from ..knowledge.fusion_tables import (
+    Knowledge,
+    Notes,
+    TitleTerm,
+    phrases_with_titles,
+    small_stems,
+    title_terms,
+    token_bytes,
+)
 from ..knowledge.spanish_titles import spanish_titles
 from ..knowledge.translations import (
+    PhraseProjector,
     align_notes,
-    aligned_passages,
     aligned_titles,
+    joined,
     learn_translations,
-    project_phrase,
 )
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .config_files import USAGE
 from .fusion_heads import HeadTraining
-from .fusion_trees import Rows, fit_trees, rows_of
+from .fusion_trees import SIZES, Rows, fit_trees, rows_of
 from .models import configuration_fields, without_load_report
 from .notes import build_dataset, say_who_may_have, warn
 from .run import find_backbone, notes_to_learn, open_folders, parse, remember_notes
 from .saving import save_run
+
+
+DECISION_GROUPS = 5
+"""Groups of folds, at most; the scores of each, by trees of the others, are what the threshold is chosen on."""
 
 
 @dataclass
@@ -67,6 +80,7 @@ class FusionArguments(ModelArguments):
         },
     )
     num_fits: int = field(default=1, metadata={"help": "How often the trees are fitted; their mean is taken."})
+    tree_size: str = field(default="large", metadata={"help": f"Of the trees: {' or '.join(SIZES)}."})
     new_codes: bool = field(
         default=False,
         metadata={"help": "Also give codes that no training note has, where a note says their titles."},
@@ -99,6 +113,8 @@ class FusionArguments(ModelArguments):
             raise ValueError(f"`parts` must be of {', '.join(PARTS)}, got {unknown[0] if unknown else 'none'}.")
         if self.title_language not in (None, "es"):
             raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
+        if self.tree_size not in SIZES:
+            raise ValueError(f"`tree_size` must be {' or '.join(SIZES)}, got {self.tree_size!r}.")
         if self.num_folds < 2 or self.num_fits < 1:
             raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
         if self.max_fit_notes < self.num_folds:
@@ -264,7 +280,7 @@ class Fusion:
             [(code, span if isinstance(span, str) else " ".join(text[a:b] for a, b in span)) for code, span in of_note]
             for text, of_note in zip(texts, spans, strict=True)
         ]
-        self.notes = Notes(texts, codes, phrases)
+        self.notes = Notes.read(texts, codes, phrases)
         names = builder.info.features["codes"].feature.names
         own = {code for of_note in codes for code in of_note}
         self.titles: list[TitleTerm] = []
@@ -276,8 +292,8 @@ class Fusion:
                 [code for code in names if code in own], model_args.new_codes, others, model_args.mapped_titles
             )
             self.aligned_titles = aligned_titles(others, self.title_texts, small_stems())
+        self.phrases_with_titles = phrases_with_titles(phrases, self.titles)
         self.order = {code: i for i, code in enumerate(names)}
-        self.reader = StemReader()
 
     def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
         """Learn what words mean; or, where no evidence is marked, bring over that of the other language. Returns the evidence."""
@@ -297,11 +313,10 @@ class Fusion:
         translations = learn_translations(align_notes(other_texts, texts, small))
         reader, brought, total, found = StemReader(), [], 0, 0
         for own, theirs, of_note in zip(texts, other_texts, marked_phrases(other, builder), strict=True):
-            passages = aligned_passages(theirs, own, reader)
+            projector = PhraseProjector(theirs, own, translations, small, reader)
             projected = []
             for code, places in of_note:
-                span = min(start for start, _ in places), max(end for _, end in places)
-                phrase = project_phrase(span, theirs, own, passages, translations, reader)
+                phrase = projector.find(places)
                 total += 1
                 if phrase is not None:
                     found += 1
@@ -326,17 +341,22 @@ class Fusion:
         notes = self.notes.take(learned)
         labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
         translations = None
-        if self.aligned is not None and self.titles:
-            translations = learn_translations([*(self.aligned[row] for row in learned), self.aligned_titles])
+        if self.titles:
+            aligned = [] if self.aligned is None else [*(self.aligned[row] for row in learned), self.aligned_titles]
+            translations = joined(
+                learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
+            )
         return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
 
-    def features(self, materials: Materials, texts: Sequence[str], head_logits: torch.Tensor | None) -> list[Scored]:
+    def features(
+        self, materials: Materials, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
+    ) -> list[Scored]:
         """The features of notes, by the tables of others; without evidence, for which there is no use here."""
         knowledge = materials.knowledge
         maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, self.model_args.parts)
         found = []
-        for row, text in enumerate(texts):
-            each = maker.make(self.reader.read(text).stems, None if head_logits is None else head_logits[row])
+        for row, stems in enumerate(stems_of_notes):
+            each = maker.make(stems, None if head_logits is None else head_logits[row])
             found.append(each._replace(evidence={}))
         return found
 
@@ -350,7 +370,7 @@ class Fusion:
             learned = [row for row in range(len(self.notes.texts)) if row not in left_out]
             head_logits = self.heads.scores(fold, learned, chosen) if self.has_head else None
             materials = self.materials(learned)
-            scored.append(self.features(materials, [self.notes.texts[row] for row in chosen], head_logits))
+            scored.append(self.features(materials, [self.notes.stems[row] for row in chosen], head_logits))
             known.append(materials.knowledge.labels)
             print(
                 f"Fold {fold + 1} of {len(self.folds)}: {counted(len(chosen), 'note')}, {time.monotonic() - started:.0f} s.",
@@ -369,12 +389,16 @@ class Fusion:
         every = self.materials(range(len(self.notes.texts)))
         final = every.knowledge
         labels = {code: i for i, code in enumerate(final.labels)}
-        trees = fit_trees(parts, self.model_args.num_fits, self.args.seed)
+        trees = self.fit_trees(parts)
         model = self.make_model(final, trees, training_data)
         decision = self.decide(model, scored, known, parts, labels, training_data)
         model.config.update(decision)
         model.config.training_data = {**training_data, "seed": self.args.seed}
         return model
+
+    def fit_trees(self, parts: Sequence[Rows]) -> dict[str, torch.Tensor]:
+        """Trees of the run's size, fitted on the rows of some folds."""
+        return fit_trees(parts, self.model_args.num_fits, self.args.seed, SIZES[self.model_args.tree_size])
 
     def decide(
         self,
@@ -385,21 +409,21 @@ class Fusion:
         labels: Mapping[str, int],
         training_data: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """How scores become codes, chosen on the notes of each fold as trees of the other folds score them."""
+        """How scores become codes, chosen on the notes of some folds as trees of the other folds score them."""
         head: Any = model.score
         every = sorted(row for rows in self.scored_rows for row in rows)
         place_of = {row: place for place, row in enumerate(every)}
         logits = np.tile(head.untold().numpy(), (len(every), 1))
-        for fold, rows in enumerate(self.scored_rows):
-            trees = fit_trees(
-                [p for other, p in enumerate(parts) if other != fold], self.model_args.num_fits, self.args.seed
-            )
-            column = torch.tensor([labels.get(code, -1) for code in known[fold]])
-            for row, each in zip(rows, scored[fold], strict=True):
-                columns = column[each.codes]
-                logits[place_of[row], columns[columns >= 0].numpy()] = (
-                    tree_sums(trees, each.features).float()[columns >= 0].numpy()
-                )
+        num_groups = min(DECISION_GROUPS, len(self.folds))
+        for group in range(num_groups):
+            trees = self.fit_trees([part for fold, part in enumerate(parts) if fold % num_groups != group])
+            for fold in range(group, len(self.folds), num_groups):
+                column = torch.tensor([labels.get(code, -1) for code in known[fold]])
+                for row, each in zip(self.scored_rows[fold], scored[fold], strict=True):
+                    columns = column[each.codes]
+                    logits[place_of[row], columns[columns >= 0].numpy()] = (
+                        tree_sums(trees, each.features).float()[columns >= 0].numpy()
+                    )
         gold = [[labels[code] for code in self.notes.codes[row]] for row in every]
         check_notes(gold, self.args, [0] * len(gold))
         counts = [training_data["code_counts"].get(code, 0) for code in labels]

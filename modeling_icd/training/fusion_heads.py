@@ -22,6 +22,7 @@ from dataset_scripts.files import make_folder, whole_file
 
 from ..evaluation.decisions import DecisionArguments
 from ..inference.hidden_states import HiddenStates
+from ..inference.model_folder import weights_digest
 from ..inference.tokens import texts_of_notes, tokenize_split
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .collator import ICDCollator
@@ -65,6 +66,7 @@ class HeadTraining:
         self.states_dir = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
         self.notes = notes
         self.store: HiddenStates | None = None
+        self._digest_of_backbone: str | None = None
         self.num_steps = 0  # of all heads that were trained in this process
 
     def train(self, rows: Sequence[int]) -> Any:
@@ -115,7 +117,8 @@ class HeadTraining:
     def _digest(self, learned: Sequence[int], scored: Sequence[int]) -> str:
         """Of all that what a head gives depends on."""
         told = {
-            "model": {option.name: vars(self.model_args)[option.name] for option in fields(ModelArguments)},
+            "model": {option.name: vars(self.model_args)[option.name] for option in fields(ModelArguments)}
+            | {"backbone": self._backbone_digest()},
             "training": {
                 name: value
                 for name, value in self.args.to_dict().items()
@@ -127,6 +130,17 @@ class HeadTraining:
             "codes": [list(codes) for codes in self.notes["codes"]],
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def _backbone_digest(self) -> str:
+        """What tells the backbone: of a folder its weights and configuration, wherever it lies; of a model on the Hub its id."""
+        if self._digest_of_backbone is None:
+            folder = Path(self.backbone)
+            patterns = [name for name in ("model*.safetensors", "pytorch_model*.bin") if [*folder.glob(name)]]
+            self._digest_of_backbone = self.backbone
+            if (folder / "config.json").is_file() and patterns:
+                config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+                self._digest_of_backbone = f"{weights_digest(folder, patterns[0])} {config}"
+        return self._digest_of_backbone
 
 
 def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -10,9 +10,29 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ..fusion_features_icd import AT, FEATURES, Scored
 
 
-NUM_TREES, LEARNING_RATE, NUM_LEAVES, LEAST_ROWS, PENALTY, FEATURE_SHARE = 120, 0.08, 8, 30, 5.0, 0.5
+PENALTY = 5.0
 EASY_SHARE = 0.3
 """Share of the rows that are learned from, each with more weight, of codes that hardly anything in a note speaks for."""
+
+
+class TreeSize(NamedTuple):
+    """How large boosted trees are.
+
+    Args:
+        num_trees (`int`), learning_rate (`float`), num_leaves (`int`).
+        least_rows (`int`): rows of a leaf, at least.
+        feature_share (`float`): share of the features that a split is chosen from.
+    """
+
+    num_trees: int
+    learning_rate: float
+    num_leaves: int
+    least_rows: int
+    feature_share: float
+
+
+SIZES = {"small": TreeSize(120, 0.08, 8, 30, 0.5), "large": TreeSize(160, 0.05, 48, 8, 0.3)}
+"""Large trees are better where there are marked phrases, small ones take less time; docs/experiments/fusion.md."""
 
 
 class Rows(NamedTuple):
@@ -41,12 +61,15 @@ def rows_of(scored: Sequence[Scored], gold: Sequence[set[int]]) -> Rows:
     )
 
 
-def fit_trees(parts: Sequence[Rows], num_seeds: int, seed: int) -> dict[str, torch.Tensor]:
+def fit_trees(
+    parts: Sequence[Rows], num_seeds: int, seed: int, size: TreeSize = SIZES["large"]
+) -> dict[str, torch.Tensor]:
     """Boosted trees as tensors; see [`~modeling_icd.fusion_icd.FusionHead`].
 
     Args:
         parts (`Sequence[Rows]`): of all folds that are learned from.
         num_seeds (`int`): how often they are fitted, each time with other features for each tree; the mean is taken.
+        size (`TreeSize`): of the trees.
     """
     features, is_right = np.concatenate([p.features for p in parts]), np.concatenate([p.is_right for p in parts])
     if not is_right.any() or is_right.all():
@@ -61,12 +84,12 @@ def fit_trees(parts: Sequence[Rows], num_seeds: int, seed: int) -> dict[str, tor
     fitted = []
     for number in range(num_seeds):
         trees = HistGradientBoostingClassifier(
-            max_iter=NUM_TREES,
-            learning_rate=LEARNING_RATE,
-            max_leaf_nodes=NUM_LEAVES,
-            min_samples_leaf=LEAST_ROWS,
+            max_iter=size.num_trees,
+            learning_rate=size.learning_rate,
+            max_leaf_nodes=size.num_leaves,
+            min_samples_leaf=size.least_rows,
             l2_regularization=PENALTY,
-            max_features=FEATURE_SHARE,
+            max_features=size.feature_share,
             early_stopping=False,
             random_state=seed + number,
         )

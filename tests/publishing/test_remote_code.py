@@ -192,10 +192,8 @@ ALLOWED_BY_FILE = {
     "terms_icd.py": {"torch.int16", "typing.NamedTuple", "vars"},
     # Words are looked up in tables of integers and numbers, some of which are kept as the bits of integers.
     "fusion_icd.py": {"torch.dtype", "torch.float64", "torch.uint8"},
-    "fusion_features_icd.py": {
-        *("math.log", "math.log1p", "typing.NamedTuple", "torch.uint8", "torch.full", "torch.float"),
-        "torch.sparse_coo_tensor",
-    },
+    "fusion_features_icd.py": {"math.log", "math.log1p", "typing.NamedTuple", "torch.full", "torch.float"},
+    "fusion_tables_icd.py": {"typing.NamedTuple", "torch.uint8", "torch.sparse_coo_tensor"},
     "fusion_text_icd.py": {"typing.NamedTuple", "unicodedata", "unicodedata.combining", "unicodedata.normalize"},
     # A reader of words is entered among the backbones that are known by name.
     "words_icd.py": {"transformers.AutoConfig.register", "transformers.AutoModel.register"},
