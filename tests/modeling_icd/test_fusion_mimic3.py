@@ -11,20 +11,22 @@ from dataset_scripts.synthetic import write_corpus
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.knowledge.fusion_tables import title_terms
 from modeling_icd.publishing.cli import main as publish_main
-from modeling_icd.training import fusion_trees
 from modeling_icd.training.run import main as train_main
 
 
 # What makes a configuration small enough for a test; the rest of it is as it stands.
 SMALL = {
-    **{"hidden_layer": 1, "window_size": 256, "window_stride": 256, "projection_size": 4, "num_folds": 2},
-    **{
-        "hidden_states_format": "float16",
-        "num_train_epochs": 1,
-        "max_fit_notes": 20,
-        "use_cpu": "true",
-        "disable_tqdm": "true",
-    },
+    "hidden_layer": 1,
+    "window_size": 256,
+    "window_stride": 256,
+    "projection_size": 4,
+    "num_folds": 2,
+    "hidden_states_format": "float16",
+    "num_train_epochs": 1,
+    "max_fit_notes": 20,
+    "tree_size": "small",
+    "use_cpu": "true",
+    "disable_tqdm": "true",
 }
 
 
@@ -38,10 +40,7 @@ def charted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("code_set", ["full", "top50"])
-def test_a_configuration_trains_and_is_evaluated_and_stays_at_home(
-    code_set, byte_backbone, charted, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(fusion_trees, "NUM_TREES", 12)
+def test_a_configuration_trains_and_is_evaluated_and_stays_at_home(code_set, byte_backbone, charted, tmp_path, capsys):
     output = tmp_path / "model"
     data = ["--data_dir", str(charted)]
     options = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]

@@ -12,7 +12,6 @@ import yaml
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.knowledge.cli import main as terms
 from modeling_icd.publishing.cli import main as publish
-from modeling_icd.training import fusion_trees
 from modeling_icd.training.run import main as train
 
 
@@ -47,7 +46,14 @@ def terms_folder(corpus, tmp_path_factory):
 @pytest.fixture(scope="module")
 def fused_folder(byte_backbone, corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fused") / "model"
-    options = {"hidden_layer": 1, "window_size": 256, "window_stride": 256, "projection_size": 4, "num_folds": 2}
+    options = {
+        "hidden_layer": 1,
+        "window_size": 256,
+        "window_stride": 256,
+        "projection_size": 4,
+        "num_folds": 2,
+        "tree_size": "small",
+    }
     options |= {"hidden_states_format": "float16", "num_train_epochs": 1, "use_cpu": "true", "disable_tqdm": "true"}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     given = [
@@ -59,9 +65,7 @@ def fused_folder(byte_backbone, corpus, tmp_path_factory):
         "--output_dir",
         str(folder),
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fusion_trees, "NUM_TREES", 12)
-        assert train([*given, *words]) == 0
+    assert train([*given, *words]) == 0
     assert evaluate([str(folder), "--data_dir", str(corpus), "--split", "test"]) == 0
     return folder
 
