@@ -31,6 +31,7 @@ from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, make_folder, read_json, whole_folder, write_json
 
+from ..generative_icd import is_generative
 from ..inference.gguf import convert_smollm2
 from ..inference.loading import load_config, load_language_model
 from ..inference.predict_notes import NO_TEXT, open_notes
@@ -93,7 +94,10 @@ def pretrain(args: argparse.Namespace) -> int:
     check_arguments(args)
     set_seed(args.seed)
     backbone = str(convert_smollm2()) if args.backbone == "smollm2" else args.backbone
-    load_config(backbone)  # for its message where there is none
+    if is_generative(load_config(backbone)):
+        raise ValueError(
+            f"{backbone} codes notes already, and reading others would spoil its answers: let its backbone read them, and train a coder on that."
+        )
     model, tokenizer = load_language_model(backbone, dtype=torch.float32), AutoTokenizer.from_pretrained(backbone)
     if tokenizer.eos_token_id is None:
         raise ValueError(

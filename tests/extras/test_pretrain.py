@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 
@@ -135,6 +136,14 @@ def test_what_is_no_language_model_is_refused(notes, byte_tokenizer, tmp_path, c
     assert pretrain(tmp_path / "model", tmp_path / "out", "--notes", notes, *FAST) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_coder_is_refused(backbone, notes, tmp_path, capsys):
+    folder = shutil.copytree(backbone, tmp_path / "coder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "generative": {"mode": "list"}}))
+    assert pretrain(folder, tmp_path / "out", "--notes", notes, *FAST) == 2
+    assert "codes notes already" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_goes_on_with_its_own_options_and_checkpoints(
