@@ -5,8 +5,8 @@
     modeling-icd train files_direct --backbone runs/domain ...
 
 NOTES is a csv, tsv, jsonl (each also .gz) or parquet file with a column `text`, or a folder of .txt files. Notes are read whole, one
-after another, in rows of `--length` tokens; empty ones are left out. Every twentieth note is held out: the loss on these is printed before and after, and
-if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
+after another, in rows of `--length` tokens; empty ones are left out. Every twentieth note is held out: the loss on these is
+printed before and after, and if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
 
 What reads notes can learn them by heart. So the folder, and every model that is made from it, counts as one of restricted data:
 the folder cannot be published, and of a coder that is made from it `modeling-icd publish` leaves the weights at home.
@@ -26,6 +26,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
@@ -35,7 +37,6 @@ from ..generative_icd import is_generative
 from ..inference.gguf import convert_smollm2
 from ..inference.loading import load_config, load_language_model
 from ..inference.predict_notes import NO_TEXT, open_notes
-from ..training.checkpoints import last_complete_checkpoint
 
 
 HELD_OUT = 20  # one note of so many
@@ -193,8 +194,9 @@ def last_checkpoint(folder: Path, args: argparse.Namespace) -> str:
         FileNotFoundError: where there is none.
         ValueError: where it is of a run with other options.
     """
-    found = last_complete_checkpoint(folder)
-    if found is None:
+    # What is written last tells one that is complete.
+    complete = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    if not complete:
         raise FileNotFoundError(f"{folder} has no checkpoint to go on from: leave --resume out.")
     begun, given = read_json(folder / OPTIONS_FILE, "leave --resume out."), options_of(args)
     differing = sorted(name for name in given if begun.get(name) != given[name])
@@ -202,7 +204,7 @@ def last_checkpoint(folder: Path, args: argparse.Namespace) -> str:
         raise ValueError(
             f"The run in {folder} was begun with other options ({', '.join(differing)}): give the same ones, or leave --resume out."
         )
-    return found
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2])))
 
 
 def read_rows(
