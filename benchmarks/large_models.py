@@ -7,7 +7,8 @@ Each configuration is trained for some steps by `modeling-icd train` on invented
 own, and scored by `modeling-icd evaluate` in another. Peak memory is the most that torch has had allocated on the GPU. Time, memory
 and what is written on disk do not depend on what the weights are; what the model says does, and is not looked at.
 
-Finished measurements are kept in OUTPUT_DIR, so that an interrupted run goes on. Without a GPU `--layers 1` tries the commands.
+Finished measurements are kept in OUTPUT_DIR, so that an interrupted run goes on. Without a GPU `--layers 1` tries the commands, in
+`OUTPUT_DIR/1_layers`.
 """
 
 import argparse
@@ -102,6 +103,8 @@ def measure(name: str, work: Path, num_layers: int | None) -> dict[str, Any]:
     kind, config, differing = ROADS[name]
     backbone, folder = make_backbone(kind, work / kind, num_layers), work / name
     corpus = make_corpus(work)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # which making the backbone had, too
     given = {**COMMON, **differing, "backbone": backbone, "data_dir": corpus, "output_dir": folder}
     options = [f"--{key}={value}" for key, value in given.items()]
     start = time.time()
@@ -162,6 +165,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="of the models; all by default")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.layers and not args.measure:  # no measurement of the whole models
+        args.output_dir /= f"{args.layers}_layers"
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if args.measure:
         found = measure(args.measure, args.output_dir, args.layers)
@@ -179,6 +184,8 @@ def main() -> None:
                 print(f"{name} ended with an error", file=sys.stderr)
                 continue
         results[name] = json.loads(path.read_text())
+    if not results:
+        sys.exit(1)
     print("\n".join(table(results)))
     print(f"\n{note_tokens(args.output_dir):,.0f} tokens in a training note on average")
 

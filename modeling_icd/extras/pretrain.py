@@ -5,11 +5,11 @@
     modeling-icd train files_direct --backbone runs/domain ...
 
 NOTES is a csv, tsv, jsonl (each also .gz) or parquet file with a column `text`, or a folder of .txt files. Notes are read whole, one
-after another, in rows of `--length` tokens. Every twentieth note is held out: the loss on these is printed before and after, and
-if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
+after another, in rows of `--length` tokens; empty ones are left out. Every twentieth note is held out: the loss on these is
+printed before and after, and if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
 
 What reads notes can learn them by heart. So the folder, and every model that is made from it, counts as one of restricted data:
-`modeling-icd publish` refuses it.
+the folder cannot be published, and of a coder that is made from it `modeling-icd publish` leaves the weights at home.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,23 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dataset_scripts.arguments import command_parser
 from dataset_scripts.command import run_command
-from dataset_scripts.files import check_writable, make_folder, whole_folder
+from dataset_scripts.files import check_writable, make_folder, read_json, whole_folder, write_json
 
+from ..generative_icd import is_generative
 from ..inference.gguf import convert_smollm2
-from ..inference.loading import first_line, load_config
-from ..inference.predict_notes import open_notes
+from ..inference.loading import load_config, load_language_model
+from ..inference.predict_notes import NO_TEXT, open_notes
 
 
 HELD_OUT = 20  # one note of so many
-RECORD = {"dataset": "files", "open": False, "task": "continued pretraining on notes without codes"}
+OPTIONS_FILE = "options.json"  # beside the checkpoints
+RECORD = {"dataset": "files", "open": False}
 
 
 class TokenRows(Dataset):
@@ -91,25 +95,36 @@ def pretrain(args: argparse.Namespace) -> int:
     check_arguments(args)
     set_seed(args.seed)
     backbone = str(convert_smollm2()) if args.backbone == "smollm2" else args.backbone
-    load_config(backbone)  # for its message where there is none
-    try:
-        model = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
-    except (ValueError, ImportError) as error:
-        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    if is_generative(load_config(backbone)):
+        raise ValueError(
+            f"{backbone} codes notes already, and reading others would spoil its answers: let its backbone read them, and train a coder on that."
+        )
+    model, tokenizer = load_language_model(backbone, dtype=torch.float32), AutoTokenizer.from_pretrained(backbone)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"The tokenizer of {backbone} has no token that ends a text (`eos_token`): take another backbone."
+        )
+    checkpoints = Path(f"{args.output_dir}-private") / "checkpoints"
+    checkpoint = last_checkpoint(checkpoints, args) if args.resume else None
     learned, held_out = read_rows(args.notes, args.text_column, tokenizer, args.length)
     print(f"{len(learned):,} rows of {args.length} tokens to learn from, {len(held_out):,} held out")
-    private_dir = make_folder(f"{args.output_dir}-private", private=True)
+    make_folder(checkpoints.parent, private=True)
+    if checkpoint is None:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run, which `--resume` must not find
+        write_json(options_of(args), checkpoints / OPTIONS_FILE, private=True)
     trainer = Trainer(
         with_lora(model, args.lora_r, args.layers_from) if args.lora_r else model,
-        training_arguments(args, private_dir / "checkpoints"),
+        training_arguments(args, checkpoints),
         train_dataset=learned,
         eval_dataset=held_out,
     )
     before = trainer.evaluate()["eval_loss"]
-    trainer.train(resume_from_checkpoint=last_checkpoint(private_dir) if args.resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate()["eval_loss"]
     print(f"loss of a token of held-out notes: {before:.3f} before, {after:.3f} after")
+    shutil.rmtree(checkpoints)
+    with suppress(OSError):  # where it holds something else, which is not ours to remove
+        checkpoints.parent.rmdir()
     if not after < before:
         raise ValueError(
             f"The loss on held-out notes has not fallen ({before:.3f} before, {after:.3f} after), so nothing was written to "
@@ -122,16 +137,22 @@ def pretrain(args: argparse.Namespace) -> int:
     with whole_folder(args.output_dir, private=True) as folder:
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    shutil.rmtree(private_dir)
     print(args.output_dir)
     return 0
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise an error for options that do not fit, before anything is read."""
-    for name in ("length", "batch_size"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}.")
+    for name, least in (("length", 1), ("batch_size", 1), ("lora_r", 0), ("layers_from", 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(args, name)}.")
+    for name in ("epochs", "learning_rate"):
+        if not getattr(args, name) > 0:
+            raise ValueError(f"--{name} must be above 0, got {getattr(args, name)}.")
+    if args.max_steps < 1 and args.max_steps != -1:
+        raise ValueError(
+            f"--max_steps must be at least 1, got {args.max_steps}: leave it out to read `--epochs` times."
+        )
     if args.layers_from and not args.lora_r:
         raise ValueError("--layers_from chooses the layers of LoRA: give --lora_r, too.")
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
@@ -161,17 +182,29 @@ def training_arguments(args: argparse.Namespace, folder: Path) -> TrainingArgume
     )
 
 
-def last_checkpoint(private_dir: Path) -> str:
-    """The checkpoint to go on from.
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that was interrupted."""
+    return {name: value for name, value in vars(args).items() if name not in ("output_dir", "resume")}
+
+
+def last_checkpoint(folder: Path, args: argparse.Namespace) -> str:
+    """The complete checkpoint to go on from.
 
     Raises:
         FileNotFoundError: where there is none.
+        ValueError: where it is of a run with other options.
     """
-    folder = private_dir / "checkpoints"
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if found is None:
+    # What is written last tells one that is complete.
+    complete = [path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")]
+    if not complete:
         raise FileNotFoundError(f"{folder} has no checkpoint to go on from: leave --resume out.")
-    return found
+    begun, given = read_json(folder / OPTIONS_FILE, "leave --resume out."), options_of(args)
+    differing = sorted(name for name in given if begun.get(name) != given[name])
+    if differing:
+        raise ValueError(
+            f"The run in {folder} was begun with other options ({', '.join(differing)}): give the same ones, or leave --resume out."
+        )
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2])))
 
 
 def read_rows(
@@ -205,6 +238,8 @@ def texts_of(paths: Sequence[str], text_column: str | None) -> Iterator[str]:
         is_folder = Path(path).is_dir()
         notes = open_notes(path, None if is_folder or text_column is None else [text_column])
         for row in notes.rows():
+            if row.reason == NO_TEXT:
+                continue
             if row.reason:
                 raise ValueError(f"{path}, note {row.row}, {row.reason}.")
             if row.text.strip():

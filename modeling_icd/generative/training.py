@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import datasets
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from trl import GRPOTrainer, SFTTrainer, TrlParser
 
 from dataset_scripts.arguments import PROGRAM
@@ -24,7 +24,7 @@ from ..answers_icd import check_written, read_codes
 from ..evaluation.decisions import check_notes, fit_decision
 from ..generative_icd import GenerativeConfig, GenerativeForICD, is_generative, plain_fields
 from ..inference.gguf import convert_smollm2
-from ..inference.loading import describe_reader, first_line, load_config, to_device
+from ..inference.loading import describe_reader, load_config, load_language_model, to_device
 from ..inference.loop import logits_of_tokens
 from ..inference.model_folder import CANARIES_FILE, RUN_FILE, read_canaries
 from ..inference.processes import first_process_first, first_process_only
@@ -95,7 +95,7 @@ def train(own: GenerativeArguments, data_args: DataArguments, args: Any) -> Path
     if is_fitted(args):
         coder.check_lengths([len(ids) for ids in validation.tokens["input_ids"]])
     if is_first:
-        say_who_may_have(data_args)
+        say_who_may_have(data_args, coder.config.training_data or {})
     log: list[dict[str, Any]] = []
     canaries = plant(own, materials.splits, args.seed, private_dir)
     if own.stage == "prompt":
@@ -153,7 +153,8 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
     retriever, its_record = gather_retriever(
         own, settings["mode"], backbone, codes, Path(args.output_dir), private_dir
     )
-    model, tokenizer = load_language_model(own, backbone)
+    model = load_language_model(backbone, **{"dtype": "float32", **own.options()})
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
     config = GenerativeConfig(
         id2label=dict(enumerate(codes)),
         label2id={code: i for i, code in enumerate(codes)},
@@ -176,15 +177,6 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
         held = counted(len(settings["examples"]), "training note")
         print(f"The prompt holds {held}: the model's folder is as confidential as they are.")
     return Materials(coder, tokenizer, splits, counts)
-
-
-def load_language_model(own: GenerativeArguments, backbone: str) -> tuple[PreTrainedModel, Any]:
-    """A language model and its tokenizer."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(backbone, **{"dtype": "float32", **own.options()})
-    except (ValueError, ImportError) as error:  # no language model, or a package that the attention needs
-        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
-    return model, AutoTokenizer.from_pretrained(backbone)
 
 
 def check_context(coder: GenerativeForICD) -> None:

@@ -75,11 +75,13 @@ def copy_learned(model_id: str | Path, folder: Path) -> None:
     """Copy what is remembered of the retriever of a coder that verifies into the private folder of that, where both are looked up.
 
     Args:
-        model_id (`str` or `Path`): of the retriever; it may itself be in the folder of such a coder.
+        model_id (`str` or `Path`): of the retriever; it may itself be in the folder of such a coder, or have a folder of that name.
         folder (`Path`): `OUTPUT_DIR-private/retriever`.
     """
     path = Path(model_id)
-    private = _private_dir(path.parent) / RETRIEVER if path.name == RETRIEVER else _private_dir(path)
+    private = _private_dir(path)
+    if path.resolve().name == RETRIEVER and not private.is_dir():
+        private = _private_dir(path.parent) / RETRIEVER
     files = [private / name for name in (FILE, ADMISSIONS_FILE)]
     texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier retriever

@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -246,6 +247,33 @@ def check_loaded(info: Mapping[str, Any], model_id: str | Path) -> None:
                 f"{model_id}: {parameters} {fault}: {', '.join(names[:3])}{' ...' if names[3:] else ''}. config.json and the "
                 "weights are not of one model: copy both from the same training run."
             )
+
+
+def load_language_model(backbone: str, **options: Any) -> PreTrainedModel:
+    """A language model that learns from notes, or is asked about them; options as those of `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        ValueError: where it is none: it has no last layer, or reads what comes next.
+    """
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(backbone, output_loading_info=True, **options)
+    except (ValueError, ImportError) as error:  # no language model, or a package that the attention needs
+        raise ValueError(f"{backbone} cannot be loaded as a language model: {first_line(error)}") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{backbone} is no language model: {counted(len(missing), 'parameter is', 'parameters are')} not in its weights, and would be "
+            f"random: {', '.join(missing[:3])}{' ...' if missing[3:] else ''}. Take one that has its last layer (`...ForCausalLM`)."
+        )
+    with torch.no_grad():
+        ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=model.device)  # which differ in what comes last
+        before = model(input_ids=ids).logits[:, :2].float()
+    if not torch.allclose(before[0], before[1], rtol=1e-3, atol=1e-3 * before.abs().max().item()):
+        raise ValueError(
+            f"{backbone} is no language model: it is an encoder, whose tokens see those that come next. Take one that writes text, such "
+            "as SmolLM2."
+        )
+    return model
 
 
 @contextlib.contextmanager

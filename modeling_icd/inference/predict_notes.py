@@ -28,6 +28,7 @@ from dataset_scripts.tables import (
 
 # Characters of a chunk of several notes: about a minute's work for a small model on a CPU.
 CHUNK_CHARACTERS = 400_000
+NO_TEXT = "has no text"  # why an empty note is not coded
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ def table_rows(
             continue
         note_id = str(number) if id_column is None else read_id(row.get(id_column))
         text = join_texts(row, text_columns)
-        reason = "has a text that is not a string" if text is None else "" if text else "has no text"
+        reason = "has a text that is not a string" if text is None else "" if text else NO_TEXT
         reason = reason if note_id else "has no id"
         yield Row(number, note_id, "" if reason else text or "", reason)
 
@@ -102,7 +103,7 @@ class Notes:
             except ValueError:
                 reason = f"holds bytes that are not {self.encoding}"
             if not reason and not text.strip():
-                reason = "has no text"
+                reason = NO_TEXT
             yield Row(number, name.removesuffix(".txt"), "" if reason else text, reason)
 
     def chunks(self, counts: Counter[str] | None = None) -> Iterator[list[Row]]:

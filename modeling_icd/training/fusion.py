@@ -150,7 +150,7 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
         print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
     every = datasets.concatenate_datasets(splits)
     remember_notes(splits, data_args, training_data, private_dir)
-    say_who_may_have(data_args)
+    say_who_may_have(data_args, training_data)
     has_text = np.flatnonzero(~empty_notes(texts_of_notes(every)))
     if len(has_text) < len(every):
         warn(f"{len(every) - len(has_text)} notes have no text: they are left out.")

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from dataset_scripts.licenses import OPEN_LICENSES
 
 from ..evaluation.scoring import gold_columns
 from ..inference.tokens import codes_of_notes, tokenize_split
+from ..sharing_icd import claimed_access
 from .arguments import DataArguments, ModelArguments
 
 
@@ -78,12 +79,22 @@ def describe_training_data(
     }
 
 
-def say_who_may_have(data_args: DataArguments) -> None:
-    """Print one line on what the license of the user's own notes, or that none was named, means for the model."""
+def say_who_may_have(data_args: DataArguments, training_data: Mapping[str, Any]) -> None:
+    """Print one line on what the license of the user's own notes, or that none was named, means for the model.
+
+    Args:
+        training_data (`dict`): the record of what the model learns from, with what the models that it is made of learned from.
+    """
     if data_args.dataset != "files":
         return
     if data_args.data_license in OPEN_LICENSES:
         name = OPEN_LICENSES[data_args.data_license].name
+        if claimed_access(training_data) == "restricted":
+            print(
+                f"The notes are under {name}, as you state with `data_license`, but a model that this one is made of learned from notes that "
+                "are restricted or unknown: it will count as one of restricted data, which is published without its weights."
+            )
+            return
         print(f"The notes are under {name}, as you state with `data_license`: anyone may have them, and so the model.")
         return
     why = "no `data_license` was named"

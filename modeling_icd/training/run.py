@@ -103,7 +103,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     check_notes(gold, args, validation.num_unknown)  # before training
     if is_first:
         warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
-        say_who_may_have(data_args)
+        say_who_may_have(data_args, model.config.training_data)
         say_pairs(training.tokens, model, args.per_device_train_batch_size)
     make = partial(make_further, model_args, data_args, args, model, tokenizer)
     further = make(splits["training"], training.tokens)

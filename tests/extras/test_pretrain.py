@@ -1,13 +1,23 @@
 """Continued pretraining: what is learned and saved, that it stays at home, and the mistakes."""
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertLMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    Trainer,
+)
 
 from modeling_icd.extras.pretrain import main, read_rows
 from modeling_icd.sharing_icd import data_access
@@ -75,6 +85,7 @@ def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open
     assert train.returncode == 0, train.stderr
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] and data_access(config["training_data"]) == "restricted"
+    assert "it will count as one of restricted data" in train.stdout and "and so the model" not in train.stdout
 
 
 def test_lora_of_upper_layers_leaves_the_lower_ones(backbone, notes, tmp_path):
@@ -97,10 +108,79 @@ def test_every_twentieth_note_is_held_out_and_every_token_is_read(notes, byte_to
     assert len(held_out) == sum(len(text) + 1 for text in texts[19::20]) // 8
 
 
+def test_empty_notes_are_left_out(notes, byte_tokenizer, tmp_path):
+    lines = notes.read_text().splitlines()
+    (tmp_path / "more.jsonl").write_text("\n".join([json.dumps({"text": ""}), *lines, json.dumps({"text": " "})]))
+    assert read_rows([str(tmp_path / "more.jsonl")], None, byte_tokenizer, 8)[0].rows.tolist() == (
+        read_rows([str(notes)], None, byte_tokenizer, 8)[0].rows.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (LlamaModel, "1 parameter is not in its weights, and would be random: lm_head.weight"),
+        (BertLMHeadModel, "it is an encoder, whose tokens see those that come next"),
+        (LlamaForCausalLM, "has no token that ends a text"),
+    ],
+)
+def test_what_is_no_language_model_is_refused(notes, byte_tokenizer, tmp_path, capsys, kind, message):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    kind(kind.config_class(vocab_size=len(byte_tokenizer), initializer_range=0.3, **sizes)).save_pretrained(
+        tmp_path / "model"
+    )
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    if kind is LlamaForCausalLM:
+        tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert pretrain(tmp_path / "model", tmp_path / "out", "--notes", notes, *FAST) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_coder_is_refused(backbone, notes, tmp_path, capsys):
+    folder = shutil.copytree(backbone, tmp_path / "coder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "generative": {"mode": "list"}}))
+    assert pretrain(folder, tmp_path / "out", "--notes", notes, *FAST) == 2
+    assert "codes notes already" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_with_its_own_options_and_checkpoints(
+    backbone, notes, tmp_path, capsys, monkeypatch
+):
+    given = (backbone, tmp_path / "out", "--notes", notes, *FAST)
+    kept = tmp_path / "out-private"
+    stale = kept / "checkpoints" / "checkpoint-900"  # of an earlier run, which was interrupted
+    stale.mkdir(parents=True)
+    (stale / "trainer_state.json").write_text(json.dumps({"global_step": 900}))
+    (kept / "other.txt").write_text("of another run")
+    evaluate = Trainer.evaluate
+
+    def interrupt(trainer, *args, **options):
+        if trainer.state.global_step:
+            raise KeyboardInterrupt
+        return evaluate(trainer, *args, **options)
+
+    monkeypatch.setattr(Trainer, "evaluate", interrupt)
+    assert pretrain(*given) == 130
+    assert not stale.exists() and (kept / "checkpoints" / "checkpoint-30").is_dir()
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    assert pretrain(*given, "--resume", "--length", "16") == 2
+    assert "was begun with other options (length)" in capsys.readouterr().err
+    assert pretrain(*given, "--resume") == 0
+    assert (tmp_path / "out").is_dir()
+    assert [path.name for path in kept.iterdir()] == ["other.txt"]  # what is not of this run is left
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--layers_from", "1"], "give --lora_r"),
+        (["--lora_r", "2", "--layers_from", "-1"], "--layers_from must be at least 0"),
+        (["--max_steps", "0"], "--max_steps must be at least 1"),
+        (["--epochs", "0"], "--epochs must be above 0"),
+        (["--learning_rate", "nan"], "--learning_rate must be above 0"),
         (["--lora_r", "2", "--layers_from", "2"], "leaves none of the 2 layers"),
         (["--resume"], "no checkpoint to go on from"),
         (["--length", "100000"], "notes are too few"),

@@ -144,8 +144,9 @@ def test_a_retriever_that_held_its_head_alone_brings_its_backbone(language_model
     assert read_json(tmp_path / "run/config.json", "")["training_data"]["retriever"] is None  # nobody knows its notes
 
 
-def test_notes_that_the_retriever_learned_from_are_known(terms_dir, arguments, notes_dir, tmp_path, capsys):
-    folder = shutil.copytree(terms_dir, tmp_path / "terms")
+@pytest.mark.parametrize("name", ["terms", "retriever"])
+def test_notes_that_the_retriever_learned_from_are_known(terms_dir, arguments, notes_dir, tmp_path, capsys, name):
+    folder = shutil.copytree(terms_dir, tmp_path / name)
     tested = (notes_dir / "test.csv").read_text().splitlines()[1:]
     write_learned([line.split(",")[1] for line in tested], Path(f"{folder}-private"))
     given = {**VERIFY, "retriever": folder, "max_codes": 40, "instruction": "Is it said?"}
