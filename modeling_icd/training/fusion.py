@@ -296,7 +296,8 @@ class Fusion:
         self.order = {code: i for i, code in enumerate(names)}
 
     def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
-        """Learn what words mean; or, where no evidence is marked, bring over that of the other language. Returns the evidence."""
+        """Learn what words mean; or, where evidence is wanted and none is marked, bring over that of the other language. Returns the
+        evidence."""
         data_args = DataArguments(
             dataset=self.data_args.dataset,
             data_dir=self.data_args.data_dir,
@@ -307,7 +308,7 @@ class Fusion:
         other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
         other = other.select(rows_in_other(notes["hadm_id"], other["hadm_id"], builder.config.name))
         other_texts, small = texts_of_notes(other), small_stems()
-        if any(spans):
+        if any(spans) or "phrases" not in self.model_args.parts:
             self.aligned = align_notes(texts, other_texts, small)
             return spans
         translations = learn_translations(align_notes(other_texts, texts, small))
