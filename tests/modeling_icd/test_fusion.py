@@ -567,3 +567,20 @@ def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
     assert evaluate_main([str(output), *common]) == 0
     results = json.loads((output / "evaluation/test/results.json").read_text())
     assert results["metrics"]["f1_micro"] > 0.1
+
+
+def test_over_a_backbone_that_read_restricted_notes_it_is_one_of_restricted_notes(backbone, corpus, tmp_path):
+    read = shutil.copytree(backbone, tmp_path / "read")
+    config = json.loads((read / "config.json").read_text())
+    (read / "config.json").write_text(json.dumps({**config, "training_data": {"dataset": "mimic3", "open": False}}))
+    output = tmp_path / "model"
+    options = ["--backbone", str(read), "--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(corpus)]
+    options += ["--parts", "titles", "neighbours", "--num_folds", "2", "--freeze_backbone", "--window_size", "128"]
+    given = tmp_path / "fusion.yaml"
+    given.write_text("model: fusion\npooling: label_attention\nuse_cpu: true\n")
+    assert train_main([str(given), *options, "--output_dir", str(output)]) == 0
+    saved = json.loads((output / "config.json").read_text())
+    assert saved["training_data"]["synthetic"] and "earlier" in saved["training_data"]
+    assert output.stat().st_mode & 0o077 == 0
+    with pytest.raises(ValueError, match="learned from restricted notes"):
+        refuse_holding_notes(saved)
