@@ -124,6 +124,11 @@ class FusionArguments(ModelArguments):
             )
         if not self.freeze_backbone:
             raise ValueError("The heads of a fused model share hidden states: give `freeze_backbone`.")
+        for name in ("start_titles", "guidelines", "guidelines_rare", "evidence_sentences"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"The heads of a fused model learn from notes alone, and titles and phrases are parts of their own: leave `{name}` out."
+                )
 
 
 def run(arguments: list[str]) -> int:

@@ -437,6 +437,8 @@ def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, me
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
         (["--tree_size", "huge"], "must be small or large"),
+        (["--guidelines", "2"], "leave `guidelines` out"),
+        (["--start_titles", "true"], "leave `start_titles` out"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_path, capsys):
