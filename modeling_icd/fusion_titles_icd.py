@@ -76,7 +76,8 @@ class TitleFinder:
         """Of the codes whose titles a note says, the most likely first: the features, and the places that say the title.
 
         Args:
-            precision (`Mapping[int, float]`): see `FeatureMaker`.
+            precision (`Mapping[int, Mapping[int, float]]`): of each place of the note the codes of terms that are found there, each
+                with the highest precision of these.
         """
         windows = list(self._windows(note))
         if not windows:

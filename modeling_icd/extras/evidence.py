@@ -209,11 +209,22 @@ def methods_of(model) -> list[str]:
             f"A head with `{config.head_field}` 'last' does not say what it read a code from: it reads the last token alone."
         )
     if hasattr(head, "weights_by_source"):
-        sources = list(head.evidence_sources)
+        sources = list(_sources_of(head))
         methods = [UNION, *sources] if len(sources) > 1 else sources
     else:
         methods = [name for name in EVIDENCE_METHODS if find_head(config.head).attends or "att" not in name]
     return [*methods, *([TITLES] if config.code_descriptions else [])]
+
+
+def _sources_of(head: Any) -> tuple[str, ...]:
+    """What the evidence of a head that looks words up can come from.
+
+    Raises:
+        ValueError: where nothing it has gives any.
+    """
+    if not head.evidence_sources:
+        raise ValueError("This model codes a note by notes like it alone, so that it has no evidence for a code.")
+    return head.evidence_sources
 
 
 @torch.no_grad()
@@ -287,7 +298,7 @@ def weights_of_method(
         weights = token_weights(head, states, class_ids, name)
         assert weights is not None  # since a method is given
         return weights, None
-    sources = first.evidence_sources
+    sources = _sources_of(first)
     if name not in (UNION, *sources) and (name not in first.evidence_methods or len(sources) > 1):
         raise ValueError(
             f"This model finds evidence by {', '.join(sources)}, not by {name}: choose these, or {UNION}."

@@ -33,7 +33,7 @@ from ..sharing_icd import RETRIEVER
 from ..training.arguments import DataArguments, check_report_to
 from ..training.checkpoints import clear_write_errors, whole_checkpoint
 from ..training.config_files import USAGE, given_field
-from ..training.models import known_training_data
+from ..training.models import with_earlier
 from ..training.notes import readable_notes, say_who_may_have, warn_of_empty_notes
 from ..training.run import find_checkpoint, notes_to_learn, open_folders, parse, remember_notes, train_to_end
 from ..training.saving import save
@@ -146,8 +146,7 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
         backbone = first_process_first(lambda: str(convert_smollm2()))
     causal_config = load_config(backbone)
     earlier = dict(causal_config.generative) if is_generative(causal_config) else {}
-    if hasattr(causal_config, "training_data"):
-        training_data = {**training_data, "earlier": known_training_data(causal_config, backbone)}
+    training_data = with_earlier(training_data, causal_config, backbone)
     settings = own.settings(earlier) | {"seed": args.seed}
     codes, titles = list(counts), builder.code_descriptions
     retriever, its_record = gather_retriever(

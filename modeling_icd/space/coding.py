@@ -257,6 +257,8 @@ class Coder:
         Codes that are predicted or assigned (bool `(listed,)`) get the head's own method. The many others get attention
         where the head attends, since a gradient for each would take seconds.
         """
+        if not listed:
+            return []
         head = self.model.score
         found = weights_by_source(head, states, listed, "attention" if self._attends else None)
         if found is None:

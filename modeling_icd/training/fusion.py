@@ -47,11 +47,12 @@ from ..knowledge.translations import (
     joined,
     learn_translations,
 )
+from ..sharing_icd import claimed_access
 from .arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from .config_files import USAGE
 from .fusion_heads import HeadTraining
 from .fusion_trees import SIZES, Rows, fit_trees, rows_of
-from .models import configuration_fields, without_load_report
+from .models import configuration_fields, with_earlier, without_load_report
 from .notes import build_dataset, say_who_may_have, warn
 from .run import find_backbone, notes_to_learn, open_folders, parse, remember_notes
 from .saving import save_run
@@ -123,6 +124,11 @@ class FusionArguments(ModelArguments):
             )
         if not self.freeze_backbone:
             raise ValueError("The heads of a fused model share hidden states: give `freeze_backbone`.")
+        for name in ("start_titles", "guidelines", "guidelines_rare", "evidence_sentences"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"The heads of a fused model learn from notes alone, and titles and phrases are parts of their own: leave `{name}` out."
+                )
 
 
 def run(arguments: list[str]) -> int:
@@ -145,9 +151,6 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
     output_dir, private_dir = open_folders(run, args)
     set_seed(args.seed)
     builder, _, splits, training_data = notes_to_learn(data_args, args, private_dir, with_validation=True)
-    if not (training_data["open"] or training_data["synthetic"]):
-        output_dir.chmod(0o700)
-        print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
     every = datasets.concatenate_datasets(splits)
     remember_notes(splits, data_args, training_data, private_dir)
     say_who_may_have(data_args, training_data)
@@ -155,6 +158,10 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
     if len(has_text) < len(every):
         warn(f"{len(every) - len(has_text)} notes have no text: they are left out.")
     fusion = Fusion(model_args, data_args, args, builder, every.select(has_text), private_dir)
+    training_data = with_earlier(training_data, load_config(fusion.backbone), fusion.backbone)
+    if claimed_access(training_data) == "restricted":
+        output_dir.chmod(0o700)
+        print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
     fusion.say_costs()
     started = time.monotonic()
     model = fusion.fit(training_data)
@@ -296,7 +303,8 @@ class Fusion:
         self.order = {code: i for i, code in enumerate(names)}
 
     def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
-        """Learn what words mean; or, where no evidence is marked, bring over that of the other language. Returns the evidence."""
+        """Learn what words mean; or, where evidence is wanted and none is marked, bring over that of the other language. Returns the
+        evidence."""
         data_args = DataArguments(
             dataset=self.data_args.dataset,
             data_dir=self.data_args.data_dir,
@@ -307,7 +315,7 @@ class Fusion:
         other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
         other = other.select(rows_in_other(notes["hadm_id"], other["hadm_id"], builder.config.name))
         other_texts, small = texts_of_notes(other), small_stems()
-        if any(spans):
+        if any(spans) or "phrases" not in self.model_args.parts:
             self.aligned = align_notes(texts, other_texts, small)
             return spans
         translations = learn_translations(align_notes(other_texts, texts, small))

@@ -114,6 +114,12 @@ class HeadTraining:
             digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
+    @functools.cached_property
+    def _digest_of_evidence(self) -> str:
+        """Of the words that annotators marked, where heads learn or start from them."""
+        evidence = marked_evidence({"training": self.notes}, self.model_args, self.data_args)
+        return hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()
+
     def _digest(self, learned: Sequence[int], scored: Sequence[int]) -> str:
         """Of all that what a head gives depends on."""
         told = {
@@ -124,7 +130,9 @@ class HeadTraining:
                 for name, value in self.args.to_dict().items()
                 if not name.startswith(APART) and name not in DECISION
             },
+            "hidden_states_format": self.data_args.hidden_states_format,
             "texts": self._digest_of_texts,
+            "evidence": self._digest_of_evidence,
             "rows": [list(map(int, learned)), list(map(int, scored))],
             "notes": list(self.notes["hadm_id"]),
             "codes": [list(codes) for codes in self.notes["codes"]],

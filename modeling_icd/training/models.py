@@ -66,9 +66,7 @@ def build_model(args: ModelArguments, backbone: str, codes: list[str], descripti
     config_class = model_class.config_class
     backbone_config = load_config(backbone)
     given = configuration_fields(args, backbone_config)
-    if hasattr(backbone_config, "training_data"):  # also where a stock class has saved it
-        # One of ours, trained further: the notes that it has seen stay on record, since publishing asks for them.
-        training_data = {**training_data, "earlier": known_training_data(backbone_config, backbone)}
+    training_data = with_earlier(training_data, backbone_config, backbone)
     config = config_class.from_backbone(
         backbone_config,
         id2label=dict(enumerate(codes)),
@@ -194,6 +192,14 @@ def lora_targets(model, first_layer: int) -> str | list[str]:
         return rf"model\.layers\.({layers})\..*\.({projections})"
     of_layer = re.compile(rf"model\.(.*\.)?layers?\.({layers})\.")
     return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and of_layer.match(name)]
+
+
+def with_earlier(training_data, backbone_config, backbone: str):
+    """The record of training data; over a backbone of this project, the notes that it has seen stay on record, since publishing
+    asks for them."""
+    if not hasattr(backbone_config, "training_data"):  # which is there, too, where a stock class has saved it
+        return training_data
+    return {**(training_data or {}), "earlier": known_training_data(backbone_config, backbone)}
 
 
 def known_training_data(backbone_config, backbone: str) -> dict | None:

@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,8 +42,10 @@ from modeling_icd.knowledge.translations import (
     learn_translations,
 )
 from modeling_icd.publishing.folder import refuse_holding_notes
+from modeling_icd.publishing.release import PUBLIC_MODEL
 from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
+from modeling_icd.training import fusion
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
 from modeling_icd.training.fusion import folds_of, rows_in_other, rows_to_score
 from modeling_icd.training.fusion_heads import HeadTraining
@@ -332,6 +336,10 @@ def test_evidence_of_each_source_is_judged_by_itself(backbone, knowledge):
     assert figures["term"] == figures["title"] == figures["union"] == 1
     with pytest.raises(ValueError, match="finds evidence by term, title, attention"):
         judge_evidence(model, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=["attingrad"])
+    alone = make_model(backbone, knowledge, ["neighbours"])
+    for methods in (None, ["attention"], ["union"]):
+        with pytest.raises(ValueError, match="by notes like it alone"):
+            judge_evidence(alone, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=methods)
 
 
 LOAD = """
@@ -391,6 +399,14 @@ def test_the_page_lists_no_code_that_nothing_speaks_for(backbone, monkeypatch, t
     assert "A33" in {code["code"] for code in coder.code_note("Dice palabra23.")["codes"]}
 
 
+def test_the_page_shows_a_note_in_which_nothing_is_found(backbone, knowledge, tmp_path):
+    model = make_model(backbone, knowledge, ["phrases", "titles"])
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "model")
+    result = Coder(str(tmp_path / "model")).code_note("Xyz qqq.")
+    assert (result["blank"], result["codes"]) == (False, [])
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
@@ -421,6 +437,8 @@ def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, me
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
         (["--tree_size", "huge"], "must be small or large"),
+        (["--guidelines", "2"], "leave `guidelines` out"),
+        (["--start_titles", "true"], "leave `start_titles` out"),
     ],
 )
 def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_path, capsys):
@@ -488,16 +506,42 @@ def test_the_other_language_has_the_same_notes():
         rows_in_other([3, 4], [1, 2, 3], "diagnoses_en")
 
 
+def test_without_phrases_words_are_learned_from_both_languages_and_none_is_brought_over(monkeypatch, tmp_path):
+    """Else the marked words of the other language would be in a model that was to know none."""
+    notes = Dataset.from_dict({"hadm_id": [1], "text": ["Dolor de tibia."]})
+    other = Dataset.from_dict({"hadm_id": [1], "text": ["Pain of the tibia."]})
+    builder = SimpleNamespace(
+        as_dataset=lambda split: other if split == "train" else other.select([]), config=SimpleNamespace(name="en")
+    )
+    monkeypatch.setattr(fusion, "build_dataset", lambda data_args, cache: builder)
+    monkeypatch.setattr(fusion, "marked_phrases", lambda notes, builder: pytest.fail("evidence was read"))
+    run = object.__new__(fusion.Fusion)
+    run.model_args = SimpleNamespace(other_language="en", parts=["titles"])
+    run.data_args, run.aligned = DataArguments("codiesp", "x"), None
+    assert run._use_other_language(notes, notes["text"], [[]], tmp_path) == [[]]
+    assert run.aligned == [[(["dolor", "tibi"], ["pain", "tibi"])]]
+
+
+def test_a_published_configuration_has_every_option_of_a_fused_model():
+    own = {option.name for option in fields(fusion.FusionArguments)} - {o.name for o in fields(ModelArguments)}
+    assert {"parts", "tree_size"} <= own <= set(PUBLIC_MODEL)
+
+
 def test_what_a_head_gave_is_used_again_only_where_it_would_give_the_same(tmp_path, backbone):
-    def digest(text="Fever.", backbone="", **options) -> str:
-        notes = Dataset.from_dict({"hadm_id": [1, 2], "text": [text, "Pain."], "codes": [["R50.9"], ["R52"]]})
+    def digest(text="Fever.", backbone="", end=5, start="notes", states="float16", **options) -> str:
+        marked = [{"code": "R50.9", "spans": [[0, end]]}]
+        columns = {"hadm_id": [1, 2], "text": [text, "Pain."], "codes": [["R50.9"], ["R52"]], "evidence": [marked, []]}
         args = ICDTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
-        return HeadTraining(
-            ModelArguments("direct", backbone), DataArguments("codiesp", "x"), args, backbone, None, tmp_path, notes
-        )._digest([0], [1])
+        model_args = ModelArguments("direct", backbone, head_start=start)
+        data_args = DataArguments("codiesp", "x", hidden_states_format=states)
+        notes = Dataset.from_dict(columns)
+        return HeadTraining(model_args, data_args, args, backbone, None, tmp_path, notes)._digest([0], [1])
 
     assert digest() == digest(threshold_rule="per_code") == digest(logging_steps=7)
     assert len({digest(), digest("Cough."), digest(weight_decay=0.3), digest(gradient_accumulation_steps=2)}) == 4
+    assert digest(states="pca288-int4") != digest()  # the head learns from these
+    assert digest(end=4) != digest()  # and it starts from marked words
+    assert digest(start="prior", end=4) == digest(start="prior")  # where it starts from none, they do not count
     moved, other = (shutil.copytree(backbone, tmp_path / name) for name in ("moved", "other"))
     weights = load_file(other / "model.safetensors")
     save_file({name: weight + 1 for name, weight in weights.items()}, other / "model.safetensors")
@@ -525,3 +569,20 @@ def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
     assert evaluate_main([str(output), *common]) == 0
     results = json.loads((output / "evaluation/test/results.json").read_text())
     assert results["metrics"]["f1_micro"] > 0.1
+
+
+def test_over_a_backbone_that_read_restricted_notes_it_is_one_of_restricted_notes(backbone, corpus, tmp_path):
+    read = shutil.copytree(backbone, tmp_path / "read")
+    config = json.loads((read / "config.json").read_text())
+    (read / "config.json").write_text(json.dumps({**config, "training_data": {"dataset": "mimic3", "open": False}}))
+    output = tmp_path / "model"
+    options = ["--backbone", str(read), "--dataset", "mimic3", "--dataset_config", "top50", "--data_dir", str(corpus)]
+    options += ["--parts", "titles", "neighbours", "--num_folds", "2", "--freeze_backbone", "--window_size", "128"]
+    given = tmp_path / "fusion.yaml"
+    given.write_text("model: fusion\npooling: label_attention\nuse_cpu: true\n")
+    assert train_main([str(given), *options, "--output_dir", str(output)]) == 0
+    saved = json.loads((output / "config.json").read_text())
+    assert saved["training_data"]["synthetic"] and "earlier" in saved["training_data"]
+    assert output.stat().st_mode & 0o077 == 0
+    with pytest.raises(ValueError, match="learned from restricted notes"):
+        refuse_holding_notes(saved)
