@@ -6,6 +6,7 @@ modeling-icd train generative_grpo --data_dir DIR       then from rewards for it
 """
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -148,6 +149,8 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
     earlier = dict(causal_config.generative) if is_generative(causal_config) else {}
     training_data = with_earlier(training_data, causal_config, backbone)
     settings = own.settings(earlier) | {"seed": args.seed}
+    if earlier and args.process_index == 0:
+        warn_of_another_prompt(earlier, settings)
     codes, titles = list(counts), builder.code_descriptions
     retriever, its_record = gather_retriever(
         own, settings["mode"], backbone, codes, Path(args.output_dir), private_dir
@@ -176,6 +179,18 @@ def gather(own: GenerativeArguments, data_args: DataArguments, args: Any, privat
         held = counted(len(settings["examples"]), "training note")
         print(f"The prompt holds {held}: the model's folder is as confidential as they are.")
     return Materials(coder, tokenizer, splits, counts)
+
+
+def warn_of_another_prompt(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Print a warning where a coder is made of another one and is asked in other words than that one was: a configuration file may
+    say so unseen, and answers get worse."""
+    for name in ("instruction", "question", "codes_in_prompt", "titles"):
+        if name in earlier and earlier[name] != settings[name]:
+            print(
+                f"warning: the backbone was made with `{name}` {earlier[name]!r} and is now asked with {settings[name]!r}, so its answers "
+                f"may be worse: give --{name} {earlier[name]!r} to ask as it has learned.",
+                file=sys.stderr,
+            )
 
 
 def check_context(coder: GenerativeForICD) -> None:

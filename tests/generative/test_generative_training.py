@@ -132,7 +132,7 @@ def test_rewards_follow_the_learned_answers_and_the_notes_of_both_stages_stay_on
     assert f"learned from 2 canaries, which are no longer in {tmp_path}/run-private" in capsys.readouterr().err
 
 
-def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
+def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path, capsys):
     assert main(arguments("prompt", shots=2, titles="true", codes_in_prompt="titles", max_codes=1)) == 0
     settings = read_json(tmp_path / "run/config.json", "")["generative"]
     assert len(settings["examples"]) == 2
@@ -143,8 +143,16 @@ def test_notes_in_the_prompt_make_the_folder_confidential(arguments, tmp_path):
     # A coder that is made of it has them, too, and so has its folder, also where it was there before.
     (tmp_path / "again").mkdir(mode=0o755)
     assert main(arguments("prompt", "again", backbone=tmp_path / "run", max_codes=1)) == 0
+    assert "made with `codes_in_prompt`" not in capsys.readouterr().err
     assert read_json(tmp_path / "again/config.json", "")["generative"]["examples"] == settings["examples"]
     assert (tmp_path / "again").stat().st_mode & 0o077 == 0
+
+
+def test_a_coder_that_is_asked_in_other_words_than_it_learned_is_warned_of(arguments, tmp_path, capsys):
+    assert main(arguments("prompt")) == 0
+    options = {"backbone": tmp_path / "run", "codes_in_prompt": "titles", "max_codes": 1}
+    assert main(arguments("prompt", "other", **options)) == 0
+    assert "made with `codes_in_prompt` 'none' and is now asked with 'titles'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("window", "layers"), [(649, None), (649, ["full_attention", "sliding_attention"])])
