@@ -138,9 +138,10 @@ def finish(processes, logs):
 def assert_same_model(folder: Path, expected: Path):
     weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
     assert weights.keys() == expected_weights.keys()
+    # AdamW divides a gradient by its own size, so that the rounding of one that is nearly 0 is seen; it differs between processors.
     for name, weight in expected_weights.items():
         torch.testing.assert_close(
-            weights[name], weight, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            weights[name], weight, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
         )
     config, expected_config = (json.loads((path / "config.json").read_text()) for path in (folder, expected))
     assert config["threshold"] == pytest.approx(expected_config["threshold"], abs=1e-4)
