@@ -6,12 +6,14 @@ import subprocess
 import sys
 import sysconfig
 
+import jinja2
 import pytest
 import yaml
 
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.knowledge.cli import main as terms
 from modeling_icd.publishing.cli import main as publish
+from modeling_icd.publishing.folder import project_file
 from modeling_icd.training.run import main as train
 
 
@@ -99,3 +101,12 @@ def test_it_goes_out_with_a_card_that_says_so_and_loads_in_a_clean_process(
     assert len(codes) == 3 and {"term", "title", "attention"} & {
         s["source"] for code in codes for s in code["evidence"]
     }
+
+
+def test_the_card_says_how_many_codes_titles_alone_tell():
+    (line,) = [line for line in project_file("model_card.md").read_text().splitlines() if line.startswith("| codes |")]
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(line)
+    codes = {"id2label": {"0": "I10", "1": "R05", "2": "R50.9"}}
+    card = [template.render(config=codes | own, num_labels="3", granularity=None) for own in ({"num_known": 2}, {})]
+    assert "2 of them those of the training notes" in card[0] and "titles alone" in card[0]
+    assert "all those of the training notes" in card[1]
