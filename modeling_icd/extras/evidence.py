@@ -5,8 +5,7 @@
 The spans and the weights of words that a method of `pipeline("icd-coding")` gives for a code are compared with the gold
 spans that an annotator, or the synthetic corpus, marked for it. Data sets with gold spans: `codiesp` in Spanish, the
 synthetic corpora, and `mimic3` with `--dataset_options evidence=MDACE`. Of a model that looks words up `union` is what the
-pipeline gives, and `term`, `title` and `attention` are the places that each of these sources found. The method `titles` is a
-yardstick that needs no model: the words of a note that the code's title has, too.
+pipeline gives, `term`, `title` and `attention` its parts. The yardstick `titles` takes the words of a code's title.
 """
 
 import argparse

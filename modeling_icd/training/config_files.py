@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -112,12 +113,17 @@ def given_field(arguments: list[str], name: str) -> str | None:
 
 
 def by_folder(names: Iterable[str]) -> str:
-    """Names in one line, those of a folder together: `files_direct, peers/{caml, laat}`."""
-    folders: dict[str, list[str]] = {}
+    """Names in one line, those of a folder together, and five or more that begin with one word: `files_direct, peers/{caml, laat}`."""
+    names = list(names)
+    words = Counter(name.partition("_")[0] for name in names if "/" not in name)
+    groups: dict[str, list[str]] = {}
     for name in names:
         folder, slash, last = name.rpartition("/")
-        folders.setdefault(folder + slash, []).append(last)
-    return ", ".join(f"{folder}{{{', '.join(own)}}}" if folder else ", ".join(own) for folder, own in folders.items())
+        word, underscore, rest = name.partition("_")
+        if not folder and words[word] >= 5:
+            folder, slash, last = word, underscore, rest
+        groups.setdefault(folder + slash, []).append(last)
+    return ", ".join(f"{start}{{{', '.join(own)}}}" if start else ", ".join(own) for start, own in groups.items())
 
 
 def help_text(description: str | None) -> str:
