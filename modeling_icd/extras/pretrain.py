@@ -122,10 +122,8 @@ def pretrain(args: argparse.Namespace) -> int:
     trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate()["eval_loss"]
     print(f"loss of a token of held-out notes: {before:.3f} before, {after:.3f} after")
-    shutil.rmtree(checkpoints)
-    with suppress(OSError):  # where it holds something else, which is not ours to remove
-        checkpoints.parent.rmdir()
     if not after < before:
+        remove_checkpoints(checkpoints)
         raise ValueError(
             f"The loss on held-out notes has not fallen ({before:.3f} before, {after:.3f} after), so nothing was written to "
             f"{args.output_dir}: lower --learning_rate or --epochs, or give more notes."
@@ -137,8 +135,16 @@ def pretrain(args: argparse.Namespace) -> int:
     with whole_folder(args.output_dir, private=True) as folder:
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    remove_checkpoints(checkpoints)  # which are what is left of the run where the folder cannot be written
     print(args.output_dir)
     return 0
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints, and the private folder around them where nothing else is in it."""
+    shutil.rmtree(folder)
+    with suppress(OSError):  # where it holds something else, which is not ours to remove
+        folder.parent.rmdir()
 
 
 def check_arguments(args: argparse.Namespace) -> None:

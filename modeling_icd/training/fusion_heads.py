@@ -66,7 +66,6 @@ class HeadTraining:
         self.states_dir = Path(data_args.hidden_states_dir or private_dir / "hidden_states")
         self.notes = notes
         self.store: HiddenStates | None = None
-        self._digest_of_backbone: str | None = None
         self.num_steps = 0  # of all heads that were trained in this process
 
     def train(self, rows: Sequence[int]) -> Any:
@@ -124,7 +123,7 @@ class HeadTraining:
         """Of all that what a head gives depends on."""
         told = {
             "model": {option.name: vars(self.model_args)[option.name] for option in fields(ModelArguments)}
-            | {"backbone": self._backbone_digest()},
+            | {"backbone": self._digest_of_backbone},
             "training": {
                 name: value
                 for name, value in self.args.to_dict().items()
@@ -139,16 +138,15 @@ class HeadTraining:
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def _backbone_digest(self) -> str:
+    @functools.cached_property
+    def _digest_of_backbone(self) -> str:
         """What tells the backbone: of a folder its weights and configuration, wherever it lies; of a model on the Hub its id."""
-        if self._digest_of_backbone is None:
-            folder = Path(self.backbone)
-            patterns = [name for name in ("model*.safetensors", "pytorch_model*.bin") if [*folder.glob(name)]]
-            self._digest_of_backbone = self.backbone
-            if (folder / "config.json").is_file() and patterns:
-                config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-                self._digest_of_backbone = f"{weights_digest(folder, patterns[0])} {config}"
-        return self._digest_of_backbone
+        folder = Path(self.backbone)
+        patterns = [name for name in ("model*.safetensors", "pytorch_model*.bin") if [*folder.glob(name)]]
+        if not (folder / "config.json").is_file() or not patterns:
+            return self.backbone
+        config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+        return f"{weights_digest(folder, patterns[0])} {config}"
 
 
 def _keep(tensors: dict[str, torch.Tensor], path: Path) -> None:

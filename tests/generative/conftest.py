@@ -48,20 +48,26 @@ def language_model(tmp_path_factory, byte_tokenizer) -> str:
     return str(folder)
 
 
+def coder_of(language_model: str, codes, settings, retriever=None, **fields) -> GenerativeForICD:
+    """A coder that has learned nothing; `fields` are further ones of its configuration."""
+    model = LlamaForCausalLM.from_pretrained(language_model)
+    config = GenerativeConfig(
+        id2label=dict(enumerate(codes)),
+        label2id={code: i for i, code in enumerate(codes)},
+        causal_config=plain_fields(model),
+        generative={"max_note_tokens": 100, **settings},
+        **fields,
+    )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
+    return GenerativeForICD(config, model, tokenizer, retriever).eval()
+
+
 @pytest.fixture
 def make_coder(language_model):
     """Makes a coder that has learned nothing, with settings."""
 
     def make(codes=CODES, **settings) -> GenerativeForICD:
-        model = LlamaForCausalLM.from_pretrained(language_model)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
-        config = GenerativeConfig(
-            id2label=dict(enumerate(codes)),
-            label2id={code: i for i, code in enumerate(codes)},
-            causal_config=plain_fields(model),
-            generative={"instruction": "Codes?", "max_codes": 3, "max_note_tokens": 100, **settings},
-        )
-        return GenerativeForICD(config, model, tokenizer).eval()
+        return coder_of(language_model, codes, {"instruction": "Codes?", "max_codes": 3, **settings})
 
     return make
 
@@ -100,16 +106,10 @@ def make_verifier(language_model, terms_dir):
     """Makes a coder that has learned nothing and verifies what the coder by terms proposes, with settings."""
 
     def make(retriever=None, **settings) -> GenerativeForICD:
-        model = LlamaForCausalLM.from_pretrained(language_model)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(language_model)
-        config = GenerativeConfig(
-            id2label=dict(enumerate(SIGNS)),
-            label2id={code: i for i, code in enumerate(SIGNS)},
-            code_descriptions={"428.0": "Congestive heart failure"},
-            causal_config=plain_fields(model),
-            generative={"mode": "verify", "max_note_tokens": 100, "passage_tokens": 20, **settings},
-        )
-        return GenerativeForICD(config, model, tokenizer, retriever or Retriever(*load_model(terms_dir))).eval()
+        titles = {"428.0": "Congestive heart failure"}
+        settings = {"mode": "verify", "passage_tokens": 20, **settings}
+        retriever = retriever or Retriever(*load_model(terms_dir))
+        return coder_of(language_model, SIGNS, settings, retriever, code_descriptions=titles)
 
     return make
 
