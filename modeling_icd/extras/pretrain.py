@@ -13,7 +13,6 @@ the folder cannot be published, and of a coder that is made from it `modeling-ic
 """
 
 import argparse
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, make_folder, read_json, whole_folder, write_json
 
 from ..generative_icd import is_generative
+from ..inference.adapters import lora_targets
 from ..inference.gguf import convert_smollm2
 from ..inference.loading import load_config, load_language_model
 from ..inference.predict_notes import NO_TEXT, open_notes
@@ -258,12 +258,7 @@ def with_lora(model: Any, rank: int, first: int) -> Any:
     Raises:
         ValueError: where it has no such layer.
     """
-    depth = model.config.num_hidden_layers
-    if first >= depth:
-        raise ValueError(f"--layers_from ({first}) leaves none of the {depth} layers to learn.")
-    of_layer = re.compile(r"\.layers?\.(\d+)\.|\.h\.(\d+)\.")
-    places = {name: of_layer.search(name) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    targets = [name for name, at in places.items() if at and int(at[1] or at[2]) >= first]
+    targets = lora_targets(model, first, "--layers_from")
     config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets)
     return get_peft_model(model, config)
 
