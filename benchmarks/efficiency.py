@@ -61,12 +61,15 @@ def make_model(way: str, num_codes: int, bert: str | None):
         if way == "lora":
             from peft import LoraConfig, get_peft_model
 
-            from modeling_icd.training.models import lora_targets
+            from modeling_icd.inference.adapters import lora_targets
 
             model = get_peft_model(
                 model,
                 LoraConfig(
-                    task_type="SEQ_CLS", r=16, target_modules=lora_targets(model, 0), modules_to_save=["score"]
+                    task_type="SEQ_CLS",
+                    r=16,
+                    target_modules=lora_targets(model, 0, "layers from"),
+                    modules_to_save=["score"],
                 ),
             )
     if way in ("lora", "full", "bert"):

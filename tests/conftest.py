@@ -166,6 +166,24 @@ def byte_backbone(tmp_path_factory, byte_tokenizer) -> str:
 
 
 @pytest.fixture(scope="session")
+def small_fusion() -> list[str]:
+    """Options that make any configuration of a fused model small enough for a test; the rest of it is as it stands."""
+    options = {
+        "hidden_layer": 1,
+        "window_size": 256,
+        "window_stride": 256,
+        "projection_size": 4,
+        "num_folds": 2,
+        "hidden_states_format": "float16",
+        "num_train_epochs": 1,
+        "tree_size": "small",
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """An invented corpus of 60 admissions in MIMIC-III's files; to be read, not to be changed."""
     folder = tmp_path_factory.mktemp("corpus")

@@ -7,13 +7,13 @@
 NOTES is a csv, tsv, jsonl (each also .gz) or parquet file with a column `text`, or a folder of .txt files. Notes are read whole, one
 after another, in rows of `--length` tokens; empty ones are left out. Every twentieth note is held out: the loss on these is
 printed before and after, and if it has not fallen, nothing is written. An interrupted run goes on from its last checkpoint with `--resume`.
+OUTPUT_DIR-private keeps digests of the notes that were learned from: evaluating a coder that is made from the folder on them gives a warning.
 
 What reads notes can learn them by heart. So the folder, and every model that is made from it, counts as one of restricted data:
 the folder cannot be published, and of a coder that is made from it `modeling-icd publish` leaves the weights at home.
 """
 
 import argparse
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,9 @@ from dataset_scripts.command import run_command
 from dataset_scripts.files import check_writable, make_folder, read_json, whole_folder, write_json
 
 from ..generative_icd import is_generative
+from ..inference.adapters import lora_targets
 from ..inference.gguf import convert_smollm2
+from ..inference.learned_notes import EARLIER, copy_learned, forget_learned, write_learned
 from ..inference.loading import load_config, load_language_model
 from ..inference.predict_notes import NO_TEXT, open_notes
 
@@ -95,6 +97,33 @@ def pretrain(args: argparse.Namespace) -> int:
     check_arguments(args)
     set_seed(args.seed)
     backbone = str(convert_smollm2()) if args.backbone == "smollm2" else args.backbone
+    model, tokenizer = load_backbone(backbone)
+    private_dir = Path(f"{args.output_dir}-private")
+    checkpoints = private_dir / "checkpoints"
+    checkpoint = last_checkpoint(checkpoints, args) if args.resume else None
+    learned, held_out = read_rows(args.notes, args.text_column, tokenizer, args.length)
+    print(f"{len(learned):,} rows of {args.length} tokens to learn from, {len(held_out):,} held out")
+    make_folder(private_dir, private=True)
+    remember_notes(args, backbone, private_dir)
+    if checkpoint is None:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run, which `--resume` must not find
+        write_json(options_of(args), checkpoints / OPTIONS_FILE, private=True)
+    trained = read_to_end(model, learned, held_out, args, private_dir, checkpoint)
+    trained.config.training_data = {**RECORD, "seed": args.seed}
+    with whole_folder(args.output_dir, private=True) as folder:
+        trained.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    remove_checkpoints(checkpoints)  # which are what is left of the run where the folder cannot be written
+    print(args.output_dir)
+    return 0
+
+
+def load_backbone(backbone: str) -> tuple[Any, Any]:
+    """A language model, and its tokenizer.
+
+    Raises:
+        ValueError: where it codes notes already, or no token ends a text.
+    """
     if is_generative(load_config(backbone)):
         raise ValueError(
             f"{backbone} codes notes already, and reading others would spoil its answers: let its backbone read them, and train a coder on that."
@@ -104,14 +133,23 @@ def pretrain(args: argparse.Namespace) -> int:
         raise ValueError(
             f"The tokenizer of {backbone} has no token that ends a text (`eos_token`): take another backbone."
         )
-    checkpoints = Path(f"{args.output_dir}-private") / "checkpoints"
-    checkpoint = last_checkpoint(checkpoints, args) if args.resume else None
-    learned, held_out = read_rows(args.notes, args.text_column, tokenizer, args.length)
-    print(f"{len(learned):,} rows of {args.length} tokens to learn from, {len(held_out):,} held out")
-    make_folder(checkpoints.parent, private=True)
-    if checkpoint is None:
-        shutil.rmtree(checkpoints, ignore_errors=True)  # of an earlier run, which `--resume` must not find
-        write_json(options_of(args), checkpoints / OPTIONS_FILE, private=True)
+    return model, tokenizer
+
+
+def read_to_end(
+    model: Any,
+    learned: TokenRows,
+    held_out: TokenRows,
+    args: argparse.Namespace,
+    private_dir: Path,
+    checkpoint: str | None,
+) -> Any:
+    """The language model once it has read the notes, LoRA merged into it.
+
+    Raises:
+        ValueError: where the loss on the notes that are held out has not fallen; nothing of the run is then kept.
+    """
+    checkpoints = private_dir / "checkpoints"
     trainer = Trainer(
         with_lora(model, args.lora_r, args.layers_from) if args.lora_r else model,
         training_arguments(args, checkpoints),
@@ -123,21 +161,27 @@ def pretrain(args: argparse.Namespace) -> int:
     after = trainer.evaluate()["eval_loss"]
     print(f"loss of a token of held-out notes: {before:.3f} before, {after:.3f} after")
     if not after < before:
+        forget_learned(private_dir)
         remove_checkpoints(checkpoints)
         raise ValueError(
             f"The loss on held-out notes has not fallen ({before:.3f} before, {after:.3f} after), so nothing was written to "
             f"{args.output_dir}: lower --learning_rate or --epochs, or give more notes."
         )
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    if args.lora_r:
-        trained = trained.merge_and_unload()
-    trained.config.training_data = {**RECORD, "seed": args.seed}
-    with whole_folder(args.output_dir, private=True) as folder:
-        trained.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    remove_checkpoints(checkpoints)  # which are what is left of the run where the folder cannot be written
-    print(args.output_dir)
-    return 0
+    return trained.merge_and_unload() if args.lora_r else trained
+
+
+def remember_notes(args: argparse.Namespace, backbone: str, private_dir: Path) -> None:
+    """Write down which notes are learned from, and copy what the backbone remembers of those before, so that a coder that is made from
+    the folder is not evaluated on them unseen."""
+    learned = (text for number, text in enumerate(texts_of(args.notes, args.text_column)) if not is_held_out(number))
+    write_learned(learned, private_dir)
+    copy_learned(backbone, private_dir / EARLIER)
+
+
+def is_held_out(number: int) -> bool:
+    """Whether the loss is measured on a note, in place of learning from it."""
+    return number % HELD_OUT == HELD_OUT - 1
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -224,7 +268,7 @@ def read_rows(
     parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for number, text in enumerate(texts_of(paths, text_column)):
         tokens = [*tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], tokenizer.eos_token_id]
-        parts[number % HELD_OUT == HELD_OUT - 1].append(np.array(tokens, dtype=np.int32))
+        parts[is_held_out(number)].append(np.array(tokens, dtype=np.int32))
     rows = [TokenRows(np.concatenate([np.empty(0, np.int32), *part]), length) for part in parts]
     if not all(map(len, rows)):
         raise ValueError(
@@ -258,12 +302,7 @@ def with_lora(model: Any, rank: int, first: int) -> Any:
     Raises:
         ValueError: where it has no such layer.
     """
-    depth = model.config.num_hidden_layers
-    if first >= depth:
-        raise ValueError(f"--layers_from ({first}) leaves none of the {depth} layers to learn.")
-    of_layer = re.compile(r"\.layers?\.(\d+)\.|\.h\.(\d+)\.")
-    places = {name: of_layer.search(name) for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    targets = [name for name, at in places.items() if at and int(at[1] or at[2]) >= first]
+    targets = lora_targets(model, first, "--layers_from")
     config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=targets)
     return get_peft_model(model, config)
 

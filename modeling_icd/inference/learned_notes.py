@@ -2,7 +2,8 @@
 
 Splits of the user's own files may be made again from files that have grown, or were given in another way, and the splits of
 one configuration of a data set may share admissions with another's. The digests lie in `OUTPUT_DIR-private`, never in the
-model's folder: whoever has a note, or its id, could tell from them that it was learned from.
+model's folder: whoever has a note, or its id, could tell from them that it was learned from. A model that is trained further has
+a copy of what its backbone remembers, so that nothing is forgotten where that is moved or trained anew.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from .tokens import texts_of_notes
 
 FILE = "learned-notes.txt"
 ADMISSIONS_FILE = "learned-admissions.txt"  # its first line is the salt
+EARLIER = "earlier"  # the folder with the files of the model that a training started from
 HOLD_LEARNED = ("train", "all")  # splits that hold what was learned, as their names say
 
 
@@ -59,40 +61,61 @@ def write_learned(texts: Iterable[str], private_dir: Path, admissions: Iterable[
     """Write the digests of the notes that a model learns from, and of their admissions; its owner alone may read them.
 
     Args:
-        admissions (`Iterable[str]`): see [`admissions_of`]. Their digests are salted, since ids are few enough to try all.
+        admissions (`Iterable[str]`): see [`admissions_of`]. Their digests are salted, since ids are few enough to try all. Notes
+            that no data set names have none.
     """
     with whole_file(private_dir / FILE, private=True) as file:
         for text in texts:
             file.write(f"{_digest(text)}\n")
+    named = iter(admissions)
+    if (first := next(named, None)) is None:
+        (private_dir / ADMISSIONS_FILE).unlink(missing_ok=True)  # of an earlier run
+        return
     salt = secrets.token_hex(16)
     with whole_file(private_dir / ADMISSIONS_FILE, private=True) as file:
         file.write(f"{salt}\n")
-        for admission in admissions:
+        for admission in chain([first], named):
             file.write(f"{_salted(admission, salt)}\n")
 
 
+def forget_learned(private_dir: Path) -> None:
+    """Remove what was written of a model that is not there: one whose training gave nothing."""
+    for name in (FILE, ADMISSIONS_FILE):
+        (private_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(private_dir / EARLIER, ignore_errors=True)
+
+
 def copy_learned(model_id: str | Path, folder: Path) -> None:
-    """Copy what is remembered of the retriever of a coder that verifies into the private folder of that, where both are looked up.
+    """Copy what is remembered of a model into the private folder of one that is made from it, where it is looked up, too: of the
+    retriever of a coder that verifies, and of the backbone of any model, which may have learned from notes in an earlier run.
 
     Args:
-        model_id (`str` or `Path`): of the retriever; it may itself be in the folder of such a coder, or have a folder of that name.
-        folder (`Path`): `OUTPUT_DIR-private/retriever`.
+        model_id (`str` or `Path`): the model; it may itself be in the folder of such a coder, or have a folder of that name. Of one
+            on the Hub nothing is remembered.
+        folder (`Path`): `OUTPUT_DIR-private/retriever` or `OUTPUT_DIR-private/earlier`; what is in it is replaced.
     """
     path = Path(model_id)
     private = _private_dir(path)
     if path.resolve().name == RETRIEVER and not private.is_dir():
         private = _private_dir(path.parent) / RETRIEVER
-    files = [private / name for name in (FILE, ADMISSIONS_FILE)]
-    texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier retriever
+    files = [place / name for place in _places(private) for name in (FILE, ADMISSIONS_FILE)]
+    texts = {file.relative_to(private): file.read_text(encoding="utf-8") for file in files if file.is_file()}
+    shutil.rmtree(folder, ignore_errors=True)  # of another model
     for name, text in texts.items():
         write_text(text, folder / name, private=True)
 
 
+def _places(private: Path) -> Iterator[Path]:
+    """A private folder, and those in it that speak of a retriever and of earlier stages, which may have such folders, too."""
+    yield private
+    for name in (RETRIEVER, EARLIER):
+        if (private / name).is_dir():
+            yield from _places(private / name)
+
+
 def _remembered(model_id: str | Path, name: str) -> list[list[str]]:
-    """The lines of the files of that name of a model, and of its retriever, if it has one."""
-    private = _private_dir(model_id)
-    paths = [folder / name for folder in (private, private / RETRIEVER)]
+    """The lines of the files of that name of a model, of its retriever, if it has one, and of the earlier stages of both."""
+    paths = [folder / name for folder in _places(_private_dir(model_id))]
     return [path.read_text(encoding="utf-8").split() for path in paths if path.is_file()]
 
 

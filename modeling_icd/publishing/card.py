@@ -28,6 +28,7 @@ from ..inference.model_folder import weights_digest
 from ..terms_icd import TermsConfig
 from .fields import granularity_of, records_of
 from .folder import ModelFolder, holds_notes, project_file, reads_words
+from .fused import evidence_of, is_fused, lacks_head, tables_of, title_source
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
 
@@ -304,6 +305,11 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "has_evidence": has_evidence(folder.config),
         "is_generative": "generative" in folder.config,
         "is_by_terms": is_by_terms(folder.config),
+        "is_fused": is_fused(folder.config),
+        "lacks_head": lacks_head(folder.config),
+        "tables": tables_of(folder.config),
+        "evidence": describe_evidence(folder.config),
+        "title_source": title_source(folder.config, run),
         "holds_notes": holds_notes(folder.config) and "dataset" in training_data,
         "build_command": build_command(folder) if is_by_terms(folder.config) else None,
         "is_plain_classifier": is_plain_classifier(folder.config),
@@ -349,14 +355,23 @@ def has_evidence(config: Mapping[str, Any]) -> bool:
     """Whether a model says what a code was read from."""
     if "generative" in config or is_by_terms(config):
         return is_by_terms(config)
+    if is_fused(config):
+        return evidence_of(config) is not None
     return head_of(config).attends or "mean" in map(config.get, ("head", "pooling"))
+
+
+def describe_evidence(config: Mapping[str, Any]) -> str:
+    """What the text that is shown behind a code does, of a model that has evidence."""
+    if is_by_terms(config):
+        return "says a term of it"
+    return evidence_of(config) or "weighs most in the model's head for it"
 
 
 def papers_of(config: Mapping[str, Any]) -> set[str]:
     """Which papers a model follows, by their words in model_card.md: that of the head, and those of Llama's system over a Llama."""
     if "generative" in config:
         return {"llama"} if config["model_type"] == "llama" else set()
-    if is_by_terms(config):
+    if is_by_terms(config) or lacks_head(config):
         return set()
     head = (
         "multirescnn"
@@ -382,8 +397,11 @@ def describe_reader(folder: ModelFolder) -> str:
         return f"a {folder.config['model_type']} language model that is asked for the codes of a"
     if is_by_terms(folder.config):
         return "a list of terms that are looked for in a whole"
+    if lacks_head(folder.config):
+        return "a set of tables that is searched for the words of a whole"
     if not reads_words(folder.config):
-        return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')} that reads a whole"
+        beside = ", with tables beside it," if is_fused(folder.config) else ""
+        return f"a {folder.config.get('backbone_config', {}).get('model_type', 'Llama')}{beside} that reads a whole"
     limit = max_words(folder)
     return (
         "a reader of words that reads a whole"

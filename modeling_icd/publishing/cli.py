@@ -23,6 +23,7 @@ from dataset_scripts.counts import counted
 from .card import access_questions, build_card
 from .dataset import check_dataset, dataset_files
 from .folder import ModelFolder, check_repo_id, holds_notes, read_content, real_datasets
+from .fused import title_source
 from .hub import PushError, push
 from .memorisation import probe
 from .notes import TrainingNotes, load_notes, notes_of_model
@@ -244,6 +245,8 @@ def prepare(
     folder: ModelFolder, release: Release, args: argparse.Namespace, work_dir: str, is_dry_run: bool = False
 ) -> tuple[dict[str, Path | bytes], TrainingNotes | None]:
     """The files to publish, without the rare words of a vocabulary of words, and the training notes."""
+    if source := title_source(folder.config, folder.runs[-1]):
+        print(f"The tensors hold {source.rights}: see that you may pass them on.")
     if args.min_notes_of_word < 1:
         raise ValueError(f"`--min_notes_of_word` must be at least 1, got {args.min_notes_of_word}.")
     card = build_card(folder, release)

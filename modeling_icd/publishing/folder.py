@@ -172,7 +172,7 @@ HOLD_NOTES = {
     ),
     FusionConfig.model_type: (
         "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
-        "it is published. Publish the model of its head alone (`modeling-icd train` with the `head_model` as `model`)."
+        "it is published. Publish a model without such tables, such as that of `--model direct`."
     ),
 }
 APACHE = "apache-2.0"

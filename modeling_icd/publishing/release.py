@@ -47,6 +47,7 @@ from .folder import (
     project_file,
     reads_words,
 )
+from .fused import title_source
 from .llama_terms import llama_terms
 from .tokens import check_tokenizer
 
@@ -254,8 +255,8 @@ def outgoing_files(
     files["LICENSE"] = _license(release)
     if files["LICENSE"] != project_file("LICENSE"):
         files["LICENSE-CODE"] = project_file("LICENSE")
-    if terms := llama_terms(release.base_model):
-        files["NOTICE"] = f"{terms.notice}\n{terms.built_with}. The license: {terms.url}\n".encode()
+    if notice := _notice(folder, release):
+        files["NOTICE"] = notice.encode()
     files["README.md"] = card.encode()
     return dict(sorted(files.items()))
 
@@ -284,6 +285,16 @@ def _license(release: Release) -> Path | bytes:
         f"{what} MIMIC-III v1.4 or from other restricted data.\nThey are under the {PHYSIONET_LICENSE} and the data use agreement of "
         f"the source data:\n{PHYSIONET_LICENSE_URL}\n\n{code}"
     ).encode()
+
+
+def _notice(folder: ModelFolder, release: Release) -> str:
+    """What those whose work is in a release ask to be said; empty where there are none."""
+    lines = []
+    if terms := llama_terms(release.base_model):
+        lines.append(f"{terms.notice}\n{terms.built_with}. The license: {terms.url}\n")
+    if source := title_source(folder.config, folder.runs[-1]):
+        lines.append(f"The tensors hold {source.rights}.\n")
+    return "".join(lines)
 
 
 def _read_by_field(folder: ModelFolder, release: Release) -> dict[str, dict[str, Any]]:

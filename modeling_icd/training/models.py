@@ -1,7 +1,6 @@
 """Builds the model of a training run: a pretrained backbone with a newly initialised head, with or without LoRA."""
 
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,14 +10,14 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..base_configuration_icd import ICDBaseConfig
 from ..heads import find_head, members_of
+from ..inference.adapters import lora_targets
 from ..inference.loading import first_line, load_config
 from ..inference.model_folder import check_weights
-from ..modeling_icd import MODELS, LlamaICDPreTrainedModel, ModelForICDCoding
+from ..modeling_icd import MODELS, ModelForICDCoding
 from .arguments import ModelArguments
 
 
@@ -170,28 +169,10 @@ def add_lora(model: ModelForICDCoding, args: ModelArguments):
             r=args.lora_r,
             lora_alpha=args.lora_alpha,
             lora_dropout=args.lora_dropout,
-            target_modules=lora_targets(model, args.lora_layers_from),
+            target_modules=lora_targets(model, args.lora_layers_from, "`lora_layers_from`"),
             modules_to_save=["score"] if model.layer_mix is None else ["score", "layer_mix"],
         ),
     )
-
-
-def lora_targets(model, first_layer: int) -> str | list[str]:
-    """The backbone's projections from a layer on, as peft's `target_modules`; layers of the head are not among them.
-
-    Raises:
-        ValueError: where no layer is left to train.
-    """
-    config = model.config
-    depth = config.num_hidden_layers if config.hidden_layer is None else config.hidden_layer
-    if first_layer >= depth:
-        raise ValueError(f"`lora_layers_from` ({first_layer}) leaves none of the {depth} layers to train.")
-    layers = "|".join(str(i) for i in range(first_layer, depth))
-    if isinstance(model, LlamaICDPreTrainedModel):
-        projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-        return rf"model\.layers\.({layers})\..*\.({projections})"
-    of_layer = re.compile(rf"model\.(.*\.)?layers?\.({layers})\.")
-    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and of_layer.match(name)]
 
 
 def with_earlier(training_data, backbone_config, backbone: str):

@@ -32,7 +32,7 @@ from ..evaluation.decisions import check_notes, fit_decision
 from ..heads import find_head, members_of
 from ..inference.gguf import convert_smollm2
 from ..inference.hidden_states import HiddenStates
-from ..inference.learned_notes import admissions_of, write_learned
+from ..inference.learned_notes import EARLIER, admissions_of, copy_learned, write_learned
 from ..inference.loading import load_config, prepare_backbone, to_device
 from ..inference.processes import OtherProcessFailed, first_process_first, first_process_only
 from ..inference.tokens import texts_of_notes
@@ -154,7 +154,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
 
 def open_folders(run: dict[str, Any], args: TrainingArguments) -> tuple[Path, Path]:
     """The folder of the model, which is made, and the private one beside it: what can be turned back into notes never lies in the
-    folder that is published. Both are checked before anything is computed.
+    folder that is published. Both are checked before anything is computed. What the backbone remembers of notes that it learned from
+    in an earlier run is copied into it.
 
     Args:
         run (`dict`): the arguments, as they will be in `run.json`.
@@ -164,6 +165,7 @@ def open_folders(run: dict[str, Any], args: TrainingArguments) -> tuple[Path, Pa
     for folder in (output_dir, private_dir):
         check_writable(folder, is_folder=True)
     first_process_only(lambda: check_output_dir(run, args))
+    first_process_only(lambda: copy_learned(run["model"]["backbone"], private_dir / EARLIER))
     return make_folder(output_dir), private_dir
 
 

@@ -10,8 +10,10 @@ from dataset_scripts import load_split
 from modeling_icd.evaluation.cli import main as evaluate_main
 from modeling_icd.inference.learned_notes import (
     ADMISSIONS_FILE,
+    EARLIER,
     FILE,
     admissions_of,
+    copy_learned,
     count_learned_admissions,
     warn_of_learned,
     write_learned,
@@ -53,6 +55,24 @@ def test_admissions_are_known_by_their_ids_where_these_are_those_of_a_published_
     before = file.read_text()
     write_learned(learned["text"], private, admissions_of(learned, "files", False))
     assert not set(before.split()) & set(file.read_text().split())  # another salt
+
+
+def test_what_every_earlier_stage_learned_from_is_known_wherever_these_models_are_now(tmp_path):
+    """A coder over one that verifies with a retriever, over a backbone that had read notes."""
+    first, second, last = (tmp_path / f"{name}-private" for name in ("first", "second", "last"))
+    seen = records_of([1, 2, 3], ["read", "retrieved", "coded"])
+    write_learned(["read"], first)
+    write_learned(["retrieved"], second / "retriever", admissions_of(seen.select([1]), "mimic3", False))
+    write_learned(["coded"], last, admissions_of(seen.select([2]), "mimic3", False))
+    copy_learned(tmp_path / "first", second / EARLIER)
+    copy_learned(tmp_path / "second", last / EARLIER)
+    for folder in (first, second):
+        shutil.rmtree(folder)
+    assert warn_of_learned(tmp_path / "last", [*seen["text"], "new"]) == 3
+    assert count_learned_admissions(tmp_path / "last", admissions_of(seen, "mimic3", False)) == 2
+    copy_learned("someone/on-the-hub", last / EARLIER)  # trained anew over another backbone
+    assert warn_of_learned(tmp_path / "last", [*seen["text"], "new"]) == 1
+    assert count_learned_admissions(tmp_path / "last", admissions_of(seen, "mimic3", False)) == 1
 
 
 def test_no_leak_between_configurations(coder, corpus, tmp_path, capsys):

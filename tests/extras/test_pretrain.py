@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from modeling_icd.extras.pretrain import main, read_rows
+from modeling_icd.inference.learned_notes import FILE, warn_of_learned
 from modeling_icd.sharing_icd import data_access
 
 
@@ -67,7 +68,9 @@ def test_notes_become_likelier_and_the_folder_stays_at_home(backbone, notes, tmp
     config = json.loads((tmp_path / "domain" / "config.json").read_text())
     assert data_access(config["training_data"]) == "restricted"
     assert (tmp_path / "domain").stat().st_mode & 0o077 == 0
-    assert not (tmp_path / "domain-private").exists()
+    assert [path.name for path in (tmp_path / "domain-private").iterdir()] == [FILE]  # which notes were learned from
+    assert (tmp_path / "domain-private" / FILE).stat().st_mode & 0o077 == 0
+    assert "Fever" not in (tmp_path / "domain-private" / FILE).read_text()
 
 
 def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open(backbone, notes, tmp_path):
@@ -85,6 +88,8 @@ def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open
     assert train.returncode == 0, train.stderr
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] and data_access(config["training_data"]) == "restricted"
+    seen, held_out, new = (f"{NOTE} Visit {i}." for i in (3, 19, 80))
+    assert warn_of_learned(tmp_path / "coder", [seen, held_out, new, f"{NOTE} 5"]) == 2  # read before; coded by it
     assert "it will count as one of restricted data" in train.stdout and "and so the model" not in train.stdout
 
 
@@ -170,7 +175,7 @@ def test_an_interrupted_run_goes_on_with_its_own_options_and_checkpoints(
     assert "was begun with other options (length)" in capsys.readouterr().err
     assert pretrain(*given, "--resume") == 0
     assert (tmp_path / "out").is_dir()
-    assert [path.name for path in kept.iterdir()] == ["other.txt"]  # what is not of this run is left
+    assert {path.name for path in kept.iterdir()} == {"other.txt", FILE}  # what is not of this run is left
 
 
 @pytest.mark.parametrize(
@@ -203,4 +208,4 @@ def test_a_rate_that_ruins_the_model_writes_nothing(backbone, notes, tmp_path, c
         != 0
     )
     assert "has not fallen" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out-private").exists()

@@ -14,22 +14,6 @@ from modeling_icd.publishing.cli import main as publish_main
 from modeling_icd.training.run import main as train_main
 
 
-# What makes a configuration small enough for a test; the rest of it is as it stands.
-SMALL = {
-    "hidden_layer": 1,
-    "window_size": 256,
-    "window_stride": 256,
-    "projection_size": 4,
-    "num_folds": 2,
-    "hidden_states_format": "float16",
-    "num_train_epochs": 1,
-    "max_fit_notes": 20,
-    "tree_size": "small",
-    "use_cpu": "true",
-    "disable_tqdm": "true",
-}
-
-
 @pytest.fixture(scope="module")
 def charted(tmp_path_factory):
     """An invented corpus with evidence as MDACE marks it, and nothing that says that it is invented: to this project it is MIMIC-III."""
@@ -40,13 +24,14 @@ def charted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("code_set", ["full", "top50"])
-def test_a_configuration_trains_and_is_evaluated_and_stays_at_home(code_set, byte_backbone, charted, tmp_path, capsys):
+def test_a_configuration_trains_and_is_evaluated_and_stays_at_home(
+    code_set, byte_backbone, charted, small_fusion, tmp_path, capsys
+):
     output = tmp_path / "model"
     data = ["--data_dir", str(charted)]
-    options = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
-    evidence = ["--dataset_options", f"evidence={charted / 'mdace'}"]
+    options = [*small_fusion, "--max_fit_notes", "20", "--dataset_options", f"evidence={charted / 'mdace'}"]
     command = [f"mimic3_{code_set}_knowledge", *data, "--backbone", byte_backbone, "--output_dir", str(output)]
-    assert train_main([*command, *options, *evidence]) == 0
+    assert train_main([*command, *options]) == 0
     assert "of these notes (`max_fit_notes`)" in capsys.readouterr().out
     assert output.stat().st_mode & 0o077 == 0  # phrases of restricted notes are in it
     assert evaluate_main([str(output), *data, "--split", "test"]) == 0

@@ -4,8 +4,10 @@ import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification, IA3Config, LoraConfig, PeftModel, get_peft_model
 from test_models import make, notes
+from transformers import FalconConfig, FalconForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from modeling_icd import LlamaForICDCoding
+from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.inference.adapters import lora_targets
 
 
 @pytest.mark.parametrize("name", ["last", "label_attention", "multirescnn"])
@@ -67,3 +69,27 @@ def test_an_adapter_over_our_saved_model_loads_with_peft_auto_class(backbone, tm
     assert type(again.base_model.model) is LlamaForICDCoding
     ids, mask = notes(20, 5)
     torch.testing.assert_close(again(ids, mask).logits, model(ids, mask).logits)
+
+
+def test_lora_goes_on_the_layers_that_are_chosen_and_on_none_of_a_head():
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "vocab_size": 8,
+    }
+    llama = LlamaConfig(**sizes, num_key_value_heads=1)
+    of_layer = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    coder = LlamaForICDCoding(
+        LlamaICDConfig.from_backbone(llama, num_labels=2, pooling="label_attention", hidden_layer=2)
+    )
+    coder.score.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    for model, layers in ((coder, {"1"}), (LlamaForCausalLM(llama), {"1", "2"})):
+        chosen = [name.split(".") for name in lora_targets(model, 1, "from")]
+        expected = {("model", layer, part) for layer in layers for part in of_layer}
+        assert {(name[0], name[2], name[-1]) for name in chosen} == expected
+    falcon = FalconForCausalLM(FalconConfig(vocab_size=8, hidden_size=8, num_hidden_layers=2, num_attention_heads=2))
+    assert {name[:16] for name in lora_targets(falcon, 1, "from")} == {"transformer.h.1."}
+    with pytest.raises(ValueError, match=r"from \(2\) leaves none of the 2 layers"):
+        lora_targets(coder, 2, "from")

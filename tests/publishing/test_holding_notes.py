@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -12,8 +13,10 @@ import yaml
 
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.knowledge.cli import main as terms
+from modeling_icd.publishing.card import build_card, describe_evidence, has_evidence
 from modeling_icd.publishing.cli import main as publish
-from modeling_icd.publishing.folder import project_file
+from modeling_icd.publishing.folder import ModelFolder, project_file, read_content
+from modeling_icd.publishing.release import outgoing_files, plan_release
 from modeling_icd.training.run import main as train
 
 
@@ -46,30 +49,23 @@ def terms_folder(corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fused_folder(byte_backbone, corpus, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fused") / "model"
-    options = {
-        "hidden_layer": 1,
-        "window_size": 256,
-        "window_stride": 256,
-        "projection_size": 4,
-        "num_folds": 2,
-        "tree_size": "small",
-    }
-    options |= {"hidden_states_format": "float16", "num_train_epochs": 1, "use_cpu": "true", "disable_tqdm": "true"}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    given = [
-        "mimic3_top50_knowledge",
-        "--backbone",
-        byte_backbone,
-        "--data_dir",
-        str(corpus),
-        "--output_dir",
-        str(folder),
-    ]
-    assert train([*given, *words]) == 0
-    assert evaluate([str(folder), "--data_dir", str(corpus), "--split", "test"]) == 0
-    return folder
+def train_fused(byte_backbone, corpus, small_fusion, tmp_path_factory):
+    """Trains a small fused model with some further options, and evaluates it."""
+
+    def make(*options):
+        folder = tmp_path_factory.mktemp("fused") / "model"
+        data = ["--data_dir", str(corpus)]
+        given = ["mimic3_top50_knowledge", "--backbone", byte_backbone, *data, "--output_dir", str(folder)]
+        assert train([*given, *small_fusion, *options]) == 0
+        assert evaluate([str(folder), *data, "--split", "test"]) == 0
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def fused_folder(train_fused):
+    return train_fused()
 
 
 @pytest.mark.parametrize("kind", ["terms", "fused"])
@@ -96,7 +92,7 @@ def test_it_goes_out_with_a_card_that_says_so_and_loads_in_a_clean_process(
             "modeling-icd terms build --system icd9cm --dataset mimic3 --dataset_config top50 --data_dir DIR" in card
         )
     else:
-        assert "Boosted trees weigh what tables (phrases, titles, neighbours, head)" in card
+        assert "what tables (phrases, titles, neighbours) and a head over hidden states say of a note" in card
     codes = codes_of_published("someone/holding", revision, hub.url, tmp_path)
     assert len(codes) == 3 and {"term", "title", "attention"} & {
         s["source"] for code in codes for s in code["evidence"]
@@ -110,3 +106,44 @@ def test_the_card_says_how_many_codes_titles_alone_tell():
     card = [template.render(config=codes | own, num_labels="3", granularity=None) for own in ({"num_known": 2}, {})]
     assert "2 of them those of the training notes" in card[0] and "titles alone" in card[0]
     assert "all those of the training notes" in card[1]
+
+
+def card_of(folder) -> str:
+    model = ModelFolder.read(folder)
+    return build_card(model, plan_release(model, "someone/holding", base_model="someone/bytes"))
+
+
+def test_the_card_of_a_fused_model_without_a_head_speaks_of_none(train_fused):
+    folder = train_fused("--parts", "titles", "neighbours")
+    card = card_of(folder)
+    text = re.sub(
+        r"```yaml.*?```", "", card, flags=re.DOTALL
+    )  # options of the run, which has some that change nothing
+    assert re.findall(r"\b(heads?|windows?|epochs|states of|attention|phrases)\b", text) == []
+    assert "`FusionForICD`: a set of tables that is searched for the words of a whole discharge summary" in text
+    assert "tables (titles, neighbours) say of a note" in text and "none of its hidden states is read" in text
+    assert "behind a code is what says its title." in text
+    assert "arXiv" not in text  # whose papers are on heads and readers
+    assert "which is under the license" not in text
+    run = json.loads((folder / "run.json").read_text())
+    run["model"]["title_language"] = "es"
+    (folder / "run.json").write_text(json.dumps(run))
+    assert "**The tensors also hold** words of titles of ICD-10 in Spanish, from the package cie 0.208" in card_of(
+        folder
+    )
+    model = ModelFolder.read(folder)
+    files = outgoing_files(model, plan_release(model, "someone/holding", base_model="someone/bytes"), "")
+    assert "under the license MIT" in read_content(files["NOTICE"]).decode()
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (None, "says a term that training notes mark for it, or says its title, or weighs most in the head for it"),
+        (["neighbours", "head"], "weighs most in the head for it"),
+        (["neighbours"], None),
+    ],
+)
+def test_what_a_card_says_of_evidence_is_what_the_parts_give(parts, words):
+    config = {"model_type": "icd_fusion", "head": "label_attention", "parts": parts}
+    assert (describe_evidence(config) if has_evidence(config) else None) == words
