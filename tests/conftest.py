@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from own_process import end_server
 from tqdm import std
 
 
@@ -109,6 +110,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
+    end_server()
     shutil.rmtree(HOME, ignore_errors=True)
 
 

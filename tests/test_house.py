@@ -2,11 +2,10 @@
 
 import ast
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from own_process import run_python
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +94,7 @@ for module in sys.argv[1:]:
 
 
 def test_what_a_command_needs_is_all_that_it_loads():
-    run = subprocess.run([sys.executable, "-c", LOAD_EACH, *LEFT_OUT], cwd=ROOT, capture_output=True, text=True)
+    run = run_python("-c", LOAD_EACH, *LEFT_OUT, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
     loaded = {module: {part_of(name) for name in names} for module, *names in map(str.split, run.stdout.splitlines())}
     assert loaded.keys() == LEFT_OUT.keys()

@@ -6,6 +6,9 @@ SmolLM2-135M-Instruct in 4 bits, a real pretrained Llama for machines without ac
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -91,10 +94,14 @@ def convert_gguf(gguf_file: Path, output_dir: Path) -> Path:
 def read_gguf(gguf_file: Path) -> tuple[LlamaModel, PreTrainedTokenizerBase]:
     """The model, fp32, and the tokenizer in a GGUF file; raises whatever its readers raise where it is damaged."""
     source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    config = LlamaConfig.from_pretrained(**source)
-    if config.model_type != "llama":
-        raise ValueError(f"it holds a {config.model_type!r}")
-    quantised, info = LlamaModel.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+    with _parsed_once():
+        config = LlamaConfig.from_pretrained(**source)
+        if config.model_type != "llama":
+            raise ValueError(f"it holds a {config.model_type!r}")
+        quantised, info = LlamaModel.from_pretrained(
+            **source, config=config, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
     if info["missing_keys"]:  # which would be saved as random numbers
         raise ValueError(f"{len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}")
     if not all(weights.isfinite().all() for weights in quantised.state_dict().values()):
@@ -103,4 +110,21 @@ def read_gguf(gguf_file: Path) -> tuple[LlamaModel, PreTrainedTokenizerBase]:
     fields = {k: v for k, v in quantised.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
     model = LlamaModel(LlamaConfig(**fields))
     model.load_state_dict(quantised.state_dict())
-    return model, AutoTokenizer.from_pretrained(**source)
+    return model, tokenizer
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Lets transformers parse a GGUF file once in place of four times: configuration, weights and tokenizer each open it anew, and
+    the vocabulary of 49,152 tokens in it takes the package `gguf` seconds."""
+    try:
+        import gguf
+    except ImportError:
+        yield  # transformers says what is to be installed
+        return
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader

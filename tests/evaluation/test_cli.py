@@ -4,12 +4,11 @@ import csv
 import gzip
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from own_process import run_python
 
 from dataset_scripts import ICDBuilder
 from dataset_scripts.synthetic.mimic4 import write_corpus as write_mimic4
@@ -35,8 +34,7 @@ def test_a_model_folder_to_report_and_comparison(coder, corpus, tmp_path, capsys
     config = (coder / "config.json").read_bytes()
     data = ["--dataset=mimic3", f"--data_dir={corpus}", f"--cache_dir={tmp_path / 'cache'}", "--split=all"]
     # As a user runs it, in a process of its own; what follows, in this one.
-    command = [sys.executable, "evaluate.py", coder, *data, f"--output_dir={tmp_path / 'own'}"]
-    evaluated = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    evaluated = run_python("-m", "evaluate", coder, *data, f"--output_dir={tmp_path / 'own'}", cwd=ROOT)
     assert evaluated.returncode == 0, evaluated.stderr[-3000:]
     assert "f1_micro" in evaluated.stdout and "95% interval" in evaluated.stdout
     written = {path.name for path in (tmp_path / "own").iterdir()}

@@ -3,8 +3,6 @@
 import copy
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -22,6 +20,7 @@ from transformers import (
 from modeling_icd.extras.pretrain import main, read_rows
 from modeling_icd.inference.learned_notes import FILE, warn_of_learned
 from modeling_icd.sharing_icd import data_access
+from modeling_icd.training.run import main as train
 
 
 NOTE = "Fever and cough for three days. The chest film shows no pneumonia."
@@ -73,24 +72,22 @@ def test_notes_become_likelier_and_the_folder_stays_at_home(backbone, notes, tmp
     assert "Fever" not in (tmp_path / "domain-private" / FILE).read_text()
 
 
-def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open(backbone, notes, tmp_path):
+def test_a_coder_made_from_it_counts_as_restricted_though_its_own_notes_are_open(backbone, notes, tmp_path, capsys):
     assert pretrain(backbone, tmp_path / "domain", "--notes", notes, *FAST) == 0
     for name, first in (("train", 0), ("validation", 20)):
         rows = [{"text": f"{NOTE} {i}", "codes": ["486" if i % 2 else "786.2"]} for i in range(first, first + 20)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "modeling_icd"]
-    train = subprocess.run(
-        [*command, "train", "files_direct", "--backbone", str(tmp_path / "domain"), "--train_file", str(tmp_path / "train.jsonl"),
+    assert train(
+        ["files_direct", "--backbone", str(tmp_path / "domain"), "--train_file", str(tmp_path / "train.jsonl"),
          "--validation_file", str(tmp_path / "validation.jsonl"), "--output_dir", str(tmp_path / "coder"), "--num_train_epochs", "1",
-         "--hidden_layer", "1", "--window_size", "64", "--window_stride", "64", "--data_license", "CC0-1.0"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert train.returncode == 0, train.stderr
+         "--hidden_layer", "1", "--window_size", "64", "--window_stride", "64", "--data_license", "CC0-1.0"]
+    ) == 0  # fmt: skip
     config = json.loads((tmp_path / "coder" / "config.json").read_text())
     assert config["training_data"]["open"] and data_access(config["training_data"]) == "restricted"
+    printed = capsys.readouterr().out
+    assert "it will count as one of restricted data" in printed and "and so the model" not in printed
     seen, held_out, new = (f"{NOTE} Visit {i}." for i in (3, 19, 80))
     assert warn_of_learned(tmp_path / "coder", [seen, held_out, new, f"{NOTE} 5"]) == 2  # read before; coded by it
-    assert "it will count as one of restricted data" in train.stdout and "and so the model" not in train.stdout
 
 
 def test_lora_of_upper_layers_leaves_the_lower_ones(backbone, notes, tmp_path):

@@ -1,12 +1,10 @@
 """The folder of a generative coder in clean processes: as a language model, in the pipeline, and in every command."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from own_process import run_python
 
 from dataset_scripts.files import read_json
 from modeling_icd.evaluation.cli import main as evaluate
@@ -45,17 +43,14 @@ def trained(language_model, notes_dir, tmp_path_factory):
         "use_cpu": True,
     }
     config.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "modeling_icd", "train", str(config), "--per_device_train_batch_size", "4"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    run = run_python("-m", "modeling_icd", "train", config, "--per_device_train_batch_size", "4", cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
     return folder / "run"
 
 
 def test_it_is_a_language_model_and_a_coder_in_a_clean_process(trained, tmp_path):
     notes = ["test visit 1: weak heart", "", "lung infection and high blood pressure"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-I", "-c", LOAD, str(trained), json.dumps(notes)]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    run = run_python("-c", LOAD, trained, json.dumps(notes), cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     name, codes, first = json.loads(run.stdout.splitlines()[-1])
     assert name == "LlamaForCausalLM"

@@ -1,13 +1,11 @@
 """The folder of a coder that verifies, as a user makes and uses it: its retriever goes with it, and it goes to no Hub."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from own_process import run_python
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from dataset_scripts.files import read_json
@@ -39,8 +37,7 @@ print(json.dumps([type(language_model).__name__, modules, [[code["code"] for cod
 
 def run(*command, cwd=ROOT) -> str:
     """What a command prints, in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
+    done = run_python(*command, cwd=cwd)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -63,7 +60,7 @@ def trained(language_model, notes_dir, terms_dir, tmp_path_factory):
 
 
 def test_it_loads_without_the_retrievers_own_folder_in_a_clean_process(trained, tmp_path):
-    printed = run("-I", "-c", LOAD, str(trained), json.dumps(NOTES), cwd=tmp_path)
+    printed = run("-c", LOAD, trained, json.dumps(NOTES), cwd=tmp_path)
     name, modules, codes = json.loads(printed.splitlines()[-1])
     assert name == "LlamaForCausalLM"
     assert all(module.startswith("transformers_modules.") for module in modules)

@@ -1,11 +1,10 @@
 """The published models that ours are compared with: they agree with their authors' code, and padding changes no answer."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
+from own_process import run_python
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel, PreTrainedTokenizerFast
@@ -193,9 +192,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     print(type(model).__name__)
 assert "modeling_icd" not in sys.modules
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    run = run_python("-c", code, tmp_path, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.split() == [KINDS[kind][0].__name__ for kind in sorted(KINDS, key=lambda k: k.replace(" ", "_"))]
 

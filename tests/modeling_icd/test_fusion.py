@@ -2,15 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from own_process import run_python
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import AutoModel, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
@@ -53,6 +53,7 @@ from modeling_icd.training.fusion_trees import SIZES, Rows, TreeSize, fit_trees
 from modeling_icd.training.run import main as train_main
 
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [
     "Dolor abdominal desde ayer. Fiebre alta. Niega disnea.",
     "Acude por fiebre. Fractura de tibia derecha.",
@@ -360,9 +361,7 @@ def test_the_folder_gives_the_same_in_a_new_process(backbone, knowledge, tmp_pat
     assert torch.equal(again.score.tables.pairs, model.score.tables.pairs)
     if not head_only:
         return
-    run = subprocess.run(
-        [sys.executable, "-c", LOAD, str(tmp_path / "model"), TEXTS[0]], cwd=tmp_path, capture_output=True, text=True
-    )
+    run = run_python("-c", LOAD, tmp_path / "model", TEXTS[0], cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     name, *logits = run.stdout.splitlines()[-1].split()
     assert name == "FusionForICD"
@@ -557,14 +556,13 @@ def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
     )
     output = tmp_path / "model"
     common = ["--data_dir", str(corpus)]
-    command = [sys.executable, "-m", "modeling_icd"]
-    train = [*command, "train", str(config), *common, "--output_dir", str(output)]
-    run = subprocess.run(train, capture_output=True, text=True)
+    train = [str(config), *common, "--output_dir", str(output)]
+    run = run_python("-m", "modeling_icd", "train", *train, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "3 trainings of the head" in run.stdout
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()}
     assert len(kept) == 3
-    assert train_main(train[4:]) == 0  # what is done is not done again
+    assert train_main(train) == 0  # what is done is not done again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()} == kept
     assert evaluate_main([str(output), *common]) == 0
     results = json.loads((output / "evaluation/test/results.json").read_text())

@@ -1,12 +1,10 @@
 """Folders that hold the head alone: they load as whole ones do, over the right backbone and no other."""
 
 import json
-import subprocess
-import sys
-import sysconfig
 
 import pytest
 import torch
+from own_process import run_python
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -334,6 +332,5 @@ assert type(model).__module__.startswith("transformers_modules."), type(model)._
 with torch.no_grad():
     assert torch.allclose(model(torch.arange(18).reshape(2, 9)).logits, torch.load("logits.pt"), atol=1e-6)
 """
-    env = {"HF_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "PYTHONPATH": sysconfig.get_path("purelib")}
-    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = run_python("-c", code, cwd=tmp_path, environment={"HF_HOME": str(tmp_path / "home")})
     assert done.returncode == 0, done.stderr[-2000:]

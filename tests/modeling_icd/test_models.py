@@ -1,12 +1,9 @@
 import json
 import math
-import os
-import subprocess
-import sys
-import sysconfig
 
 import pytest
 import torch
+from own_process import run_python
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -363,16 +360,8 @@ for folder in folders:
 
 def run_clean(program, note, working_dir, *folders) -> list[dict]:
     """What a program prints of each folder as JSON, in a process that has the libraries, and not this project."""
-    # Without `site` (-S), no .pth file adds the project that is installed in place.
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(working_dir / "cache")}
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", program, note, *map(str, folders)],
-        cwd=working_dir,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(working_dir / "cache")}
+    run = run_python("-c", program, note, *folders, cwd=working_dir, environment=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     results = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     assert len(results) == len(folders)

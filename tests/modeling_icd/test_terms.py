@@ -1,14 +1,12 @@
 """The coder by terms: what it finds in a note, what it leaves out, and how it is built, saved and loaded."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from own_process import run_python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dataset_scripts import load_builder
@@ -304,9 +302,7 @@ def test_a_folder_is_loaded_in_another_process_with_its_own_code(tmp_path):
     save_coder(model, tokenizer, rows, None, {"open": True}, tmp_path / "coder")
     stored = json.loads((tmp_path / "coder/config.json").read_text())
     assert stored["auto_map"]["AutoModelForSequenceClassification"] == "terms_icd.TermsForICD"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-I", "-c", LOAD, str(tmp_path / "coder")]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    run = run_python("-c", LOAD, tmp_path / "coder", cwd=tmp_path)
     assert run.stdout.split() == ["J44.9"], run.stderr[-2000:]
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "coder")
     note = AutoTokenizer.from_pretrained(tmp_path / "coder")(["Known COPD."], return_tensors="pt")["input_ids"]

@@ -2,17 +2,14 @@
 
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+from own_process import run_python
 from peft import AutoPeftModelForSequenceClassification
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaModel
@@ -83,16 +80,9 @@ open(output, "w").write(json.dumps(logits))
 
 def load(hub, tmp_path, *repos):
     """Logits of the note, by the snippet of each card, in a process that does not know this project."""
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", LOAD, str(tmp_path / "logits.json"), *repos],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    run = run_python("-c", LOAD, tmp_path / "logits.json", *repos, cwd=tmp_path, environment=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     return [torch.tensor(logits) for logits in json.loads((tmp_path / "logits.json").read_text())]
 

@@ -2,13 +2,10 @@
 
 import ast
 import gzip
-import os
-import subprocess
-import sys
-import sysconfig
 
 import pyarrow as pa
 import pytest
+from own_process import run_python
 
 from dataset_scripts import load_split
 from modeling_icd.publishing import dataset
@@ -74,18 +71,8 @@ def test_what_was_published_builds_and_measures_without_the_project(notes, hub, 
     for name, data in hub.files(f"datasets/{REPO}").items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", USE.replace("DATA", str(notes))],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": f"{tmp_path}{os.pathsep}{sysconfig.get_path('purelib')}",
-        },
-        capture_output=True,
-        text=True,
-    )
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    run = run_python("-c", USE.replace("DATA", str(notes)), cwd=tmp_path, environment=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.split() == ["30", "1.0"]
 

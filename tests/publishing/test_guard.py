@@ -2,14 +2,11 @@
 
 import copy
 import json
-import os
 import pickle
-import subprocess
-import sys
-import sysconfig
 
 import pytest
 import torch
+from own_process import run_python
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel, Trainer, TrainingArguments, pipeline
 
@@ -223,15 +220,8 @@ for push in (model.push_to_hub, model.model.push_to_hub, model.config.push_to_hu
 
 def test_remote_code_refuses_too(model_dir, restricted, hub, tmp_path):
     load(model_dir).save_pretrained(model_dir)  # brings the code
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", REMOTE, str(model_dir)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+    run = run_python("-c", REMOTE, model_dir, cwd=tmp_path, environment=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.count(COMMAND) == 4
     assert hub.requests == []

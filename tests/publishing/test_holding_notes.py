@@ -1,15 +1,12 @@
 """Publishing models that hold words of their training notes: of open or invented ones they go out and say so."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import sysconfig
 
 import jinja2
 import pytest
 import yaml
+from own_process import run_python
 
 from modeling_icd.evaluation.cli import main as evaluate
 from modeling_icd.knowledge.cli import main as terms
@@ -31,10 +28,9 @@ print(json.dumps(coder("No chest pain. Acute renal failure, hypertension.", top_
 
 def codes_of_published(repo_id: str, revision: str, endpoint: str, tmp_path) -> list[dict]:
     """What a published model gives in a process of its own, where the project is not installed."""
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib"), "HF_TOKEN": "hf_reader"}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-    command = [sys.executable, "-S", "-c", LOAD, repo_id, revision]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {"HF_TOKEN": "hf_reader", "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache")}
+    run = run_python("-c", LOAD, repo_id, revision, cwd=tmp_path, environment=environment)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 

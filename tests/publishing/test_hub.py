@@ -1,10 +1,6 @@
 """Pushing to, and loading from, a server that speaks the Hub's protocol over HTTP."""
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from huggingface_hub import constants
+from own_process import run_python
 from transformers import AutoTokenizer
 
 from dataset_scripts import load_split
@@ -305,18 +302,12 @@ def test_what_was_pushed_loads_at_its_revision_in_a_clean_process_then_offline_a
     folder.mkdir()
     for name, data in hub.files(REPO).items():
         (folder / name).write_bytes(data)
-    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_reader"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
     def load(program, **variables):
-        run = subprocess.run(
-            [sys.executable, "-S", "-c", program, REPO, revision, str(tmp_path / "loaded.json"), str(folder)],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-        )
+        arguments = [REPO, revision, tmp_path / "loaded.json", folder]
+        run = run_python("-c", program, *arguments, cwd=tmp_path, environment=environment | variables)
         assert run.returncode == 0, run.stderr[-3000:]
         return json.loads((tmp_path / "loaded.json").read_text())
 
