@@ -222,7 +222,9 @@ def _sources_of(head: Any) -> tuple[str, ...]:
         ValueError: where nothing it has gives any.
     """
     if not head.evidence_sources:
-        raise ValueError("This model codes a note by notes like it alone, so that it has no evidence for a code.")
+        raise ValueError(
+            "This model codes a note by notes like it or by linear scores of its words alone: neither has evidence for a code."
+        )
     return head.evidence_sources
 
 

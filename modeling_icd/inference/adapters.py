@@ -1,6 +1,7 @@
 """Chooses the parts of a model that LoRA's adapters are put on."""
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -19,7 +20,7 @@ def lora_targets(model: nn.Module, first_layer: int, option: str) -> list[str]:
     Raises:
         ValueError: where no layer is left to train.
     """
-    config = model.config
+    config: Any = model.config
     depth = getattr(config, "hidden_layer", None)  # of a model that reads the states of a middle layer
     if depth is None:
         depth = config.num_hidden_layers

@@ -123,8 +123,8 @@ def _parsed_once() -> Iterator[None]:
         yield  # transformers says what is to be installed
         return
     reader = gguf.GGUFReader
-    gguf.GGUFReader = cache(reader)
+    gguf.GGUFReader = cache(reader)  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        gguf.GGUFReader = reader  # type: ignore[misc]

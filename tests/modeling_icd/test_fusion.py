@@ -339,7 +339,7 @@ def test_evidence_of_each_source_is_judged_by_itself(backbone, knowledge):
         judge_evidence(model, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=["attingrad"])
     alone = make_model(backbone, knowledge, ["neighbours"])
     for methods in (None, ["attention"], ["union"]):
-        with pytest.raises(ValueError, match="by notes like it alone"):
+        with pytest.raises(ValueError, match="neither has evidence"):
             judge_evidence(alone, tokenizer, ["Fiebre."], [{"R50.9": [[0, 6]]}], methods=methods)
 
 
