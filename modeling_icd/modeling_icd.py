@@ -46,7 +46,7 @@ from .describe_icd import describe_model, table_of
 from .heads import head_of_config, members_of, of_codes, require_positive, run_head
 from .layers_icd import values_are_known
 from .loss_icd import coding_loss, evidence_loss, marked_codes, own_loss
-from .options_icd import attention_asked_for, forward_options
+from .options_icd import attention_asked_for, forward_options, notes_given
 from .pooled_icd import PooledHead
 from .reading_icd import LayerMix, NoteReader, lift_causal_mask
 from .sharing_icd import ModelPushGuard, guard_parts, options_by_name
@@ -433,19 +433,11 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
                 infinity comes out, which names where it came from.
         """
         options = forward_options(kwargs)
-        if sum(x is not None for x in (input_ids, inputs_embeds, hidden_states)) != 1:
-            raise ValueError("Give exactly one of `input_ids`, `inputs_embeds` and `hidden_states`.")
-        notes = next(x for x in (input_ids, inputs_embeds, hidden_states) if x is not None)
-        if 0 in notes.shape:
-            raise ValueError("An empty note cannot be coded: give every note at least one token.")
+        notes = notes_given(input_ids, inputs_embeds, hidden_states)
         if attention_mask is None:
             attention_mask = self._mask_of(input_ids, inputs_embeds, hidden_states)
         self._check_notes(notes, attention_mask)
-        learns = hidden_states is None and (self._backbone_learns(inputs_embeds) or self._mix_learns())
-        read = partial(self.read_hidden_states, input_ids, attention_mask, inputs_embeds)
-        if hidden_states is None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-                hidden_states = read()
+        states, read = self._states_and_reader(input_ids, attention_mask, inputs_embeds, hidden_states)
         if not self.training or labels is None or not self.config.evidence_weight:
             evidence = None  # nothing is learned from it
         asked = attention_asked_for(options, notes.shape[0], self.num_labels)
@@ -453,27 +445,35 @@ class ModelForICDCoding(NoteReader, ModelPushGuard, PreTrainedModel):
         if evidence is not None:
             needed = marked_codes(evidence) if asked is False else True
         shortlist = None if self.training or torch.is_grad_enabled() else (self.config.shortlist or {}).get("size")
-        logits, attentions = run_head(self.score, hidden_states, attention_mask, needed, shortlist)
+        logits, attentions = run_head(self.score, states, attention_mask, needed, shortlist)
         members = logits if logits.dim() == 3 else logits[None]  # (E, B, C)
         logits = members.mean(dim=0)
-        self._check_finite(logits, hidden_states, are_given=notes is hidden_states)
+        self._check_finite(logits, states, are_given=notes is hidden_states)
         loss, num_items = None, options["num_items_in_batch"]
         if labels is not None:
-            loss = self._loss(members, labels, num_items, read if learns else lambda: hidden_states, attention_mask)
+            loss = self._loss(members, labels, num_items, read, attention_mask)
             if evidence is not None and attentions is not None:
                 marked = attentions if asked is False else of_codes(attentions, marked_codes(evidence))
                 loss = loss + evidence_loss(self.config, marked, evidence, labels, num_items)
-        if asked is False:
-            attentions = None
-        elif attentions is not None and isinstance(asked, torch.Tensor) and needed is True:
+        if attentions is not None and isinstance(asked, torch.Tensor) and needed is True:
             attentions = of_codes(attentions, asked)
         output = ICDCodingOutput(
             loss=loss,
             logits=logits,
-            label_attentions=attentions,
-            hidden_states=hidden_states if output_hidden_states else None,
+            label_attentions=None if asked is False else attentions,
+            hidden_states=states if output_hidden_states else None,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _states_and_reader(self, input_ids, attention_mask, inputs_embeds, hidden_states):
+        """Hidden states, and what gives those of another pass: the same ones where they are given, or nothing that reads them learns."""
+        if hidden_states is not None:
+            return hidden_states, lambda: hidden_states
+        learns = self._backbone_learns(inputs_embeds) or self._mix_learns()
+        read = partial(self.read_hidden_states, input_ids, attention_mask, inputs_embeds)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            states = read()
+        return states, read if learns else lambda: states
 
     def _loss(self, members, labels, num_items, read, attention_mask):
         """The loss of logits `(E, B, C)`. In training what else is learned from is in it: the head's own loss, and, with `r_drop`,

@@ -40,6 +40,20 @@ def forward_options(given: dict) -> dict:
     return {**FORWARD_OPTIONS, **given}
 
 
+def notes_given(input_ids, inputs_embeds, hidden_states) -> torch.Tensor:
+    """What holds the notes: one of these, and not without a token.
+
+    Raises:
+        ValueError: where it is none or several of them, or the notes are empty.
+    """
+    given = [x for x in (input_ids, inputs_embeds, hidden_states) if x is not None]
+    if len(given) != 1:
+        raise ValueError("Give exactly one of `input_ids`, `inputs_embeds` and `hidden_states`.")
+    if 0 in given[0].shape:
+        raise ValueError("An empty note cannot be coded: give every note at least one token.")
+    return given[0]
+
+
 def attention_asked_for(options: dict, num_notes: int, num_labels: int) -> bool | torch.Tensor:
     """Of which codes the options of `forward` ask for attention: all, none, or those with some ids, `(K,)` or `(B, K)`.
 

@@ -101,17 +101,7 @@ def write_corpus(
     """
     rates = {"addendum_rate": addendum_rate, "other_rows_rate": other_rows_rate}
     check_arguments(num_admissions, seed, length, **rates)
-    if not 0 <= mdace_charts <= num_admissions:
-        raise ValueError(f"`mdace_charts` ({mdace_charts}) must be between 0 and `num_admissions` ({num_admissions}).")
-    if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
-            "train, dev and test."
-        )
-    if codes not in ("worded", "full"):
-        raise ValueError(f"`codes` ({codes!r}) must be 'worded' or 'full'.")
-    if codes == "full" and num_codes is not None:
-        raise ValueError(f"`codes` 'full' and `num_codes` ({num_codes}) both say how many codes there are: give one.")
+    _check_choices(num_admissions, split_fractions, num_codes, mdace_charts, codes)
     output_dir = Path(output_dir)
     with (
         extended_content(num_codes, codes == "full"),
@@ -141,6 +131,27 @@ def write_corpus(
         codes_per_admission=files.codes.total() / num_admissions,
         split_sizes=dict(files.split_sizes),
     )
+
+
+def _check_choices(
+    num_admissions: int,
+    split_fractions: tuple[float, float, float],
+    num_codes: int | None,
+    mdace_charts: int,
+    codes: str,
+) -> None:
+    """Raise a `ValueError` where arguments of [`write_corpus`] are out of range, or say two things."""
+    if not 0 <= mdace_charts <= num_admissions:
+        raise ValueError(f"`mdace_charts` ({mdace_charts}) must be between 0 and `num_admissions` ({num_admissions}).")
+    if len(split_fractions) != 3 or min(split_fractions) < 0 or abs(sum(split_fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"`split_fractions` ({tuple(split_fractions)}) must be three numbers, none negative, that add up to 1: "
+            "train, dev and test."
+        )
+    if codes not in ("worded", "full"):
+        raise ValueError(f"`codes` ({codes!r}) must be 'worded' or 'full'.")
+    if codes == "full" and num_codes is not None:
+        raise ValueError(f"`codes` 'full' and `num_codes` ({num_codes}) both say how many codes there are: give one.")
 
 
 def _most_frequent_codes(num_admissions: int, seed: int, split_fractions: tuple[float, float, float]) -> list[str]:

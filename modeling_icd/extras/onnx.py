@@ -98,21 +98,7 @@ def export_onnx(model: ModelForICDCoding, output_dir: str | Path) -> dict[str, f
     """
     output_dir = Path(output_dir)
     check_new_folder(output_dir)
-    if isinstance(model.config, FusionConfig):
-        raise ValueError(
-            "A fused model looks words up, which a graph cannot: export the model of its head alone (`modeling-icd train` with the "
-            "`head_model` as `model`)."
-        )
-    if rnn := getattr(getattr(model.config, "backbone_config", None), "rnn", None):
-        raise ValueError(
-            f"The reader of this model has a recurrent network (`rnn` {rnn!r}), which reads each note of a batch to its own end, and "
-            "a graph would read the padding, too: only readers without one can be exported."
-        )
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - which torch exports with
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is not installed: run `pip install modeling-icd[onnx]`.") from None
+    check_exportable(model)
     model = copy.deepcopy(model).float().eval()
     config = model.config
     config.shortlist = None  # a graph computes all codes
@@ -128,26 +114,50 @@ def export_onnx(model: ModelForICDCoding, output_dir: str | Path) -> dict[str, f
         for file, (input_name, longest) in parts.items():
             wrapped = _Logits(model, input_name, longest).eval()
             _export(wrapped, partial / file)
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # the refusal that is asked for is no news
-            faults = onnxruntime.capi.onnxruntime_pybind11_state
-            try:
-                session = onnxruntime.InferenceSession(
-                    str(partial / file), options, providers=["CPUExecutionProvider"]
-                )
-                differences[file] = _largest_difference(session, wrapped)
-            except (faults.NotImplemented, faults.InvalidArgument) as error:
-                raise ValueError(
-                    f"onnxruntime cannot run {file} of this model's head {config.head!r}: {error}"
-                ) from None
-            if not differences[file] <= TOLERANCE:
-                raise ValueError(
-                    f"The logits of {file} differ by {differences[file]:.1e} from the model's: nothing was kept."
-                )
-            if longest is not None:
-                require_refusal(session, longest + 1)
+            differences[file] = _check_graph(partial / file, wrapped, longest, config.head)
         config.save_pretrained(partial)
     return differences
+
+
+def check_exportable(model: ModelForICDCoding) -> None:
+    """Raise a `ValueError` where a graph cannot do what a model does, or a package that writes or runs graphs is not installed."""
+    if isinstance(model.config, FusionConfig):
+        raise ValueError(
+            "A fused model looks words up, which a graph cannot: export a model without such tables, such as that of `--model direct`."
+        )
+    if rnn := getattr(getattr(model.config, "backbone_config", None), "rnn", None):
+        raise ValueError(
+            f"The reader of this model has a recurrent network (`rnn` {rnn!r}), which reads each note of a batch to its own end, and "
+            "a graph would read the padding, too: only readers without one can be exported."
+        )
+    try:
+        import onnxruntime  # noqa: F401 - which runs them
+        import onnxscript  # noqa: F401 - which torch exports with
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: run `pip install modeling-icd[onnx]`.") from None
+
+
+def _check_graph(path: Path, wrapped: _Logits, longest: int | None, head: str) -> float:
+    """Run a graph that was written: the largest difference of its logits to the model's.
+
+    Raises:
+        ValueError: where it does not run, differs by more than `TOLERANCE`, or takes a note of more than `longest` tokens.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the refusal that is asked for is no news
+    faults = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        difference = _largest_difference(session, wrapped)
+    except (faults.NotImplemented, faults.InvalidArgument) as error:
+        raise ValueError(f"onnxruntime cannot run {path.name} of this model's head {head!r}: {error}") from None
+    if not difference <= TOLERANCE:
+        raise ValueError(f"The logits of {path.name} differ by {difference:.1e} from the model's: nothing was kept.")
+    if longest is not None:
+        require_refusal(session, longest + 1)
+    return difference
 
 
 def check_new_folder(output_dir: Path) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 _LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
 
 
-def lora_targets(model: nn.Module, first_layer: int, option: str) -> list[str]:
+def lora_targets(model: Any, first_layer: int, option: str) -> list[str]:
     """Names of the linear projections in the layers of a backbone, as peft's `target_modules`; layers of a head are not among them.
 
     Args:

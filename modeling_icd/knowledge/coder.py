@@ -84,17 +84,8 @@ def build_coder(
     own_codes = frozenset(labels or ())
     if all_codes and labels is not None:
         labels = [*labels, *(code for system in systems for code in further_codes(system, labels))]
-    titles: dict[str, str] = {}
-    terms: list[Term] = []
-    for system in systems:
-        of_system, own = official_terms(system, labels)
-        titles, terms = titles | of_system, terms + own
-    is_whole, labels = labels is None, list(titles if labels is None else labels)
-    if synonyms is not None:
-        own, num_others = read_synonyms(synonyms, labels)
-        terms += own
-        if num_others and say:
-            print(f"{num_others:,} rows of {synonyms} are of codes that this coder does not have, and are left out.")
+    is_whole = labels is None
+    titles, labels, terms = given_terms(systems, labels, synonyms, say)
     train = builder.as_dataset(split="train") if builder is not None and use_notes else None
     if train is not None and builder is not None:
         texts = texts_of_notes(train)
@@ -111,18 +102,47 @@ def build_coder(
         return Coder(model, tokenizer, rows, None, {})
     codes = codes_of_notes(train)
     if not any(name in fields for name in CUES.values()):
-        read = cues_to_read(model, tokenizer, texts, codes)
-        for name, is_read in read.items():
-            setattr(model.config, name, is_read)
-            setattr(model.score, name, is_read)
-        if say:
-            print(
-                f"Of what changes what is said these count: {', '.join(cue for cue in CUES if read[CUES[cue]]) or 'none'}."
-            )
+        choose_cues(model, tokenizer, texts, codes, say)
     seen = count_terms(model, tokenizer, texts, codes)
     set_scores(model, scores_of(rows, seen))
     counts = Counter(code for of_note in codes for code in of_note)
     return Coder(model, tokenizer, rows, seen, {code: counts[code] for code in labels if counts[code]})
+
+
+def given_terms(
+    systems: Sequence[str], labels: Sequence[str] | None, synonyms: Path | None, say: bool
+) -> tuple[dict[str, str], list[str], list[Term]]:
+    """The titles of some systems, the codes of a coder (by default all that have a title), and the terms of these codes that no
+    note gives; the arguments are those of [`build_coder`]."""
+    titles: dict[str, str] = {}
+    terms: list[Term] = []
+    for system in systems:
+        of_system, own = official_terms(system, labels)
+        titles, terms = titles | of_system, terms + own
+    labels = list(titles if labels is None else labels)
+    if synonyms is not None:
+        own, num_others = read_synonyms(synonyms, labels)
+        terms += own
+        if num_others and say:
+            print(f"{num_others:,} rows of {synonyms} are of codes that this coder does not have, and are left out.")
+    return titles, labels, terms
+
+
+def choose_cues(
+    model: TermsForICD,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    codes: Sequence[Sequence[str]],
+    say: bool,
+) -> None:
+    """Let training notes decide what a coder reads of denials, uncertainty and the past."""
+    read = cues_to_read(model, tokenizer, texts, codes)
+    for name, is_read in read.items():
+        setattr(model.config, name, is_read)
+        setattr(model.score, name, is_read)
+    if say:
+        counting = ", ".join(cue for cue in CUES if read[CUES[cue]])
+        print(f"Of what changes what is said these count: {counting or 'none'}.")
 
 
 def marked_phrases(train, builder: ICDBuilder) -> list[list[tuple[str, list[list[int]]]]]:

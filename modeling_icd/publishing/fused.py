@@ -13,7 +13,8 @@ class TitleSource(NamedTuple):
 
     Args:
         language (`str`): in a sentence.
-        package (`str`): on PyPI, with its version.
+        package (`str`): on PyPI.
+        version (`str`): of the package, whose metadata say what follows.
         url (`str`): of the package.
         license (`str`): as the package states it.
         origin (`str`): where the package has them from, as it says.
@@ -22,6 +23,7 @@ class TitleSource(NamedTuple):
 
     language: str
     package: str
+    version: str
     url: str
     license: str
     origin: str
@@ -29,11 +31,11 @@ class TitleSource(NamedTuple):
 
     @property
     def rights(self) -> str:
-        """Under which terms the words are here, as the card and NOTICE say it."""
+        """Whose words these are, and under which terms, as the card and NOTICE say it."""
         return (
-            f"words of titles of ICD-10 in {self.language}, from the package {self.package} ({self.url}) of {self.author}, which is "
-            f"under the license {self.license} and has them from {self.origin}; of the rights of the World Health Organization in the "
-            "text of ICD-10 it says nothing"
+            f"words of titles of ICD-10 in {self.language}, from the package {self.package} ({self.url}) of {self.author}, which as of "
+            f"version {self.version} is under the license {self.license} and has them from {self.origin}; of the rights of the World "
+            "Health Organization in the text of ICD-10 it says nothing"
         )
 
 
@@ -41,8 +43,9 @@ class TitleSource(NamedTuple):
 TITLE_SOURCES = {
     "es": TitleSource(
         language="Spanish",
-        package="cie 0.208",
-        url="https://pypi.org/project/cie/0.208/",
+        package="cie",
+        version="0.208",
+        url="https://pypi.org/project/cie/",
         license="MIT",
         origin="icdcode.info and deis.cl",
         author="Andrés Vazquez",

@@ -46,6 +46,7 @@ from .further_texts import further_texts, terms_of_codes, tokenize_texts
 from .label_graph import give_graph
 from .models import add_lora, build_model, give_titles
 from .notes import (
+    TokenizedNotes,
     build_dataset,
     describe_training_data,
     marked_evidence,
@@ -59,7 +60,7 @@ from .processes import end_processes, fill_states, is_lost_process
 from .saving import save_run
 from .sharding import whole_weights
 from .start import check_codes_to_start, queries_per_code, start_head
-from .trainer import make_trainer, predict_split
+from .trainer import ICDTrainer, make_trainer, predict_split
 from .word_reader import find_word_reader
 from .word_vectors import check_vectors
 
@@ -88,23 +89,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     splits, training_data, tokenizer, new_model = gather(model_args, data_args, args, private_dir)
     codes = list(training_data["code_counts"])
     model = new_model()
-    if model_args.start_titles:
-        check_can_start(model, model_args.backbone)
-    evidence = marked_evidence(splits, model_args, data_args)
-    training, validation = (
-        readable_notes(split, tokenizer, model.config.label2id, name, evidence.get(name))
-        for name, split in splits.items()
-    )
+    training, validation = read_splits(splits, model, tokenizer, model_args, data_args, args)
     gold = list(validation.tokens["label_ids"])
-    if model_args.start_titles:
-        started_with = [training.tokens, *([validation.tokens] if args.refit_on_validation else [])]
-        label_ids = chain.from_iterable(notes["label_ids"] for notes in started_with)
-        check_codes_to_start(model, label_ids, model_args.start_titles_up_to)
-    check_notes(gold, args, validation.num_unknown)  # before training
-    if is_first:
-        warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
-        say_who_may_have(data_args, model.config.training_data)
-        say_pairs(training.tokens, model, args.per_device_train_batch_size)
     make = partial(make_further, model_args, data_args, args, model, tokenizer)
     further = make(splits["training"], training.tokens)
     store = None
@@ -134,11 +120,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
         set_seed(args.seed)
         both = datasets.concatenate_datasets([training.tokens, validation.tokens])
         further = make(datasets.concatenate_datasets([*splits.values()]), both)
-        if further and store is not None:
-            fill_states(store, further, args)
-        model = ready_to_learn(new_model(), model_args, both, store, tokenizer, args)
-        trainer = make_trainer(model, args, both, None, collator, tokenizer, further=further)
-        trainer.train()
+        trainer = refit(new_model, model_args, args, both, further, collator, tokenizer)
         log = [*log, *trainer.state.log_history]
     final = trainer.accelerator.unwrap_model(trainer.model)
     final.config.update(decision)
@@ -150,6 +132,54 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ICDTrainin
     if is_first:
         warn_of_yardsticks(training_data | {"yardsticks": yardsticks})
     return output_dir
+
+
+def read_splits(
+    splits: dict[str, datasets.Dataset],
+    model: ModelForICDCoding,
+    tokenizer,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: ICDTrainingArguments,
+) -> tuple[TokenizedNotes, TokenizedNotes]:
+    """The notes of training and of validation as tokens. Raises, before training, a `ValueError` where they are not enough for
+    what was asked for, and says what is not read of them."""
+    if model_args.start_titles:
+        check_can_start(model, model_args.backbone)
+    evidence = marked_evidence(splits, model_args, data_args)
+    training, validation = (
+        readable_notes(split, tokenizer, model.config.label2id or {}, name, evidence.get(name))
+        for name, split in splits.items()
+    )
+    if model_args.start_titles:
+        started_with = [training.tokens, *([validation.tokens] if args.refit_on_validation else [])]
+        label_ids = chain.from_iterable(notes["label_ids"] for notes in started_with)
+        check_codes_to_start(model, label_ids, model_args.start_titles_up_to)
+    check_notes(list(validation.tokens["label_ids"]), args, validation.num_unknown)
+    if args.process_index == 0:
+        warn_of_empty_notes(len(training.empty_gold), len(validation.empty_gold))
+        say_who_may_have(data_args, model.config.training_data or {})
+        say_pairs(training.tokens, model, args.per_device_train_batch_size)
+    return training, validation
+
+
+def refit(
+    new_model: Callable[[], Any],
+    model_args: ModelArguments,
+    args: ICDTrainingArguments,
+    notes: datasets.Dataset,
+    further: list[datasets.Dataset],
+    collator: ICDCollator,
+    tokenizer,
+) -> ICDTrainer:
+    """The Trainer of a new model that has learned from the notes of training and validation, and from what is learned beside them."""
+    store = collator.hidden_states
+    if further and store is not None:
+        fill_states(store, further, args)
+    model = ready_to_learn(new_model(), model_args, notes, store, tokenizer, args)
+    trainer = make_trainer(model, args, notes, None, collator, tokenizer, further=further)
+    trainer.train()
+    return trainer
 
 
 def open_folders(run: dict[str, Any], args: TrainingArguments) -> tuple[Path, Path]:

@@ -311,48 +311,81 @@ def start_head(
         raise ValueError(
             "This model's head was loaded with it, or started before: starting it again would undo its training."
         )
-    if is_raw(notes):
-        if tokenizer is None:
-            raise ValueError("These notes are not tokenized: give the backbone's `tokenizer`, too.")
-        notes = tokenize_split(notes, tokenizer, model.config.label2id)
+    notes = notes_with_tokens(notes, tokenizer, model.config)
     model.head_is_new = False
-    notes = notes.select(np.flatnonzero(notes["length"]))
     counts = notes_per_code(notes["label_ids"], model.config.num_labels).tolist()
     prior = log_odds(counts, len(notes))
     start_at_prior(model.score, prior)
     members: list[Any] = members_of(model.score)
-    has_statistics = any(isinstance(module, nn.BatchNorm1d) for module in members[0].modules())
-    is_alike = isinstance(members[0], AttendingHead) and type(members[0]).reads_features and not has_statistics
-    can_start = is_alike and members[0].reads_features
-    if is_alike and not max_notes:
-        make_weights_small(model.score)
-        start_at_prior(model.score, prior)
     if titles and not isinstance(members[0], AttendingHead):
         raise ValueError(
             f"Titles start the queries of a head that attends, and a {type(members[0]).__name__} has none: leave out "
             "`start_titles`."
         )
+    is_alike = has_fixed_features(members[0])
+    can_start = is_alike and members[0].reads_features
+    if is_alike and not max_notes:
+        make_weights_small(model.score)
+        start_at_prior(model.score, prior)
     read_by_backbone = backbone_reader(model)
     titles = {code: ids for code, ids in (titles or {}).items() if ids}
     starting = codes_to_start(titles, counts, titles_up_to)
     if not can_start or not max_notes:
-        texts = {
-            code: [ids, *(terms or {}).get(code, [])][: queries_per_code(members[0])] for code, ids in titles.items()
-        }
-        text_states = {code: [read_by_backbone(ids) for ids in own] for code, own in texts.items()} if starting else {}
-        for member in members if starting else ():
-            start_queries(member, text_states, starting)
+        if starting:
+            start_from_terms(members, titles, terms or {}, starting, read_by_backbone)
         return
     title_states = {code: read_by_backbone(titles[code]) for code in starting}
     chosen = notes.select(
         choose_notes(notes["label_ids"], max_notes if read else min(max_notes, UNCACHED_NOTES), seed)
     )
-    for number, member in enumerate(members):
-        own = chosen
-        if len(members) > 1:
-            order = np.random.default_rng([seed, number]).permutation(len(chosen))
-            own = chosen.select(order[: max(1, round(ENSEMBLE_SHARE * len(chosen)))])
+    for member, own in zip(members, notes_of_members(chosen, len(members), seed), strict=True):
         HeadStarter(member, own, read or read_by_backbone, title_states, show_progress).run(prior)
+
+
+def notes_with_tokens(
+    notes: datasets.Dataset, tokenizer: PreTrainedTokenizerBase | None, config: Any
+) -> datasets.Dataset:
+    """Tokenized notes, without those that have no token.
+
+    Raises:
+        ValueError: where they are to be tokenized, and there is no tokenizer.
+    """
+    if is_raw(notes):
+        if tokenizer is None:
+            raise ValueError("These notes are not tokenized: give the backbone's `tokenizer`, too.")
+        notes = tokenize_split(notes, tokenizer, config.label2id)
+    return notes.select(np.flatnonzero(notes["length"]))
+
+
+def has_fixed_features(head: Any) -> bool:
+    """Whether queries and outputs of a head read the same features, which no statistics that are learned later change."""
+    has_statistics = any(isinstance(module, nn.BatchNorm1d) for module in head.modules())
+    return isinstance(head, AttendingHead) and type(head).reads_features and not has_statistics
+
+
+def start_from_terms(
+    members: Sequence[Any],
+    titles: Mapping[int, list[int]],
+    terms: Mapping[int, Sequence[list[int]]],
+    starting: Sequence[int],
+    read: Read,
+) -> None:
+    """Start the queries of heads from titles, and further ones of the same code from its other terms; the arguments are those of
+    [`start_head`], `starting` the codes that do."""
+    number = queries_per_code(members[0])
+    states = {code: [read(text) for text in [ids, *terms.get(code, [])][:number]] for code, ids in titles.items()}
+    for member in members:
+        start_queries(member, states, starting)
+
+
+def notes_of_members(notes: datasets.Dataset, number: int, seed: int) -> Iterator[datasets.Dataset]:
+    """The notes that each head of an ensemble is started from, drawn at random; all of them where there is one head."""
+    if number == 1:
+        yield notes
+        return
+    for member in range(number):
+        order = np.random.default_rng([seed, member]).permutation(len(notes))
+        yield notes.select(order[: max(1, round(ENSEMBLE_SHARE * len(notes)))])
 
 
 def codes_to_start(titled: Iterable[int], counts: Sequence[int], limit: int | None) -> list[int]:
