@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import signal
@@ -55,6 +56,7 @@ os.register_at_fork(after_in_child=give_bars_their_own_lock)
 
 # A shell that starts the tests in the background lets them and their processes ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+gc.disable()  # what is imported does not go away again, and looking through it takes seconds
 HOME = scrub_environment()  # before torch and the Hugging Face libraries, which read it when they are imported
 
 import torch  # noqa: E402
@@ -107,6 +109,11 @@ WORDS = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test comes first, so that no process is left with it when the others have ended."""
     items.sort(key=lambda item: not item.name.startswith("test_every_block_runs"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -15,19 +15,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+# bitsandbytes is not among them: it may start CUDA, which a forked process cannot use then.
+LIBRARIES = """
+import fsspec, functorch.compile, jinja2, numpy, pandas, PIL.Image, pyarrow.parquet, regex, safetensors.torch, scipy.stats
+import sklearn.feature_extraction.text, sklearn.isotonic, sklearn.linear_model, sklearn.metrics, tokenizers, tqdm, yaml
+import torch._dynamo.repro.after_dynamo, torch._inductor.compile_fx, torch.distributed.elastic.agent.server.api
+import torch.distributed.checkpoint, torch.distributed.tensor.parallel
+"""
 # Runs in the server; what is below the loop, in each process that is forked from it.
 SERVER = """
-import json, os, runpy, sys, tempfile, types
+import gc, json, os, runpy, sys, tempfile, types
 
-import bitsandbytes, fsspec, httpx, jinja2, numpy, pandas, PIL.Image, pyarrow.parquet, regex, safetensors.torch, scipy.stats
-import sklearn.feature_extraction.text, sklearn.isotonic, sklearn.linear_model, sklearn.metrics, tokenizers, tqdm, yaml
-import torch._dynamo, torch._inductor.compile_fx, torch.distributed.checkpoint, torch.distributed.tensor.parallel
-import torch.distributed.elastic.agent.server.api
-
+gc.disable()  # nothing that is imported goes away again
+LIBRARIES
 libraries = sys.path[1:]
 early = {"dataset_scripts", "evaluate", "huggingface_hub", "modeling_icd", "transformers"} & sys.modules.keys()
 assert not early, f"what is to be imported by each process is here: {early}"
-torch.set_num_threads(1)
+gc.freeze()
 for line in iter(sys.stdin.buffer.readline, b""):
     request = json.loads(line)
     child = os.fork()
@@ -37,6 +41,7 @@ for line in iter(sys.stdin.buffer.readline, b""):
 else:
     sys.exit()
 
+gc.enable()
 os.environ.clear()
 os.environ.update(request["environment"])
 os.chdir(request["cwd"])
@@ -54,7 +59,7 @@ else:
     program, sys.argv[0] = sys.argv[0], option
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     exec(compile(program, "<string>", "exec"), vars(main))
-"""
+""".replace("LIBRARIES", LIBRARIES)
 
 
 class ForkServer:

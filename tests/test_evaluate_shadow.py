@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import own_process
 import pytest
 
 
@@ -53,7 +54,10 @@ def root_copy(tmp_path: Path) -> Path:
 
 
 def test_import_from_the_root_gives_the_installed_library():
-    path = Path(run_python("-c", IS_LIBRARY, cwd=ROOT))
+    """Of the library itself, which takes seconds to import, so that the process is forked from one that has torch."""
+    done = own_process.run_python("-c", IS_LIBRARY, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
     assert path.parts[-3:] == ("site-packages", "evaluate", "__init__.py")
 
 

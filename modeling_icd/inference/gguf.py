@@ -123,8 +123,8 @@ def _parsed_once() -> Iterator[None]:
         yield  # transformers says what is to be installed
         return
     reader = gguf.GGUFReader
-    gguf.GGUFReader = cache(reader)  # type: ignore[misc, assignment]
+    vars(gguf)["GGUFReader"] = cache(reader)
     try:
         yield
     finally:
-        gguf.GGUFReader = reader  # type: ignore[misc]
+        vars(gguf)["GGUFReader"] = reader

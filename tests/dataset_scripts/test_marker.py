@@ -1,9 +1,9 @@
 """Who reads an invented corpus needs its marker, and not the generator that wrote it."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
+
+from own_process import run_python
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +46,6 @@ def test_codes_import_no_builder_and_neither_imports_the_models():
 
 def test_the_commands_start_without_the_generator():
     code = f"import sys, {', '.join(COMMANDS)}; print(*[name for name in sys.modules if 'synthetic' in name])"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    run = run_python("-c", code, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.strip() == ""

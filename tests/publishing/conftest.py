@@ -1,17 +1,22 @@
 import json
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hub_server import HubServer
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from dataset_scripts.synthetic import write_corpus
 from modeling_icd import LlamaForICDCoding, LlamaICDConfig
+from modeling_icd.base_configuration_icd import FLAT_FILES
 from modeling_icd.evaluation import ICDMetricsAccumulator
 from modeling_icd.inference.model_folder import weights_digest
+from modeling_icd.publishing import privacy
+from modeling_icd.publishing.folder import project_file
+from modeling_icd.publishing.views import INTEGERS
 from modeling_icd.sharing_icd import seal_training_data
 
 
@@ -169,3 +174,44 @@ def hub(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     yield server
     server.close()
+
+
+# What the privacy check looks for in one file, and what its answer depends on beside the text.
+SEARCHES = {
+    "find_credentials": lambda text, *options: (text, *options, get_token()),
+    "find_labelled_ids": lambda file: (file.raw,),
+    "find_bags": lambda file: (file.raw, file.name),
+    "candidates": lambda file, codes: (file.raw, file.name, codes),
+    "find_candidates": lambda file, tokens: (file.raw, file.name, tokens),
+}
+CODE = {project_file(f"modeling_icd/{name}").read_text(encoding="utf-8") for name in FLAT_FILES}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def code_is_searched_once():
+    """The 400 kB of code that go out with every model are searched once for each thing; this takes seconds."""
+
+    def remembering(search, key_of):
+        known = {}
+
+        def remembered(*arguments):
+            key = key_of(*arguments)
+            if key[0] not in CODE:
+                return search(*arguments)
+            if key not in known:
+                found = search(*arguments)
+                known[key] = list(found) if isinstance(found, Iterator) else found
+            return known[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, key_of in SEARCHES.items():
+            patch.setattr(privacy, name, remembering(getattr(privacy, name), key_of))
+        # A tokenizer may turn lists of numbers into words, and no other thing in code.
+        spans = privacy.Comparison._spans_of
+        of_code = remembering(
+            spans, lambda self, file: (file.raw if not INTEGERS.search(file.raw) else None, file.name)
+        )
+        patch.setattr(privacy.Comparison, "_spans_of", lambda self, file: of_code(self, file))
+        yield

@@ -58,6 +58,7 @@ def talk(address: str, first: str, second: str) -> None:
 
 def held_in_memory(first: str, second: str) -> list[str]:
     """What in the memory of this process holds the marker: type and length of each text that something refers to."""
+    gc.unfreeze()  # what was imported may hold it, too
     gc.collect()
     referred = gc.get_referents(*gc.get_objects())
     texts = [held for held in referred if type(held) in (str, bytes, bytearray) and len(held) >= len(first)]
