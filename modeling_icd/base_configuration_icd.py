@@ -36,6 +36,7 @@ FLAT_FILES = (
     "fusion_tables_icd.py",
     "fusion_text_icd.py",
     "fusion_titles_icd.py",
+    "fusion_words_icd.py",
     "generative_icd.py",
     "graph_icd.py",
     "heads.py",

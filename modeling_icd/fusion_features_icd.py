@@ -15,6 +15,7 @@ from torch.nn.functional import embedding_bag
 from .fusion_tables_icd import Tables, sparse_rows
 from .fusion_text_icd import SYNONYM, SYNONYMS, Alike, Found, NoteWords, TermFinder
 from .fusion_titles_icd import TitleFinder
+from .fusion_words_icd import WordScorer
 
 
 FEATURES = (
@@ -52,8 +53,9 @@ FEATURES = (
     *("head_logit", "head_rank", "head_margin"),
 )
 AT = {name: place for place, name in enumerate(FEATURES)}
-PARTS = ("phrases", "titles", "neighbours", "head")
-"""What can be left out: terms of training notes, titles, training notes like this one, the head over hidden states."""
+PARTS = ("phrases", "titles", "neighbours", "words", "head")
+"""What can be left out: terms of training notes, titles, training notes like this one, linear scores of words, the head over hidden
+states."""
 NOWHERE = (9.0, 2.0, 300.0)
 """Spread, first place and rank of what is not found."""
 MOST_NEW = 60
@@ -74,11 +76,13 @@ class Scored(NamedTuple):
         features (`torch.FloatTensor` of shape `(K, F)`): see `FEATURES`.
         evidence (`dict[int, list[tuple[float, tuple[int, ...], str]]]`): of each code the places among the note's stems that say
             one of its terms or titles, each with a score and with `"term"` or `"title"`.
+        word_scores (`torch.FloatTensor` of shape `(K,)`): what is added to what the trees give.
     """
 
     codes: torch.Tensor
     features: torch.Tensor
     evidence: dict[int, list[tuple[float, tuple[int, ...], str]]]
+    word_scores: torch.Tensor
 
 
 def best_of(places: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
@@ -118,6 +122,7 @@ class FeatureMaker:
             tensor.tolist() for tensor in (tables.pair_starts, tables.pair_codes, tables.pairs)
         )
         self.titles = TitleFinder(tables) if "titles" in parts and len(tables.title_codes) else None
+        self.words = WordScorer(tables) if "words" in parts and len(tables.gram_codes) else None
 
     def make(self, stems: list[str], head_logits: torch.Tensor | None = None) -> Scored:
         """The features of a note.
@@ -147,9 +152,13 @@ class FeatureMaker:
             ).float()
             tenth = head_logits.sort(descending=True).values[min(9, len(head_logits) - 1)]
             known[:, AT["head_margin"]] = head_logits - tenth
-        chosen, new = self._add_titles(known, note, found, evidence)
-        codes = torch.tensor([*chosen, *new], dtype=torch.long)
-        return Scored(codes, torch.cat([known[chosen], *new.values()]), evidence)
+        word_scores = torch.zeros(len(self.tables.codes))
+        if self.words is not None:
+            word_scores = self.words.score(note, len(word_scores))
+        new = self._add_titles(known, note, found, evidence)
+        is_scored = are_told(known, word_scores[: self.num_known]) | self.is_frequent
+        codes = torch.tensor([*is_scored.nonzero().flatten().tolist(), *new], dtype=torch.long)
+        return Scored(codes, torch.cat([known[is_scored], *new.values()]), evidence, word_scores[codes])
 
     def _add_terms(
         self, known: torch.Tensor, note: NoteWords, found: list[Found], shares: torch.Tensor
@@ -252,8 +261,8 @@ class FeatureMaker:
 
     def _add_titles(
         self, known: torch.Tensor, note: NoteWords, found: list[Found], evidence: dict[int, list]
-    ) -> tuple[list[int], dict[int, torch.Tensor]]:
-        """The features of titles. Returns the known codes to score, and the features `(1, F)` of others."""
+    ) -> dict[int, torch.Tensor]:
+        """The features of titles. Returns the features `(1, F)` of codes that no training note has."""
         said = {} if self.titles is None else self.titles.find(note, self._precision_at(found))
         rows: dict[int, torch.Tensor] = {}
         for code, (values, positions) in said.items():
@@ -265,8 +274,7 @@ class FeatureMaker:
                 row = rows[code] = self._row_of_new(code, known)
             row[[AT[name] for name in values]] = torch.tensor([*values.values()], dtype=torch.float)
             evidence.setdefault(code, []).append((values["title"] / 2, positions, "title"))
-        is_scored = are_told(known) | self.is_frequent
-        return is_scored.nonzero().flatten().tolist(), {code: row[None] for code, row in rows.items()}
+        return {code: row[None] for code, row in rows.items()}
 
     def _row_of_new(self, code: int, known: torch.Tensor) -> torch.Tensor:
         """The features of a code that no training note has, but for those of its title."""
@@ -281,11 +289,12 @@ class FeatureMaker:
         return row
 
 
-def are_told(features: torch.Tensor) -> torch.Tensor:
-    """Of which codes something in a note speaks for them, bool `(K,)`, given their features `(K, F)`: a term or a title, or a part of
-    one, notes like it, or the head, whose logits are 0 where there is none."""
+def are_told(features: torch.Tensor, word_scores: torch.Tensor) -> torch.Tensor:
+    """Of which codes something in a note speaks for them, bool `(K,)`, given their features `(K, F)` and the scores of words `(K,)`: a
+    term or a title, or a part of one, notes like it, its words, or the head, whose logits are 0 where there is none."""
     told = (features[:, AT["precision"]] > 0) | (features[:, AT["part"]] > 0.5) | (features[:, AT["like"]] > 0.6)
     told |= (features[:, AT["title"]] > 0) | (features[:, AT["nearest_10"]] > 0.1)
+    told |= word_scores > 0
     return told | ((features[:, AT["head_rank"]] < HEAD_CODES) & (features[:, AT["head_logit"]] != 0))
 
 

@@ -26,8 +26,9 @@ NOT_SCORED = -12.0
 COUNT_WORTH = 0.5
 """How much higher that of another one is, for each unit of the log of its training notes."""
 _MATRICES = ("terms", "notes", "note_codes", "titles", "translations")
-_NUMBERS = ("rarity", "pairs", "codes", "title_rarity")  # kept as the bits of 32-bit floats
-_INTEGERS = ("pair_starts", "pair_codes", "category", "title_codes", "title_sources")
+# Kept as the bits of 32-bit floats.
+_NUMBERS = ("rarity", "pairs", "codes", "title_rarity", "gram_rarity", "gram_weights", "gram_biases")
+_INTEGERS = ("pair_starts", "pair_codes", "category", "title_codes", "title_sources", "grams", "gram_codes")
 _STRINGS = ("stems", "title_stems", "tokens")
 _TREES = ("tree_features", "tree_children")
 _TREE_NUMBERS = ("tree_thresholds", "tree_values")  # kept as the bits of 64-bit floats
@@ -136,7 +137,7 @@ class FusionHead(nn.Module):
         weights = []
         for row, mask in enumerate(attention_mask.cpu().bool()):
             scored, of_stems = self._look_up(tokens[row], mask, None if head_logits is None else head_logits[row])
-            logits[row, scored.codes] = self.tree_sums(scored.features).float()
+            logits[row, scored.codes] = self.tree_sums(scored.features).float() + scored.word_scores
             codes = _codes_asked_for(need_attentions, only_codes, row, self.num_labels)
             if codes is not None:
                 one = slice(row, row + 1)
@@ -157,7 +158,7 @@ class FusionHead(nn.Module):
         mask = torch.ones(1, len(hidden_states), dtype=torch.long, device=hidden_states.device)
         scored, _ = self._read_one(hidden_states, mask)
         told = torch.zeros(self.num_labels, dtype=torch.bool)
-        told[scored.codes] = are_told(scored.features)
+        told[scored.codes] = are_told(scored.features, scored.word_scores)
         return told
 
     def _read_one(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> tuple[Scored, list[torch.Tensor]]:

@@ -9,7 +9,7 @@ import torch
 
 class Tables(NamedTuple):
     """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
-    training notes, E stems of titles, U titles; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
+    training notes, E stems of titles, U titles, G single stems and pairs of stems, K codes with a linear classifier; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
     and `values`.
 
     Args:
@@ -28,6 +28,9 @@ class Tables(NamedTuple):
         title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
             title in another language.
         translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
+        grams (`(G, 2)`): single stems and pairs that are counted; see [`~modeling_icd.fusion_words_icd.grams_of`].
+        gram_rarity (`(G,)`): of each the log of the inverse share of training notes with it, plus 1.
+        gram_weights (`(G, K)`), gram_biases (`(K,)`), gram_codes (`(K,)`): the classifiers, and the codes that they are of.
     """
 
     stems: list[str]
@@ -46,6 +49,11 @@ class Tables(NamedTuple):
     title_codes: torch.Tensor
     title_sources: torch.Tensor
     translations: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    grams: torch.Tensor
+    gram_rarity: torch.Tensor
+    gram_weights: torch.Tensor
+    gram_biases: torch.Tensor
+    gram_codes: torch.Tensor
 
 
 def sparse_rows(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor], num_columns: int) -> torch.Tensor:

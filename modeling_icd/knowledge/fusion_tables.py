@@ -18,8 +18,10 @@ from ..fusion_features_icd import is_clean
 from ..fusion_tables_icd import Tables, row_starts
 from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
 from ..fusion_titles_icd import TitleFinder
+from ..fusion_words_icd import grams_of
 from ..terms_icd import END, SMALL
 from .build import MAX_WORDS, ROLES
+from .fusion_words import NO_WORDS, fit_words
 from .sources import INCLUSION, TITLE, further_icd9_terms, variants
 from .stems import SENTENCE_ENDS
 from .translations import Translations
@@ -227,6 +229,7 @@ class Knowledge:
         titles (`Sequence[TitleTerm]`): of any codes; those that no note has come behind the labels, sorted.
         title_texts (`Mapping[str, str]`): the titles.
         translations (`Translations`, *optional*): from the stems of notes to those of titles.
+        with_words (`bool`): whether to fit linear classifiers of words; see fusion_words.py.
     """
 
     def __init__(
@@ -236,6 +239,7 @@ class Knowledge:
         titles: Sequence[TitleTerm] = (),
         title_texts: Mapping[str, str] | None = None,
         translations: Translations | None = None,
+        with_words: bool = False,
     ):
         self.num_known = len(labels)
         known = set(labels)
@@ -252,7 +256,14 @@ class Knowledge:
         self.rarity = np.array([_rarity(len(notes.texts), documents[stem]) for stem in self.stems])
         self.finder = self._finder()
         self.tables = self._tables(notes, titles, title_texts or {}, translations or Translations({}))
+        if with_words:
+            words = (self.finder.words_of(stems, self._ids_of(stems)) for stems in self.stems_of_notes)
+            own = [{self.ids[code] for code in codes if code in self.ids} for codes in notes.codes]
+            self.tables = self.tables._replace(**fit_words([grams_of(of_note) for of_note in words], own))
         self.stems_of_notes = []  # of no use any more, and as large as the notes
+
+    def _ids_of(self, stems: Sequence[str]) -> list[int]:
+        return [self.stem_ids.get(stem, 0) for stem in stems]
 
     def _marked_terms(self, notes: Notes) -> list[tuple[tuple[str, ...], dict[str, int]]]:
         """The terms, the rarest stem of each first, each with its codes and how many notes mark it for them."""
@@ -319,6 +330,7 @@ class Knowledge:
             title_codes=torch.tensor([self.ids[term.code] for term in titles], dtype=torch.int32),
             title_sources=torch.tensor([term.source for term in titles], dtype=torch.int32),
             translations=_rows(of_stem),
+            **NO_WORDS,
         )
         if not titles:
             return tables
@@ -353,7 +365,7 @@ class Knowledge:
         tried: dict[bool, Counter] = {False: Counter(), True: Counter()}  # anyhow; cleanly
         right: dict[bool, Counter] = {False: Counter(), True: Counter()}
         for stems, codes in zip(self.stems_of_notes, notes.codes, strict=True):
-            words = self.finder.words_of(stems, [self.stem_ids.get(stem, 0) for stem in stems])
+            words = self.finder.words_of(stems, self._ids_of(stems))
             own, matches = set(codes), self.finder.find_all(words)
             for cleanly in (False, True):
                 for number in {found.term for found in matches if is_clean(found) or not cleanly}:

@@ -354,7 +354,8 @@ class Fusion:
             translations = joined(
                 learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
             )
-        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations), labels)
+        with_words = "words" in self.model_args.parts
+        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations, with_words), labels)
 
     def features(
         self, materials: Materials, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
@@ -430,8 +431,8 @@ class Fusion:
                 for row, each in zip(self.scored_rows[fold], scored[fold], strict=True):
                     columns = column[each.codes]
                     logits[place_of[row], columns[columns >= 0].numpy()] = (
-                        tree_sums(trees, each.features).float()[columns >= 0].numpy()
-                    )
+                        tree_sums(trees, each.features).float() + each.word_scores
+                    )[columns >= 0].numpy()
         gold = [[labels[code] for code in self.notes.codes[row]] for row in every]
         check_notes(gold, self.args, [0] * len(gold))
         counts = [training_data["code_counts"].get(code, 0) for code in labels]

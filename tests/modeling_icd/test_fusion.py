@@ -84,7 +84,7 @@ def backbone(byte_backbone) -> str:
 @pytest.fixture(scope="module")
 def knowledge() -> Knowledge:
     shares = Translations({"fiebr": {"fever": 0.9}})
-    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares)
+    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares, with_words=True)
 
 
 def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> dict[str, torch.Tensor]:

@@ -42,6 +42,7 @@ PUBLISHED = {
     "fusion_tables_icd.py",
     "fusion_text_icd.py",
     "fusion_titles_icd.py",
+    "fusion_words_icd.py",
     "attention_icd.py",
     "layers_icd.py",
     "multirescnn_icd.py",
