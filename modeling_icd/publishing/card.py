@@ -28,7 +28,7 @@ from ..inference.model_folder import weights_digest
 from ..terms_icd import TermsConfig
 from .fields import granularity_of, records_of
 from .folder import ModelFolder, holds_notes, project_file, reads_words
-from .fused import evidence_of, is_fused, lacks_head, tables_of, title_source
+from .fused import evidence_of, is_fused, lacks_head, parts_of, tables_of, title_source
 from .llama_terms import llama_terms
 from .release import Release, training_configs, with_public_backbone
 
@@ -308,6 +308,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "is_fused": is_fused(folder.config),
         "lacks_head": lacks_head(folder.config),
         "tables": tables_of(folder.config),
+        "scores_words": "words" in parts_of(folder.config),
         "evidence": describe_evidence(folder.config),
         "title_source": title_source(folder.config, run),
         "holds_notes": holds_notes(folder.config) and "dataset" in training_data,

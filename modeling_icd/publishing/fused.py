@@ -72,8 +72,8 @@ def parts_of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tables_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts of a fused model that are tables."""
-    return tuple(part for part in parts_of(config) if part != "head")
+    """The parts of a fused model that are tables, which its trees weigh."""
+    return tuple(part for part in parts_of(config) if part not in ("words", "head"))
 
 
 def lacks_head(config: Mapping[str, Any]) -> bool:
