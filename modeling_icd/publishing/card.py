@@ -308,7 +308,7 @@ def card_variables(folder: ModelFolder, release: Release) -> dict[str, Any]:
         "is_fused": is_fused(folder.config),
         "lacks_head": lacks_head(folder.config),
         "tables": tables_of(folder.config),
-        "adds_words": "words" in parts_of(folder.config),
+        "scores_words": "words" in parts_of(folder.config),
         "evidence": describe_evidence(folder.config),
         "title_source": title_source(folder.config, run),
         "holds_notes": holds_notes(folder.config) and "dataset" in training_data,

@@ -72,7 +72,7 @@ def parts_of(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def tables_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts of a fused model that are tables, and that its trees weigh."""
+    """The parts of a fused model that are tables, which its trees weigh."""
     return tuple(part for part in parts_of(config) if part not in ("words", "head"))
 
 

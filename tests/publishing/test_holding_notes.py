@@ -120,7 +120,12 @@ def test_the_card_of_a_fused_model_without_a_head_speaks_of_none(train_fused):
     assert "tables (titles, neighbours) say of a note" in text and "none of its hidden states is read" in text
     assert "behind a code is what says its title." in text
     assert "arXiv" not in text  # whose papers are on heads and readers
-    assert "is under the license" not in text
+    assert "is under the license" not in text and "Linear scores" not in text
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "parts": ["words"]}))
+    said = card_of(folder)
+    assert "trees weigh how frequent codes are." in said and "Linear scores of a note's words" in said
+    (folder / "config.json").write_text(json.dumps(config))
     run = json.loads((folder / "run.json").read_text())
     run["model"]["title_language"] = "es"
     (folder / "run.json").write_text(json.dumps(run))
