@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import fields
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,18 +94,14 @@ def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> 
     return {knowledge.labels[code]: row for code, row in zip(found.codes.tolist(), found.features, strict=True)}
 
 
-@cache
-def fitted_trees() -> dict[str, torch.Tensor]:
-    """Trees that look at the precision of the terms, the titles and the head."""
-    data = torch.rand(400, len(FEATURES), generator=torch.Generator().manual_seed(1))
-    is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
-    return fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0, FEW_TREES)
-
-
 def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD:
+    """A model whose one tree looks at the precision of the terms, the titles and the head."""
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     torch.manual_seed(1)
-    buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), fitted_trees(), pack)
+    data = torch.rand(400, len(FEATURES))
+    is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
+    trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0, FEW_TREES)
+    buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), trees, pack)
     config = FusionConfig.from_backbone(
         LlamaConfig.from_pretrained(backbone),
         id2label=dict(enumerate(knowledge.labels)),
