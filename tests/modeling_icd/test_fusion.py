@@ -98,7 +98,7 @@ def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD
     """A model whose one tree looks at the precision of the terms, the titles and the head."""
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     torch.manual_seed(1)
-    data = torch.rand(400, len(FEATURES))
+    data = torch.rand(250, len(FEATURES))  # up to 255 values a feature are not binned, which takes seconds
     is_right = data[:, AT["precision"]] + data[:, AT["title"]] + data[:, AT["head_logit"]] > 1.4
     trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 1, 0, FEW_TREES)
     buffers = buffers_of(knowledge.tables, pack(token_bytes(tokenizer)), trees, pack)
@@ -282,7 +282,7 @@ def test_stems_that_are_alike():
 
 def test_trees_as_tensors_give_what_the_library_gives():
     torch.manual_seed(0)
-    data = torch.rand(300, len(FEATURES))
+    data = torch.rand(250, len(FEATURES))
     is_right = (data[:, 0] > 0.6) & (data[:, 5] > 0.3)
     trees = fit_trees([Rows(data.numpy(), is_right.numpy())], 2, 0, FEW_TREES)
     sums = tree_sums(trees, data)
