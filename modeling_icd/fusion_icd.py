@@ -15,7 +15,7 @@ from .configuration_icd import ICDConfig
 from .fusion_features_icd import PARTS, FeatureMaker, Scored, are_told
 from .fusion_tables_icd import Tables, unpack
 from .fusion_text_icd import StemReader, TermFinder, TokenText
-from .heads import build_head, require_positive
+from .heads import build_head, find_head, require_positive
 from .modeling_icd import ModelForICDCoding
 
 
@@ -86,7 +86,8 @@ class FusionConfig(ICDConfig):
 class FusionHead(nn.Module):
     """From hidden states with their tokens to a logit for each code, and the words that speak for it.
 
-    Its tensors are those of [`table_names`]; `states` is the head over hidden states. M trees of at most Q nodes each:
+    Its tensors are those of [`table_names`]; where `parts` has `head`, `states` is the head over hidden states. M trees of at most Q
+    nodes each:
         tree_features `(M, Q)`: which feature a node looks at; 0 in a leaf.
         tree_children `(M, Q, 2)`: where it goes with at most the threshold, and with more; a leaf stays where it is.
         tree_thresholds `(M, 2 * Q)` and tree_values `(M, 2 * Q)`: bits of 64-bit numbers; the value is that of a leaf. What all
@@ -105,7 +106,10 @@ class FusionHead(nn.Module):
         for name, dtype in table_names().items():
             self.register_buffer(name, torch.zeros(shapes.get(name, [0]), dtype=dtype))
         self.finder = TermFinder(*(config.finder or (1, 1, 1)))
-        self.states = build_head(config, config.num_known)
+        has_head = "head" in self.parts
+        self.attends = has_head and find_head(config.head).attends
+        if has_head:
+            self.states = build_head(config, config.num_known)
         self._reading: tuple[TokenText, StemReader, FeatureMaker] | None = None
 
     def forward(
@@ -181,7 +185,9 @@ class FusionHead(nn.Module):
     def evidence_sources(self) -> tuple[str, ...]:
         """What evidence can come from, the surest first."""
         sources = {"phrases": "term", "titles": "title", "head": "attention"}
-        return tuple(source for part, source in sources.items() if part in self.parts)
+        return tuple(
+            source for part, source in sources.items() if part in self.parts and (part != "head" or self.attends)
+        )
 
     @property
     def reading(self) -> tuple[TokenText, StemReader, FeatureMaker]:
@@ -234,7 +240,7 @@ class FusionHead(nn.Module):
                 for tokens in _tokens_between(of_stems, positions):
                     found[source][row, tokens] = found[source][row, tokens].clamp(min=score)
         known = torch.tensor([code if 0 <= code < self.num_known else -1 for code in codes], dtype=torch.long)
-        if "head" in self.parts and (known >= 0).any():
+        if self.attends and (known >= 0).any():
             _, attended = self.states(states, mask, True, only_codes=known.clamp(min=0).to(mask.device))
             found["attention"] = attended[0].detach().float().cpu() * (known >= 0)[:, None]
         return {source: _normed(weights) for source, weights in found.items()}

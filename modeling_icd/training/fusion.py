@@ -143,6 +143,8 @@ def run(arguments: list[str]) -> int:
 def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTrainingArguments) -> Path:
     """Trains a fused model and writes it, its tokenizer and `run.json` to `args.output_dir`."""
     check_options(args)
+    if "head" not in model_args.parts:
+        model_args.hidden_layer = 0  # of the backbone, its words alone
     run = {
         "model": {**asdict(model_args), "model": "fusion"},
         "data": asdict(data_args),
@@ -272,8 +274,6 @@ class Fusion:
         self.folds = folds_of(patients_of(notes), model_args.num_folds, args.seed)
         self.scored_rows = rows_to_score(self.folds, model_args.max_fit_notes, args.seed)
         self.has_head = "head" in model_args.parts
-        if not self.has_head:
-            model_args.hidden_layer = 0  # of the backbone, its words alone
         self.backbone = find_backbone(model_args, args, lambda: iter(()), private_dir)
         self.tokenizer = AutoTokenizer.from_pretrained(self.backbone)
         self.token_parts = token_bytes(self.tokenizer)

@@ -94,7 +94,7 @@ def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> 
     return {knowledge.labels[code]: row for code, row in zip(found.codes.tolist(), found.features, strict=True)}
 
 
-def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD:
+def make_model(backbone: str, knowledge: Knowledge, parts=PARTS, head="label_attention") -> FusionForICD:
     """A model whose one tree looks at the precision of the terms, the titles and the head."""
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     torch.manual_seed(1)
@@ -105,7 +105,7 @@ def make_model(backbone: str, knowledge: Knowledge, parts=PARTS) -> FusionForICD
     config = FusionConfig.from_backbone(
         LlamaConfig.from_pretrained(backbone),
         id2label=dict(enumerate(knowledge.labels)),
-        head="label_attention",
+        head=head,
         num_known=knowledge.num_known,
         parts=list(parts),
         tables={name: list(tensor.shape) for name, tensor in buffers.items()},
@@ -276,8 +276,7 @@ def test_the_best_sibling_is_another_code():
 
 
 def test_stems_that_are_alike():
-    found = Alike(["hipercolesterolemia", "fractura", ""], 0.5).find("hipercolesterolemic")
-    assert list(found) == [0]
+    assert list(Alike(["hipercolesterolemia", "fractura", ""], 0.5).find("hipercolesterolemic")) == [0]
 
 
 def test_trees_as_tensors_give_what_the_library_gives():
@@ -310,6 +309,20 @@ def test_evidence_joins_terms_and_attention(backbone, knowledge):
     coder = ICDCodingPipeline(model=alone, tokenizer=AutoTokenizer.from_pretrained(backbone))
     (spans,) = [code["evidence"] for code in coder(note, top_k=4) if code["code"] == "R10.9"]
     assert [(span["text"], span["source"]) for span in spans] == [("dolor abdominal.", "term")]
+
+
+def test_a_head_that_does_not_attend_leaves_evidence_to_terms_and_titles(backbone, knowledge):
+    model = make_model(backbone, knowledge, head="mean")
+    assert model.score.evidence_sources == ("term", "title")
+    coder = ICDCodingPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(backbone))
+    found = {code["code"]: code["evidence"] for code in coder("Paciente con dolor abdominal.", top_k=len(LABELS))}
+    assert [(span["text"], span["source"]) for span in found["R10.9"]] == [("dolor abdominal.", "term")]
+
+
+def test_without_head_there_are_no_weights_of_one(backbone, knowledge):
+    for parts, has_head in ((PARTS, True), (["titles"], False)):
+        names = make_model(backbone, knowledge, parts).score.state_dict()
+        assert any(name.startswith("states.") for name in names) == has_head
 
 
 def test_evidence_is_the_union_of_what_is_said_and_of_the_attention(backbone, knowledge):
