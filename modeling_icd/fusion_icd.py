@@ -2,7 +2,8 @@
 
 Its reader gives the hidden states of the backbone together with the tokens, and its head reads both: the states by a head of
 heads.py over the codes of training, the tokens as text (fusion_text_icd.py). What both know of a code are its features
-(fusion_features_icd.py), and boosted trees make its logit of them. All is saved as tensors.
+(fusion_features_icd.py), and boosted trees make its logit of them, to which linear scores of words are added
+(fusion_words_icd.py). All is saved as tensors.
 """
 
 from collections.abc import Mapping
@@ -104,7 +105,9 @@ class FusionHead(nn.Module):
         self.parts = tuple(PARTS if config.parts is None else config.parts)
         shapes = config.tables or {}
         for name, dtype in table_names().items():
-            self.register_buffer(name, torch.zeros(shapes.get(name, [0]), dtype=dtype))
+            # A folder of an earlier version lacks those of later ones.
+            is_saved = not shapes or name in shapes
+            self.register_buffer(name, torch.zeros(shapes.get(name, [0]), dtype=dtype), persistent=is_saved)
         self.finder = TermFinder(*(config.finder or (1, 1, 1)))
         has_head = "head" in self.parts
         self.attends = has_head and find_head(config.head).attends

@@ -9,8 +9,8 @@ import torch
 
 class Tables(NamedTuple):
     """What is looked up. V stems, T terms, P pairs of a term and a code, C codes, the first S of which training notes have, N
-    training notes, E stems of titles, U titles, G single stems and pairs of stems, K codes with a linear classifier; matrices with few entries are given by rows: `starts` `(rows + 1,)`, `columns`
-    and `values`.
+    training notes, E stems of titles, U titles, G single stems and pairs of stems, K codes with a linear classifier; matrices with few
+    entries are given by rows: `starts` `(rows + 1,)`, `columns` and `values`.
 
     Args:
         stems (`list[str]`): the first stands for those that are not known.

@@ -13,15 +13,15 @@ from .fusion_tables_icd import Tables
 from .fusion_text_icd import NoteWords
 
 
-UNSURE = -1.0
-"""Score of a code that has no classifier: what one gives, at the margin, where the code is absent."""
+ABSENT = -1.0
+"""Score of a code that has no classifier: what one gives at the margin where a code is absent."""
 SINGLE = -1
 """Stands in the second place of a single stem."""
 
 
 def grams_of(note: NoteWords) -> list[tuple[int, int]]:
-    """The single stems of a note and the pairs of neighbouring ones, in order. A stem is given as twice its number, and one more where
-    it is denied; stems that no training note has are left out."""
+    """The single stems of a note, small words and marks among them, and the pairs of neighbouring ones. A stem is given as twice its
+    number, and one more where it is denied; stems that no training note has are left out before pairs are made."""
     units = [2 * stem + denied for stem, denied in zip(note.ids, note.denied, strict=True) if stem]
     return [*((unit, SINGLE) for unit in units), *pairwise(units)]
 
@@ -44,6 +44,6 @@ class WordScorer:
         rows = torch.tensor([*counts], dtype=torch.long)
         values = torch.tensor([1 + log(count) for count in counts.values()]) * self.rarity[rows]
         values = values / values.norm().clamp(min=1e-9)
-        scores = torch.full((num_codes,), UNSURE)
+        scores = torch.full((num_codes,), ABSENT)
         scores[self.codes] = values @ self.weights[rows] + self.biases
         return scores

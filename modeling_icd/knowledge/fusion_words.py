@@ -26,28 +26,31 @@ NO_WORDS: dict[str, Any] = {
 
 def fit_words(notes: Sequence[Sequence[tuple[int, int]]], codes: Sequence[Set[int]]) -> dict[str, Any]:
     """The tables `grams` to `gram_codes` of a fused model: TF-IDF and LinearSVC as in evaluation/tfidf.py, in which a rare code weighs
-    as much as a frequent one.
+    as much as a frequent one. A code that all notes have is always above 0.
 
     Args:
         notes: of each note what [`~modeling_icd.fusion_words_icd.grams_of`] gives.
         codes: of each note the numbers of its codes.
     """
     counts = Counter(code for own in codes for code in own)
-    chosen = sorted(code for code, count in counts.most_common(MOST_CODES) if count < len(notes))
+    chosen = sorted(code for code, _ in counts.most_common(MOST_CODES))
     documents = Counter(gram for grams in notes for gram in set(grams))
     if not chosen or max(documents.values(), default=0) < 2:
         return NO_WORDS
     options: dict[str, Any] = {"lowercase": False, "sublinear_tf": True, "min_df": 2, "max_features": MOST_GRAMS}
     vectorizer = TfidfVectorizer(analyzer=lambda grams: grams, **options)
     features = vectorizer.fit_transform(notes)
-    fitted = []
-    for code in chosen:
+    weights = np.zeros((features.shape[1], len(chosen)), np.float32)
+    biases = np.ones(len(chosen), np.float32)
+    for column, code in enumerate(chosen):
         has_code = np.array([code in own for own in codes])
-        fitted.append(LinearSVC(C=1.0, class_weight="balanced", random_state=0).fit(features, has_code))
+        if not has_code.all():
+            classifier = LinearSVC(C=1.0, class_weight="balanced", random_state=0).fit(features, has_code)
+            weights[:, column], biases[column] = classifier.coef_[0], classifier.intercept_[0]
     return {
         "grams": torch.tensor(vectorizer.get_feature_names_out().tolist(), dtype=torch.int32).reshape(-1, 2),
         "gram_rarity": torch.from_numpy(vectorizer.idf_.astype(np.float32)),
-        "gram_weights": torch.from_numpy(np.stack([each.coef_[0] for each in fitted], axis=1).astype(np.float32)),
-        "gram_biases": torch.tensor([float(each.intercept_[0]) for each in fitted]),
+        "gram_weights": torch.from_numpy(weights),
+        "gram_biases": torch.from_numpy(biases),
         "gram_codes": torch.tensor(chosen, dtype=torch.int32),
     }

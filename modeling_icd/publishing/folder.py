@@ -171,8 +171,8 @@ HOLD_NOTES = {
         "nothing of it is published. Build one that has read neither (`modeling-icd terms build` with `--codes_only`, or without a data set)."
     ),
     FusionConfig.model_type: (
-        "This fused model learned from restricted notes, and its tensors hold phrases of them and which words each has: nothing of "
-        "it is published. Publish a model without such tables, such as that of `--model direct`."
+        "This fused model learned from restricted notes, and its tensors hold phrases or pairs of words of them and which words each "
+        "has: nothing of it is published. Publish a model without such tables, such as that of `--model direct`."
     ),
 }
 APACHE = "apache-2.0"

@@ -68,7 +68,8 @@ class FusionArguments(ModelArguments):
 
     head_model: str = field(default="direct", metadata={"help": "`model` of the head over hidden states."})
     parts: list[str] = field(
-        default_factory=lambda: list(PARTS), metadata={"help": f"What is joined: of {', '.join(PARTS)}."}
+        default_factory=lambda: [part for part in PARTS if part != "words"],
+        metadata={"help": f"What is joined: of {', '.join(PARTS)}; without `words` where nothing is said."},
     )
     num_folds: int = field(
         default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
@@ -163,7 +164,7 @@ def train(model_args: FusionArguments, data_args: DataArguments, args: ICDTraini
     training_data = with_earlier(training_data, load_config(fusion.backbone), fusion.backbone)
     if claimed_access(training_data) == "restricted":
         output_dir.chmod(0o700)
-        print(f"{output_dir} will hold phrases of notes: only you can read it, and it is not published.")
+        print(f"{output_dir} will hold words and phrases of notes: only you can read it, and it is not published.")
     fusion.say_costs()
     started = time.monotonic()
     model = fusion.fit(training_data)

@@ -1,16 +1,24 @@
 """The linear scores of words that a fused model adds to its trees."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
+from test_fusion import make_model
+from transformers import AutoTokenizer
 
-from modeling_icd.fusion_features_icd import FeatureMaker
+from modeling_icd import FusionForICD
+from modeling_icd.fusion_features_icd import FEATURES, FeatureMaker, Scored
 from modeling_icd.fusion_text_icd import StemReader
-from modeling_icd.fusion_words_icd import UNSURE, WordScorer, grams_of
+from modeling_icd.fusion_words_icd import ABSENT, WordScorer, grams_of
 from modeling_icd.knowledge import fusion_words
 from modeling_icd.knowledge.fusion_tables import Knowledge, Notes
+from modeling_icd.training import fusion
 
 
 TEXTS = [
@@ -61,7 +69,7 @@ def test_a_code_without_a_classifier_is_given_for_absent(monkeypatch):
     monkeypatch.setattr(fusion_words, "MOST_CODES", 1)
     knowledge = learn()
     scores = WordScorer(knowledge.tables).score(words_of(knowledge, "Fever."), len(LABELS))
-    assert (scores == UNSURE).sum() == len(LABELS) - 1
+    assert (scores == ABSENT).sum() == len(LABELS) - 1
     assert knowledge.tables.gram_codes.tolist() == [LABELS.index("780.6")]
 
 
@@ -78,7 +86,62 @@ def test_they_are_added_where_they_are_a_part(parts, is_added):
     assert (scored.word_scores != 0).any() == is_added
 
 
-def test_notes_that_share_no_word_or_all_have_the_code_get_none():
+@pytest.mark.parametrize("text", ["Cough and fever. Left lobe pneumonia.", "Zzz", "."])
+def test_a_model_adds_them_to_what_its_trees_give(byte_backbone, text):
+    model = make_model(byte_backbone, learn(), ["words"])
+    ids = AutoTokenizer.from_pretrained(byte_backbone)(text, return_tensors="pt")["input_ids"]
+    scored = model.score.reading[2].make(StemReader().read(text).stems)
+    expected = model.score.untold()
+    expected[scored.codes] = model.score.tree_sums(scored.features).float() + scored.word_scores
+    torch.testing.assert_close(model(ids).logits[0], expected)
+    assert len(scored.codes) == (scored.word_scores > 0).sum() == (3 if "Cough" in text else 0)
+
+
+def test_thresholds_are_chosen_on_sums_with_them(monkeypatch):
+    given = {}
+    monkeypatch.setattr(fusion, "fit_decision", lambda logits, *_, **__: given.update(logits=logits))
+    monkeypatch.setattr(fusion, "check_notes", lambda *_: None)
+    monkeypatch.setattr(fusion, "tree_sums", lambda _, features: torch.full((len(features),), 0.5))
+    scored = [
+        [Scored(torch.tensor([code]), torch.zeros(1, len(FEATURES)), {}, torch.tensor([2.0]))] for code in (0, 1)
+    ]
+    run = SimpleNamespace(
+        folds=[[0], [1]],
+        scored_rows=[[0], [1]],
+        notes=SimpleNamespace(codes=[["486"], ["591"]]),
+        args=None,
+        fit_trees=lambda _: {},
+    )
+    model = SimpleNamespace(score=SimpleNamespace(untold=lambda: torch.full((2,), -9.0)))
+    known, labels = [["486", "591"]] * 2, {"486": 0, "591": 1}
+    fusion.Fusion.decide(run, model, scored, known, [None, None], labels, {"code_counts": {}})
+    assert given["logits"].tolist() == [[2.5, -9.0], [-9.0, 2.5]]
+
+
+def test_a_code_of_all_notes_is_above_0():
+    codes = [[*of_note, "V10"] for of_note in CODES]
+    knowledge = Knowledge(Notes.read(TEXTS, codes, [[] for _ in TEXTS]), [*LABELS, "V10"], with_words=True)
+    for text in (*TEXTS, "Nothing of it"):
+        assert WordScorer(knowledge.tables).score(words_of(knowledge, text), len(LABELS) + 1)[-1] == 1
+
+
+def test_a_folder_of_an_earlier_version_loads(byte_backbone, tmp_path):
+    """It lacks the tables of words, in its configuration and in its weights."""
+    knowledge = Knowledge(Notes.read(TEXTS, CODES, [[] for _ in TEXTS]), LABELS)
+    model = make_model(byte_backbone, knowledge, ["neighbours"])
+    model.save_pretrained(tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    fields = json.loads(config.read_text())
+    fields["tables"] = {name: shape for name, shape in fields["tables"].items() if not name.startswith("gram")}
+    config.write_text(json.dumps(fields))
+    kept = {name: tensor for name, tensor in load_file(weights).items() if ".gram" not in name}
+    assert len(kept) < len(load_file(weights))
+    save_file(kept, weights, metadata={"format": "pt"})
+    ids = AutoTokenizer.from_pretrained(byte_backbone)(TEXTS[0], return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(FusionForICD.from_pretrained(tmp_path)(ids).logits, model(ids).logits)
+
+
+def test_notes_that_share_no_word_get_none():
     alone = Knowledge(Notes.read(["Cough."], [["786.2"]], [[]]), ["786.2"], with_words=True)
     assert len(alone.tables.gram_codes) == 0
     apart = Knowledge(
