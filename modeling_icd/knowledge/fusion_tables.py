@@ -229,7 +229,7 @@ class Knowledge:
         titles (`Sequence[TitleTerm]`): of any codes; those that no note has come behind the labels, sorted.
         title_texts (`Mapping[str, str]`): the titles.
         translations (`Translations`, *optional*): from the stems of notes to those of titles.
-        with_words (`bool`): whether to fit linear classifiers of words; see fusion_words.py.
+        parts (`Sequence[str]`): which words each note has is kept for `neighbours` alone, and linear classifiers are fitted for `words`.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class Knowledge:
         titles: Sequence[TitleTerm] = (),
         title_texts: Mapping[str, str] | None = None,
         translations: Translations | None = None,
-        with_words: bool = False,
+        parts: Sequence[str] = ("neighbours",),
     ):
         self.num_known = len(labels)
         known = set(labels)
@@ -256,7 +256,9 @@ class Knowledge:
         self.rarity = np.array([_rarity(len(notes.texts), documents[stem]) for stem in self.stems])
         self.finder = self._finder()
         self.tables = self._tables(notes, titles, title_texts or {}, translations or Translations({}))
-        if with_words:
+        if "neighbours" not in parts:
+            self.tables = self.tables._replace(notes=_rows([]), note_codes=_rows([]))
+        if "words" in parts:
             words = (self.finder.words_of(stems, self._ids_of(stems)) for stems in self.stems_of_notes)
             own = [{self.ids[code] for code in codes if code in self.ids} for codes in notes.codes]
             self.tables = self.tables._replace(**fit_words([grams_of(of_note) for of_note in words], own))

@@ -355,8 +355,8 @@ class Fusion:
             translations = joined(
                 learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
             )
-        with_words = "words" in self.model_args.parts
-        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations, with_words), labels)
+        parts = self.model_args.parts
+        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations, parts), labels)
 
     def features(
         self, materials: Materials, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None

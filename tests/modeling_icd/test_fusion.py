@@ -85,7 +85,7 @@ def backbone(byte_backbone) -> str:
 @pytest.fixture(scope="module")
 def knowledge() -> Knowledge:
     shares = Translations({"fiebr": {"fever": 0.9}})
-    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares, with_words=True)
+    return Knowledge(Notes.read(TEXTS, CODES, PHRASES), LABELS, TITLES, {"R50.9": "Fever"}, shares, parts=PARTS)
 
 
 def features(knowledge: Knowledge, text: str, parts=PARTS, head_logits=None) -> dict[str, torch.Tensor]:

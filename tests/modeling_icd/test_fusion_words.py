@@ -12,8 +12,8 @@ from sklearn.svm import LinearSVC
 from test_fusion import make_model
 from transformers import AutoTokenizer
 
-from modeling_icd import FusionForICD
-from modeling_icd.fusion_features_icd import FEATURES, FeatureMaker, Scored
+from modeling_icd import FusionForICD, ICDCodingPipeline
+from modeling_icd.fusion_features_icd import FEATURES, PARTS, FeatureMaker, Scored
 from modeling_icd.fusion_text_icd import StemReader
 from modeling_icd.fusion_words_icd import ABSENT, WordScorer, grams_of
 from modeling_icd.knowledge import fusion_words
@@ -34,7 +34,7 @@ LABELS = ["486", "591", "599.0", "780.6", "786.2"]
 
 
 def learn(**options) -> Knowledge:
-    return Knowledge(Notes.read(TEXTS, CODES, [[] for _ in TEXTS]), LABELS, with_words=True, **options)
+    return Knowledge(Notes.read(TEXTS, CODES, [[] for _ in TEXTS]), LABELS, parts=PARTS, **options)
 
 
 def words_of(knowledge: Knowledge, text: str):
@@ -118,9 +118,21 @@ def test_thresholds_are_chosen_on_sums_with_them(monkeypatch):
     assert given["logits"].tolist() == [[2.5, -9.0], [-9.0, 2.5]]
 
 
+def test_which_words_a_note_has_is_kept_for_neighbours_alone(byte_backbone):
+    knowledge = Knowledge(Notes.read(TEXTS, CODES, [[] for _ in TEXTS]), LABELS, parts=["words"])
+    assert len(knowledge.tables.notes[1]) == len(knowledge.tables.note_codes[1]) == 0
+    model = make_model(byte_backbone, knowledge, ["words"])
+    coder = ICDCodingPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(byte_backbone))
+    assert {code["code"] for code in coder("Cough and fever. Left lobe pneumonia.", top_k=3)} == {
+        "786.2",
+        "780.6",
+        "486",
+    }
+
+
 def test_a_code_of_all_notes_is_above_0():
     codes = [[*of_note, "V10"] for of_note in CODES]
-    knowledge = Knowledge(Notes.read(TEXTS, codes, [[] for _ in TEXTS]), [*LABELS, "V10"], with_words=True)
+    knowledge = Knowledge(Notes.read(TEXTS, codes, [[] for _ in TEXTS]), [*LABELS, "V10"], parts=PARTS)
     for text in (*TEXTS, "Nothing of it"):
         assert WordScorer(knowledge.tables).score(words_of(knowledge, text), len(LABELS) + 1)[-1] == 1
 
@@ -142,9 +154,9 @@ def test_a_folder_of_an_earlier_version_loads(byte_backbone, tmp_path):
 
 
 def test_notes_that_share_no_word_get_none():
-    alone = Knowledge(Notes.read(["Cough."], [["786.2"]], [[]]), ["786.2"], with_words=True)
+    alone = Knowledge(Notes.read(["Cough."], [["786.2"]], [[]]), ["786.2"], parts=PARTS)
     assert len(alone.tables.gram_codes) == 0
     apart = Knowledge(
-        Notes.read(["Cough", "Fever"], [["786.2"], ["780.6"]], [[], []]), ["780.6", "786.2"], with_words=True
+        Notes.read(["Cough", "Fever"], [["786.2"], ["780.6"]], [[], []]), ["780.6", "786.2"], parts=PARTS
     )
     assert len(apart.tables.gram_codes) == 0
