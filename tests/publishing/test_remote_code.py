@@ -194,6 +194,7 @@ ALLOWED_BY_FILE = {
     "fusion_icd.py": {"torch.dtype", "torch.float64", "torch.uint8"},
     "fusion_features_icd.py": {"math.log", "math.log1p", "typing.NamedTuple", "torch.full", "torch.float"},
     "fusion_tables_icd.py": {"typing.NamedTuple", "torch.uint8", "torch.sparse_coo_tensor"},
+    "fusion_words_icd.py": {"math.log", "torch.full"},
     "fusion_text_icd.py": {"typing.NamedTuple", "unicodedata", "unicodedata.combining", "unicodedata.normalize"},
     # A reader of words is entered among the backbones that are known by name.
     "words_icd.py": {"transformers.AutoConfig.register", "transformers.AutoModel.register"},
