@@ -37,7 +37,7 @@ synthetic: $(VENV)/installed
 # Tests and checks write nothing into the checkout; a read-only one needs its environment elsewhere: make test VENV=FOLDER
 test test-slow lint: export PYTHONDONTWRITEBYTECODE := 1
 
-# Each process takes about 1 GB.
+# Each process takes up to 2 GB.
 test: $(VENV)/installed
 	$(PY) -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal
 
