@@ -152,9 +152,7 @@ class FeatureMaker:
             ).float()
             tenth = head_logits.sort(descending=True).values[min(9, len(head_logits) - 1)]
             known[:, AT["head_margin"]] = head_logits - tenth
-        word_scores = torch.zeros(len(self.tables.codes))
-        if self.words is not None:
-            word_scores = self.words.score(note, len(word_scores))
+        word_scores = torch.zeros(len(self.tables.codes)) if self.words is None else self.words.score(note)
         new = self._add_titles(known, note, found, evidence)
         is_scored = are_told(known, word_scores[: self.num_known]) | self.is_frequent
         codes = torch.tensor([*is_scored.nonzero().flatten().tolist(), *new], dtype=torch.long)

@@ -6,7 +6,7 @@ heads.py over the codes of training, the tokens as text (fusion_text_icd.py). Wh
 (fusion_words_icd.py). All is saved as tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -141,10 +141,10 @@ class FusionHead(nn.Module):
         tokens = _tokens_of(hidden_states)  # (B, L)
         head_logits = self._of_states(states, attention_mask) if "head" in self.parts else None
         logits = self.untold().repeat(len(tokens), 1)
-        weights = []
+        trees, weights = self.trees, []
         for row, mask in enumerate(attention_mask.cpu().bool()):
             scored, of_stems = self._look_up(tokens[row], mask, None if head_logits is None else head_logits[row])
-            logits[row, scored.codes] = self.tree_sums(scored.features).float() + scored.word_scores
+            logits[row, scored.codes] = logits_of(trees, scored)
             codes = _codes_asked_for(need_attentions, only_codes, row, self.num_labels)
             if codes is not None:
                 one = slice(row, row + 1)
@@ -188,9 +188,7 @@ class FusionHead(nn.Module):
     def evidence_sources(self) -> tuple[str, ...]:
         """What evidence can come from, the surest first."""
         sources = {"phrases": "term", "titles": "title", "head": "attention"}
-        return tuple(
-            source for part, source in sources.items() if part in self.parts and (part != "head" or self.attends)
-        )
+        return tuple(sources[part] for part in parts_with_evidence(self.parts, self.attends))
 
     @property
     def reading(self) -> tuple[TokenText, StemReader, FeatureMaker]:
@@ -223,9 +221,10 @@ class FusionHead(nn.Module):
         counts = self.get_buffer("codes").cpu().view(torch.float32)[:, 0]  # the log of their training notes
         return NOT_SCORED + COUNT_WORTH * counts
 
-    def tree_sums(self, features: torch.Tensor) -> torch.Tensor:
-        """The sums of the trees `(K,)` for features `(K, F)`, in double precision."""
-        return tree_sums({name: self.get_buffer(name).cpu() for name in (*_TREES, *_TREE_NUMBERS)}, features)
+    @property
+    def trees(self) -> dict[str, torch.Tensor]:
+        """The trees, on the CPU, as [`tree_sums`] takes them."""
+        return {name: self.get_buffer(name).cpu() for name in (*_TREES, *_TREE_NUMBERS)}
 
     def _of_states(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits `(B, S)` of the head over hidden states."""
@@ -249,6 +248,11 @@ class FusionHead(nn.Module):
         return {source: _normed(weights) for source, weights in found.items()}
 
 
+def parts_with_evidence(parts: Sequence[str], attends: bool) -> tuple[str, ...]:
+    """Of the parts of a model those that say what a code was read from, the surest first; `attends`: whether its head does."""
+    return tuple(part for part in ("phrases", "titles", "head") if part in parts and (part != "head" or attends))
+
+
 def tree_sums(trees: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
     """The sums `(K,)` of trees, as [`FusionHead`] keeps them, for features `(K, F)`, in double precision."""
     features = features.double()
@@ -262,6 +266,11 @@ def tree_sums(trees: Mapping[str, torch.Tensor], features: torch.Tensor) -> torc
         if (after == node).all():
             return values[rows, node].sum(dim=1)
         node = after
+
+
+def logits_of(trees: Mapping[str, torch.Tensor], scored: Scored) -> torch.Tensor:
+    """The logits `(K,)` of the codes of a note that are scored: what the trees give, and the linear scores of words."""
+    return tree_sums(trees, scored.features).float() + scored.word_scores
 
 
 def _tokens_of(hidden_states: torch.Tensor) -> torch.Tensor:

@@ -36,14 +36,14 @@ class WordScorer:
     def __init__(self, tables: Tables):
         self.rows = {(first, second): row for row, (first, second) in enumerate(tables.grams.tolist())}
         self.rarity, self.weights, self.biases = tables.gram_rarity, tables.gram_weights, tables.gram_biases
-        self.codes = tables.gram_codes.long()
+        self.codes, self.num_codes = tables.gram_codes.long(), len(tables.codes)
 
-    def score(self, note: NoteWords, num_codes: int) -> torch.Tensor:
-        """What the classifiers give for a note, `(num_codes,)`: above 0 for a code that they would assign."""
+    def score(self, note: NoteWords) -> torch.Tensor:
+        """What the classifiers give for a note, `(C,)`: above 0 for a code that they would assign."""
         counts = Counter(self.rows[gram] for gram in grams_of(note) if gram in self.rows)
         rows = torch.tensor([*counts], dtype=torch.long)
         values = torch.tensor([1 + log(count) for count in counts.values()]) * self.rarity[rows]
         values = values / values.norm().clamp(min=1e-9)
-        scores = torch.full((num_codes,), ABSENT)
+        scores = torch.full((self.num_codes,), ABSENT)
         scores[self.codes] = values @ self.weights[rows] + self.biases
         return scores

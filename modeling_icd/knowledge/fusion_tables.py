@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from dataset_scripts.codes.classification import ICD9, Classification, classific
 
 from ..fusion_features_icd import is_clean
 from ..fusion_tables_icd import Tables, row_starts
-from ..fusion_text_icd import UNKNOWN, StemReader, TermFinder
+from ..fusion_text_icd import UNKNOWN, NoteWords, StemReader, TermFinder
 from ..fusion_titles_icd import TitleFinder
 from ..fusion_words_icd import grams_of
 from ..terms_icd import END, SMALL
@@ -255,17 +255,13 @@ class Knowledge:
         documents = Counter(stem for stems in self.stems_of_notes for stem in set(stems))
         self.rarity = np.array([_rarity(len(notes.texts), documents[stem]) for stem in self.stems])
         self.finder = self._finder()
+        self.parts = parts
         self.tables = self._tables(notes, titles, title_texts or {}, translations or Translations({}))
-        if "neighbours" not in parts:
-            self.tables = self.tables._replace(notes=_rows([]), note_codes=_rows([]))
-        if "words" in parts:
-            words = (self.finder.words_of(stems, self._ids_of(stems)) for stems in self.stems_of_notes)
-            own = [{self.ids[code] for code in codes if code in self.ids} for codes in notes.codes]
-            self.tables = self.tables._replace(**fit_words([grams_of(of_note) for of_note in words], own))
         self.stems_of_notes = []  # of no use any more, and as large as the notes
 
-    def _ids_of(self, stems: Sequence[str]) -> list[int]:
-        return [self.stem_ids.get(stem, 0) for stem in stems]
+    def words_of(self, stems: list[str]) -> NoteWords:
+        """A note, given its stems, as terms are looked for in it."""
+        return self.finder.words_of(stems, [self.stem_ids.get(stem, 0) for stem in stems])
 
     def _marked_terms(self, notes: Notes) -> list[tuple[tuple[str, ...], dict[str, int]]]:
         """The terms, the rarest stem of each first, each with its codes and how many notes mark it for them."""
@@ -315,6 +311,8 @@ class Knowledge:
             for stem in self.stems
         ]
         categories = {name: i for i, name in enumerate(sorted(set(self.category_of.values())))}
+        codes_of_notes = [{self.ids[code] for code in codes if code in self.ids} for codes in notes.codes]
+        keeps_notes = "neighbours" in self.parts
         tables = Tables(
             stems=self.stems,
             rarity=_floats(self.rarity),
@@ -324,15 +322,15 @@ class Knowledge:
             pairs=self._pairs(notes),
             codes=self._codes(notes, title_texts),
             category=torch.tensor([categories[self.category_of[code]] for code in self.labels], dtype=torch.int32),
-            notes=self._tfidf(),
-            note_codes=_rows([{self.ids[code]: 1.0 for code in codes if code in self.ids} for codes in notes.codes]),
+            notes=self._tfidf() if keeps_notes else _rows([]),
+            note_codes=_rows([dict.fromkeys(codes, 1.0) for codes in codes_of_notes] if keeps_notes else []),
             title_stems=title_stems,
             title_rarity=torch.ones(len(title_stems)),
             titles=_rows([]),
             title_codes=torch.tensor([self.ids[term.code] for term in titles], dtype=torch.int32),
             title_sources=torch.tensor([term.source for term in titles], dtype=torch.int32),
             translations=_rows(of_stem),
-            **NO_WORDS,
+            **(self._words(codes_of_notes) if "words" in self.parts else NO_WORDS),
         )
         if not titles:
             return tables
@@ -367,8 +365,7 @@ class Knowledge:
         tried: dict[bool, Counter] = {False: Counter(), True: Counter()}  # anyhow; cleanly
         right: dict[bool, Counter] = {False: Counter(), True: Counter()}
         for stems, codes in zip(self.stems_of_notes, notes.codes, strict=True):
-            words = self.finder.words_of(stems, self._ids_of(stems))
-            own, matches = set(codes), self.finder.find_all(words)
+            own, matches = set(codes), self.finder.find_all(self.words_of(stems))
             for cleanly in (False, True):
                 for number in {found.term for found in matches if is_clean(found) or not cleanly}:
                     tried[cleanly][number] += 1
@@ -424,6 +421,9 @@ class Knowledge:
             for i, code in enumerate(self.labels)
         ]
         return _floats(np.array(rows, dtype=float))
+
+    def _words(self, codes_of_notes: Sequence[Set[int]]) -> dict[str, Any]:
+        return fit_words([grams_of(self.words_of(stems)) for stems in self.stems_of_notes], codes_of_notes)
 
     def _tfidf(self) -> Rows:
         columns, values = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ..configuration_icd import head_of
 from ..fusion_features_icd import PARTS
-from ..fusion_icd import FusionConfig
+from ..fusion_icd import FusionConfig, parts_with_evidence
 
 
 class TitleSource(NamedTuple):
@@ -83,8 +83,8 @@ def lacks_head(config: Mapping[str, Any]) -> bool:
 
 def evidence_of(config: Mapping[str, Any]) -> str | None:
     """What the text that a fused model shows behind a code does; `None` where it has none to show."""
-    shown = [part for part in parts_of(config) if part != "head" or head_of(config).attends]
-    return ", or ".join(_EVIDENCE[part] for part in shown if part in _EVIDENCE) or None
+    shown = parts_with_evidence(parts_of(config), head_of(config).attends)
+    return ", or ".join(_EVIDENCE[part] for part in shown) or None
 
 
 def title_source(config: Mapping[str, Any], run: Mapping[str, Any]) -> TitleSource | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
@@ -24,7 +24,7 @@ from dataset_scripts.counts import counted
 
 from ..evaluation.decisions import check_notes, fit_decision
 from ..fusion_features_icd import PARTS, FeatureMaker, Scored
-from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, tree_sums
+from ..fusion_icd import FusionConfig, FusionForICD, buffers_of, logits_of
 from ..fusion_tables_icd import pack
 from ..fusion_text_icd import StemReader
 from ..inference.loading import load_config
@@ -240,18 +240,6 @@ def rows_in_other(hadm_ids: Sequence[Any], other_ids: Sequence[Any], name: str) 
     return [rows[hadm_id] for hadm_id in hadm_ids]
 
 
-class Materials(NamedTuple):
-    """What the tables of a fold are made of.
-
-    Args:
-        knowledge (`Knowledge`): of the notes that are learned from.
-        labels (`list[str]`): the codes that they have.
-    """
-
-    knowledge: Knowledge
-    labels: list[str]
-
-
 class Fusion:
     """The training of one model.
 
@@ -345,7 +333,7 @@ class Fusion:
         if num_scored < len(self.notes.texts):
             print(f"Trees and thresholds are fitted on {num_scored:,} of these notes (`max_fit_notes`).")
 
-    def materials(self, learned: Sequence[int]) -> Materials:
+    def knowledge_of(self, learned: Sequence[int]) -> Knowledge:
         """The tables of some notes."""
         notes = self.notes.take(learned)
         labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
@@ -355,14 +343,12 @@ class Fusion:
             translations = joined(
                 learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
             )
-        parts = self.model_args.parts
-        return Materials(Knowledge(notes, labels, self.titles, self.title_texts, translations, parts), labels)
+        return Knowledge(notes, labels, self.titles, self.title_texts, translations, self.model_args.parts)
 
     def features(
-        self, materials: Materials, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
+        self, knowledge: Knowledge, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
     ) -> list[Scored]:
         """The features of notes, by the tables of others; without evidence, for which there is no use here."""
-        knowledge = materials.knowledge
         maker = FeatureMaker(knowledge.tables, knowledge.finder, knowledge.num_known, self.model_args.parts)
         found = []
         for row, stems in enumerate(stems_of_notes):
@@ -379,9 +365,9 @@ class Fusion:
             left_out = set(rows)
             learned = [row for row in range(len(self.notes.texts)) if row not in left_out]
             head_logits = self.heads.scores(fold, learned, chosen) if self.has_head else None
-            materials = self.materials(learned)
-            scored.append(self.features(materials, [self.notes.stems[row] for row in chosen], head_logits))
-            known.append(materials.knowledge.labels)
+            knowledge = self.knowledge_of(learned)
+            scored.append(self.features(knowledge, [self.notes.stems[row] for row in chosen], head_logits))
+            known.append(knowledge.labels)
             print(
                 f"Fold {fold + 1} of {len(self.folds)}: {counted(len(chosen), 'note')}, {time.monotonic() - started:.0f} s.",
                 file=sys.stderr,
@@ -396,8 +382,7 @@ class Fusion:
             ids = {code: i for i, code in enumerate(of_fold)}
             gold.append([{ids[code] for code in self.notes.codes[row] if code in ids} for row in rows])
         parts = [rows_of(of_fold, own) for of_fold, own in zip(scored, gold, strict=True)]
-        every = self.materials(range(len(self.notes.texts)))
-        final = every.knowledge
+        final = self.knowledge_of(range(len(self.notes.texts)))
         labels = {code: i for i, code in enumerate(final.labels)}
         trees = self.fit_trees(parts)
         model = self.make_model(final, trees, training_data)
@@ -431,9 +416,8 @@ class Fusion:
                 column = torch.tensor([labels.get(code, -1) for code in known[fold]])
                 for row, each in zip(self.scored_rows[fold], scored[fold], strict=True):
                     columns = column[each.codes]
-                    logits[place_of[row], columns[columns >= 0].numpy()] = (
-                        tree_sums(trees, each.features).float() + each.word_scores
-                    )[columns >= 0].numpy()
+                    is_known = columns >= 0
+                    logits[place_of[row], columns[is_known].numpy()] = logits_of(trees, each)[is_known].numpy()
         gold = [[labels[code] for code in self.notes.codes[row]] for row in every]
         check_notes(gold, self.args, [0] * len(gold))
         counts = [training_data["code_counts"].get(code, 0) for code in labels]

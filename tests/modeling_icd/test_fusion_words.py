@@ -12,8 +12,9 @@ from sklearn.svm import LinearSVC
 from test_fusion import make_model
 from transformers import AutoTokenizer
 
-from modeling_icd import FusionForICD, ICDCodingPipeline
+from modeling_icd import FusionForICD, ICDCodingPipeline, fusion_icd
 from modeling_icd.fusion_features_icd import FEATURES, PARTS, FeatureMaker, Scored
+from modeling_icd.fusion_icd import tree_sums
 from modeling_icd.fusion_text_icd import StemReader
 from modeling_icd.fusion_words_icd import ABSENT, WordScorer, grams_of
 from modeling_icd.knowledge import fusion_words
@@ -38,8 +39,7 @@ def learn(**options) -> Knowledge:
 
 
 def words_of(knowledge: Knowledge, text: str):
-    stems = StemReader().read(text).stems
-    return knowledge.finder.words_of(stems, [knowledge.stem_ids.get(stem, 0) for stem in stems])
+    return knowledge.words_of(StemReader().read(text).stems)
 
 
 def test_the_scores_are_those_of_scikit_learn():
@@ -49,7 +49,7 @@ def test_the_scores_are_those_of_scikit_learn():
     features = vectorizer.fit_transform(grams)
     notes = [*TEXTS, "Fever, cough; fever and a left kidney of the kidney.", "Nothing of it"]
     scorer = WordScorer(knowledge.tables)
-    own = torch.stack([scorer.score(words_of(knowledge, text), len(LABELS)) for text in notes])
+    own = torch.stack([scorer.score(words_of(knowledge, text)) for text in notes])
     scored = vectorizer.transform([grams_of(words_of(knowledge, text)) for text in notes])
     for column, code in enumerate(LABELS):
         classifier = LinearSVC(C=1.0, class_weight="balanced", random_state=0)
@@ -68,7 +68,7 @@ def test_a_denied_word_is_another_one():
 def test_a_code_without_a_classifier_is_given_for_absent(monkeypatch):
     monkeypatch.setattr(fusion_words, "MOST_CODES", 1)
     knowledge = learn()
-    scores = WordScorer(knowledge.tables).score(words_of(knowledge, "Fever."), len(LABELS))
+    scores = WordScorer(knowledge.tables).score(words_of(knowledge, "Fever."))
     assert (scores == ABSENT).sum() == len(LABELS) - 1
     assert knowledge.tables.gram_codes.tolist() == [LABELS.index("780.6")]
 
@@ -92,7 +92,7 @@ def test_a_model_adds_them_to_what_its_trees_give(byte_backbone, text):
     ids = AutoTokenizer.from_pretrained(byte_backbone)(text, return_tensors="pt")["input_ids"]
     scored = model.score.reading[2].make(StemReader().read(text).stems)
     expected = model.score.untold()
-    expected[scored.codes] = model.score.tree_sums(scored.features).float() + scored.word_scores
+    expected[scored.codes] = tree_sums(model.score.trees, scored.features).float() + scored.word_scores
     torch.testing.assert_close(model(ids).logits[0], expected)
     assert len(scored.codes) == (scored.word_scores > 0).sum() == (3 if "Cough" in text else 0)
 
@@ -101,7 +101,7 @@ def test_thresholds_are_chosen_on_sums_with_them(monkeypatch):
     given = {}
     monkeypatch.setattr(fusion, "fit_decision", lambda logits, *_, **__: given.update(logits=logits))
     monkeypatch.setattr(fusion, "check_notes", lambda *_: None)
-    monkeypatch.setattr(fusion, "tree_sums", lambda _, features: torch.full((len(features),), 0.5))
+    monkeypatch.setattr(fusion_icd, "tree_sums", lambda _, features: torch.full((len(features),), 0.5))
     scored = [
         [Scored(torch.tensor([code]), torch.zeros(1, len(FEATURES)), {}, torch.tensor([2.0]))] for code in (0, 1)
     ]
@@ -134,7 +134,7 @@ def test_a_code_of_all_notes_is_above_0():
     codes = [[*of_note, "V10"] for of_note in CODES]
     knowledge = Knowledge(Notes.read(TEXTS, codes, [[] for _ in TEXTS]), [*LABELS, "V10"], parts=PARTS)
     for text in (*TEXTS, "Nothing of it"):
-        assert WordScorer(knowledge.tables).score(words_of(knowledge, text), len(LABELS) + 1)[-1] == 1
+        assert WordScorer(knowledge.tables).score(words_of(knowledge, text))[-1] == 1
 
 
 def test_a_folder_of_an_earlier_version_loads(byte_backbone, tmp_path):
