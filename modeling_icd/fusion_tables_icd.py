@@ -26,7 +26,7 @@ class Tables(NamedTuple):
         title_stems (`list[str]`), title_rarity (`(E,)`): of titles.
         titles (`tuple`): `(U, E)`, as `terms`.
         title_codes (`(U,)`), title_sources (`(U,)`): its code; 0 for a title, 1 for an inclusion term, 2 for a
-            title in another language.
+            title in another language, 3 for words that are marked in a training note in another language.
         translations (`tuple`): `(V, E)`: stems of titles that a stem of notes means.
         grams (`(G, 2)`): single stems and pairs that are counted; see [`~modeling_icd.fusion_words_icd.grams_of`].
         gram_rarity (`(G,)`): of each the log of the inverse share of training notes with it, plus 1.

@@ -34,6 +34,8 @@ MOST_TITLE_STEMS, LONGEST_NEW_CODE = 8, 7
 """Stems of a title at most; letters, the dot among them, of codes that are told by their titles alone: those of an encounter
 are longer."""
 FEW_BELOW = 4
+OTHER_PHRASE = 3
+"""Source of a term that is marked in a note in another language; see [`TitleTerm`]."""
 _NO_MORE_KNOWN = re.compile(r"unspecified|\bNOS\b|\bNEC\b", re.IGNORECASE)
 _EMPTY_WORDS = (
     "other specified unspecified with without type site due elsewhere classified not nos nec and or of in the to by for diseases "
@@ -80,7 +82,8 @@ class TitleTerm(NamedTuple):
 
     Args:
         code (`str`), stems (`frozenset[str]`).
-        source (`int`): 0 for a title, 1 for an inclusion term, 2 for a title in another language.
+        source (`int`): 0 for a title, 1 for an inclusion term, 2 for a title in another language, 3 for words that are marked in a
+            note in another language.
     """
 
     code: str
@@ -98,6 +101,34 @@ def cue_stems() -> dict[int, frozenset[str]]:
 def small_stems() -> frozenset[str]:
     """Stems that no term needs."""
     return cue_stems()[SMALL]
+
+
+def marked_terms(
+    texts: Sequence[str], marked: Sequence[Sequence[tuple[str, Sequence[Sequence[int]]]]]
+) -> list[list[TitleTerm]]:
+    """Of each note the words that are marked in it, as terms that are looked for like titles.
+
+    Args:
+        texts: in another language than that of the notes that are coded.
+        marked: of each text, codes with the characters that justify them.
+    """
+    reader, left_out = StemReader(), small_stems() | set(SENTENCE_ENDS)
+    found = []
+    for text, of_note in zip(texts, marked, strict=True):
+        terms: dict[TitleTerm, None] = {}
+        for code, places in of_note:
+            stems = stems_of_term(reader, " ".join(text[start:end] for start, end in places), left_out)
+            if stems is not None:
+                terms[TitleTerm(code, stems, OTHER_PHRASE)] = None
+        found.append(list(terms))
+    return found
+
+
+def stems_of_term(reader: StemReader, phrase: str, left_out: Set[str]) -> frozenset[str] | None:
+    """The stems of marked words; `None` where they are no term: without a word that is more than a number or a letter, or too many."""
+    stems = frozenset(stem for stem in reader.read(phrase).stems if stem not in left_out)
+    is_term = len(stems) <= MAX_WORDS and any(len(stem) > 1 and not stem.isdigit() for stem in stems)
+    return stems if is_term else None
 
 
 def categories_of(codes: Sequence[str]) -> dict[str, str]:
@@ -270,8 +301,8 @@ class Knowledge:
         for of_note in notes.phrases:
             own = set()
             for code, phrase in of_note:
-                stems = frozenset(stem for stem in self.reader.read(phrase).stems if stem not in left_out)
-                if code in self.ids and len(stems) <= MAX_WORDS and any(len(s) > 1 and not s.isdigit() for s in stems):
+                stems = stems_of_term(self.reader, phrase, left_out)
+                if code in self.ids and stems is not None:
                     own.add((stems, code))
             for stems, code in own:
                 marked.setdefault(stems, Counter())[code] += 1

@@ -34,6 +34,7 @@ from ..knowledge.fusion_tables import (
     Knowledge,
     Notes,
     TitleTerm,
+    marked_terms,
     phrases_with_titles,
     small_stems,
     title_terms,
@@ -104,6 +105,13 @@ class FusionArguments(ModelArguments):
             "both; and where this one marks no evidence, that of the other is brought over."
         },
     )
+    other_phrases: bool = field(
+        default=False,
+        metadata={
+            "help": "Where evidence is brought over from `other_language`: also look for the words that are marked there, by what the "
+            "words of a note mean in that language, as titles are looked for. It finds what was not brought over."
+        },
+    )
 
     def __post_init__(self):
         if self.model != "fusion":
@@ -119,6 +127,8 @@ class FusionArguments(ModelArguments):
             raise ValueError(f"`tree_size` must be {' or '.join(SIZES)}, got {self.tree_size!r}.")
         if self.num_folds < 2 or self.num_fits < 1:
             raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
+        if self.other_phrases and (self.other_language is None or not {"phrases", "titles"} <= set(self.parts)):
+            raise ValueError("`other_phrases` needs `other_language`, and `phrases` and `titles` among `parts`.")
         if self.max_fit_notes < self.num_folds:
             raise ValueError(
                 f"`max_fit_notes` ({self.max_fit_notes}) must be at least `num_folds` ({self.num_folds})."
@@ -270,6 +280,7 @@ class Fusion:
         texts, codes = texts_of_notes(notes), codes_of_notes(notes)
         spans = marked_phrases(notes, builder) if "phrases" in model_args.parts else [[] for _ in texts]
         self.aligned: list | None = None
+        self.other_terms: list[list[TitleTerm]] = [[] for _ in texts]
         if model_args.other_language is not None:
             spans = self._use_other_language(notes, texts, spans, private_dir)
         phrases = [
@@ -304,12 +315,20 @@ class Fusion:
         other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
         other = other.select(rows_in_other(notes["hadm_id"], other["hadm_id"], builder.config.name))
         other_texts, small = texts_of_notes(other), small_stems()
+        if self.model_args.other_phrases and any(spans):
+            raise ValueError(
+                "`other_phrases` is for notes without evidence of their own, and these have some: leave it out."
+            )
         if any(spans) or "phrases" not in self.model_args.parts:
             self.aligned = align_notes(texts, other_texts, small)
             return spans
         translations = learn_translations(align_notes(other_texts, texts, small))
+        marked = marked_phrases(other, builder)
+        if self.model_args.other_phrases:
+            self.aligned = align_notes(texts, other_texts, small)
+            self.other_terms = marked_terms(other_texts, marked)
         reader, brought, total, found = StemReader(), [], 0, 0
-        for own, theirs, of_note in zip(texts, other_texts, marked_phrases(other, builder), strict=True):
+        for own, theirs, of_note in zip(texts, other_texts, marked, strict=True):
             projector = PhraseProjector(theirs, own, translations, small, reader)
             projected = []
             for code, places in of_note:
@@ -337,13 +356,16 @@ class Fusion:
         """The tables of some notes."""
         notes = self.notes.take(learned)
         labels = sorted({code for codes in notes.codes for code in codes}, key=self.order.__getitem__)
-        translations = None
+        translations, titles = None, self.titles
         if self.titles:
+            known = set(labels)
+            others = dict.fromkeys(term for row in learned for term in self.other_terms[row] if term.code in known)
+            titles = [*self.titles, *others]
             aligned = [] if self.aligned is None else [*(self.aligned[row] for row in learned), self.aligned_titles]
             translations = joined(
                 learn_translations(aligned), learn_translations(self.phrases_with_titles[row] for row in learned)
             )
-        return Knowledge(notes, labels, self.titles, self.title_texts, translations, self.model_args.parts)
+        return Knowledge(notes, labels, titles, self.title_texts, translations, self.model_args.parts)
 
     def features(
         self, knowledge: Knowledge, stems_of_notes: Sequence[list[str]], head_logits: torch.Tensor | None
