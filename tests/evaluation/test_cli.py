@@ -195,6 +195,7 @@ def test_the_test_split_cannot_influence_a_decision(options, corpus, backbone, t
         "dataset": "mimic3",
         "num_train_epochs": 1,
         "use_cpu": True,
+        "tfidf_yardstick": False,
         **options,
     }
     decisions = []
@@ -297,6 +298,7 @@ def test_train_and_evaluate_on_icd10(backbone, tmp_path):
     model, data = tmp_path / "model", ["--dataset=mimic4", f"--data_dir={tmp_path / 'corpus'}"]
     options = {"model": "direct", "pooling": "mean", "window_size": 32, "num_train_epochs": 1, "max_train_notes": 8}
     options |= {"backbone": backbone, "output_dir": model, "use_cpu": True, "report_to": "none"}
+    options |= {"tfidf_yardstick": False}
     own = ["--dataset_config=icd10", "--dataset_options", "min_count=5"]
     assert train_main([*data, *own, *(f"--{name}={value}" for name, value in options.items())]) == 0
     config = json.loads((model / "config.json").read_text())

@@ -84,7 +84,7 @@ def test_a_frozen_backbone_builds_no_graph(backbone):
 def arguments(corpus, backbone, tmp_path):
     def make(**options):
         given = {"model": "direct", "pooling": "mean", "window_size": 32, "window_stride": 24, "dataset": "mimic3"}
-        given |= {"num_train_epochs": 1, "max_train_notes": 16, "use_cpu": True}
+        given |= {"num_train_epochs": 1, "max_train_notes": 16, "use_cpu": True, "tfidf_yardstick": False}
         given |= {"backbone": backbone, "data_dir": corpus, "output_dir": tmp_path / "model"}
         return [f"--{name}={value}" for name, value in (given | options).items()]
 

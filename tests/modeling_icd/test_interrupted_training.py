@@ -26,6 +26,7 @@ def arguments(corpus, backbone, tmp_path):
     def make(output="model", **options):
         given = {"model": "direct", "pooling": "mean", "window_size": 32, "window_stride": 24, "dataset": "mimic3"}
         given |= {"num_train_epochs": 4, "per_device_train_batch_size": 4, "max_train_notes": 16, "use_cpu": True}
+        given |= {"tfidf_yardstick": False}
         given |= {"backbone": backbone, "data_dir": corpus, "data_cache_dir": tmp_path / "cache"}
         return [f"--{name}={value}" for name, value in (given | {"output_dir": tmp_path / output} | options).items()]
 

@@ -45,6 +45,7 @@ COMMON = {
     "max_train_notes": 16,
     "logging_steps": 1,
     "use_cpu": True,
+    "tfidf_yardstick": False,
 }
 
 

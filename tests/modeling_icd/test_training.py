@@ -44,6 +44,7 @@ def flags(**options) -> list[str]:
 def tiny_frozen_run(corpus, backbone, **options) -> list[str]:
     """Arguments of `modeling-icd train` for a mean-pooled model over the cached states of the tiny Llama."""
     frozen = {"model": "direct", "pooling": "mean", "freeze_backbone": True, "window_size": 32, "learning_rate": 0.01}
+    frozen |= {"tfidf_yardstick": False}
     return flags(backbone=backbone, dataset="mimic3", data_dir=corpus, use_cpu=True, **frozen, **options)
 
 
@@ -90,6 +91,7 @@ def test_train_then_evaluate(run, mode, corpus, backbone, tmp_path):
         "seed": 5,
         "use_cpu": True,
         "logging_steps": 1,
+        "tfidf_yardstick": mode == "frozen",
     }
     succeed(run, "train.py", *flags(**options))
     model = AutoModelForSequenceClassification.from_pretrained(output)

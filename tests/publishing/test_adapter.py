@@ -46,6 +46,7 @@ def lora_run(request, backbone, tmp_path_factory):
         "max_train_notes": 16,
         "num_train_epochs": 2,
         "use_cpu": True,
+        "tfidf_yardstick": False,
         "output_dir": folder / "model",
     }
     with redirect_stdout(io.StringIO()) as said:
@@ -168,7 +169,7 @@ def test_a_checkpoint_of_other_notes_is_not_resumed(backbone, corpus, tmp_path, 
     real = shutil.copytree(corpus, tmp_path / "real", ignore=shutil.ignore_patterns("SYNTHETIC"))
     options = {"model": "direct", "backbone": backbone, "window_size": 32, "lora_r": 2, "max_train_notes": 8}
     options |= {"num_train_epochs": 1, "save_strategy": "epoch", "load_best_model_at_end": False}
-    options |= {"dataset": "mimic3", "use_cpu": True, "data_cache_dir": tmp_path / "cache"}
+    options |= {"dataset": "mimic3", "use_cpu": True, "tfidf_yardstick": False, "data_cache_dir": tmp_path / "cache"}
     command = [f"--{name}={value}" for name, value in options.items()]
     first = [*command, f"--data_dir={real}", f"--output_dir={tmp_path / 'first'}"]
     assert train(first) == 0

@@ -61,6 +61,7 @@ def test_training_records_whether_the_files_are_public(is_pinned, reports, backb
     monkeypatch.setattr(BUILDERS["cmc2007"], "PUBLIC_CONTENT", frozenset({digest} if is_pinned else ()))
     options = {"model": "direct", "pooling": "mean", "backbone": backbone, "dataset": "cmc2007", "data_dir": reports}
     options |= {"num_train_epochs": 1, "window_size": 32, "use_cpu": True, "output_dir": tmp_path / "model"}
+    options |= {"tfidf_yardstick": False}
     assert train([f"--{name}={value}" for name, value in options.items()]) == 0
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())

@@ -50,6 +50,7 @@ def train_and_push(corpus, letters, tmp_path):
             "num_train_epochs": 1,
             "save_strategy": "epoch",
             "use_cpu": True,
+            "tfidf_yardstick": False,
             "output_dir": tmp_path / "model",
             "push_to_hub": True,
             "hub_model_id": REPO,
