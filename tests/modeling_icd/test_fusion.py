@@ -5,7 +5,6 @@ import shutil
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,9 +34,7 @@ from modeling_icd.knowledge.fusion_tables import (
     token_bytes,
 )
 from modeling_icd.knowledge.translations import (
-    PhraseProjector,
     Translations,
-    align_notes,
     joined,
     learn_translations,
 )
@@ -47,7 +44,7 @@ from modeling_icd.sharing_icd import seal_training_data
 from modeling_icd.space.coding import Coder
 from modeling_icd.training import fusion
 from modeling_icd.training.arguments import DataArguments, ICDTrainingArguments, ModelArguments
-from modeling_icd.training.fusion import folds_of, rows_in_other, rows_to_score
+from modeling_icd.training.fusion import folds_of, rows_to_score
 from modeling_icd.training.fusion_heads import HeadTraining
 from modeling_icd.training.fusion_trees import SIZES, Rows, TreeSize, fit_trees
 from modeling_icd.training.run import main as train_main
@@ -449,6 +446,7 @@ def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, me
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
         (["--tree_size", "huge"], "must be small or large"),
+        (["--parts", "phrases"], "`other_phrases` needs"),
         (["--guidelines", "2"], "leave `guidelines` out"),
         (["--start_titles", "true"], "leave `start_titles` out"),
     ],
@@ -458,23 +456,6 @@ def test_a_mistake_is_one_message_before_anything_is_read(option, message, tmp_p
     assert train_main(given) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_words_are_learned_from_notes_in_both_languages_and_phrases_brought_over():
-    spanish = ["Dolor de cabeza. Fiebre alta.", "Fiebre y tos.", "Dolor de rodilla."] * 3
-    english = ["Headache pain. High fever.", "Fever and cough.", "Knee pain."] * 3
-    small = frozenset({"de", "i", "and"})
-    words = learn_translations(align_notes(spanish, english, small, show_progress=False))
-    assert max(words.shares["fiebr"], key=words.shares["fiebr"].get) == "fever"
-    assert max(words.shares["dolor"], key=words.shares["dolor"].get) == "pain"
-    reader = StemReader()
-    projector = PhraseProjector(spanish[0], english[0], words, small, reader)
-    start = spanish[0].index("Fiebre")
-    assert projector.find([[start, start + 6]]) == "fever"
-    assert projector.find([[0, 15]]) == "Headache pain"
-    # Words that are not together: `Dolor` of the first sentence and `alta` of the second, without those between.
-    assert projector.find([[0, 5], [start, start + 6]]) == "pain fever"
-    assert PhraseProjector("Tos seca.", "Nothing.", words, small, reader).find([[0, 3]]) is None
 
 
 def test_folds_are_drawn_by_patient():
@@ -510,28 +491,6 @@ def test_notes_like_this_one_by_hand():
     found = features(knowledge, "Alta fiebre", ["neighbours"])
     assert found["R50.9"][AT["nearest_with"]] == pytest.approx(1)
     assert "R05" not in found
-
-
-def test_the_other_language_has_the_same_notes():
-    assert rows_in_other([3, 1], [1, 2, 3], "diagnoses_en") == [2, 0]
-    with pytest.raises(ValueError, match="'diagnoses_en' lacks 1 of 2 notes"):
-        rows_in_other([3, 4], [1, 2, 3], "diagnoses_en")
-
-
-def test_without_phrases_words_are_learned_from_both_languages_and_none_is_brought_over(monkeypatch, tmp_path):
-    """Else the marked words of the other language would be in a model that was to know none."""
-    notes = Dataset.from_dict({"hadm_id": [1], "text": ["Dolor de tibia."]})
-    other = Dataset.from_dict({"hadm_id": [1], "text": ["Pain of the tibia."]})
-    builder = SimpleNamespace(
-        as_dataset=lambda split: other if split == "train" else other.select([]), config=SimpleNamespace(name="en")
-    )
-    monkeypatch.setattr(fusion, "build_dataset", lambda data_args, cache: builder)
-    monkeypatch.setattr(fusion, "marked_phrases", lambda notes, builder: pytest.fail("evidence was read"))
-    run = object.__new__(fusion.Fusion)
-    run.model_args = SimpleNamespace(other_language="en", parts=["titles"])
-    run.data_args, run.aligned = DataArguments("codiesp", "x"), None
-    assert run._use_other_language(notes, notes["text"], [[]], tmp_path) == [[]]
-    assert run.aligned == [[(["dolor", "tibi"], ["pain", "tibi"])]]
 
 
 def test_a_published_configuration_has_every_option_of_a_fused_model():
