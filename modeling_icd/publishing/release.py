@@ -95,7 +95,7 @@ loss loss_options loss_reduction evidence_weight tree_smoothing category_weight 
 contrast_weight contrast_temperature contrast_codes head_start start_notes start_titles start_titles_up_to
 start_evidence guidelines guidelines_rare evidence_sentences
 lora_r lora_alpha lora_dropout lora_layers_from save_adapter
-head_model parts num_folds num_fits tree_size max_fit_notes new_codes title_language mapped_titles
+head_model parts num_folds num_draws num_fits tree_size max_fit_notes new_codes title_language mapped_titles
 other_language other_phrases
 stage instruction codes_in_prompt titles shots order max_note_tokens long_notes max_codes constrained num_beams num_samples
 sample_temperature tree_tokens canaries invalid_penalty

@@ -75,10 +75,17 @@ class FusionArguments(ModelArguments):
     num_folds: int = field(
         default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
     )
+    num_draws: int = field(
+        default=1,
+        metadata={
+            "help": "How often the notes are divided into folds. Trees learn from the features of all draws; thresholds are chosen on the "
+            "first. Time grows with it."
+        },
+    )
     max_fit_notes: int = field(
         default=5000,
         metadata={
-            "help": "Training notes, drawn at random, that trees and thresholds are fitted on at most. Tables and heads learn from all "
+            "help": "Training notes of a draw, chosen at random, that trees and thresholds are fitted on at most. Tables and heads learn from all "
             "of them. Memory and time of the fit grow with this number."
         },
     )
@@ -125,8 +132,8 @@ class FusionArguments(ModelArguments):
             raise ValueError(f"`title_language` must be 'es', or left out, got {self.title_language!r}.")
         if self.tree_size not in SIZES:
             raise ValueError(f"`tree_size` must be {' or '.join(SIZES)}, got {self.tree_size!r}.")
-        if self.num_folds < 2 or self.num_fits < 1:
-            raise ValueError("`num_folds` must be at least 2, and `num_fits` at least 1.")
+        if self.num_folds < 2 or min(self.num_fits, self.num_draws) < 1:
+            raise ValueError("`num_folds` must be at least 2, `num_draws` and `num_fits` at least 1.")
         if self.other_phrases and (self.other_language is None or not {"phrases", "titles"} <= set(self.parts)):
             raise ValueError("`other_phrases` needs `other_language`, and `phrases` and `titles` among `parts`.")
         if self.max_fit_notes < self.num_folds:
@@ -206,7 +213,7 @@ def patients_of(notes: datasets.Dataset) -> list[Any]:
     return [("note", row) if subject is None else subject for row, subject in enumerate(subjects)]
 
 
-def folds_of(patients: Sequence[Any], num_folds: int, seed: int) -> list[list[int]]:
+def folds_of(patients: Sequence[Any], num_folds: int, seed: int | list[int]) -> list[list[int]]:
     """The rows of each fold, drawn by patient: another note of the same one would tell what its codes are.
 
     Raises:
@@ -270,8 +277,12 @@ class Fusion:
         private_dir: Path,
     ):
         self.model_args, self.data_args, self.args, self.builder = model_args, data_args, args, builder
-        self.folds = folds_of(patients_of(notes), model_args.num_folds, args.seed)
-        self.scored_rows = rows_to_score(self.folds, model_args.max_fit_notes, args.seed)
+        self.folds: list[list[int]] = []  # of all draws
+        self.scored_rows: list[list[int]] = []
+        for draw in range(model_args.num_draws):
+            folds = folds_of(patients_of(notes), model_args.num_folds, [args.seed, draw] if draw else args.seed)
+            self.folds += folds
+            self.scored_rows += rows_to_score(folds, model_args.max_fit_notes, args.seed)
         self.has_head = "head" in model_args.parts
         self.backbone = find_backbone(model_args, args, lambda: iter(()), private_dir)
         self.tokenizer = AutoTokenizer.from_pretrained(self.backbone)
@@ -343,12 +354,13 @@ class Fusion:
 
     def say_costs(self) -> None:
         """Print what is to be done."""
-        heads = f"{self.model_args.num_folds + 1} trainings of the head" if self.has_head else "no head"
+        heads = f"{len(self.folds) + 1} trainings of the head" if self.has_head else "no head"
+        draws = f", drawn {self.model_args.num_draws} times" if self.model_args.num_draws > 1 else ""
         print(
-            f"{counted(len(self.notes.texts), 'note')} in {self.model_args.num_folds} folds, {heads}, joined of "
+            f"{counted(len(self.notes.texts), 'note')} in {self.model_args.num_folds} folds{draws}, {heads}, joined of "
             f"{', '.join(self.model_args.parts)}. A fold that is done is kept in {self.heads.folder}, and not done again."
         )
-        num_scored = sum(map(len, self.scored_rows))
+        num_scored = sum(map(len, self.scored_rows[: self.model_args.num_folds]))
         if num_scored < len(self.notes.texts):
             print(f"Trees and thresholds are fitted on {num_scored:,} of these notes (`max_fit_notes`).")
 
@@ -403,10 +415,13 @@ class Fusion:
         for of_fold, rows in zip(known, self.scored_rows, strict=True):
             ids = {code: i for i, code in enumerate(of_fold)}
             gold.append([{ids[code] for code in self.notes.codes[row] if code in ids} for row in rows])
-        parts = [rows_of(of_fold, own) for of_fold, own in zip(scored, gold, strict=True)]
+        parts = [
+            [rows_of([each], [own]) for each, own in zip(of_fold, own_codes, strict=True)]
+            for of_fold, own_codes in zip(scored, gold, strict=True)
+        ]
         final = self.knowledge_of(range(len(self.notes.texts)))
         labels = {code: i for i, code in enumerate(final.labels)}
-        trees = self.fit_trees(parts)
+        trees = self.fit_trees([part for of_fold in parts for part in of_fold])
         model = self.make_model(final, trees, training_data)
         decision = self.decide(model, scored, known, parts, labels, training_data)
         model.config.update(decision)
@@ -414,7 +429,7 @@ class Fusion:
         return model
 
     def fit_trees(self, parts: Sequence[Rows]) -> dict[str, torch.Tensor]:
-        """Trees of the run's size, fitted on the rows of some folds."""
+        """Trees of the run's size, fitted on the rows of some notes."""
         return fit_trees(parts, self.model_args.num_fits, self.args.seed, SIZES[self.model_args.tree_size])
 
     def decide(
@@ -422,19 +437,29 @@ class Fusion:
         model: FusionForICD,
         scored: list[list[Scored]],
         known: list[list[str]],
-        parts: list[Rows],
+        parts: list[list[Rows]],
         labels: Mapping[str, int],
         training_data: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """How scores become codes, chosen on the notes of some folds as trees of the other folds score them."""
+        """How scores become codes, chosen on the notes of some folds of the first draw as trees of all other notes score them."""
         head: Any = model.score
-        every = sorted(row for rows in self.scored_rows for row in rows)
+        num_folds = self.model_args.num_folds
+        every = sorted(row for rows in self.scored_rows[:num_folds] for row in rows)
         place_of = {row: place for place, row in enumerate(every)}
         logits = np.tile(head.untold().numpy(), (len(every), 1))
-        num_groups = min(DECISION_GROUPS, len(self.folds))
+        num_groups = min(DECISION_GROUPS, num_folds)
         for group in range(num_groups):
-            trees = self.fit_trees([part for fold, part in enumerate(parts) if fold % num_groups != group])
-            for fold in range(group, len(self.folds), num_groups):
+            own = range(group, num_folds, num_groups)
+            left_out = {row for fold in own for row in self.folds[fold]}
+            trees = self.fit_trees(
+                [
+                    part
+                    for rows, of_fold in zip(self.scored_rows, parts, strict=True)
+                    for row, part in zip(rows, of_fold, strict=True)
+                    if row not in left_out
+                ]
+            )
+            for fold in own:
                 column = torch.tensor([labels.get(code, -1) for code in known[fold]])
                 for row, each in zip(self.scored_rows[fold], scored[fold], strict=True):
                     columns = column[each.codes]

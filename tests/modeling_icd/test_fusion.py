@@ -445,6 +445,7 @@ def test_a_fused_model_of_other_notes_than_open_ones_is_not_published(record, me
         (["--push_to_hub", "true"], "uploads no fused model"),
         (["--parts", "phrases", "verses"], "got verses"),
         (["--num_folds", "1"], "at least 2"),
+        (["--num_draws", "0"], "at least 1"),
         (["--tree_size", "huge"], "must be small or large"),
         (["--parts", "phrases"], "`other_phrases` needs"),
         (["--guidelines", "2"], "leave `guidelines` out"),

@@ -108,14 +108,47 @@ def test_thresholds_are_chosen_on_sums_with_them(monkeypatch):
     run = SimpleNamespace(
         folds=[[0], [1]],
         scored_rows=[[0], [1]],
+        model_args=SimpleNamespace(num_folds=2),
         notes=SimpleNamespace(codes=[["486"], ["591"]]),
         args=None,
         fit_trees=lambda _: {},
     )
     model = SimpleNamespace(score=SimpleNamespace(untold=lambda: torch.full((2,), -9.0)))
     known, labels = [["486", "591"]] * 2, {"486": 0, "591": 1}
-    fusion.Fusion.decide(run, model, scored, known, [None, None], labels, {"code_counts": {}})
+    fusion.Fusion.decide(run, model, scored, known, [[None], [None]], labels, {"code_counts": {}})
     assert given["logits"].tolist() == [[2.5, -9.0], [-9.0, 2.5]]
+
+
+def test_thresholds_are_chosen_on_trees_that_saw_the_notes_in_no_draw(monkeypatch):
+    fits, given = [], {}
+    monkeypatch.setattr(fusion, "fit_decision", lambda logits, *_, **__: given.update(logits=logits))
+    monkeypatch.setattr(fusion, "check_notes", lambda *_: None)
+    monkeypatch.setattr(fusion_icd, "tree_sums", lambda _, features: features[:, 0])
+    run = SimpleNamespace(
+        folds=[[0, 1], [2, 3], [0, 2], [1, 3]],  # of two draws
+        scored_rows=[[0, 1], [2, 3], [0, 2], [1, 3]],
+        model_args=SimpleNamespace(num_folds=2),
+        notes=SimpleNamespace(codes=[["486"]] * 4),
+        args=None,
+        fit_trees=lambda parts: fits.append(parts) or {},
+    )
+    parts = [
+        [f"{row} of draw {draw}" for row in rows] for draw, rows in zip((1, 1, 2, 2), run.scored_rows, strict=True)
+    ]
+    scored = [
+        [
+            Scored(torch.tensor([0]), torch.full((1, len(FEATURES)), 10.0 * fold + row), {}, torch.zeros(1))
+            for row in rows
+        ]
+        for fold, rows in enumerate(run.scored_rows)
+    ]
+    model = SimpleNamespace(score=SimpleNamespace(untold=lambda: torch.full((1,), -9.0)))
+    fusion.Fusion.decide(run, model, scored, [["486"]] * 4, parts, {"486": 0}, {"code_counts": {}})
+    assert fits == [
+        ["2 of draw 1", "3 of draw 1", "2 of draw 2", "3 of draw 2"],
+        ["0 of draw 1", "1 of draw 1", "0 of draw 2", "1 of draw 2"],
+    ]
+    assert given["logits"].tolist() == [[0], [1], [12], [13]]  # each once, as the first draw has it
 
 
 def test_which_words_a_note_has_is_kept_for_neighbours_alone(byte_backbone):
