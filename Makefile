@@ -37,9 +37,10 @@ synthetic: $(VENV)/installed
 # Tests and checks write nothing into the checkout; a read-only one needs its environment elsewhere: make test VENV=FOLDER
 test test-slow lint: export PYTHONDONTWRITEBYTECODE := 1
 
-# Each process takes up to 2 GB.
+# One process more than there are cores, since tests wait for servers and browsers; each takes up to 2 GB.
 test: $(VENV)/installed
-	$(PY) -m pytest -p no:cacheprovider -n auto --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -p no:cacheprovider --dist worksteal \
+		-n $$($(PY) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 
 test-slow: $(VENV)/installed
 	$(PY) -m pytest -p no:cacheprovider -m slow

@@ -106,7 +106,7 @@ def with_edges(test):
 
 
 @with_edges
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(splits())
 def test_agrees_with_scikit_learn(split):
     scores, labels = split
