@@ -164,16 +164,16 @@ def test_long_lines_without_a_word_take_no_time():
 
 
 def test_long_runs_of_words_and_numbers_take_no_time():
-    for text in ("a 1 " * 20_000, "a (1) b " * 20_000, '"a": ' * 20_000, "1" * 50_000, "a-" * 20_000, "x1 " * 20_000):
+    for text in ("a 1 " * 10_000, "a (1) b " * 10_000, '"a": ' * 10_000, "1" * 25_000, "a-" * 10_000, "x1 " * 10_000):
         assert SPAN not in kinds(text)
     for text in (
-        "- " * 30_000,
-        "1. " * 20_000,
-        "a: " * 20_000,
-        "a/" * 20_000,
-        "|" * 50_000,
-        "machine a login " * 5_000,
+        "- " * 15_000,
+        "1. " * 10_000,
+        "a: " * 10_000,
+        "a/" * 10_000,
+        "|" * 25_000,
+        "machine a login " * 2_500,
     ):
         assert SPAN not in kinds(text)
-    for text in ("1-" * 20_000, "\x1b[" * 20_000, "//a" * 5_000, "username: a " * 5_000, "_" * 50_000, "\n" * 50_000):
+    for text in ("1-" * 10_000, "\x1b[" * 10_000, "//a" * 2_500, "username: a " * 2_500, "_" * 25_000, "\n" * 25_000):
         assert SPAN not in kinds(text)
