@@ -58,25 +58,6 @@ def test_the_list_of_commands_and_the_data_commands_do_without_torch(corpus, tmp
     assert (statuses, loaded) == ("[0, 0, 0, 0, 1, 0]", "set()")  # `verify` finds that this is not MIMIC-III
 
 
-def test_configurations_are_found_by_name_and_a_wrong_name_lists_them(installed, tmp_path):
-    """As `pip install` brings them; one process runs all lines in an empty folder, since reading torch takes seconds."""
-    code = (
-        "from dataset_scripts.console import main\n"
-        "for name in ('files_indirect', 'files_direct', 'peers/caml'):\n    assert main(['train', name]) == 2"
-    )
-    command = [installed / "python", "-P", "-c", code]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    files = [path for folder in ("", "heads", "peers") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
-    names = ", ".join(path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in files)
-    assert run.stderr.splitlines() == [
-        f"error: No configuration file files_indirect, and none of that name: choose from {names}.",
-        "error: `data_dir` is missing: --data_dir names the folder that holds the data set's files; of your own notes, "
-        "--train_file names one.",
-        "error: `dataset` is missing: choose from mimic3, mimic4, cmc2007, codiesp, files.",
-    ]
-
-
 def test_every_option_of_train_is_listed_where_it_is_asked_for(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help_all"])

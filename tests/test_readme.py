@@ -127,11 +127,21 @@ sys.exit(main(page))
 """
 
 
+# Mistakes, and what is said of them: the configurations lie in the package.
+MISTAKES = {
+    "files_indirect": f"No configuration file files_indirect, and none of that name: choose from {', '.join(configs())}.",
+    "files_direct": "`data_dir` is missing: --data_dir names the folder that holds the data set's files; of your own notes, "
+    "--train_file names one.",
+    "peers/caml": "`dataset` is missing: choose from mimic3, mimic4, cmc2007, codiesp, files.",
+}
+
+
 def run_all(commands: list[list[str]], program: str, place: Path, bin_folder: Path) -> tuple[list[str], str, dict]:
     """What each command prints, the last line that the program prints, and what the page says of itself."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    steps = [[words[1:] for words in commands], program, ["space", "--port", str(port)]]
+    mistakes = [["train", name] for name in MISTAKES]
+    steps = [[*mistakes, *(words[1:] for words in commands)], program, ["space", "--port", str(port)]]
     command = [bin_folder / "python", "-P", "-c", RUN, json.dumps(steps)]
     with (
         open(place / "errors.txt", "w+") as errors,
@@ -144,11 +154,13 @@ def run_all(commands: list[list[str]], program: str, place: Path, bin_folder: Pa
                 about = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
                 process.send_signal(signal.SIGINT)
         errors.seek(0)
-        told = errors.read()[-3000:]
-    assert about, told
-    statuses, of_commands = zip(*json.loads(printed[0]), strict=True)
+        told = errors.read()
+    assert about, told[-3000:]
+    statuses, of_commands = zip(*json.loads(printed[0])[len(mistakes) :], strict=True)
     # A corpus of 60 admissions is not MIMIC-III, and `verify` says so.
-    assert list(statuses) == [int(words[1] == "verify") for words in commands], told
+    assert list(statuses) == [int(words[1] == "verify") for words in commands], told[-3000:]
+    said = [line.removeprefix("error: ") for line in told.splitlines() if line.startswith("error: ")]
+    assert said[: len(mistakes)] == list(MISTAKES.values())
     return list(of_commands), printed[-2], json.loads(about)
 
 

@@ -129,14 +129,8 @@ def write_tables(folder, lists, codes, edition):
         (folder / f"{table}.csv").write_text(content)
 
 
-@pytest.mark.parametrize(
-    ("config", "is_whole"),
-    [
-        ("icd10", False),
-        pytest.param("icd10", True, marks=pytest.mark.slow),
-        pytest.param("icd9", True, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "is_whole"), [("icd10", False), ("icd10", True), ("icd9", True)])
 def test_verify_on_the_published_lists(shared_dir, tmp_path, capsys, config, is_whole):
     """As many admissions and codes as are published; one admission that is missing is found."""
     splits_dir = shared_dir / "data/edin_splits"
