@@ -116,6 +116,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Tables of codes stay until the end: every training looks for garbage, and need not look through them."""
+    if nextitem is not None and nextitem.path != item.path and len(gc.get_objects()) > 300_000:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_unconfigure() -> None:
     end_server()
     shutil.rmtree(HOME, ignore_errors=True)
@@ -126,6 +134,13 @@ def no_published_titles(monkeypatch):
     """The package with the titles of ICD-9-CM and ICD-10-PCS is not there, whether or not it is installed."""
     monkeypatch.setattr(icd9_hierarchy, "icd9cm_titles", dict)
     monkeypatch.setattr(icd10_hierarchy, "icd10pcs_titles", dict)
+
+
+@pytest.fixture(autouse=True)
+def plots_take_no_time(request, monkeypatch):
+    """Only the tests of evaluation draw them: a report has five, which take a second."""
+    if request.path.parent.name != "evaluation":
+        monkeypatch.setattr("modeling_icd.evaluation.report.make_plots", lambda results: {"hierarchy": "<svg/>"})
 
 
 @pytest.fixture(scope="session")

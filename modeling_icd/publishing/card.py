@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -167,10 +168,15 @@ def build_card(folder: ModelFolder, release: Release) -> str:
     """
     check_reported(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
-    template = environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
-    card = template.render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
+    card = template().render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
     return ModelCard(card.rstrip() + "\n").content
+
+
+@cache
+def template() -> jinja2.Template:
+    """`model_card.md`, read once."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
+    return environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
 
 
 def card_metadata(folder: ModelFolder, release: Release) -> ModelCardData:
