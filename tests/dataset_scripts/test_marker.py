@@ -3,11 +3,8 @@
 import ast
 from pathlib import Path
 
-from own_process import run_python
-
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("modeling_icd.training.run", "modeling_icd.evaluation.cli", "modeling_icd.publishing.cli")
 
 
 def imported_by(path):
@@ -42,10 +39,3 @@ def test_codes_import_no_builder_and_neither_imports_the_models():
             assert not [name for name in imported_by(path) if name.startswith((*others, "torch", "transformers"))], (
                 path
             )
-
-
-def test_the_commands_start_without_the_generator():
-    code = f"import sys, {', '.join(COMMANDS)}; print(*[name for name in sys.modules if 'synthetic' in name])"
-    run = run_python("-c", code, cwd=ROOT)
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.strip() == ""
