@@ -168,12 +168,12 @@ def build_card(folder: ModelFolder, release: Release) -> str:
     """
     check_reported(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
-    card = template().render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
+    card = card_template().render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
     return ModelCard(card.rstrip() + "\n").content
 
 
 @cache
-def template() -> jinja2.Template:
+def card_template() -> jinja2.Template:
     """`model_card.md`, read once."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=False)
     return environment.from_string(project_file("model_card.md").read_text(encoding="utf-8"))
