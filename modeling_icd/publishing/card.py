@@ -168,7 +168,9 @@ def build_card(folder: ModelFolder, release: Release) -> str:
     """
     check_reported(folder.results, folder.config.get("training_data"))
     check_they_belong_together(folder)
-    card = card_template().render(card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release))
+    card = card_template().render(
+        card_data=card_metadata(folder, release).to_yaml(), **card_variables(folder, release)
+    )
     return ModelCard(card.rstrip() + "\n").content
 
 
