@@ -19,7 +19,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -237,14 +237,8 @@ class Comparison:
         self.texts, self.notes, self.base_model = texts, notes, base_model
         self.titles = frozenset(notes.titles)
         self.decode = _decoder(files)
-        outgoing, public = [_NO_SPANS], [_NO_SPANS]
-        for text in texts:
-            outgoing.append(
-                np.unique(np.concatenate([_NO_SPANS, *(np.unique(found[2]) for found in self._spans_of(text))]))
-            )
-        for title in notes.titles:
-            public += [spans for spans, _ in spans_of_words(WORD.findall(fold(title)))]
-        self.outgoing = np.setdiff1d(np.concatenate(outgoing), np.concatenate(public))
+        outgoing = np.unique(np.concatenate([_NO_SPANS, *(self._distinct_spans_of(text) for text in texts)]))
+        self.outgoing = np.setdiff1d(outgoing, _spans_of_titles(self.titles), assume_unique=True)
         codes = frozenset(code.replace(".", "") for code in notes.codes)
         self.numbers: dict[str, list[Number]] = {text.name: candidates(text, codes) for text in texts}
         added = added_tokens(files)
@@ -272,6 +266,10 @@ class Comparison:
             content = fold(view.text)
             for spans, first_words in spans_of_words(WORD.findall(content), strides):
                 yield view, content, spans, first_words
+
+    def _distinct_spans_of(self, text: FileText) -> np.ndarray:
+        """The spans of all views of a file, each once."""
+        return np.unique(np.concatenate([_NO_SPANS, *(np.unique(found[2]) for found in self._spans_of(text))]))
 
     def stream(self) -> None:
         """Go through the notes once."""
@@ -432,6 +430,13 @@ def hash_spans(words: np.ndarray) -> np.ndarray:
     for i, multiplier in enumerate(_MULTIPLIERS):
         spans += words[i : i + count] * multiplier
     return spans
+
+
+@lru_cache(maxsize=4)
+def _spans_of_titles(titles: frozenset[str]) -> np.ndarray:
+    """The spans of titles, each once: these are public."""
+    found = (spans for title in titles for spans, _ in spans_of_words(WORD.findall(fold(title))))
+    return np.unique(np.concatenate([_NO_SPANS, *found]))
 
 
 def spans_of_words(words: Sequence[str], strides: Sequence[int] = ()) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -205,13 +205,14 @@ def code_is_searched_once():
 
         return remembered
 
+    def code_and_name(_, file):
+        return file.raw if not INTEGERS.search(file.raw) else None, file.name
+
     with pytest.MonkeyPatch.context() as patch:
         for name, key_of in SEARCHES.items():
             patch.setattr(privacy, name, remembering(getattr(privacy, name), key_of))
         # A tokenizer may turn lists of numbers into words, and no other thing in code.
-        spans = privacy.Comparison._spans_of
-        of_code = remembering(
-            spans, lambda self, file: (file.raw if not INTEGERS.search(file.raw) else None, file.name)
-        )
-        patch.setattr(privacy.Comparison, "_spans_of", lambda self, file: of_code(self, file))
+        for name in ("_spans_of", "_distinct_spans_of"):
+            of_code = remembering(getattr(privacy.Comparison, name), code_and_name)
+            patch.setattr(privacy.Comparison, name, lambda *arguments, search=of_code: search(*arguments))
         yield

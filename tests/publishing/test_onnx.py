@@ -75,6 +75,7 @@ def word_model(folder, **reader):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_word_model_reads_notes_of_any_length(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
