@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -148,11 +149,17 @@ def run_all(commands: list[list[str]], program: str, place: Path, bin_folder: Pa
         subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         printed, about = [], ""
+        end = threading.Timer(600, process.kill)
+        end.daemon = True
+        end.start()
         for line in process.stdout:
             printed.append(line.rstrip())
             if f"The page is at http://127.0.0.1:{port}" in line:
-                about = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about").read().decode()
-                process.send_signal(signal.SIGINT)
+                try:
+                    about = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/about", timeout=60).read().decode()
+                finally:
+                    process.send_signal(signal.SIGINT)
+        end.cancel()
         errors.seek(0)
         told = errors.read()
     assert about, told[-3000:]

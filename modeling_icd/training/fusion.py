@@ -73,13 +73,13 @@ class FusionArguments(ModelArguments):
         metadata={"help": f"What is joined: of {', '.join(PARTS)}; without `words` where nothing is said."},
     )
     num_folds: int = field(
-        default=5, metadata={"help": "Folds of the training notes; each takes a training of the head."}
+        default=5, metadata={"help": "Folds of the training notes; each, of each draw, takes a training of the head."}
     )
     num_draws: int = field(
         default=1,
         metadata={
             "help": "How often the notes are divided into folds. Trees learn from the features of all draws; thresholds are chosen on the "
-            "first. Time grows with it."
+            "first. Time and memory grow with it."
         },
     )
     max_fit_notes: int = field(
@@ -135,7 +135,10 @@ class FusionArguments(ModelArguments):
         if self.num_folds < 2 or min(self.num_fits, self.num_draws) < 1:
             raise ValueError("`num_folds` must be at least 2, `num_draws` and `num_fits` at least 1.")
         if self.other_phrases and (self.other_language is None or not {"phrases", "titles"} <= set(self.parts)):
-            raise ValueError("`other_phrases` needs `other_language`, and `phrases` and `titles` among `parts`.")
+            raise ValueError(
+                "`other_phrases` needs `other_language`, and `phrases` and `titles` among `parts`: "
+                "leave it out (`--other_phrases false`), or give them."
+            )
         if self.max_fit_notes < self.num_folds:
             raise ValueError(
                 f"`max_fit_notes` ({self.max_fit_notes}) must be at least `num_folds` ({self.num_folds})."
@@ -200,7 +203,7 @@ def check_options(args: ICDTrainingArguments) -> None:
         raise ValueError("`train` uploads no fused model: leave `push_to_hub` out, and see `modeling-icd publish`.")
     if args.resume_from_checkpoint:
         raise ValueError(
-            "A fused training goes on by itself with the folds that are done: leave `resume_from_checkpoint` out."
+            "A fused training goes on by itself with the heads that are done: leave `resume_from_checkpoint` out."
         )
     for name in ("refit_on_validation", "early_stopping_patience"):
         if getattr(args, name):
@@ -316,6 +319,10 @@ class Fusion:
     def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
         """Learn what words mean; or, where evidence is wanted and none is marked, bring over that of the other language. Returns the
         evidence."""
+        if self.model_args.other_phrases and any(spans):
+            raise ValueError(
+                "`other_phrases` is for notes without evidence of their own, and these have some: leave it out."
+            )
         data_args = DataArguments(
             dataset=self.data_args.dataset,
             data_dir=self.data_args.data_dir,
@@ -326,16 +333,18 @@ class Fusion:
         other = datasets.concatenate_datasets([builder.as_dataset(split=name) for name in ("train", "validation")])
         other = other.select(rows_in_other(notes["hadm_id"], other["hadm_id"], builder.config.name))
         other_texts, small = texts_of_notes(other), small_stems()
-        if self.model_args.other_phrases and any(spans):
-            raise ValueError(
-                "`other_phrases` is for notes without evidence of their own, and these have some: leave it out."
-            )
         if any(spans) or "phrases" not in self.model_args.parts:
             self.aligned = align_notes(texts, other_texts, small)
             return spans
         translations = learn_translations(align_notes(other_texts, texts, small))
-        marked = marked_phrases(other, builder)
+        own_codes = {code for of_note in codes_of_notes(notes) for code in of_note}
+        marked = [[each for each in of_note if each[0] in own_codes] for of_note in marked_phrases(other, builder)]
         if self.model_args.other_phrases:
+            if not any(marked):
+                raise ValueError(
+                    f"`other_phrases`: {builder.config.name!r} marks no evidence for the codes of these notes. Give the "
+                    "configuration that does as `other_language`, or leave `other_phrases` out (`--other_phrases false`)."
+                )
             self.aligned = align_notes(texts, other_texts, small)
             self.other_terms = marked_terms(other_texts, marked)
         reader, brought, total, found = StemReader(), [], 0, 0
@@ -358,11 +367,15 @@ class Fusion:
         draws = f", drawn {self.model_args.num_draws} times" if self.model_args.num_draws > 1 else ""
         print(
             f"{counted(len(self.notes.texts), 'note')} in {self.model_args.num_folds} folds{draws}, {heads}, joined of "
-            f"{', '.join(self.model_args.parts)}. A fold that is done is kept in {self.heads.folder}, and not done again."
+            f"{', '.join(self.model_args.parts)}."
         )
+        if self.has_head:
+            print(f"What the head of a fold gives is kept in {self.heads.folder}, and not computed again.")
         num_scored = sum(map(len, self.scored_rows[: self.model_args.num_folds]))
         if num_scored < len(self.notes.texts):
-            print(f"Trees and thresholds are fitted on {num_scored:,} of these notes (`max_fit_notes`).")
+            print(
+                f"Of each draw {num_scored:,} of these notes are used to fit trees and thresholds (`max_fit_notes`)."
+            )
 
     def knowledge_of(self, learned: Sequence[int]) -> Knowledge:
         """The tables of some notes."""

@@ -524,7 +524,7 @@ def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
     config = tmp_path / "fusion.yaml"
     config.write_text(
         f"model: fusion\nhead_model: direct\npooling: label_attention\nbackbone: {backbone}\nfreeze_backbone: true\n"
-        "window_size: 128\nhead_start: prior\nnum_folds: 2\nnum_fits: 1\ndataset: mimic3\ndataset_config: top50\n"
+        "window_size: 128\nhead_start: prior\nnum_folds: 2\nnum_draws: 2\nnum_fits: 1\ndataset: mimic3\ndataset_config: top50\n"
         "num_train_epochs: 1\nsave_strategy: 'no'\nload_best_model_at_end: false\ndisable_tqdm: true\n"
     )
     output = tmp_path / "model"
@@ -532,9 +532,9 @@ def test_a_run_trains_resumes_and_is_evaluated(backbone, corpus, tmp_path):
     train = [str(config), *common, "--output_dir", str(output)]
     run = run_python("-m", "modeling_icd", "train", *train, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert "3 trainings of the head" in run.stdout
+    assert "in 2 folds, drawn 2 times, 5 trainings of the head" in run.stdout
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()}
-    assert len(kept) == 3
+    assert len(kept) == 5
     assert train_main(train) == 0  # what is done is not done again
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "model-private/folds").iterdir()} == kept
     assert evaluate_main([str(output), *common]) == 0

@@ -63,9 +63,9 @@ def test_without_phrases_words_are_learned_from_both_languages_and_none_is_broug
     assert run.aligned == [[(["dolor", "tibi"], ["pain", "tibi"])]]
 
 
-def make_run(monkeypatch, tmp_path, marks_own=False) -> fusion.Fusion:
+def make_run(monkeypatch, tmp_path, marks_own=False, codes=CODES) -> fusion.Fusion:
     """A run on English notes, whose marked words are in Spanish; `marks_own`: they have some of their own, too."""
-    notes = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": ENGLISH})
+    notes = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": ENGLISH, "codes": codes})
     other = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": SPANISH})
     builder = SimpleNamespace(
         as_dataset=lambda split: other if split == "train" else other.select([]), config=SimpleNamespace(name="es")
@@ -115,3 +115,8 @@ def test_a_fold_knows_nothing_that_is_marked_in_its_own_notes(monkeypatch, tmp_p
 def test_notes_with_evidence_of_their_own_need_none_of_another_language(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="`other_phrases` is for notes without evidence of their own"):
         make_run(monkeypatch, tmp_path, marks_own=True)
+
+
+def test_evidence_of_other_codes_is_of_no_use(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="'es' marks no evidence for the codes of these notes"):
+        make_run(monkeypatch, tmp_path, codes=[["0DJD8ZZ"]] * 3)
