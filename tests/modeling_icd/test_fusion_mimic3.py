@@ -32,7 +32,7 @@ def test_a_configuration_trains_and_is_evaluated_and_stays_at_home(
     options = [*small_fusion, "--max_fit_notes", "20", "--dataset_options", f"evidence={charted / 'mdace'}"]
     command = [f"mimic3_{code_set}_knowledge", *data, "--backbone", byte_backbone, "--output_dir", str(output)]
     assert train_main([*command, *options]) == 0
-    assert "of these notes (`max_fit_notes`)" in capsys.readouterr().out
+    assert "of these notes are used to fit trees and thresholds (`max_fit_notes`)" in capsys.readouterr().out
     assert output.stat().st_mode & 0o077 == 0  # phrases of restricted notes are in it
     assert evaluate_main([str(output), *data, "--split", "test"]) == 0
     results = json.loads((output / "evaluation/test/results.json").read_text())

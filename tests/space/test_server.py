@@ -260,9 +260,10 @@ def test_a_call_that_nobody_comes_back_for_is_dropped(running, held, monkeypatch
     monkeypatch.setattr("modeling_icd.space.calls.CALLED_FOR_SECONDS", 0.1)
     join(address, "code_note", [NOTE, "a", [], "forgotten"])
     wait_until(lambda: "forgotten" in page.watches)
-    wait_until(lambda: "forgotten" not in page.watches)
     queue = server.get_blocks()._queue
-    assert not queue.event_ids_to_events and not queue.pending_messages_per_session
+    wait_until(
+        lambda: not ("forgotten" in page.watches or queue.event_ids_to_events or queue.pending_messages_per_session)
+    )
 
 
 def test_the_line_by_itself():
