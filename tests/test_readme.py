@@ -129,8 +129,10 @@ sys.exit(main(page))
 
 
 # Mistakes, and what is said of them: the configurations lie in the package.
+FILES = [path for folder in ("", "heads", "peers") for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))]
+NAMES = ", ".join(path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in FILES)
 MISTAKES = {
-    "files_indirect": f"No configuration file files_indirect, and none of that name: choose from {', '.join(configs())}.",
+    "files_indirect": f"No configuration file files_indirect, and none of that name: choose from {NAMES}.",
     "files_direct": "`data_dir` is missing: --data_dir names the folder that holds the data set's files; of your own notes, "
     "--train_file names one.",
     "peers/caml": "`dataset` is missing: choose from mimic3, mimic4, cmc2007, codiesp, files.",

@@ -296,7 +296,7 @@ class Fusion:
         self.aligned: list | None = None
         self.other_terms: list[list[TitleTerm]] = [[] for _ in texts]
         if model_args.other_language is not None:
-            spans = self._use_other_language(notes, texts, spans, private_dir)
+            spans = self._use_other_language(notes, texts, codes, spans, private_dir)
         phrases = [
             [(code, span if isinstance(span, str) else " ".join(text[a:b] for a, b in span)) for code, span in of_note]
             for text, of_note in zip(texts, spans, strict=True)
@@ -316,7 +316,9 @@ class Fusion:
         self.phrases_with_titles = phrases_with_titles(phrases, self.titles)
         self.order = {code: i for i, code in enumerate(names)}
 
-    def _use_other_language(self, notes: datasets.Dataset, texts: list[str], spans: list, private_dir: Path) -> list:
+    def _use_other_language(
+        self, notes: datasets.Dataset, texts: list[str], codes: list[list[str]], spans: list, private_dir: Path
+    ) -> list:
         """Learn what words mean; or, where evidence is wanted and none is marked, bring over that of the other language. Returns the
         evidence."""
         if self.model_args.other_phrases and any(spans):
@@ -337,7 +339,7 @@ class Fusion:
             self.aligned = align_notes(texts, other_texts, small)
             return spans
         translations = learn_translations(align_notes(other_texts, texts, small))
-        own_codes = {code for of_note in codes_of_notes(notes) for code in of_note}
+        own_codes = {code for of_note in codes for code in of_note}
         marked = [[each for each in of_note if each[0] in own_codes] for of_note in marked_phrases(other, builder)]
         if self.model_args.other_phrases:
             if not any(marked):

@@ -59,13 +59,13 @@ def test_without_phrases_words_are_learned_from_both_languages_and_none_is_broug
     run = object.__new__(fusion.Fusion)
     run.model_args = SimpleNamespace(other_language="en", other_phrases=False, parts=["titles"])
     run.data_args, run.aligned = DataArguments("codiesp", "x"), None
-    assert run._use_other_language(notes, notes["text"], [[]], tmp_path) == [[]]
+    assert run._use_other_language(notes, notes["text"], [[]], [[]], tmp_path) == [[]]
     assert run.aligned == [[(["dolor", "tibi"], ["pain", "tibi"])]]
 
 
 def make_run(monkeypatch, tmp_path, marks_own=False, codes=CODES) -> fusion.Fusion:
     """A run on English notes, whose marked words are in Spanish; `marks_own`: they have some of their own, too."""
-    notes = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": ENGLISH, "codes": codes})
+    notes = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": ENGLISH})
     other = Dataset.from_dict({"hadm_id": [1, 2, 3], "text": SPANISH})
     builder = SimpleNamespace(
         as_dataset=lambda split: other if split == "train" else other.select([]), config=SimpleNamespace(name="es")
@@ -76,7 +76,7 @@ def make_run(monkeypatch, tmp_path, marks_own=False, codes=CODES) -> fusion.Fusi
     parts = ["phrases", "titles"]
     run.model_args = SimpleNamespace(other_language="es", other_phrases=True, new_codes=False, parts=parts)
     run.data_args, run.aligned, run.other_terms = DataArguments("codiesp", "x"), None, [[], [], []]
-    phrases = run._use_other_language(notes, ENGLISH, [["some"] if marks_own else []] * 3, tmp_path)
+    phrases = run._use_other_language(notes, ENGLISH, codes, [["some"] if marks_own else []] * 3, tmp_path)
     run.notes = Notes.read(ENGLISH, CODES, phrases)
     run.titles = [TitleTerm("R50.9", frozenset({"pyrexia"}), 0)]
     run.title_texts, run.aligned_titles, run.phrases_with_titles = {}, [], [[], [], []]
